@@ -1,0 +1,57 @@
+# `make help` explains every target. On Windows, use the plain commands in README.md.
+PYTHON ?= python3
+ROOT ?= $(HOME)/imageClassification
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check runs bench bench-accuracy clean
+
+help:  ## Explain the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  DATA_DIR is $(ROOT); another: make demo ROOT=/some/folder"
+
+setup: $(VENV)/.setup  ## Make the environment in .venv (a few minutes, once)
+
+$(VENV)/.setup: requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.setup requirements-demo.txt
+	$(PIP) -r requirements-demo.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.setup requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/.demo  ## Scripts 0 to 5 on 2,624 images of solar cells (about a minute after the set-up)
+	@for step in $(STEPS); do \
+		echo; echo "== $$step"; \
+		$(RUN) scripts/$$step.py --rootDir "$(ROOT)" || exit 1; \
+	done
+
+test: $(VENV)/.dev  ## The whole test suite
+	$(RUN) -m pytest -n 2 --durations=10
+
+check: $(VENV)/.dev  ## Lint, format and types
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+runs: $(VENV)/.setup  ## Compare all runs in the browser (MLflow)
+	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(ROOT)/mlflow.db"
+
+bench: $(VENV)/.dev $(VENV)/.demo  ## Measure speed and memory against other tools; writes BENCHMARKS.md
+	$(RUN) benchmarks/run.py
+
+bench-accuracy: $(VENV)/.dev $(VENV)/.demo  ## Measure accuracy over several seeds (hours on a CPU); writes BENCHMARKS.md
+	$(RUN) benchmarks/accuracy.py
+
+clean:  ## Remove the environment and caches (never images or results)
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,94 @@
+"""Every setting of the pipeline, once.
+
+Change a value here, or for one run on the command line (`python scripts/1_prepareData.py --ratioTrainTest 0.8`), or by
+environment variable (`PARAMETERS_ratioTrainTest=0.8`). `python scripts/1_prepareData.py --help` explains them all.
+Reads: name: type = script(default, "what it does", limits).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveFloat
+
+from libraries.base.settings import Settings, UserPath, group
+
+general = group("All scripts")
+download = group("0_downloadData")
+prepare = group("1_prepareData")
+refine = group("2_refineDNN")
+run = group("3_runDNN")
+svm = group("4_trainSVM")
+
+
+class Parameters(Settings):
+    """All parameters, grouped by the script that reads them first."""
+
+    # ---- All scripts
+    classifier: Literal["svm", "dnn", "svmDnnRefined"] = general(
+        "svm", "svm: linear SVM on a fixed network; dnn: the refined network itself; svmDnnRefined: SVM on the refined network"
+    )
+    datasetName: str = general(
+        "solarCells", "name of the data set: images lie in <rootDir>/images/<datasetName>/<label>/", pattern=r"^\w[\w .-]*$"
+    )
+    rootDir: UserPath = general(Path("~/imageClassification"), "DATA_DIR: where images, intermediate files and run history lie")
+    randomSeed: int = general(0, "seed of every random choice: split, folds, augmentation", ge=0, lt=2**31)
+    device: Literal["auto", "cpu", "cuda", "mps"] = general("auto", "where networks run; auto: the first GPU found, else the CPU")
+    runHistory: bool = general(True, "log every run to MLflow")
+    trackingUri: str | None = general(None, "MLflow tracking server; none: the file <rootDir>/mlflow.db")
+
+    # ---- 0_downloadData
+    imgUrlsPath: UserPath | None = download(None, "list of images to download, one `label<TAB>url` per line")
+    download_workers: int = download(16, "downloads at once", ge=1, le=256)
+    download_timeout: float = download(20.0, "seconds after which one download is given up", gt=0)
+    download_retries: int = download(3, "further tries after a failure that may pass (time-out, 429, 5xx)", ge=0, le=20)
+    download_maxBytes: int = download(50_000_000, "larger files are not downloaded [bytes]", gt=0)
+    download_maxSide: int = download(1000, "larger images are scaled down to this longer side [pixels]", ge=16)
+    download_allowedHosts: tuple[str, ...] = download((), "host names that may have a private or local address")
+    download_retryFailed: bool = download(False, "try URLs again that failed for good in an earlier run")
+
+    # ---- 1_prepareData
+    ratioTrainTest: float = prepare(0.75, "fraction of the images (per class) used for training", gt=0, lt=1)
+    imagesSplitBy: Literal["filename", "subdir"] = prepare(
+        "filename", "subdir: all images of one sub-folder of a class go to the same side, so one object is never on both"
+    )
+
+    # ---- 2_refineDNN
+    rf_pretrainedModelFilename: str = refine(
+        "EfficientNet_Lite0",
+        "network: EfficientNet_Lite0, ResNet_18.model, ResNet_34.model, ResNet_50.model, any timm name, or a weights file",
+        min_length=1,
+    )
+    rf_inputResolution: int = refine(
+        224, "width and height of the network's input [pixels]", ge=32, le=2048, formerly=["rf_inputResoluton"]
+    )
+    rf_resizeMode: Literal["pad", "crop", "stretch"] = refine(
+        "pad", "how an image becomes square: pad with the mean colour, crop the longer side, or stretch"
+    )
+    rf_dropoutRate: float = refine(0.5, "dropout before the new head", ge=0, lt=1)
+    rf_mbSize: int = refine(16, "images per training step; halve it when memory runs out", ge=1, formerly=["cntk_mb_size"])
+    rf_maxEpochs: int = refine(45, "passes over the training images", ge=1, le=10_000)
+    rf_maxTrainImages: int | None = refine(None, "train on at most this many images, drawn per class", ge=2)
+    rf_lrPerMb: Literal["auto"] | tuple[PositiveFloat, ...] = refine(
+        "auto", "auto: warm-up and cosine; or one learning rate per epoch, the last one repeated (SGD with momentum)"
+    )
+    rf_momentumPerMb: float = refine(0.9, "momentum (first moment) of the optimiser", ge=0, lt=1)
+    rf_l2RegWeight: float = refine(0.0005, "weight decay", ge=0)
+    rf_boFreezeWeights: bool = refine(False, "train the new head only, keep the pretrained weights as they are")
+    rf_boBalanceTrainingSet: bool = refine(True, "weigh images so that every class counts the same")
+    rf_augmentation: Literal["photo", "anyOrientation", "none"] = refine(
+        "photo", "random changes of training images; anyOrientation: also turned and upside down (cells, satellites, parts)"
+    )
+    rf_validationFraction: float = refine(0.1, "part of the training set that chooses the best epoch", gt=0, lt=0.9)
+
+    # ---- 3_runDNN
+    run_mbSize: int = run(4, "images per inference request", ge=1, le=1024)
+    run_precision: Literal["f32", "bf16"] = run("f32", "bf16 is about twice as fast where the processor has it")
+
+    # ---- 4_trainSVM
+    svm_CVals: tuple[PositiveFloat, ...] = svm(
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0), "values of C to choose from by cross-validation", min_length=1
+    )
+    svm_boL2Normalize: Literal["auto"] | bool = svm(
+        "auto", "true: embeddings of length 1; false: standardised embeddings; auto: chosen by cross-validation, like C"
+    )
+    svm_folds: int = svm(5, "folds of the cross-validation", ge=2, le=50)

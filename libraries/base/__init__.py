@@ -1,0 +1,1 @@
+"""What every floor stands on: errors, settings, storage and run history."""

@@ -1,0 +1,97 @@
+"""What the scripts have in common at the command prompt: arguments, help, errors in one line, Ctrl-C."""
+
+import inspect
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from libraries.base.errors import ParameterError, PipelineError
+from libraries.base.settings import Settings
+
+def run(main: Callable[..., None], parameters: type[Settings], arguments: Sequence[str] | None = None) -> None:
+    """Run a script's `main(parameters, **flags)` and exit: 0 done, 1 an error the user can mend, 2 a bad argument, 130 Ctrl-C.
+
+    Flags are main's keyword-only boolean arguments: `def main(parameters, *, compare=False)` makes `--compare`. Every
+    script knows `--help` and `--verbose` (tracebacks).
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    script = Path(inspect.getfile(main)).name
+    flags = {p.name for p in inspect.signature(main).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    verbose = "--verbose" in arguments
+    sys.exit(_outcome(main, parameters, arguments, script=script, flags=flags, verbose=verbose))
+
+
+def _outcome(
+    main: Callable[..., None], parameters: type[Settings], arguments: list[str], *, script: str, flags: set[str], verbose: bool
+) -> int:
+    started = time.monotonic()
+    try:
+        if "--help" in arguments or "-h" in arguments:
+            print(usage(main, parameters, script=script, flags=flags))  # noqa: T201
+            return 0
+        overrides, given = parse(arguments, parameters, flags=flags | {"verbose"})
+        main(parameters.load(overrides), **{flag: True for flag in given - {"verbose"}})
+        print(f"Done in {time.monotonic() - started:.1f} s.")  # noqa: T201
+        return 0
+    except PipelineError as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"{script}: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201
+        return 2 if isinstance(error, ParameterError) else 1
+    except KeyboardInterrupt:
+        print(f"\n{script}: stopped. Run it again to go on where it was.", file=sys.stderr)  # noqa: T201
+        return 130
+    except Exception as error:
+        if verbose:
+            raise
+        where = f"{type(error).__name__}: {_one_line(str(error))}"
+        print(f"{script}: unexpected {where} (run again with --verbose to see where)", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def parse(
+    arguments: Sequence[str], parameters: type[Settings], *, flags: set[str]
+) -> tuple[dict[str, str], set[str]]:
+    """Split `--name value`, `--name=value` and `--flag` into overrides and flags.
+
+    Raises:
+        ParameterError: an unknown name, a value without a name, or a name without a value.
+    """
+    overrides: dict[str, str] = {}
+    given: set[str] = set()
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            raise ParameterError(f"'{argument}' is not understood: parameters are given as --name value (--help lists all)")
+        name, equals, value = argument[2:].partition("=")
+        if name in flags and not equals:
+            given.add(name)
+            continue
+        parameters.check_name(name)
+        if not equals:
+            field = parameters.model_fields[parameters.former_names().get(name, name)]
+            if rest and not rest[0].startswith("--"):
+                value = rest.pop(0)
+            elif field.annotation is bool:
+                value = "true"
+            else:
+                raise ParameterError(f"--{name} needs a value: --{name} {field.default}")
+        overrides[name] = value
+    return overrides, given
+
+
+def usage(main: Callable[..., None], parameters: type[Settings], *, script: str, flags: set[str]) -> str:
+    """The text of `--help`: what the script does, its flags, every parameter."""
+    about = inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or ""
+    described = "".join(f"  --{flag}\n" for flag in sorted(flags))
+    return (
+        f"usage: python scripts/{script} [--name value ...]\n\n{about}\n\n{described}"
+        f"  --verbose  (show where an error came from)\n\n{parameters.help_text()}"
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

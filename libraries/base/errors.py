@@ -1,0 +1,68 @@
+"""The one tree of errors. Each message is one line: what is wrong, where, and what to do."""
+
+from pathlib import Path
+
+
+class PipelineError(Exception):
+    """Anything a user can mend. Scripts print it as one line and exit with status 1."""
+
+
+class ParameterError(PipelineError):
+    """A parameter is unknown, or its value breaks a rule."""
+
+
+class InputError(PipelineError):
+    """What a step was given to read (folders, lists, tables) cannot be used."""
+
+
+class MissingInput(InputError):
+    """A step's input does not exist yet: another script has to run first."""
+
+
+class StaleInput(InputError):
+    """A step's input was made from other parameters or other data than the present ones."""
+
+
+class StorageError(PipelineError):
+    """A file cannot be read or written: disk full, no permission, damaged."""
+
+
+class NetworkError(PipelineError):
+    """A network or its weights cannot be found, loaded, converted or trained."""
+
+
+class ImageError(PipelineError):
+    """Bytes that are not a whole image within the limits. Never ends a batch: callers skip the file and report it."""
+
+    def __init__(self, reason: str, path: str | Path | None = None) -> None:
+        super().__init__(f"{path}: {reason}" if path is not None else reason)
+        self.reason = reason
+        self.path = path
+
+
+class DownloadError(PipelineError):
+    """A URL gave no image. Never ends a run: it becomes a row in the table of outcomes.
+
+    Attributes:
+        reason: one of a few short texts, by which failures are counted.
+        detail: what exactly, for the one who looks into it.
+        passing: whether it may be over in a moment (time-outs, 429, 5xx, no connection) and so is worth another try.
+        http_status: the server's answer, where there was one.
+        retry_after: seconds that the server asks to wait.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        detail: str = "",
+        passing: bool = False,
+        http_status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+        self.passing = passing
+        self.http_status = http_status
+        self.retry_after = retry_after

@@ -1,0 +1,93 @@
+"""Where everything lies under DATA_DIR, and what each artefact is made from."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from libraries.base.settings import Settings
+from libraries.base.storage import Artefact
+
+NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode")
+REFINEMENT = (
+    "randomSeed",
+    "rf_dropoutRate",
+    "rf_mbSize",
+    "rf_maxEpochs",
+    "rf_maxTrainImages",
+    "rf_lrPerMb",
+    "rf_momentumPerMb",
+    "rf_l2RegWeight",
+    "rf_boFreezeWeights",
+    "rf_boBalanceTrainingSet",
+    "rf_augmentation",
+    "rf_validationFraction",
+)
+
+
+class Layout:
+    """The artefacts of one run, in the order they are made, each with the parameters that matter to its content.
+
+    A parameter that changes how fast a result comes (device, batch size of inference) is not part of any recipe.
+    """
+
+    def __init__(self, parameters: Settings) -> None:
+        self._values: dict[str, Any] = parameters.model_dump()
+        self.classifier: str = self._values["classifier"]
+        self.dataset: str = self._values["datasetName"]
+        self.root: Path = self._values["rootDir"]
+        self.images = self.root / "images" / self.dataset
+        self.proc = self.root / "proc" / self.dataset
+
+    def _artefact(
+        self, name: str, manifest: str, *, by: str, parameters: tuple[str, ...], inputs: tuple[Artefact, ...] = ()
+    ) -> Artefact:
+        values = {key: self._values[key] for key in parameters}
+        return Artefact(name, self.proc / manifest, f"scripts/{by}.py", values, inputs)
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether the network is trained on the user's images."""
+        return self.classifier != "svm"
+
+    @cached_property
+    def examples(self) -> Artefact:
+        """examples.csv: the images, their labels and the split."""
+        parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed")
+        return self._artefact("examples.csv", "examples.json", by="1_prepareData", parameters=parameters)
+
+    @cached_property
+    def network(self) -> Artefact:
+        """dnn_fixed/ (pretrained, as it is) or dnn_refined/ (trained on the user's images)."""
+        if not self.is_refined:
+            return self._artefact("dnn_fixed", "dnn_fixed/model.json", by="2_refineDNN", parameters=NETWORK)
+        return self._artefact(
+            "dnn_refined", "dnn_refined/model.json", by="2_refineDNN", parameters=NETWORK + REFINEMENT, inputs=(self.examples,)
+        )
+
+    @cached_property
+    def features(self) -> Artefact:
+        """features_<classifier>/: the embedding of every image."""
+        name = f"features_{self.classifier}"
+        inputs = (self.examples, self.network)
+        return self._artefact(name, f"{name}/manifest.json", by="3_runDNN", parameters=("run_precision",), inputs=inputs)
+
+    @cached_property
+    def svm(self) -> Artefact:
+        """svm_<classifier>/: the linear SVM and its sweep over C."""
+        name = f"svm_{self.classifier}"
+        parameters = ("svm_CVals", "svm_boL2Normalize", "svm_folds", "randomSeed")
+        return self._artefact(name, f"{name}/manifest.json", by="4_trainSVM", parameters=parameters, inputs=(self.features,))
+
+    @cached_property
+    def bundle(self) -> Artefact:
+        """model_<classifier>/: the one folder that classifies an image anywhere."""
+        name = f"model_{self.classifier}"
+        by, inputs = ("2_refineDNN", (self.network,)) if self.classifier == "dnn" else ("4_trainSVM", (self.network, self.svm))
+        return self._artefact(name, f"{name}/model.json", by=by, parameters=("classifier",), inputs=inputs)
+
+    @cached_property
+    def evaluation(self) -> Artefact:
+        """evaluation_<classifier>/: metrics, pictures and the report."""
+        name = f"evaluation_{self.classifier}"
+        inputs = (self.bundle, self.features)
+        return self._artefact(name, f"{name}/manifest.json", by="5_evaluate", parameters=(), inputs=inputs)

@@ -1,0 +1,167 @@
+"""Base class of Parameters: load from defaults, environment and command line; check; explain."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args, get_origin
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from libraries.base.errors import ParameterError
+
+ENVIRONMENT_PREFIX = "PARAMETERS_"
+
+UserPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""A path as a person types it: `~` and relative paths are understood."""
+
+
+def group(title: str) -> Callable[..., Any]:
+    """A maker of parameters that `--help` lists under `title`: `maker(default, description, **limits)`.
+
+    Limits are pydantic's (`ge`, `le`, `gt`, `lt`, `min_length`, `pattern` …); `formerly` gives other spellings that
+    are understood too.
+    """
+
+    def parameter(default: Any, description: str, *, formerly: Sequence[str] = (), **limits: Any) -> Any:
+        extra = {"group": title, "formerly": list(formerly)}
+        return Field(default, description=description, json_schema_extra=extra, **limits)
+
+    return parameter
+
+
+class Settings(BaseSettings):
+    """Parameters with types and limits; each can be overridden by environment variable and on the command line.
+
+    The order of precedence is: command line, environment (`PARAMETERS_<name>`), the default written in the class.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        case_sensitive=True,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        enable_decoding=False,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _understand(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Map former spellings to today's, and text from a command line to lists and None."""
+        former = cls.former_names()
+        values = {former.get(name, name): value for name, value in values.items()}
+        return {n: _parsed(v, cls.model_fields[n].annotation) if n in cls.model_fields else v for n, v in values.items()}
+
+    @classmethod
+    def former_names(cls) -> dict[str, str]:
+        """Other spellings that are understood: former name → today's."""
+        return {old: name for name, field in cls.model_fields.items() for old in _extra(field)["formerly"]}
+
+    @classmethod
+    def load(cls, overrides: Mapping[str, Any] | None = None) -> Self:
+        """The parameters of one run.
+
+        Raises:
+            ParameterError: an unknown name or a bad value, from whichever source, in one line.
+        """
+        overrides = dict(overrides or {})
+        from_environment = {
+            name.removeprefix(ENVIRONMENT_PREFIX): text
+            for name, text in os.environ.items()
+            if name.startswith(ENVIRONMENT_PREFIX)
+        }
+        for name in (*overrides, *from_environment):
+            cls.check_name(name)
+        former = cls.former_names()
+        values = {former.get(name, name): value for name, value in (from_environment | overrides).items()}
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ParameterError(cls._explain(error)) from error
+
+    @classmethod
+    def check_name(cls, name: str) -> None:
+        """Raise ParameterError with the nearest known name if there is no such parameter."""
+        known = [*cls.model_fields, *cls.former_names()]
+        if name in known:
+            return
+        by_lower = {k.lower(): k for k in known}
+        near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+        hint = f"did you mean {by_lower[near[0]]}? " if near else ""
+        raise ParameterError(f"there is no parameter '{name}': {hint}(--help lists all)")
+
+    @classmethod
+    def _explain(cls, error: ValidationError) -> str:
+        """The first problem as one line: parameter, value, rule."""
+        problem = error.errors()[0]
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        message = problem["msg"].removeprefix("Value error, ")
+        if name not in cls.model_fields:
+            return message
+        rule = rule_of(cls.model_fields[name])
+        return f"parameter {name} = {_shown(problem['input'])} is refused: {message} (expected: {rule})"
+
+    @classmethod
+    def help_text(cls) -> str:
+        """Every parameter with its rule, default and description, by group."""
+        lines: list[str] = []
+        title = None
+        for name, field in cls.model_fields.items():
+            if _extra(field)["group"] != title:
+                title = _extra(field)["group"]
+                lines += ["", f"{title}:"]
+            lines.append(f"  --{name}  ({rule_of(field)}; default: {_shown(field.default)})")
+            lines.append(f"      {field.description}")
+        return "\n".join(lines).lstrip("\n")
+
+
+def rule_of(field: FieldInfo) -> str:
+    """What values a parameter takes, in words."""
+    return _described(field.annotation, field.metadata)
+
+
+def _described(kind: Any, metadata: Sequence[Any] = ()) -> str:
+    words = {int: "whole number", float: "number", str: "text", bool: "true | false", Path: "path", type(None): "none"}
+    arguments = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return _described(arguments[0], arguments[1:])
+    if not arguments:
+        text = words[kind]
+    elif all(isinstance(a, str) for a in arguments):
+        text = " | ".join(arguments)
+    elif get_origin(kind) is tuple:
+        text = f"list of: {_described(arguments[0])}"
+    else:
+        text = " | ".join(_described(a) for a in arguments)
+    limits = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    for limit in (m for data in metadata for m in getattr(data, "metadata", [data])):  # Annotated nests FieldInfo
+        text += "".join(f", {words} {getattr(limit, key):g}" for key, words in limits.items() if hasattr(limit, key))
+    return text
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {"group": "Parameters", "formerly": []}
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    """Text as typed on a command line: 'none' is None; commas, or brackets, make a list where one is expected."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    kinds = [kind, *get_args(kind)]
+    if text.lower() == "none" and type(None) in kinds:
+        return None
+    if not any(get_origin(k) is tuple for k in kinds) or text in [a for k in kinds for a in get_args(k)]:
+        return text
+    return [part.strip() for part in text.strip("[]()").split(",") if part.strip()]
+
+
+def _shown(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, tuple | list):
+        return ",".join(_shown(v) for v in value) or "empty"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool | type(None)) else str(value)

@@ -1,0 +1,189 @@
+"""Atomic files, and artefacts that know what they were made from.
+
+A file is written under a temporary name in its own folder, flushed to disk and renamed; an artefact's manifest is
+written last. A process killed at any moment therefore leaves nothing that a later run takes for complete.
+"""
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from libraries.base.errors import MissingInput, StaleInput, StorageError
+
+TEMPORARY = ".tmp-"  # prefix of files that are being written; whatever bears it after a crash is rubbish
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file handle whose content appears at `path` whole, at the end of the block, or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, for libraries that want a name; renamed to `path` at the end of the block.
+
+    The temporary name keeps the suffix, which such libraries look at.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[-80:]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The one-line error for a failed write at `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"the disk is full: {path} could not be written; free some space and run again")
+    return StorageError(f"{path} could not be written: {error.strerror or error}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, with Unix line ends on every system."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, NaN refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a damaged file is a StorageError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read ({error}); delete it and run the script that writes it again") from error
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table atomically, one row per mapping; the first row's keys are the header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """Something one step writes and others read: files, and a manifest that says what they were made from.
+
+    Attributes:
+        name: what a message calls it.
+        manifest: the JSON file written last; the artefact exists when it does.
+        made_by: the script that makes it, as the user types it.
+        parameters: the parameters that matter to its content, with their present values.
+        inputs: the artefacts it is made from.
+    """
+
+    name: str
+    manifest: Path
+    made_by: str
+    parameters: Mapping[str, Any]
+    inputs: tuple["Artefact", ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return self.manifest.parent
+
+    def recipe(self) -> dict[str, Any]:
+        """What it would be made from if it were made now: parameters, and the identity of each input."""
+        parameters = json.loads(json.dumps(dict(self.parameters), default=str))
+        return {"parameters": parameters, "inputs": {i.name: i.identity() for i in self.inputs}}
+
+    def key(self) -> str:
+        """SHA-256 of the recipe: equal keys, equal content."""
+        return hashlib.sha256(json.dumps(self.recipe(), sort_keys=True).encode()).hexdigest()
+
+    def identity(self) -> str:
+        """What stands for this artefact in the recipes of those made from it: a hash of its files' hashes."""
+        files = self.read()["files"]
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+    def read(self) -> dict[str, Any]:
+        """The manifest as written, whether or not it is up to date.
+
+        Raises:
+            MissingInput: the artefact was never finished; names the script that makes it.
+        """
+        if not self.manifest.exists():
+            raise MissingInput(f"{self.manifest} does not exist: run {self.made_by} first")
+        manifest: dict[str, Any] = read_json(self.manifest)
+        return manifest
+
+    def begin(self) -> None:
+        """Declare the artefact unfinished, before its files are changed."""
+        self.manifest.unlink(missing_ok=True)
+
+    def commit(self, files: list[Path], **extra: Any) -> None:
+        """Write the manifest: recipe, SHA-256 of every file, and whatever else readers want to know."""
+        hashes = {file.relative_to(self.folder).as_posix(): sha256(file) for file in files}
+        write_json(self.manifest, {"made_by": self.made_by, **self.recipe(), "files": hashes, **extra})
+
+    def is_current(self) -> bool:
+        """Whether it exists and was made from the present parameters and inputs."""
+        try:
+            self.check()
+        except (MissingInput, StaleInput, StorageError):
+            return False
+        return True
+
+    def check(self) -> dict[str, Any]:
+        """The manifest, after making sure that it, and all it was made from, is up to date.
+
+        Raises:
+            MissingInput: it, or something it is made from, does not exist.
+            StaleInput: it was made from other parameters or inputs; names the first difference and the script to run.
+        """
+        for made_from in self.inputs:
+            made_from.check()
+        manifest = self.read()
+        recipe = self.recipe()
+        for name, now in recipe["parameters"].items():
+            then = manifest.get("parameters", {}).get(name)
+            if then != now:
+                raise StaleInput(
+                    f"{self.name} was made with {name} = {_shown(then)}, but now it is {_shown(now)}: run {self.made_by} again"
+                )
+        for name, now in recipe["inputs"].items():
+            if manifest.get("inputs", {}).get(name) != now:
+                raise StaleInput(f"{name} has changed since {self.name} was made from it: run {self.made_by} again")
+        for name in manifest["files"]:
+            if not (self.folder / name).exists():
+                raise StaleInput(f"{self.folder / name} is gone: run {self.made_by} again")
+        return manifest
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

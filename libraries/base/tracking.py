@@ -1,0 +1,151 @@
+"""Run history: what every script did, in MLflow. A server that cannot be reached is a warning, never a lost run."""
+
+import contextlib
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from libraries.base.errors import StorageError
+from libraries.base.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+_UNREACHABLE = "the server cannot be reached, this run goes to mlflow.db in DATA_DIR instead"
+_UNWRITABLE = "mlflow.db in DATA_DIR cannot be written, this run is not in the history"
+
+
+@dataclass
+class Record:
+    """What one run of a script has to tell: fill it in while the script runs."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def run(step: str, parameters: Settings) -> Iterator[Record]:
+    """Collect a record during the block and log it to MLflow at its end; a block that fails logs nothing.
+
+    The history is the file mlflow.db in DATA_DIR, or the server `trackingUri`; if that cannot be reached, the file.
+    """
+    values = parameters.model_dump()
+    root, uri = values["rootDir"], values.pop("trackingUri")  # a tracking address may hold a password: never logged
+    record = Record(tags={"step": step, "code": code_version()})
+    started = time.time()
+    importing = threading.Thread(target=_import_mlflow, daemon=True)  # its two seconds pass while the step works
+    if values["runHistory"]:
+        importing.start()
+    yield record
+    if not values["runHistory"]:
+        return
+    importing.join()
+    for store in ([uri] if uri else []) + [local_store(root)]:
+        try:
+            _log(record, store=store, root=root, values=values, started=started)
+            return
+        except Exception as error:  # whatever a store may raise, the step's own work is done and safe
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}" if store != uri else type(error).__name__
+            logger.warning("run history: %s (%s)", _UNREACHABLE if store == uri else _UNWRITABLE, reason)
+
+
+def local_store(root: Path) -> str:
+    """URI of the history file in DATA_DIR."""
+    root.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{(root / 'mlflow.db').as_posix()}"
+
+
+def _import_mlflow() -> None:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    import mlflow  # noqa: F401
+
+
+def _log(record: Record, *, store: str, root: Path, values: Mapping[str, Any], started: float) -> None:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+
+    client = MlflowClient(tracking_uri=store)
+    name = values["datasetName"]
+    found = client.get_experiment_by_name(name)
+    artifacts = (root / "mlruns").as_uri() if store.startswith("sqlite") else None
+    experiment_id = found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
+    created = client.create_run(
+        experiment_id, start_time=int(started * 1000), run_name=record.tags["step"], tags=dict(record.tags)
+    )
+    run_id = created.info.run_id
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(_metric_name(key), value, now, 0) for key, value in record.metrics.items()],
+        params=[Param(key, str(value)[:500]) for key, value in values.items()],
+    )
+    for file in record.files:
+        client.log_artifact(run_id, str(file))
+    client.set_terminated(run_id)
+
+
+def _metric_name(name: str) -> str:
+    """MLflow allows letters, digits and a few signs in names; a label may hold others."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
+
+
+def code_version() -> str:
+    """The git commit of the project's checkout ('+' when it has changes), else the installed version."""
+    here = Path(__file__).resolve().parent
+    describe = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("image-classification-pipeline")
+    return "unknown"
+
+
+def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[dict[str, Any]]:
+    """The newest runs of a step, newest first: {'id', 'start' [ms], 'params', 'metrics', 'tags'}."""
+    _import_mlflow()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    runs = client.search_runs(
+        [found.experiment_id], f"tags.step = '{step}'", order_by=["attributes.start_time DESC"], max_results=count
+    )
+    return [
+        {"id": r.info.run_id, "start": r.info.start_time, "params": r.data.params, "metrics": r.data.metrics, "tags": r.data.tags}
+        for r in runs
+    ]
+
+
+def download(store: str, run_id: str, name: str) -> Path:
+    """A file that was logged with a run, on this machine.
+
+    Raises:
+        StorageError: the run has no such file.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(MlflowClient(tracking_uri=store).download_artifacts(run_id, name))
+    except (MlflowException, OSError) as error:
+        raise StorageError(f"the run history has no {name} for run {run_id}: evaluate again") from error

@@ -1,0 +1,127 @@
+"""Scores into probabilities: temperature scaling with a bias per class.
+
+softmax(slope * scores + bias) has K + 1 parameters, too few to overfit and enough to mend the two ways in which scores
+go wrong: sharpness, and a tilt towards some classes (Alexandari et al. 2020, 'Maximum likelihood with bias-corrected
+calibration is hard-to-beat at label shift adaptation', https://arxiv.org/abs/1901.06852). On the two columns [-s, s]
+of a binary classifier it is Platt scaling, sigmoid(2 * slope * s + bias[1] - bias[0]).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+MAXIMUM_STEPS = 100  # Newton takes 5 to 15
+TOLERANCE = 1e-10  # largest gradient entry of the mean loss
+SMALLEST_SLOPE = 1e-3  # of standardised scores; scores that point the wrong way are as good as ignored, never inverted
+ROWS_AT_ONCE = 1 << 24  # scores per block when the Hessian is summed: bounds memory
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """probabilities = softmax(slope * scores + bias).
+
+    Attributes:
+        slope: > 0, the inverse of the temperature.
+        bias: float64 [K], of sum zero.
+    """
+
+    slope: float
+    bias: Array
+
+    def probabilities(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Scores [N, K] to probabilities, float32 [N, K], whose rows sum to one."""
+        return _softmax(self.slope * np.asarray(scores, np.float64) + self.bias).astype(np.float32)
+
+    def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Scores [N, K] to the class of the highest probability, int64 [N]."""
+        return self.probabilities(scores).argmax(axis=1)
+
+
+def fit_calibration(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+) -> Calibration:
+    """The calibration of the smallest log loss on examples that the classifier was not trained on.
+
+    The targets are smoothed as in Platt 1999 ('Probabilistic outputs for support vector machines'): an example of a class
+    with n members counts as (n + 1) / (n + 2) of its class, the rest spread evenly over the others. So separable scores
+    keep a finite slope, and a class without examples a finite bias.
+
+    Args:
+        scores: [N, K], one column per class; [-s, s] for a binary classifier; logits of a network.
+        labels: int [N], 0 <= label < K.
+        sample_weight: [N], >= 0; all ones by default.
+    """
+    scores = np.asarray(scores, np.float64)
+    labels = np.asarray(labels, np.int64)
+    weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    spread = float(scores.std()) or 1.0
+    scores = scores / spread
+    targets = _smoothed_targets(labels, weight, number_of_classes=scores.shape[1])
+    slope, bias = _newton(scores, targets, weight / weight.sum(), slope_is_free=True)
+    if slope < SMALLEST_SLOPE:
+        slope, bias = _newton(SMALLEST_SLOPE * scores, targets, weight / weight.sum(), slope_is_free=False)
+        slope = SMALLEST_SLOPE
+    return Calibration(slope=slope / spread, bias=bias - bias.mean())
+
+
+def _smoothed_targets(labels: npt.NDArray[np.int64], weight: Array, *, number_of_classes: int) -> Array:
+    """Platt's targets, [N, K]."""
+    members = np.bincount(labels, weights=weight, minlength=number_of_classes)
+    missing = 1 / (members + 2)
+    targets = np.repeat(missing[labels, None] / (number_of_classes - 1), number_of_classes, axis=1)
+    targets[np.arange(len(labels)), labels] = 1 - missing[labels]
+    return targets
+
+
+def _newton(scores: Array, targets: Array, weight: Array, *, slope_is_free: bool) -> tuple[float, Array]:
+    """Minimise the weighted cross-entropy, convex in (slope, bias), by Newton's method with halving of steps."""
+    parameters = np.zeros(1 + scores.shape[1])
+    parameters[0] = 1.0
+    loss = _loss(parameters, scores, targets, weight)
+    for _ in range(MAXIMUM_STEPS):
+        gradient, hessian = _derivatives(parameters, scores, targets, weight)
+        if not slope_is_free:
+            gradient[0], hessian[0], hessian[:, 0], hessian[0, 0] = 0.0, 0.0, 0.0, 1.0
+        if np.abs(gradient).max() <= TOLERANCE:
+            break
+        step = np.linalg.solve(hessian, gradient)
+        length = 1.0
+        while (new_loss := _loss(parameters - length * step, scores, targets, weight)) > loss and length > 1e-8:
+            length /= 2
+        parameters, loss = parameters - length * step, new_loss
+    return float(parameters[0]), parameters[1:]
+
+
+def _loss(parameters: Array, scores: Array, targets: Array, weight: Array) -> float:
+    logits = parameters[0] * scores + parameters[1:]
+    highest = logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(logits - highest).sum(axis=1)) + highest[:, 0]
+    return float(weight @ (log_sum - (targets * logits).sum(axis=1)))
+
+
+def _derivatives(parameters: Array, scores: Array, targets: Array, weight: Array) -> tuple[Array, Array]:
+    """Gradient [1 + K] and Hessian [1 + K, 1 + K] of the loss.
+
+    The loss does not change when all biases shift together; a one added to their block of the Hessian keeps the step,
+    and with it the sum of the biases, at zero in that direction without moving the minimum.
+    """
+    classes = scores.shape[1]
+    probabilities = _softmax(parameters[0] * scores + parameters[1:])
+    residual = weight[:, None] * (probabilities - targets)
+    weighted = weight[:, None] * probabilities
+    mean_score = (probabilities * scores).sum(axis=1, keepdims=True)
+    gradient = np.concatenate(([(residual * scores).sum()], residual.sum(axis=0)))
+    hessian = np.empty((1 + classes, 1 + classes))
+    hessian[0, 0] = (weighted * scores * (scores - mean_score)).sum() + 1e-12
+    hessian[0, 1:] = hessian[1:, 0] = (weighted * (scores - mean_score)).sum(axis=0)
+    hessian[1:, 1:] = np.diag(weighted.sum(axis=0)) - weighted.T @ probabilities + 1.0 / classes
+    return gradient, hessian
+
+
+def _softmax(logits: Array) -> Array:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities

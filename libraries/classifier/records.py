@@ -1,0 +1,36 @@
+"""What a trained SVM leaves behind: its arrays, and the table of the sweep."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.storage import atomic
+from libraries.classifier.calibration import Calibration
+from libraries.classifier.svm import LinearModel, Sweep
+
+
+def sweep_table(
+    result: Sweep, embeddings: npt.NDArray[np.float32], labels: npt.NDArray[np.integer[Any]]
+) -> list[dict[str, Any]]:
+    """The rows of sweep.csv: the sweep with the accuracy on the test set, reported for every C and used for none.
+
+    Args:
+        embeddings, labels: the test set, [N, D] and [N]; N may be 0, then the accuracy is None.
+    """
+    rows = []
+    for row, model, calibration in zip(result.rows, result.models, result.calibrations, strict=True):
+        predicted = calibration.probabilities(model.scores(embeddings)).argmax(axis=1)
+        rows.append({**asdict(row), "test_accuracy": float((predicted == labels).mean()) if len(labels) else None})
+    return rows
+
+
+def save_model(path: Path, model: LinearModel, calibration: Calibration, *, labels: Sequence[str]) -> None:
+    """Write svm.npz: the arrays of the linear model and its calibration, readable with numpy alone and without pickle."""
+    arrays = {**asdict(model), **asdict(calibration), "labels": list(labels)}
+    with atomic(path) as file:
+        np.savez(file, **{name: np.asarray(value) for name, value in arrays.items() if name != "bias"},
+                 svm_bias=model.bias, calibration_bias=calibration.bias)

@@ -1,0 +1,1 @@
+"""The world → examples: images, data sets and where they come from."""

@@ -1,0 +1,106 @@
+"""HTTP connections whose responses end when their time or their bytes are spent, whatever the server does.
+
+A socket's time-out starts anew with every packet, so that a server that drips one byte at a time holds a client for ever;
+and http.client bounds the headers only loosely. Here every read of a response draws on the `Budget` of the fetch.
+"""
+
+import contextvars
+import http.client
+import io
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+
+from libraries.base.errors import DownloadError
+
+MAX_HEADER_BYTES = 256 * 1024  # of one response, what is read ahead of its body included
+
+
+@dataclass
+class Budget:
+    """What one fetch, redirects included, may spend."""
+
+    deadline: float  # on the clock time.monotonic()
+    read_timeout: float  # seconds between two packets
+    body_bytes: int  # of one response, as transferred
+    bytes_left: int = 0  # of the response under way
+
+    def seconds(self, limit: float) -> float:
+        """The limit, or what is left until the deadline if that is less.
+
+        Raises:
+            TimeoutError: nothing is left.
+        """
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time for this download is up")
+        return min(limit, left)
+
+
+current_budget: contextvars.ContextVar[Budget] = contextvars.ContextVar("current_budget")  # one in each thread
+
+
+class _BoundedReader(io.RawIOBase):
+    """What a socket gives, until the budget is spent."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, budget: Budget) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._budget = budget
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._budget.seconds(self._budget.read_timeout))
+        count = self._raw.readinto(buffer)
+        self._budget.bytes_left -= count or 0
+        if self._budget.bytes_left < 0:
+            raise DownloadError("too large", detail="headers or framing without end")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """A response that is read within the current budget."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._budget = current_budget.get()
+        self._budget.bytes_left = MAX_HEADER_BYTES
+        self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, self._budget))
+
+    def begin(self) -> None:
+        super().begin()
+        # Chunked bodies carry framing. One that is mostly framing (chunks of a few bytes) is no image server's.
+        self._budget.bytes_left += 2 * self._budget.body_bytes
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _BoundedResponse
+
+
+class _TLSConnection(urllib3.connection.HTTPSConnection):
+    response_class = _BoundedResponse
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+class BoundedPoolManager(urllib3.PoolManager):
+    """A PoolManager for threads that have set `current_budget`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}

@@ -1,0 +1,196 @@
+"""Folders of images per class → examples.csv: scan, check, split."""
+
+import csv
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
+from libraries.base.storage import write_csv
+from libraries.data.images import SUFFIXES, Pixels, ResizeRule, inspect, load_bytes
+from libraries.data.labels import check_label, check_labels
+
+DEDICATED_TEST_IMAGES = "dedicatedTestImages.tsv"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image: where it is (relative to the data set's folder), what it shows, on which side of the split it stands.
+
+    Examples of one group always stand on the same side. `width`, `height` [pixels] are of the upright picture.
+    """
+
+    path: str
+    label: str
+    split: Literal["train", "test"]
+    group: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies in a data set's folder: image paths per label, and how many other files by suffix."""
+
+    paths: dict[str, list[str]]
+    skipped: Counter[str]
+
+
+def scan(folder: Path) -> Scan:
+    """Find the images of every class; sub-folders inside a class belong to it, hidden files do not.
+
+    Raises:
+        InputError: no folder, fewer than two classes, a class without images, or a folder name that cannot be a label.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py")
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    check_labels([p.name for p in classes])
+    if len(classes) < 2:
+        found = f"only '{classes[0].name}'" if classes else "none"
+        raise InputError(f"{folder} needs at least two folders of images, one per class; found {found}")
+    paths: dict[str, list[str]] = {}
+    skipped: Counter[str] = Counter()
+    for folder_of_class in classes:
+        files = sorted(p for p in folder_of_class.rglob("*") if not p.is_dir() and not _is_hidden(p, folder))
+        images = [p for p in files if p.suffix.lower() in SUFFIXES]
+        skipped.update(p.suffix.lower() or "no suffix" for p in files if p.suffix.lower() not in SUFFIXES)
+        if not images:
+            known = ", ".join(sorted(SUFFIXES))
+            raise InputError(f"{folder_of_class} holds no image ({known}): add some, or remove the folder")
+        paths[check_label(folder_of_class.name)] = [p.relative_to(folder).as_posix() for p in images]
+    return Scan(paths, skipped)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def check_images(
+    folder: Path, found: Scan, *, workers: int, progress: Callable[[Sequence[str]], Iterable[str]] = iter
+) -> tuple[list[Example], list[ImageError]]:
+    """Decode every file, in parallel: examples not yet split (all 'train', each its own group), and what was refused."""
+    labels = {path: label for label, paths in found.paths.items() for path in paths}
+
+    def check(path: str) -> Example | ImageError:
+        try:
+            facts = inspect(folder / path)
+        except ImageError as error:
+            return ImageError(error.reason, path)
+        return Example(path, labels[path], "train", path, facts.width, facts.height, facts.bytes, facts.sha256)
+
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(check, labels)
+        checked = [next(results) for _ in progress(list(labels))]
+    good = [c for c in checked if isinstance(c, Example)]
+    refused = [c for c in checked if isinstance(c, ImageError)]
+    for label in found.paths:
+        if not any(e.label == label for e in good):
+            raise InputError(f"no file in {folder / label} is an intact image: replace them, or remove the folder")
+    return good, refused
+
+
+def group_examples(examples: Sequence[Example], by: Literal["filename", "subdir"]) -> list[Example]:
+    """Give every example its group: its sub-folder inside the class, or itself; exact copies share a group.
+
+    The same bytes on both sides of the split would be a test on training data.
+    """
+    if by == "subdir":
+        return [_with(e, group=_subdir(e)) for e in examples]
+    first: dict[str, str] = {}
+    return [_with(e, group=first.setdefault(e.sha256, e.path)) for e in examples]
+
+
+def _subdir(example: Example) -> str:
+    parts = PurePosixPath(example.path).parts
+    return "/".join(parts[:2]) if len(parts) > 2 else example.path
+
+
+def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:
+    """Split every class into train and test, whole groups at a time, about `ratio_train` of its images in train.
+
+    Groups are ordered by a hash of seed and name, so the split is the same on every machine, and adding images leaves
+    most of the others on their side. A class with at least two groups has at least one on each side.
+    """
+    side: dict[str, Literal["train", "test"]] = {}
+    for label in sorted({e.label for e in examples}):
+        sizes = Counter(e.group for e in examples if e.label == label)
+        order = sorted(sizes, key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
+        wanted, taken = ratio_train * sum(sizes.values()), 0
+        for position, group in enumerate(order):
+            is_last = position == len(order) - 1
+            nearer_with = taken + sizes[group] / 2 <= wanted
+            is_train = position == 0 or (nearer_with and not is_last)
+            side.setdefault(group, "train" if is_train else "test")  # a group of two labels keeps its first side
+            taken += sizes[group] if is_train else 0
+    return [_with(e, split=side[e.group]) for e in examples]
+
+
+def split_by_list(examples: Sequence[Example], list_path: Path) -> list[Example]:
+    """Put exactly the images of the list (one `label<TAB>file name`, or one path, per line) into the test set.
+
+    Raises:
+        InputError: a line names no image, or one side of the split stays empty.
+    """
+    known = {e.path for e in examples}
+    test: set[str] = set()
+    for number, line in enumerate(list_path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        path = "/".join(part.strip() for part in line.split("\t"))
+        if path not in known:
+            raise InputError(f"{list_path} line {number}: there is no intact image '{path}'; correct or remove the line")
+        test.add(path)
+    if not 0 < len(test) < len(examples):
+        raise InputError(f"{list_path} puts {len(test)} of {len(examples)} images into the test set: both sides need images")
+    return [_with(e, split="test" if e.path in test else "train") for e in examples]
+
+
+def _with(example: Example, **changes: str) -> Example:
+    return Example(**{**asdict(example), **changes})
+
+
+def counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
+    """Images per label and split: {label: {'train': …, 'test': …}}, labels sorted."""
+    table: dict[str, dict[str, int]] = defaultdict(lambda: {"train": 0, "test": 0})
+    for example in examples:
+        table[example.label][example.split] += 1
+    return dict(sorted(table.items()))
+
+
+def write_examples(path: Path, examples: Sequence[Example]) -> None:
+    """Write examples.csv, atomically."""
+    write_csv(path, [asdict(e) for e in examples])
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read examples.csv as 1_prepareData wrote it."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            numbers = ("width", "height", "bytes")
+            return [Example(**{**row, **{n: int(row[n]) for n in numbers}}) for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StorageError(f"{path} cannot be read ({error}): run scripts/1_prepareData.py again") from error
+
+
+def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
+    """The image of an example, uint8 [S, S, 3], if it is still the one that 1_prepareData saw.
+
+    Raises:
+        StaleInput: the file has changed or is gone.
+        ImageError: it cannot be decoded.
+    """
+    path = folder / example.path
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StaleInput(f"{path} cannot be read any more ({error.strerror}): run scripts/1_prepareData.py again") from error
+    if hashlib.sha256(data).hexdigest() != example.sha256:
+        raise StaleInput(f"{path} has changed since the data set was prepared: run scripts/1_prepareData.py again")
+    return load_bytes(data, rule, path=path)

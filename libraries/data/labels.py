@@ -1,0 +1,48 @@
+"""Which texts can be labels: each is a folder name on every system, and nothing more than that."""
+
+import unicodedata
+from collections.abc import Iterable
+
+from libraries.base.errors import InputError
+
+MAX_LABEL_BYTES = 100
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def check_label(label: str) -> str:
+    """The label in Unicode normal form C.
+
+    Raises:
+        InputError: it could leave its folder, or is no file name on some system; says which rule it breaks.
+    """
+    label = unicodedata.normalize("NFC", label)
+    if problem := _problem(label):
+        raise InputError(f"label {label!r} cannot be a folder name: {problem}; choose another name")
+    return label
+
+
+def _problem(label: str) -> str | None:
+    if not label or label in (".", ".."):
+        return "it is empty or only dots"
+    if any(c in '/\\:*?"<>|' for c in label):
+        return 'it holds one of / \\ : * ? " < > |'
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in label):
+        return "it holds control characters"
+    if label != label.strip() or label.endswith("."):
+        return "it begins or ends with a blank, or ends with a dot"
+    if label.startswith("."):
+        return "it begins with a dot, as hidden files do"
+    if label.split(".")[0].lower() in _RESERVED:
+        return "Windows reserves it"
+    if len(label.encode()) > MAX_LABEL_BYTES:
+        return f"it is longer than {MAX_LABEL_BYTES} bytes"
+    return None
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Check every label, and that no two are one folder on systems that do not tell upper from lower case."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        other = seen.setdefault(check_label(label).casefold(), label)
+        if other != label:
+            raise InputError(f"labels {other!r} and {label!r} differ only in case or form: rename one, or merge them")

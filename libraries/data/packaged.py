@@ -1,0 +1,43 @@
+"""Data sets that come inside a Python package."""
+
+import csv
+import importlib.util
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from libraries.base.errors import InputError
+from libraries.base.storage import atomic
+
+SOLAR_CELLS_ABOUT = (
+    "2,624 electroluminescence images of solar cells (elpv-dataset, Deitsch et al. 2019), "
+    "licence CC BY-NC-SA 4.0: name the source, no commercial use, share alike"
+)
+SOLAR_CELLS_RULE = "label 'defective' when the defect probability is above 0.5, else 'functional'"
+
+
+def copy_solar_cells(folder: Path, *, progress: Callable[[Sequence[tuple[Path, Path]]], Iterable[tuple[Path, Path]]] = iter) -> int:
+    """Copy the images of the package elpv-dataset to `folder`/<label>/; what is there already stays as it is.
+
+    Returns:
+        How many images were copied.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise InputError("the solar-cell images come in the package elpv-dataset: install it with 'pip install elpv-dataset'")
+    data = Path(spec.origin).parent / "data"
+    pairs = [(data / name, folder / label / Path(name).name) for name, label in _solar_cell_labels(data / "labels.csv")]
+    missing = [(source, target) for source, target in pairs if not target.exists()]
+    for source, target in progress(missing):
+        with atomic(target) as file:
+            file.write(source.read_bytes())
+    return len(missing)
+
+
+def _solar_cell_labels(table: Path) -> list[tuple[str, str]]:
+    """File name and label of every image; the table's columns (path, probability, mono|poly) are set apart by blanks."""
+    rows = [re.split(r"\s+", row[0].strip()) for row in csv.reader(table.open(encoding="utf-8")) if row]
+    return [(path, "defective" if float(probability) > 0.5 else "functional") for path, probability, *_ in rows]

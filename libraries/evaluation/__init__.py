@@ -1,0 +1,1 @@
+"""Labels and scores → knowledge: metrics, pictures and the report."""

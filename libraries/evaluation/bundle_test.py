@@ -1,0 +1,115 @@
+"""Run the bundle over the test images: what is measured is what is deployed."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.errors import ImageError, InputError, StaleInput
+from libraries.classifier.bundle import Classifier
+from libraries.data.dataset import Example, load_example
+from libraries.network.features import read_features
+
+# Largest difference of a score, relative to the largest score: rounding of the precision, on two kinds of processor.
+TOLERANCE = {"f32": 1e-3, "bf16": 0.1}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The bundle's answers for the N test images that could be read.
+
+    Attributes:
+        names: K names of the classes.
+        examples: N examples, in the order of examples.csv.
+        labels: int [N], the true classes.
+        embeddings, scores, probabilities: float32 [N, D], [N, K], [N, K].
+        left_out: the errors of images that could not be read.
+    """
+
+    names: list[str]
+    examples: list[Example]
+    labels: npt.NDArray[np.int64]
+    embeddings: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    left_out: list[ImageError]
+
+    @property
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """int [N], the most probable class of each image."""
+        return self.probabilities.argmax(axis=1)
+
+
+def classify(
+    classifier: Classifier, examples: list[Example], *, images: Path, progress: Callable[[], object] = lambda: None
+) -> Tested:
+    """Classify the examples' images, which lie in `images`.
+
+    Raises:
+        InputError: none of them could be read.
+    """
+    good, predictions, left_out = [], [], []
+    load = partial(load_example, folder=images, rule=classifier.rule)
+    for example, result in classifier.predict_stream(examples, load):
+        progress()
+        if isinstance(result, ImageError):
+            left_out.append(result)
+        else:
+            good.append(example)
+            predictions.append(result)
+    if not good:
+        raise InputError(f"there is no test image to evaluate: add images to {images} and run scripts/1_prepareData.py again")
+    return Tested(
+        names=classifier.labels,
+        examples=good,
+        labels=np.array([classifier.labels.index(e.label) for e in good]),
+        embeddings=np.stack([p.embedding for p in predictions]),
+        scores=np.stack([p.scores for p in predictions]),
+        probabilities=np.stack([p.probabilities for p in predictions]),
+        left_out=left_out,
+    )
+
+
+def check_agreement(tested: Tested, features: Path, *, precision: Literal["f32", "bf16"]) -> float:
+    """Make sure that the bundle computes what the classifier was trained on.
+
+    Returns:
+        The largest difference of an embedding from the feature store, relative to the store's largest value.
+
+    Raises:
+        StaleInput: it is beyond the rounding of the precision.
+    """
+    stored = read_features(features)
+    row = {path: i for i, path in enumerate(stored.path)}
+    rows = [row[e.path] for e in tested.examples if e.path in row]
+    pairs = [(tested.embeddings, stored.embedding)] + ([(tested.scores, stored.scores)] if stored.scores is not None else [])
+    in_store = np.array([e.path in row for e in tested.examples])
+    difference = max(
+        float(np.abs(ours[in_store] - theirs[rows]).max() / max(np.abs(theirs).max(), 1e-12)) for ours, theirs in pairs
+    )
+    if difference > TOLERANCE[precision]:
+        raise StaleInput(
+            f"the bundle's embeddings differ from {features} by {difference:.1%} of the largest: "
+            "run scripts/3_runDNN.py and scripts/4_trainSVM.py again"
+        )
+    return difference
+
+
+def prediction_rows(tested: Tested) -> list[dict[str, Any]]:
+    """The rows of predictions.csv: path, true and predicted label, and the probability of every class."""
+    rows = []
+    for example, predicted, p in zip(tested.examples, tested.predictions, tested.probabilities, strict=True):
+        probabilities = {f"probability of {name}": f"{value:.6f}" for name, value in zip(tested.names, p, strict=True)}
+        rows.append({"path": example.path, "label": example.label, "predicted": tested.names[predicted], **probabilities})
+    return rows
+
+
+def fingerprint(tested: Tested) -> str:
+    """A hash of the test images and their labels: equal ones can be compared image by image."""
+    lines = sorted(f"{e.sha256} {e.label}" for e in tested.examples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

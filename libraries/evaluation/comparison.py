@@ -1,0 +1,56 @@
+"""The last evaluations side by side, from the run history."""
+
+import csv
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libraries.base import tracking
+from libraries.base.console import table
+from libraries.evaluation.uncertainty import mcnemar
+
+COLUMNS = ("overall_accuracy", "class_averaged_accuracy", "class_averaged_auc", "log_loss", "ece")
+
+
+def describe_runs(store: str, dataset: str, *, count: int = 5) -> str:
+    """A table of the newest evaluations of a data set, and McNemar's test between the two newest."""
+    runs = tracking.recent_runs(store, experiment=dataset, step="5_evaluate", count=count)
+    if not runs:
+        return f"There is no evaluation of '{dataset}' in the run history yet: run scripts/5_evaluate.py"
+    header = ["", *(_when(run) for run in runs)]
+    names = {key: [run["params"].get(key, "") for run in runs] for key in runs[0]["params"]}
+    changed = [key for key, values in names.items() if len(set(values)) > 1]
+    rows = [["test images", *(run["tags"].get("test_set", "")[:8] for run in runs)]]
+    rows += [[key, *names[key]] for key in dict.fromkeys(["classifier", *changed])]
+    rows += [[key, *(_number(run["metrics"].get(key)) for run in runs)] for key in COLUMNS]
+    return "\n".join([table(f"The last evaluations of '{dataset}', newest first", header, rows), "", _mcnemar(store, runs)])
+
+
+def _when(run: dict[str, Any]) -> str:
+    return datetime.fromtimestamp(run["start"] / 1000).strftime("%Y-%m-%d %H:%M")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
+    if len(runs) < 2:
+        return "A second evaluation makes a comparison."
+    if runs[0]["tags"].get("test_set") != runs[1]["tags"].get("test_set"):
+        return "The two newest were measured on different test images: their accuracies cannot be compared image by image."
+    newest, before = (_right(tracking.download(store, run["id"], "predictions.csv")) for run in runs[:2])
+    paths = sorted(newest.keys() & before.keys())
+    result = mcnemar(np.array([newest[p] for p in paths]), np.array([before[p] for p in paths]))
+    verdict = "which chance alone would often give" if result.p_value > 0.05 else "which chance alone would rarely give"
+    return (
+        f"Of {len(paths):,} test images, only the newest is right on {result.only_first_right}, "
+        f"only the one before on {result.only_second_right}: {verdict} (McNemar's exact test, p = {result.p_value:.3f})."
+    )
+
+
+def _right(predictions: Path) -> dict[str, bool]:
+    with predictions.open(encoding="utf-8", newline="") as file:
+        return {row["path"]: row["label"] == row["predicted"] for row in csv.DictReader(file)}

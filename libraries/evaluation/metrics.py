@@ -1,0 +1,229 @@
+"""Labels and probabilities → numbers: pure functions, numpy only, fractions from 0 to 1.
+
+Shapes everywhere: labels int [N] (0..K-1), probabilities float [N, K]. A prediction is the class of the highest
+probability. What cannot be known (the AUC of a class without test images) is None, never NaN.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.errors import InputError
+from libraries.evaluation.uncertainty import CONFIDENCE, RESAMPLES, accuracy_intervals
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer]
+Flags = npt.NDArray[np.bool_]
+
+CALIBRATION_BINS = 15
+
+
+def metrics(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    names: Sequence[str],
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All of metrics.json.
+
+    Args:
+        labels: [N] true class of each test image.
+        probabilities: [N, K] calibrated probabilities.
+        names: K names of the classes.
+        groups: [N] group of each image, "" for an image on its own; whole groups are resampled for the intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: shapes do not fit, a label is out of range, or a row is not a probability distribution.
+    """
+    truth, p = checked(labels, probabilities, number_of_classes=len(names))
+    k = len(names)
+    predictions = p.argmax(axis=1)
+    matrix = confusion_matrix(truth, predictions, number_of_classes=k)
+    accuracies = accuracy_per_class(matrix)
+    aucs = [auc(truth == c, p[:, c]) for c in range(k)]
+    precisions = [average_precision(truth == c, p[:, c]) for c in range(k)]
+    f1s = f1_per_class(matrix)
+    bins = reliability(truth, p)
+    intervals = accuracy_intervals(truth, predictions, number_of_classes=k, groups=groups, seed=seed)
+
+    def by_name(values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(names, values, strict=True))
+
+    return {
+        "number_of_test_images": len(truth),
+        "number_of_test_images_per_class": by_name(matrix.sum(axis=1).tolist()),
+        "overall_accuracy": float(np.trace(matrix) / len(truth)),
+        "class_averaged_accuracy": mean_of_known(accuracies),
+        "majority_accuracy": float(matrix.sum(axis=1).max() / len(truth)),
+        "accuracy_per_class": by_name(accuracies),
+        "class_averaged_auc": mean_of_known(aucs),
+        "auc_per_class": by_name(aucs),
+        "class_averaged_average_precision": mean_of_known(precisions),
+        "average_precision_per_class": by_name(precisions),
+        "class_averaged_f1": mean_of_known(f1s),
+        "f1_per_class": by_name(f1s),
+        "log_loss": log_loss(truth, p),
+        "brier": brier(truth, p),
+        "ece": ece(bins),
+        "reliability": bins,
+        "intervals": {
+            "overall_accuracy": intervals.overall,
+            "class_averaged_accuracy": intervals.class_averaged,
+            "accuracy_per_class": by_name(intervals.per_class),
+        },
+        "interval_method": {
+            "name": "BCa bootstrap",
+            "confidence": CONFIDENCE,
+            "resamples": RESAMPLES,
+            "resampled": "images" if groups is None or not any(groups) else "groups",
+            "seed": seed,
+        },
+        "labels": list(names),
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, number_of_classes: int) -> tuple[Ints, Array]:
+    """Labels [N] and probabilities [N, K] in float64. Not normalised again: rounding would break ties.
+
+    Raises:
+        InputError: as in `metrics`.
+    """
+    truth = np.asarray(labels)
+    p = np.asarray(probabilities, dtype=np.float64)
+    if truth.ndim != 1 or p.shape != (len(truth), number_of_classes):
+        raise InputError(
+            f"{truth.shape} labels and {p.shape} probabilities do not fit {number_of_classes} classes: "
+            "expected [N] and [N, K]"
+        )
+    if len(truth) == 0:
+        raise InputError("there are no test images to evaluate: lower ratioTrainTest or add images")
+    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= number_of_classes:
+        raise InputError(f"true labels must be whole numbers from 0 to {number_of_classes - 1}")
+    sums = p.sum(axis=1)
+    bad = np.flatnonzero(~((p >= 0).all(axis=1) & (np.abs(sums - 1) < 1e-3)))  # NaN fails both
+    if len(bad):
+        raise InputError(f"row {bad[0]} is not a probability distribution: {p[bad[0]][:5].tolist()} sum {sums[bad[0]]}")
+    return truth, p
+
+
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean without the unknown ones; None where all are."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def confusion_matrix(labels: Ints, predictions: Ints, *, number_of_classes: int) -> npt.NDArray[np.int64]:
+    """[K, K] number of images of each true class (row) taken for each class (column)."""
+    k = number_of_classes
+    return np.bincount(labels * k + predictions, minlength=k * k).reshape(k, k)
+
+
+def accuracy_per_class(matrix: npt.NDArray[np.int64]) -> list[float | None]:
+    """The fraction of each true class that is right (also called recall); None without test images."""
+    return [_fraction(matrix[c, c], row.sum()) for c, row in enumerate(matrix)]
+
+
+def f1_per_class(matrix: npt.NDArray[np.int64]) -> list[float | None]:
+    """Harmonic mean of precision and recall per class; None for a class neither present nor predicted."""
+    return [_fraction(2 * matrix[c, c], matrix[c].sum() + matrix[:, c].sum()) for c in range(len(matrix))]
+
+
+def _fraction(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _counts_by_threshold(positive: Flags, scores: Array) -> tuple[Ints, Ints]:
+    """True and false positives at each distinct score taken as threshold, highest first; equal scores go together."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last_of_equal = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    true_positives = np.cumsum(positive[order])[last_of_equal]
+    return true_positives, last_of_equal + 1 - true_positives
+
+
+def roc_curve(positive: Flags, scores: Array) -> tuple[Array, Array] | None:
+    """False and true positive rate from (0, 0) to (1, 1), a point per distinct score; None unless both kinds occur."""
+    true_positives, false_positives = _counts_by_threshold(positive, scores)
+    if not true_positives[-1] or not false_positives[-1]:
+        return None
+    start = np.zeros(1)
+    return (
+        np.concatenate([start, false_positives / false_positives[-1]]),
+        np.concatenate([start, true_positives / true_positives[-1]]),
+    )
+
+
+def auc(positive: Flags, scores: Array) -> float | None:
+    """Area under the ROC curve: the chance that a positive scores above a negative, a tie counting half."""
+    curve = roc_curve(positive, scores)
+    if curve is None:
+        return None
+    false_rate, true_rate = curve
+    return float(np.sum(np.diff(false_rate) * (true_rate[1:] + true_rate[:-1]) / 2))
+
+
+def precision_recall_curve(positive: Flags, scores: Array) -> tuple[Array, Array] | None:
+    """Precision and recall at each distinct score, recall rising; None without positives."""
+    true_positives, false_positives = _counts_by_threshold(positive, scores)
+    if not true_positives[-1]:
+        return None
+    return true_positives / (true_positives + false_positives), true_positives / true_positives[-1]
+
+
+def average_precision(positive: Flags, scores: Array) -> float | None:
+    """Mean precision, weighted by the recall gained at each score: no interpolation, which would be optimistic."""
+    curve = precision_recall_curve(positive, scores)
+    if curve is None:
+        return None
+    precision, recall = curve
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def log_loss(labels: Ints, probabilities: Array) -> float:
+    """Mean of -ln(probability of the true class), in nats; a probability of 0 counts as the float64 epsilon."""
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1.0)).mean())
+
+
+def brier(labels: Ints, probabilities: Array) -> float:
+    """Brier score, half the squared distance to the truth, so that it lies within 0..1 for any number of classes."""
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
+
+
+def reliability(labels: Ints, probabilities: Array) -> list[dict[str, Any]]:
+    """Confidence against accuracy in bins of about equally many images, of rising confidence.
+
+    Equal-mass bins, because their error estimate is the less biased (Roelofs et al. 2022, arXiv 2012.08668). Images of
+    equal confidence share a bin, so the result does not depend on their order.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    ranks = np.searchsorted(np.sort(confidence), confidence)  # equal values have equal ranks
+    bins = ranks * CALIBRATION_BINS // len(ranks)
+    return [
+        {
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(right[bins == b].mean()),
+            "images": int(np.sum(bins == b)),
+        }
+        for b in np.unique(bins)
+    ]
+
+
+def ece(bins: Sequence[dict[str, Any]]) -> float:
+    """Expected calibration error: |confidence - accuracy| averaged over the images in the bins of `reliability`."""
+    gaps = [b["images"] * abs(b["confidence"] - b["accuracy"]) for b in bins]
+    return float(sum(gaps) / sum(b["images"] for b in bins))
+
+
+def confident_mistakes(labels: Ints, probabilities: Array, *, count: int) -> Ints:
+    """Indices of the wrongly classified images, most confident first, at most `count`."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:count]

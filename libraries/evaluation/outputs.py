@@ -1,0 +1,87 @@
+"""Everything that an evaluation leaves in its folder: numbers, predictions, pictures, report."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from libraries.base.layout import Layout
+from libraries.base.storage import read_json, write_csv, write_json
+from libraries.data.images import ResizeRule, load
+from libraries.evaluation import plots, report
+from libraries.evaluation.bundle_test import Tested, prediction_rows
+from libraries.evaluation.metrics import confident_mistakes
+
+_THUMBNAIL = ResizeRule(report.THUMBNAIL, "pad", "bicubic", (255, 255, 255))
+
+
+def write(tested: Tested, measured: Mapping[str, Any], *, layout: Layout, settings: Mapping[str, Any]) -> list[Path]:
+    """Write the evaluation folder, its manifest last.
+
+    Returns:
+        metrics.json, predictions.csv, the pictures, and report.html as the last.
+    """
+    artefact = layout.evaluation
+    folder = artefact.folder
+    artefact.begin()
+    write_json(folder / "metrics.json", measured)
+    write_csv(folder / "predictions.csv", prediction_rows(tested))
+    pictures = _pictures(tested, folder)
+    earlier = {"sweep": layout.svm.folder / "sweep.png", "training_curves": layout.network.folder / "training.png"}
+    model = read_json(layout.bundle.manifest)
+    report.write_report(
+        folder / "report.html",
+        title=layout.dataset,
+        facts={
+            "classifier": layout.classifier,
+            "network": f"{model['architecture']}, {model['input_size']} × {model['input_size']} pixels",
+            "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
+        },
+        metrics=measured,
+        figures=pictures | {name: path for name, path in earlier.items() if path.exists()},
+        mistakes=_mistakes(tested),
+        thumbnail=lambda path: report.jpeg(load(layout.images / path, _THUMBNAIL)),
+        parameters=settings,
+        provenance={"versions": model["versions"], "bundle": model["files"], "examples.csv": layout.examples.identity()},
+    )
+    files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
+    artefact.commit(files)
+    return files
+
+
+def _pictures(tested: Tested, folder: Path) -> dict[str, Path]:
+    labels, probabilities, names = tested.labels, tested.probabilities, tested.names
+    figures = {
+        "roc_and_confusion": plots.roc_and_confusion(labels, probabilities, names=names),
+        "precision_recall": plots.precision_recall(labels, probabilities, names=names),
+        "reliability": plots.reliability(labels, probabilities),
+    }
+    for name, figure in figures.items():
+        plots.save(figure, folder / f"{name}.png")
+    return {name: folder / f"{name}.png" for name in figures}
+
+
+def _mistakes(tested: Tested) -> list[report.Mistake]:
+    chosen = confident_mistakes(tested.labels, tested.probabilities, count=report.MOST_MISTAKES)
+    return [
+        report.Mistake(
+            path=tested.examples[i].path,
+            true_label=tested.examples[i].label,
+            predicted_label=tested.names[tested.predictions[i]],
+            probabilities=tested.probabilities[i].tolist(),
+        )
+        for i in chosen
+    ]
+
+
+def scalars(measured: Mapping[str, Any]) -> dict[str, float]:
+    """The single numbers of metrics.json, for the run history; per class as `accuracy_per_class.<label>`."""
+
+    def walk(prefix: str, value: Any) -> Iterator[tuple[str, float]]:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from walk(f"{prefix}.{key}" if prefix else key, inner)
+        elif isinstance(value, int | float):
+            yield prefix, float(value)
+
+    return dict(walk("", {k: v for k, v in measured.items() if k not in ("intervals", "interval_method")}))

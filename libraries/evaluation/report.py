@@ -1,0 +1,288 @@
+"""The report: one HTML file with numbers, pictures and mistakes, readable without a server, a network or JavaScript."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from libraries.base.errors import ImageError
+from libraries.base.storage import write_text
+from libraries.evaluation import reading
+
+TEMPLATE = Path(__file__).with_name("report.html")
+SCRIPT = Path(__file__).with_name("report.js")
+MOST_MISTAKES = 60  # in the gallery, so that the file stays small
+MOST_CONFUSIONS = 10
+THUMBNAIL = 224  # pixels of the longer side
+SHARPNESS = 1.6  # pixels of a picture for one of the page
+LONG_TABLE = 40  # rows: longer ones scroll
+PROBABILITIES = 3  # of a mistake, the highest ones shown; that of the true class always
+
+# Name of a figure → its heading and how to read it.
+CAPTIONS = {
+    "roc_and_confusion": (
+        "Which classes are told apart",
+        "Left: how many of a class are found (up) at the price of how many false alarms (right), as the threshold goes "
+        "down. The area under the curve (AUC) is the chance that an image of the class gets a higher probability for "
+        "it than another image; 0.5 is guessing. Right: for each true class (row), how many images went where.",
+    ),
+    "precision_recall": (
+        "Precision and recall",
+        "Of the images taken for a class, how many are right (up), against how many of the class are found (right). "
+        "Average precision is the area under the curve.",
+    ),
+    "reliability": (
+        "Can the probabilities be trusted?",
+        "Of the images to which it gives 80%, 80% should be right. Points below the dashed line: too confident; above: "
+        "too cautious. Each point stands for equally many images; the bars say how far chance alone can move it.",
+    ),
+    "sweep": (
+        "Choosing C",
+        "C was chosen by cross-validation within the training images (validation); the test images were not consulted.",
+    ),
+    "training_curves": (
+        "Training",
+        "The epoch was chosen on a validation part of the training images; the test images were not consulted.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly classified test image.
+
+    Attributes:
+        path: as in examples.csv.
+        true_label, predicted_label: names of classes.
+        probabilities: [K], in the order of the labels in the metrics.
+    """
+
+    path: str
+    true_label: str
+    predicted_label: str
+    probabilities: Sequence[float]
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    metrics: Mapping[str, Any],
+    figures: Mapping[str, Path | bytes],
+    mistakes: Sequence[Mistake],
+    thumbnail: Callable[[str], bytes],
+    parameters: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write the report, whole or not at all.
+
+    Args:
+        path: of the HTML file.
+        title: what was evaluated, e.g. the name of the data set.
+        facts: a few facts for the head, e.g. classifier, network, date.
+        metrics: of `libraries.evaluation.metrics.metrics`.
+        figures: PNG files or bytes by name; those named in CAPTIONS come with a heading and an explanation.
+        mistakes: the most confident ones first; the first 60 are shown.
+        thumbnail: gives a small JPEG of the image with that path, e.g. by `jpeg`; an ImageError leaves a gap.
+        parameters: name → value, in the fold-out.
+        provenance: versions, hashes and whatever else says what this was made from, in the fold-out.
+    """
+    first, *others = [_figure(key, image) for key, image in figures.items()] or [""]
+    sections = [
+        _head(title, facts, metrics),
+        f'<section class="reading"><h2>In words</h2>{_paragraphs(reading.sentences(metrics))}</section>',
+        first,
+        _classes(metrics),
+        _confusions(metrics) if len(metrics["labels"]) > 2 else "",
+        _mistakes(mistakes, metrics, thumbnail),
+        f'<div class="pair">{"".join(others)}</div>',
+        "<section><h2>How this was made</h2>"
+        + _fold("Parameters", parameters)
+        + _fold("Provenance", provenance)
+        + "</section>",
+    ]
+    script = SCRIPT.read_text(encoding="utf-8")
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=f"{text(title)}: {reading.percent(metrics['overall_accuracy'])} right",
+        body="\n".join(sections),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    write_text(path, page)
+
+
+def jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A JPEG of an image uint8 [H, W, 3], at most 224 pixels long."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=82, optimize=True)
+    return file.getvalue()
+
+
+def text(value: Any) -> str:
+    """Anything as HTML text: escaped, and file names that are not Unicode made so."""
+    return escape(str(value).encode("utf-8", "replace").decode())
+
+
+def name(value: str) -> str:
+    """A label or a path, whose writing direction must not disturb what stands around it."""
+    return f"<bdi>{text(value)}</bdi>"
+
+
+def _data(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _paragraphs(sentences: Iterable[str]) -> str:
+    return "".join(f"<p>{text(sentence)}</p>" for sentence in sentences)
+
+
+def _scale(value: float | None, interval: Sequence[float] | None, mark: float | None = None) -> str:
+    """A line from 0 to 100% with the value, its interval, and a mark to compare with."""
+    parts = []
+    if interval is not None:
+        low, high = interval
+        parts.append(f'<span class="range" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></span>')
+    if mark is not None:
+        parts.append(f'<span class="mark" style="left:{100 * mark:.2f}%"></span>')
+    if value is not None:
+        parts.append(f'<span class="dot" style="left:{100 * value:.2f}%"></span>')
+    return f'<div class="scale" aria-hidden="true">{"".join(parts)}</div>'
+
+
+def _head(title: str, facts: Mapping[str, str], metrics: Mapping[str, Any]) -> str:
+    """The accuracy, what to compare it with, and the other figures."""
+    accuracy, interval = metrics["overall_accuracy"], metrics["intervals"]["overall_accuracy"]
+    majority = metrics["majority_accuracy"]
+    averaged = reading.interval(metrics["intervals"]["class_averaged_accuracy"])
+    tiles = [
+        ("Class-averaged accuracy", reading.percent(metrics["class_averaged_accuracy"]), averaged),
+        ("AUC", reading.decimal(metrics["class_averaged_auc"]), "mean of the classes"),
+        ("Average precision", reading.decimal(metrics["class_averaged_average_precision"]), "mean of the classes"),
+        ("F1", reading.decimal(metrics["class_averaged_f1"]), "mean of the classes"),
+        ("Calibration error", reading.percent(metrics["ece"]), f"log loss {reading.decimal(metrics['log_loss'])}"),
+    ]
+    return f"""<header>
+<p class="overline">{" · ".join(map(text, [title, *facts.values()]))}</p>
+<h1><strong>{reading.percent(accuracy)}</strong> of {metrics["number_of_test_images"]:,} test images are right</h1>
+{_scale(accuracy, interval, majority)}
+<p class="legend">
+<span><span class="range"></span>95% interval {reading.interval(interval)}</span>
+<span><span class="mark"></span>always saying {name(reading.majority_class(metrics))} {reading.percent(majority)}</span>
+</p>
+</header>
+<dl class="tiles">
+{"".join(f"<div><dt>{what}</dt><dd>{value}<small>{note}</small></dd></div>" for what, value, note in tiles)}
+</dl>"""
+
+
+def _figure(key: str, image: Path | bytes) -> str:
+    data = image if isinstance(image, bytes) else image.read_bytes()
+    with Image.open(io.BytesIO(data)) as opened:
+        width, height = opened.size
+    title, caption = CAPTIONS.get(key, (key, ""))
+    wide = " wide" if width > 1.5 * height else ""
+    return f"""<section class="figure{wide}">
+<h2>{text(title)}</h2>
+<p class="soft">{text(caption)}</p>
+<div class="picture{wide}"><img src="{_data("png", data)}" alt="{text(title)}" width="{round(width / SHARPNESS)}"></div>
+</section>"""
+
+
+def _classes(metrics: Mapping[str, Any]) -> str:
+    """The table of classes, weakest first."""
+    accuracy = metrics["accuracy_per_class"]
+    order = sorted(metrics["labels"], key=lambda label: 2.0 if accuracy[label] is None else accuracy[label])
+    rows = []
+    for label in order:
+        interval = metrics["intervals"]["accuracy_per_class"][label]
+        cells = [
+            f"<td>{name(label)}</td>",
+            _cell(metrics["number_of_test_images_per_class"][label], "{:,}"),
+            _cell(accuracy[label], "{:.1%}"),
+            f'<td class="soft">{reading.interval(interval)}</td>',
+            f'<td class="bar">{_scale(accuracy[label], interval)}</td>',
+            *(_cell(metrics[f"{key}_per_class"][label], "{:.3f}") for key in ("auc", "average_precision", "f1")),
+        ]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    heads = (
+        '<th>class</th><th>test images</th><th aria-sort="ascending">accuracy</th><th data-fixed>95% interval</th>'
+        '<th class="bar" data-fixed></th><th>AUC</th><th>average precision</th><th>F1</th>'
+    )
+    return f"""<section>
+<h2>Class by class</h2>
+<p class="soft">The weakest first. Accuracy is the fraction of the images of the class that are right.</p>
+<div class="scroll{" long" if len(rows) > LONG_TABLE else ""}"><table class="sortable">
+<thead><tr>{heads}</tr></thead>
+<tbody>{"".join(rows)}</tbody>
+</table></div>
+</section>"""
+
+
+def _cell(value: float | None, form: str) -> str:
+    if value is None:
+        return '<td data-value="">–</td>'
+    return f'<td data-value="{value:.6f}">{form.format(value)}</td>'
+
+
+def _confusions(metrics: Mapping[str, Any]) -> str:
+    pairs = reading.confusions(metrics)[:MOST_CONFUSIONS]
+    if not pairs:
+        return ""
+    rows = "".join(
+        f"<tr><td>{name(pair.true_label)}</td><td>{name(pair.predicted_label)}</td><td>{pair.images:,}</td>"
+        f"<td>{reading.percent(pair.fraction)}</td></tr>"
+        for pair in pairs
+    )
+    return f"""<section>
+<h2>Most frequent confusions</h2>
+<div class="scroll"><table class="pairs">
+<thead><tr><th>true class</th><th>taken for</th><th>images</th><th>of the true class</th></tr></thead>
+<tbody>{rows}</tbody>
+</table></div>
+</section>"""
+
+
+def _mistakes(mistakes: Sequence[Mistake], metrics: Mapping[str, Any], thumbnail: Callable[[str], bytes]) -> str:
+    if not mistakes:
+        return '<section><h2>Mistakes</h2><p class="soft">There are none.</p></section>'
+    cards = "".join(_mistake(mistake, metrics["labels"], thumbnail) for mistake in mistakes[:MOST_MISTAKES])
+    return (
+        '<section><h2>The most confident mistakes</h2><p class="soft">Worth a look: wrong labels, odd images and what '
+        "the training images lack show here first. Each with its highest probabilities; the bar of the true class is "
+        f'coloured.</p><ol class="mistakes">{cards}</ol></section>'
+    )
+
+
+def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str], bytes]) -> str:
+    try:
+        picture = f'<img src="{_data("jpeg", thumbnail(mistake.path))}" alt="{text(mistake.path)}" loading="lazy">'
+    except ImageError as error:
+        picture = f'<div class="missing">{text(error.reason)}</div>'
+    ranked = sorted(zip(labels, mistake.probabilities, strict=True), key=lambda pair: -pair[1])
+    shown = ranked[:PROBABILITIES] + [pair for pair in ranked[PROBABILITIES:] if pair[0] == mistake.true_label]
+    rows = "".join(
+        f'<li class="{"truth" if label == mistake.true_label else "other"}">{name(label)}<span>{p:.1%}</span>'
+        f'<i style="--p:{100 * p:.1f}%"></i></li>'
+        for label, p in shown
+    )
+    return (
+        f"<li>{picture}{name(mistake.true_label)} taken for <b>{name(mistake.predicted_label)}</b><ul>{rows}</ul>"
+        f'<p class="path">{name(mistake.path)}</p></li>'
+    )
+
+
+def _fold(title: str, entries: Mapping[str, Any]) -> str:
+    rows = "".join(f"<tr><td>{text(key)}</td><td>{text(value)}</td></tr>" for key, value in entries.items())
+    return f'<details><summary>{title}</summary><table class="names"><tbody>{rows}</tbody></table></details>'

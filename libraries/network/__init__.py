@@ -1,0 +1,1 @@
+"""Images → embeddings: pretrained networks, their refinement, and running them fast."""

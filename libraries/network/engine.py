@@ -1,0 +1,108 @@
+"""Run an ONNX network over a stream of images on the CPU, as fast as the machine can (OpenVINO; no PyTorch).
+
+As many threads as there are cores each take an image from file to embedding: load it, then run the network on it in
+an OpenVINO stream of one core. Loading and inference release the GIL, so no core ever waits for another, and an image
+is still in the cache when the network reads it. Batches gain nothing: on a CPU a batch of 1 is as fast as any (and
+faster than 8 where activations outgrow the cache), and the shape being fixed makes the kernels faster. It also
+makes an image's result independent, to the bit, of the images around it.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.errors import ImageError, NetworkError
+from libraries.network.streaming import Pixels, load_or_error, ordered_map, usable_cores
+
+T = TypeVar("T")
+Outputs = dict[str, npt.NDArray[np.float32]]
+Precision = Literal["f32", "bf16"]
+
+AHEAD_PER_WORKER = 32  # keeps the threads busy while the consumer writes a part of the feature store
+
+
+class Engine:
+    """A network compiled for this machine's cores.
+
+    Attributes:
+        size: S, the side of the images it takes.
+        output_sizes: the length of each output's row, by name, e.g. {"embedding": 1280}.
+        precision: what it computes in; f32 where bf16 was asked for and the processor has no bf16.
+    """
+
+    def __init__(self, onnx_path: str | Path, *, precision: Precision = "f32", workers: int | None = None) -> None:
+        """Read and compile `onnx_path`: input `images` uint8 [N, S, S, 3], outputs float32 [N, ...] by name.
+
+        Raises:
+            NetworkError: the file is missing, damaged, or takes another input.
+        """
+        self.workers = workers or usable_cores()
+        compiled = _compile(Path(onnx_path), precision=precision, streams=self.workers)
+        self.size: int = compiled.input(0).shape[1]
+        self.output_sizes: dict[str, int] = {output.any_name: output.shape[1] for output in compiled.outputs}
+        self.precision: Precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(self.workers):
+            self._requests.put(compiled.create_infer_request())
+
+    def stream(self, items: Iterable[T], load: Callable[[T], Pixels]) -> Generator[tuple[T, Outputs | ImageError]]:
+        """Yield, in order, each item with its outputs, each float32 [size of the output], or with its ImageError.
+
+        Args:
+            items: taken as they are needed, by the thread that iterates.
+            load: item → uint8 [S, S, 3]; called in threads. ImageError is the item's result; anything else is raised.
+        """
+
+        def work(item: T) -> Outputs | ImageError:
+            image = load_or_error(load, item, self.size)
+            return image if isinstance(image, ImageError) else self._infer(image)
+
+        return ordered_map(work, items, workers=self.workers, ahead=AHEAD_PER_WORKER * self.workers)
+
+    def run(self, images: Pixels) -> Outputs:
+        """The outputs, each float32 [N, size of the output], of images uint8 [N, S, S, 3]; N may be 0."""
+        if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3) or images.dtype != np.uint8:
+            expected = f"uint8 [N, {self.size}, {self.size}, 3]"
+            raise ValueError(f"the network takes {expected}, got {images.dtype} {list(images.shape)}")
+        results = {name: np.empty((len(images), size), np.float32) for name, size in self.output_sizes.items()}
+        for row, outputs in self.stream(range(len(images)), lambda i: images[i]):
+            assert isinstance(outputs, dict)  # this load raises no ImageError
+            for name, values in outputs.items():
+                results[name][row] = values
+        return results
+
+    def _infer(self, image: Pixels) -> Outputs:
+        request = self._requests.get()
+        try:
+            outputs = request.infer([image[None]], share_inputs=True)
+            return {name: outputs[name][0] for name in self.output_sizes}
+        finally:
+            self._requests.put(request)
+
+
+def _compile(path: Path, *, precision: Precision, streams: int) -> Any:
+    """The network at `path` as an OpenVINO CompiledModel for one image at a time, uint8 [1, S, S, 3]."""
+    import openvino
+
+    if not path.is_file():
+        raise NetworkError(f"{path} does not exist: expected a network as an ONNX file")
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise NetworkError(f"{path} is not an ONNX file that can be read; write it anew") from error
+    inputs = [(i.get_element_type().get_type_name(), [d.to_string() for d in i.partial_shape]) for i in model.inputs]
+    if len(inputs) != 1 or inputs[0][0] != "u8" or inputs[0][1][1:] != [inputs[0][1][1], inputs[0][1][1], "3"]:
+        raise NetworkError(f"{path} takes {inputs}, expected one input: uint8 [N, S, S, 3]")
+    model.reshape([1, *model.input(0).partial_shape[1:]])
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,  # left to itself OpenVINO takes bf16 where the processor has AMX
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": streams,
+    }
+    return core.compile_model(model, "CPU", settings)

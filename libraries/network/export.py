@@ -1,0 +1,126 @@
+"""A network as files: model.onnx for inference anywhere, weights.safetensors to go on from; checked before it counts."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from libraries.base.errors import NetworkError, StorageError
+from libraries.base.storage import atomic_path, read_json
+from libraries.network.backbones import EmbeddingNetwork, build
+from libraries.network.weights import first_line, read_state_dict
+
+ONNX, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "model.json"
+TOLERANCE = 1e-3  # of the largest value: between PyTorch and OpenVINO, both in float32
+
+
+def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
+    """Write model.onnx and weights.safetensors into `folder`, and return what model.json has to say about them.
+
+    model.onnx takes `images` uint8 [N, S, S, 3] and gives `embedding` float32 [N, D] and, with a head, `scores` float32 [N, K].
+    It replaces an earlier one only after OpenVINO has computed the same from it as PyTorch.
+
+    Returns:
+        architecture, input_size, embedding_size, classes (None without a head), mean, std, interpolation.
+
+    Raises:
+        NetworkError: the architecture cannot be exported, or the exported graph computes something else.
+        StorageError: the files cannot be written.
+    """
+    network = network.cpu().eval()
+    with atomic_path(folder / ONNX) as temporary:
+        export_onnx(network, temporary)
+        difference = compare(network, temporary)
+        if not difference <= TOLERANCE:
+            raise NetworkError(f"{network.architecture}: the exported network differs from PyTorch's by {difference:.1e} of the largest value")
+    save_weights(network, folder / WEIGHTS)
+    return {
+        "architecture": network.architecture,
+        "input_size": network.input_size,
+        "embedding_size": network.embedding_size,
+        "classes": network.classes,
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "interpolation": network.interpolation,
+    }
+
+
+def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingNetwork:
+    """The network that `save_network` wrote into `folder`, in evaluation mode on `device`.
+
+    Raises:
+        StorageError: model.json or the weights are missing or damaged.
+        NetworkError: the weights do not fit what model.json says.
+    """
+    model, state = read_json(folder / MANIFEST), read_state_dict(folder / WEIGHTS)
+    try:
+        network = build(model["architecture"], input_size=model["input_size"])
+        if model["classes"]:
+            network.add_head(model["classes"], dropout=0.0, seed=0)
+        network.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise StorageError(f"{folder} holds no whole network ({first_line(error)}): run scripts/2_refineDNN.py again") from error
+    return network.to(device).eval()
+
+
+def save_weights(network: EmbeddingNetwork, path: Path) -> None:
+    """Every parameter and buffer of the network, with its architecture in the file's metadata."""
+    from safetensors.torch import save_file
+
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt", "architecture": network.architecture})
+
+
+def export_onnx(network: nn.Module, path: Path) -> None:
+    """Write a network with inputs and outputs as in `save_network`, any batch size, weights inside the file."""
+    size = network.input_size
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    outputs = ["embedding", "scores"][: 1 if network.classes is None else 2]
+    try:
+        with quiet():
+            torch.onnx.export(
+                network,
+                (example,),
+                path,
+                input_names=["images"],
+                output_names=outputs,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise NetworkError(f"{network.architecture} cannot be written as ONNX ({first_line(error)}): take another network") from error
+
+
+def compare(network: nn.Module, path: Path) -> float:
+    """The largest difference between what PyTorch and OpenVINO compute, in parts of the largest value, on random images."""
+    import openvino
+
+    size = network.input_size
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with torch.inference_mode():
+        expected = [output.numpy() for output in network(torch.from_numpy(images))]
+    found = [compiled(images)[i] for i in range(len(expected))]
+    return max(float(np.abs(f - e).max() / np.abs(e).max()) for f, e in zip(found, expected, strict=True))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings, log lines or prints of the exporter's on the user's console."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

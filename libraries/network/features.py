@@ -1,0 +1,201 @@
+"""The feature store: a folder of Parquet parts with the outputs of a network for every example.
+
+Columns: path, label, split (strings), and each output of the network as a FixedSizeList<float32>: embedding [D] and,
+where the network has a head, scores [K]. Part i holds the examples from i x ROWS_PER_PART on, in order; images that
+could not be read are left out of its rows and stand, with the reason, in its metadata. A part carries the key of the
+recipe it belongs to, and checksums, so that a run that was stopped goes on with the parts that are whole, and ends
+with the same bytes as one that was not.
+"""
+
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from libraries.base.errors import ImageError, MissingInput, StorageError
+from libraries.base.storage import TEMPORARY, atomic_path
+
+STRINGS = ("path", "label", "split")
+PARTS = "part-*.parquet"
+ROWS_PER_PART = 1024  # 5 MB at D = 1280: little to lose when stopped, little overhead per file
+
+Floats = npt.NDArray[np.float32]
+
+
+class Example(Protocol):
+    """What the store keeps of an example."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+
+
+E = TypeVar("E", bound=Example)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The feature store in memory; row i of every field belongs to the same image.
+
+    Attributes:
+        embedding: float32 [N, D].
+        scores: float32 [N, K]; None where the network has no head.
+    """
+
+    path: list[str]
+    label: list[str]
+    split: list[str]
+    embedding: Floats
+    scores: Floats | None
+
+
+def write_features(
+    folder: Path,
+    examples: Sequence[E],
+    *,
+    key: str,
+    run: Callable[[Iterable[E]], Generator[tuple[E, Mapping[str, Floats] | ImageError]]],
+    progress: Callable[[int], object] = lambda count: None,
+    rows_per_part: int = ROWS_PER_PART,
+) -> tuple[list[Path], list[ImageError]]:
+    """Write the outputs for all examples into `folder`; parts that are there and whole are kept.
+
+    Args:
+        key: hash of what the features are made from; parts with another key are written anew.
+        run: examples → (example, outputs by name, each float32 [size]) in the same order, e.g. an Engine's stream;
+            called once, with the examples of all missing parts, or not at all.
+        progress: called with the number of examples just done.
+
+    Returns:
+        The paths of all parts, in order, and the errors of the images that are left out.
+
+    Raises:
+        StorageError: a part cannot be written.
+    """
+    slices = [examples[start : start + rows_per_part] for start in range(0, len(examples), rows_per_part)]
+    parts = [Part(folder / f"part-{i:05d}.parquet", key, slice_) for i, slice_ in enumerate(slices)]
+    _remove_all_but(folder, {part.path for part in parts})
+    missing = []
+    for part in parts:
+        if part.is_whole():
+            progress(len(part.examples))
+        else:
+            missing.append(part)
+    if missing:
+        with contextlib.closing(run(itertools.chain.from_iterable(part.examples for part in missing))) as results:
+            for part in missing:
+                part.write(itertools.islice(results, len(part.examples)), progress)
+    failed = [ImageError(reason, path) for part in parts for path, reason in _failed(pq.read_schema(part.path))]
+    return [part.path for part in parts], failed
+
+
+@dataclass(frozen=True)
+class Part(Generic[E]):
+    """One file of the store: the examples it is for, whether or not it has been written."""
+
+    path: Path
+    key: str
+    examples: Sequence[E]
+
+    def is_whole(self) -> bool:
+        """Whether the file holds what it should, undamaged."""
+        try:
+            table = _read(self.path)
+        except StorageError:
+            return False
+        if table.schema.metadata[b"key"].decode() != self.key:
+            return False
+        failed = {path for path, _ in _failed(table.schema)}
+        return bool(table["path"].to_pylist() == [e.path for e in self.examples if e.path not in failed])
+
+    def write(
+        self, results: Iterable[tuple[E, Mapping[str, Floats] | ImageError]], progress: Callable[[int], object]
+    ) -> None:
+        """Write the file, atomically, from the results for its examples."""
+        done: list[E] = []
+        rows: list[Mapping[str, Floats]] = []
+        failed: list[tuple[str, str]] = []
+        for example, outputs in results:
+            if isinstance(outputs, ImageError):
+                failed.append((example.path, outputs.reason))
+            else:
+                done.append(example)
+                rows.append(outputs)
+            progress(1)
+        columns = {name: pa.array([getattr(example, name) for example in done], pa.string()) for name in STRINGS}
+        if rows:  # a part in which every image failed has no outputs, and nobody knows how long they would be
+            columns |= {name: _fixed_size_lists(np.stack([row[name] for row in rows])) for name in rows[0]}
+        fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
+        metadata = {"key": self.key, "failed": json.dumps(failed)}
+        table = pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, metadata))
+        with atomic_path(self.path) as temporary:
+            # Embeddings hardly compress, and are read four times as fast as they are.
+            pq.write_table(table, temporary, compression="none", use_dictionary=STRINGS, write_page_checksum=True)
+
+
+def read_features(folder: Path) -> Features:
+    """All rows of all parts in a folder, in order.
+
+    Raises:
+        MissingInput: there are none.
+        StorageError: a part is damaged, or the parts do not belong together.
+    """
+    paths = sorted(folder.glob(PARTS))
+    tables = [table for table in map(_read, paths) if table.num_rows]
+    if not tables:
+        raise MissingInput(f"{folder} holds no features: run the script that writes them first")
+    if len({table.schema.metadata[b"key"] for table in tables}) > 1:
+        raise StorageError(f"the parts in {folder} are not of one run; run the script that writes them again")
+    table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
+    del tables
+    outputs = {name: _matrix(table[name]) for name in ("embedding", "scores") if name in table.column_names}
+    path, label, split = (table[name].to_pylist() for name in STRINGS)
+    return Features(path, label, split, outputs["embedding"], outputs.get("scores"))
+
+
+def _read(path: Path) -> pa.Table:
+    """A part's content, its checksums verified."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        if b"key" not in (table.schema.metadata or {}):
+            raise ValueError("no key in its metadata")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise StorageError(f"{path} cannot be read ({reason}); run the script that writes it again") from error
+    return table
+
+
+def _failed(schema: pa.Schema) -> list[tuple[str, str]]:
+    """(path, reason) of the images that are missing from a part."""
+    return [(path, reason) for path, reason in json.loads(schema.metadata[b"failed"])]
+
+
+def _fixed_size_lists(values: Floats) -> pa.Array:
+    """float32 [N, D] → N lists of D; without nulls, which makes reading twice as fast."""
+    element = pa.field("element", pa.float32(), nullable=False)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=pa.list_(element, values.shape[1]))
+
+
+def _matrix(column: pa.ChunkedArray) -> Floats:
+    """N lists of D → float32 [N, D]; without copying where the column is in one piece."""
+    chunks = [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in column.chunks]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def _remove_all_but(folder: Path, keep: set[Path]) -> None:
+    """Delete what earlier runs left: parts beyond the last, and files that a killed run was writing."""
+    for path in [*folder.glob(PARTS), *folder.glob(f"{TEMPORARY}*")]:
+        if path not in keep:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""Images decoded once and held ready for training: in memory, or in a scratch file where they are too many for it."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from libraries.base.errors import ImageError
+
+IN_MEMORY_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Decoded images and their classes.
+
+    Attributes:
+        images: uint8 [N, S, S, 3].
+        labels: int64 [N], class indices.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> "ImageSet":
+        """The images at some indices, as an ImageSet of its own (copied)."""
+        return ImageSet(self.images[indices], self.labels[indices])
+
+
+def decode_once(
+    paths: Sequence[Path],
+    labels: Sequence[int],
+    *,
+    load: Callable[[Path], np.ndarray],
+    size: int,
+    scratch: Path,
+    in_memory_bytes: int = IN_MEMORY_BYTES,
+    on_image: Callable[[], None] | None = None,
+    threads: int | None = None,
+) -> tuple[ImageSet, list[ImageError]]:
+    """Decode every image once, on all cores.
+
+    Args:
+        load: path → uint8 [size, size, 3], as `libraries.data.images.load` with a rule of this size.
+        scratch: a file for the pixels where they are more than `in_memory_bytes`; the caller deletes it.
+        on_image: called after every image, for a progress bar.
+
+    Returns:
+        the images that decoded, in order, and the errors of those that did not.
+    """
+    shape = (len(paths), size, size, 3)
+    if np.prod(shape, dtype=np.int64) <= in_memory_bytes:
+        images = np.empty(shape, np.uint8)
+    else:
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        images = np.memmap(scratch, np.uint8, "w+", shape=shape)
+
+    def decode(index: int) -> ImageError | None:
+        try:
+            images[index] = load(paths[index])
+        except ImageError as error:
+            return error
+        return None
+
+    errors: list[ImageError | None] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for error in pool.map(decode, range(len(paths))):
+            errors.append(error)
+            if on_image:
+                on_image()
+    good = [index for index, error in enumerate(errors) if error is None]
+    for place, index in enumerate(good):  # close the gaps, in place
+        if place != index:
+            images[place] = images[index]
+    return (
+        ImageSet(images[: len(good)], np.asarray(labels, np.int64)[good]),
+        [error for error in errors if error is not None],
+    )

@@ -1,0 +1,127 @@
+"""How a network is trained: the options, the optimiser, the learning rate over time, the loss."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from libraries.network.augmentation import Augmentation
+from libraries.network.backbones import EmbeddingNetwork
+
+WARM_UP = 0.1  # part of all steps over which the learning rate rises to its peak, for rf_lrPerMb 'auto'
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """How to train. The defaults are the recipe behind the figures in BENCHMARKS.md.
+
+    Attributes:
+        epochs, batch: passes over the training images, and images per step (rf_maxEpochs, rf_mbSize).
+        learning_rates: one per epoch, the last one repeated, for plain SGD as in the tutorial; None for the recipe's own.
+        momentum, l2: of SGD (rf_momentumPerMb, rf_l2RegWeight).
+        dropout: before the head, while training (rf_dropoutRate).
+        freeze: train the head only (rf_boFreezeWeights).
+        balance: weigh every class alike in the loss, whatever its number of images (rf_boBalanceTrainingSet).
+        label_smoothing: part of the target that is spread over all classes.
+        average_epochs: the weights that count are a running average over about so many epochs.
+        seed: of everything random.
+        device: 'cpu', 'cuda' or 'mps'.
+        bf16: compute in mixed precision; None for where the device has it fast.
+    """
+
+    epochs: int = 45
+    batch: int = 16
+    learning_rates: tuple[float, ...] | None = None
+    momentum: float = 0.9
+    l2: float = 0.0005
+    dropout: float = 0.5
+    freeze: bool = False
+    balance: bool = False
+    augmentation: Augmentation = "photo"
+    label_smoothing: float = 0.1
+    average_epochs: float = 2.0
+    seed: int = 0
+    device: str = "cpu"
+    bf16: bool | None = None
+    # under investigation; what does not pay goes
+    optimizer: str = "adamw"
+    peak: float = 5e-4
+    decay: float = 0.05
+    mixup: float = 0.0
+    freeze_norm: bool = False
+    start_size: float = 1.0
+
+
+def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.optim.Optimizer:
+    """The optimiser over what is to be trained; its learning rate is set before every step.
+
+    With a list of learning rates it is the tutorial's: SGD whose momentum averages gradients (dampening = momentum, which
+    CNTK calls unit gain), so that a learning rate means what it meant there.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if options.learning_rates is not None:
+        return torch.optim.SGD(
+            parameters, lr=0.0, momentum=options.momentum, dampening=options.momentum, weight_decay=options.l2
+        )
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},  # biases and normalisation
+    ]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, nesterov=True, weight_decay=options.l2)
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=options.decay)
+
+
+def learning_rate(options: RefineOptions, *, epoch: int, step: int, steps: int) -> float:
+    """Of step `step` of `steps` in epoch `epoch`, both from 0: the list's, or a linear rise and half a cosine down to 0."""
+    if options.learning_rates is not None:
+        return options.learning_rates[min(epoch, len(options.learning_rates) - 1)]
+    total = options.epochs * steps
+    position = (epoch * steps + step + 1) / total  # in (0, 1]
+    if position < WARM_UP:
+        return options.peak * position / WARM_UP
+    return options.peak * 0.5 * (1 + math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP)))
+
+
+def class_weights(labels: np.ndarray, classes: int) -> Tensor:
+    """Weights [K] of mean 1 over the images, with which every class counts alike in the loss."""
+    counts = np.bincount(labels, minlength=classes)
+    return torch.from_numpy(len(labels) / (classes * np.maximum(counts, 1))).float()
+
+
+def batches(count: int, options: RefineOptions, epoch: int) -> Iterator[Tensor]:
+    """The indices of the images of every step of an epoch: a new order each time, batches of equal size within one.
+
+    So there is no small last batch, which would disturb batch normalisation.
+    """
+    generator = torch.Generator().manual_seed(derived_seed(options.seed, epoch))
+    yield from torch.randperm(count, generator=generator).tensor_split(steps_per_epoch(count, options))
+
+
+def steps_per_epoch(count: int, options: RefineOptions) -> int:
+    """Of `count` images: as many batches as needed so that none is larger than `options.batch`."""
+    return math.ceil(count / options.batch)
+
+
+def derived_seed(*numbers: int) -> int:
+    """A seed of 63 bits from a few numbers, unlike that of any other numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether mixed precision in bf16 is faster than float32 there."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
+    return False
+
+
+def freeze_normalisation(module: nn.Module) -> None:
+    """Batch normalisation with the statistics it was pretrained with, also while training."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()

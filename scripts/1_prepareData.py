@@ -1,0 +1,60 @@
+"""Check every image and split the data set into training and test images.
+
+Reads:  images/<datasetName>/<label>/*, and dedicatedTestImages.tsv there if it exists (it fixes the test set).
+Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA-256 of every intact image.
+"""
+
+import os
+
+from libraries.base import tracking
+from libraries.base.command import run
+from libraries.base.console import progress, table
+from libraries.base.layout import Layout
+from libraries.data import dataset
+from PARAMETERS import Parameters
+
+
+def main(parameters: Parameters) -> None:
+    layout = Layout(parameters)
+    with tracking.run("1_prepareData", parameters) as record:
+        print(f"Reading the images in {layout.images}")
+        found = dataset.scan(layout.images)
+        examples, refused = dataset.check_images(
+            layout.images, found, workers=os.cpu_count() or 1, progress=lambda items: progress(items, "Checking")
+        )
+        for error in refused:
+            print(f"  left out: {error}")
+        for suffix, count in found.skipped.items():
+            print(f"  left out: {count} files that are no images ({suffix})")
+
+        examples = dataset.group_examples(examples, parameters.imagesSplitBy)
+        test_list = layout.images / dataset.DEDICATED_TEST_IMAGES
+        if test_list.exists():
+            print(f"The test set is the one in {test_list}")
+            examples = dataset.split_by_list(examples, test_list)
+        else:
+            examples = dataset.split(examples, ratio_train=parameters.ratioTrainTest, seed=parameters.randomSeed)
+
+        layout.examples.begin()
+        target = layout.examples.folder / "examples.csv"
+        dataset.write_examples(target, examples)
+        layout.examples.commit([target])
+        counts = dataset.counts(examples)
+        record.tags["data"] = layout.examples.identity()[:12]
+        record.metrics.update(images=len(examples), classes=len(counts), left_out=len(refused))
+        show(counts)
+    print(f"Written: {target}")
+
+
+def show(counts: dict[str, dict[str, int]]) -> None:
+    rows = [(label, c["train"], c["test"], c["train"] + c["test"]) for label, c in counts.items()]
+    totals = [sum(column) for column in list(zip(*rows, strict=True))[1:]]
+    print(table("Images per class", ["label", "train", "test", "all"], rows, footer=["all", *totals]))
+    for label, c in counts.items():
+        if not c["train"] or not c["test"]:
+            side = "test" if not c["test"] else "training"
+            print(f"Warning: class '{label}' has no {side} image; add more images of it, or remove the class")
+
+
+if __name__ == "__main__":
+    run(main, Parameters)

@@ -1,0 +1,58 @@
+"""Run the network over all images and store their embeddings.
+
+Reads:  proc/<datasetName>/examples.csv, the images, and the network folder (dnn_fixed/ or dnn_refined/).
+Writes: features_<classifier>/part-*.parquet: path, label, split, embedding, and for a refined network its scores.
+A run that was stopped goes on with the part it was at.
+"""
+
+from functools import partial
+
+from libraries.base import tracking
+from libraries.base.command import run
+from libraries.base.console import ProgressBar
+from libraries.base.layout import Layout
+from PARAMETERS import Parameters
+
+
+def main(parameters: Parameters) -> None:
+    layout = Layout(parameters)
+    layout.examples.check()
+    network = layout.network.check()
+    if layout.features.is_current():
+        print(f"Up to date: {layout.features.folder}; next: scripts/4_trainSVM.py")
+        return
+    with tracking.run("3_runDNN", parameters) as record:
+        featurize(parameters, layout, network, record)
+    print(f"Written: {layout.features.folder}; next: scripts/4_trainSVM.py")
+
+
+def featurize(parameters: Parameters, layout: Layout, network: dict[str, object], record: tracking.Record) -> None:
+    from libraries.data.dataset import load_example, read_examples
+    from libraries.data.images import ResizeRule
+    from libraries.network.devices import find_device
+    from libraries.network.engine import Engine
+    from libraries.network.features import write_features
+
+    examples = read_examples(layout.examples.folder / "examples.csv")
+    device = find_device(parameters.device)
+    engine = Engine(layout.network.folder / "model.onnx", precision=parameters.run_precision)
+    load = partial(load_example, folder=layout.images, rule=ResizeRule.from_json(network["resize"]))
+    print(f"Running {network['architecture']} over {len(examples):,} images ({engine.precision}, {device})")
+    layout.features.begin()
+    with ProgressBar("Featurizing", total=len(examples)) as bar:
+        parts, failed = write_features(
+            layout.features.folder,
+            examples,
+            key=layout.features.key(),
+            run=lambda wanted: engine.stream(wanted, load),
+            progress=bar.update,
+        )
+    layout.features.commit(parts)
+    for error in failed:
+        print(f"  left out: {error}")
+    record.tags["data"] = layout.examples.identity()[:12]
+    record.metrics.update(images=len(examples), left_out=len(failed))
+
+
+if __name__ == "__main__":
+    run(main, Parameters)

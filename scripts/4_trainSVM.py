@@ -1,0 +1,82 @@
+"""Train a linear SVM on the embeddings, choosing C by cross-validation, and write the bundle that is deployed.
+
+Reads:  proc/<datasetName>/features_<classifier>/ and the network folder.
+Writes: svm_<classifier>/svm.npz, sweep.csv, sweep.png, and the bundle model_<classifier>/.
+"""
+
+from libraries.base import tracking
+from libraries.base.command import run
+from libraries.base.console import table
+from libraries.base.layout import Layout
+from PARAMETERS import Parameters
+
+
+def main(parameters: Parameters) -> None:
+    if parameters.classifier == "dnn":
+        print("The classifier 'dnn' has its own head: there is no SVM to train; next: scripts/5_evaluate.py")
+        return
+    layout = Layout(parameters)
+    layout.features.check()
+    with tracking.run("4_trainSVM", parameters) as record:
+        train(parameters, layout, record)
+    print(f"Written: {layout.svm.folder} and the bundle {layout.bundle.folder}; next: scripts/5_evaluate.py")
+
+
+def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+    import numpy as np
+
+    from libraries.base.storage import write_csv
+    from libraries.classifier import svm
+    from libraries.classifier.bundle import write_bundle
+    from libraries.classifier.records import save_model, sweep_table
+    from libraries.data.dataset import read_examples
+    from libraries.evaluation import plots
+    from libraries.network.features import read_features
+
+    features = read_features(layout.features.folder)
+    group_of = {e.path: e.group for e in read_examples(layout.examples.folder / "examples.csv")}
+    labels = sorted(set(features.label))
+    y = np.array([labels.index(label) for label in features.label])  # [N]
+    is_train = np.array([split == "train" for split in features.split])  # [N]
+    print(f"Training on {is_train.sum():,} embeddings of {features.embedding.shape[1]:,} numbers, {len(labels)} classes")
+
+    normalise = parameters.svm_boL2Normalize
+    result = svm.sweep(
+        features.embedding[is_train],
+        y[is_train],
+        number_of_classes=len(labels),
+        c_values=parameters.svm_CVals,
+        normalisations=("l2", "standardise") if normalise == "auto" else ("l2",) if normalise else ("standardise",),
+        folds=parameters.svm_folds,
+        groups=[group_of[path] for path, train in zip(features.path, is_train, strict=True) if train],
+        seed=parameters.randomSeed,
+    )
+    rows = sweep_table(result, features.embedding[~is_train], y[~is_train])
+    show(rows, result.best)
+    model, calibration = result.models[result.best], result.calibrations[result.best]
+    folder = layout.svm.folder
+    layout.svm.begin()
+    save_model(folder / "svm.npz", model, calibration, labels=labels)
+    write_csv(folder / "sweep.csv", rows)
+    chosen = (str(rows[result.best]["normalisation"]), float(rows[result.best]["C"]))
+    plots.save(plots.sweep(rows, chosen=chosen), folder / "sweep.png")
+    layout.svm.commit([folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")])
+    settings = parameters.model_dump(mode="json")
+    write_bundle(layout.bundle, layout.network, labels=labels, calibration=calibration, linear=model, settings=settings)
+    record.tags["data"] = layout.examples.identity()[:12]
+    record.metrics.update({k: v for k, v in rows[result.best].items() if isinstance(v, float)})
+    record.files.append(folder / "sweep.png")
+
+
+def show(rows: list[dict[str, object]], best: int) -> None:
+    header = ["normalisation", "C", "training", "validation", "test"]
+    columns = ("train_accuracy", "validation_accuracy", "test_accuracy")
+    body = [
+        (f"{r['normalisation']}{' *' if i == best else ''}", f"{r['C']:g}", *(f"{r[c]:.1%}" for c in columns))
+        for i, r in enumerate(rows)
+    ]
+    print(table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body))
+
+
+if __name__ == "__main__":
+    run(main, Parameters)

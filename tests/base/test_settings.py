@@ -1,0 +1,99 @@
+"""Loading, overriding, checking and explaining parameters."""
+
+from pathlib import Path
+
+import pytest
+
+from libraries.base.errors import ParameterError
+from PARAMETERS import Parameters
+
+
+def test_defaults_are_those_of_the_tutorial() -> None:
+    p = Parameters.load()
+    assert (p.classifier, p.datasetName, p.ratioTrainTest, p.imagesSplitBy) == ("svm", "solarCells", 0.75, "filename")
+    assert (p.rf_inputResolution, p.rf_dropoutRate, p.rf_mbSize, p.rf_maxEpochs) == (224, 0.5, 16, 45)
+    assert (p.rf_momentumPerMb, p.rf_l2RegWeight) == (0.9, 0.0005)
+    assert p.svm_CVals == (1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100)
+    assert p.rootDir.is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("classifier", "dnn", "dnn"),
+        ("rf_maxEpochs", "5", 5),
+        ("rf_inputResoluton", "300", 300),  # the tutorial's spelling
+        ("cntk_mb_size", "8", 8),
+        ("rf_lrPerMb", "auto", "auto"),
+        ("rf_lrPerMb", "0.01,0.001", (0.01, 0.001)),
+        ("rf_lrPerMb", "[0.01, 0.001]", (0.01, 0.001)),
+        ("svm_CVals", "3", (3.0,)),
+        ("svm_boL2Normalize", "false", False),
+        ("rf_maxTrainImages", "none", None),
+        ("datasetName", "my cats, dogs", None),
+        ("trackingUri", "http://localhost:5000", "http://localhost:5000"),
+        ("download_allowedHosts", "a.example,b.example", ("a.example", "b.example")),
+    ],
+)
+def test_text_is_understood(name: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    today = Parameters.former_names().get(name, name)
+    if name == "datasetName":
+        with pytest.raises(ParameterError, match="datasetName = my cats, dogs is refused"):
+            Parameters.load({name: text})
+        return
+    assert getattr(Parameters.load({name: text}), today) == value
+    monkeypatch.setenv(f"PARAMETERS_{name}", text)
+    assert getattr(Parameters.load(), today) == value
+
+
+def test_command_line_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARAMETERS_rf_mbSize", "8")
+    assert Parameters.load({"cntk_mb_size": "32"}).rf_mbSize == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("clasifier", "svm", "there is no parameter 'clasifier': did you mean classifier?"),
+        ("RF_MAXEPOCHS", "5", "did you mean rf_maxEpochs?"),
+        ("zzz", "5", r"there is no parameter 'zzz': \(--help lists all\)"),
+        ("classifier", "tree", r"parameter classifier = tree is refused: .* \(expected: svm \| dnn \| svmDnnRefined\)"),
+        ("rf_maxEpochs", "many", r"rf_maxEpochs = many is refused: .*expected: whole number, at least 1, at most 10000"),
+        ("rf_maxEpochs", "0", "rf_maxEpochs = 0 is refused"),
+        ("ratioTrainTest", "1", "ratioTrainTest = 1 is refused: .*below 1"),
+        ("svm_CVals", "-1,1", "svm_CVals = -1 is refused: .*above 0"),
+        ("svm_CVals", "[]", "svm_CVals = .* is refused"),
+        ("svm_CVals", "nan", "svm_CVals = nan is refused"),
+        ("rf_lrPerMb", "fast", "rf_lrPerMb = fast is refused"),
+        ("datasetName", "../other", "datasetName = ../other is refused"),
+        ("datasetName", "", "datasetName =  is refused"),
+    ],
+)
+def test_bad_names_and_values_are_explained(name: str, text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ParameterError, match=message) as from_call:
+        Parameters.load({name: text})
+    assert "\n" not in str(from_call.value)
+    monkeypatch.setenv(f"PARAMETERS_{name}", text)
+    with pytest.raises(ParameterError, match=message):
+        Parameters.load()
+
+
+def test_help_names_every_parameter_with_a_description() -> None:
+    text = Parameters.help_text()
+    for name, field in Parameters.model_fields.items():
+        assert f"--{name} " in text
+        assert field.description and field.description in text
+
+
+def test_every_parameter_is_used() -> None:
+    """A parameter that no script and no recipe reads does not exist."""
+    root = Path(__file__).parents[2]
+    sources = [*(root / "scripts").glob("*.py"), *(root / "libraries" / "base").glob("*.py")]
+    code = "\n".join(path.read_text() for path in sources)
+    unused = [name for name in Parameters.model_fields if name not in code]
+    assert unused == []
+
+
+def test_parameters_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Parameters.load().classifier = "dnn"

@@ -1,0 +1,61 @@
+"""Run history in MLflow, and what happens when its server cannot be reached."""
+
+import logging
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from libraries.base import tracking
+from PARAMETERS import Parameters
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what MLflow's own dependencies warn of is not ours to mend
+
+
+def test_a_run_is_logged_with_parameters_metrics_tags_and_files(parameters: Callable[..., Parameters], tmp_path: Path) -> None:
+    picture = tmp_path / "roc.png"
+    picture.write_bytes(b"picture")
+    p = parameters(runHistory=True, trackingUri=None)
+    with tracking.run("5_evaluate", p) as record:
+        record.metrics.update({"overall_accuracy": 0.875, "accuracy_per_class.größe & co": 0.5})
+        record.tags["data"] = "abc"
+        record.files.append(picture)
+    (found,) = tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="5_evaluate", count=5)
+    assert found["metrics"] == {"overall_accuracy": 0.875, "accuracy_per_class.gr__e _ co": 0.5}
+    assert found["params"]["classifier"] == "svm"
+    assert "trackingUri" not in found["params"]
+    assert found["tags"]["data"] == "abc"
+    assert found["tags"]["code"] not in ("", "unknown")
+    assert [f.read_bytes() for f in (p.rootDir / "mlruns").rglob("roc.png")] == [b"picture"]
+    assert tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="4_trainSVM", count=5) == []
+
+
+def test_unreachable_server_is_a_warning_and_the_run_goes_to_the_file(
+    parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
+) -> None:
+    p = parameters(runHistory=True, trackingUri="http://user:secret@127.0.0.1:9/")
+    with caplog.at_level(logging.WARNING), tracking.run("1_prepareData", p) as record:
+        record.metrics["images"] = 3
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "libraries.base.tracking"]
+    assert "run history: the server cannot be reached" in warning
+    assert "secret" not in warning
+    store = tracking.local_store(p.rootDir)
+    assert len(tracking.recent_runs(store, experiment="textures", step="1_prepareData", count=5)) == 1
+
+
+def test_nothing_is_logged_when_switched_off_or_when_the_step_fails(parameters: Callable[..., Parameters]) -> None:
+    p = parameters()
+    with tracking.run("1_prepareData", p):
+        pass
+    with pytest.raises(ValueError, match="boom"), tracking.run("1_prepareData", parameters(runHistory=True)):
+        raise ValueError("boom")
+    assert not (p.rootDir / "mlflow.db").exists()
+
+
+def test_code_version_falls_back_to_the_installed_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_git(*args: object, **options: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert tracking.code_version()[0].isdigit()

@@ -1,0 +1,95 @@
+"""A small data set, made anew for every test run, and scripts run as a user runs them."""
+
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from PARAMETERS import Parameters
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
+STEPS = ("1_prepareData", "2_refineDNN", "3_runDNN", "4_trainSVM", "5_evaluate")
+
+
+def texture(label: str, generator: np.random.Generator) -> Image.Image:
+    """A picture of stripes, checks or blobs, with noise: easy, but not trivial, to tell apart."""
+    height, width = generator.integers(60, 100, 2)
+    y, x = np.mgrid[:height, :width] / 8.0
+    angle, phase = generator.uniform(-0.3, 0.3), generator.uniform(0, 6)
+    waves = {
+        "stripes": np.sin(2 * (x * np.cos(angle) + y * np.sin(angle)) + phase),
+        "checks": np.sign(np.sin(2 * x + phase) * np.sin(2 * y + phase)),
+        "blobs": np.sin(x / 2 + phase) + np.cos(y / 2 + phase),
+    }[label]
+    colour = generator.uniform(20, 60, 3)
+    pixels = 128 + waves[..., None] * colour + generator.normal(0, 25, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three classes of 16 pictures each. Read only: copy it to change it."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for label in ("stripes", "checks", "blobs"):
+        (folder / label).mkdir()
+        for i in range(16):
+            suffix = "png" if i % 4 == 0 else "jpg"
+            texture(label, generator).save(folder / label / f"{i:02d}.{suffix}")
+    return folder
+
+
+@pytest.fixture
+def parameters(tmp_path: Path, pictures: Path) -> Callable[..., Parameters]:
+    """Parameters of a small, fast run in a DATA_DIR of its own that holds the pictures."""
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    (images / "textures").symlink_to(pictures, target_is_directory=True)
+
+    def make(**changes: object) -> Parameters:
+        small: dict[str, object] = {
+            "rootDir": tmp_path / "data",
+            "datasetName": "textures",
+            "rf_inputResolution": 64,
+            "rf_maxEpochs": 2,
+            "runHistory": False,
+        }
+        return Parameters.load({**small, **changes})
+
+    return make
+
+
+@pytest.fixture
+def main() -> Callable[..., None]:
+    """Run a script's `main(parameters)` in this process."""
+
+    def call(step: str, parameters: Parameters, **flags: bool) -> None:
+        runpy.run_path(str(SCRIPTS / f"{step}.py"))["main"](parameters, **flags)
+
+    return call
+
+
+def command_line(step: str, parameters: Parameters) -> list[str]:
+    """The command with which a user runs a script with these parameters."""
+    defaults = Parameters.load()
+    changed = {k: v for k, v in parameters.model_dump().items() if v != getattr(defaults, k)}
+    options = [f"--{k}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in changed.items()]
+    return [sys.executable, str(SCRIPTS / f"{step}.py"), *options]
+
+
+@pytest.fixture
+def process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script as a process, from another folder, and give back its output."""
+
+    def call(step: str, parameters: Parameters, *extra: str) -> subprocess.CompletedProcess[str]:
+        command = [*command_line(step, parameters), *extra]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=os.sep, check=False)
+
+    return call

@@ -1,0 +1,155 @@
+"""Scanning, checking and splitting folders of images."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from libraries.base.errors import InputError
+from libraries.data import dataset
+from libraries.data.dataset import Example
+
+
+def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), colour).save(path)
+
+
+def example(path: str, *, group: str | None = None, sha256: str = "") -> Example:
+    return Example(path, path.split("/")[0], "train", group or path, 8, 6, 100, sha256 or path)
+
+
+def two_classes(folder: Path, *, images: int = 3) -> None:
+    for label in ("cat", "dog"):
+        for i in range(images):
+            picture(folder / label / f"{i}.png", (i, 7, 100 if label == "cat" else 200))
+
+
+def test_scan_finds_images_of_every_kind_and_in_subfolders(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    picture(tmp_path / "cat" / "session 1" / "ünïcode näme.JPG")
+    picture(tmp_path / "cat" / "0.PNG")  # differs from 0.png only in case
+    (tmp_path / "dog" / "notes.txt").write_text("x")
+    (tmp_path / "dog" / ".hidden.png").write_text("x")
+    (tmp_path / "readme.txt").write_text("x")
+    found = dataset.scan(tmp_path)
+    assert found.paths["cat"] == ["cat/0.PNG", "cat/0.png", "cat/1.png", "cat/2.png", "cat/session 1/ünïcode näme.JPG"]
+    assert found.paths["dog"] == ["dog/0.png", "dog/1.png", "dog/2.png"]
+    assert found.skipped == {".txt": 1}
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [([], "found none"), (["cat"], "found only 'cat'")],
+)
+def test_fewer_than_two_classes_is_an_error(tmp_path: Path, classes: list[str], message: str) -> None:
+    for label in classes:
+        picture(tmp_path / label / "a.png")
+    with pytest.raises(InputError, match=message):
+        dataset.scan(tmp_path)
+
+
+def test_missing_folder_names_the_script(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="0_downloadData"):
+        dataset.scan(tmp_path / "nothing")
+
+
+def test_empty_class_is_named(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty holds no image"):
+        dataset.scan(tmp_path)
+
+
+def test_classes_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    for label in ("Cat", "cat"):
+        picture(tmp_path / label / "a.png")
+    with pytest.raises(InputError, match="differ only in case"):
+        dataset.scan(tmp_path)
+
+
+def test_damaged_files_are_left_out_with_their_reason(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "cat" / "text.jpg").write_text("no picture")
+    (tmp_path / "cat" / "empty.png").write_bytes(b"")
+    (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    examples, refused = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=2)
+    assert [e.path for e in examples] == [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)]
+    assert sorted(str(e.path) for e in refused) == ["cat/empty.png", "cat/gone.png", "cat/text.jpg"]
+    assert all(e.reason for e in refused)
+
+
+def test_class_with_only_damaged_files_is_an_error(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.jpg").write_text("no picture")
+    with pytest.raises(InputError, match="no file in .*bad is an intact image"):
+        dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.75, 0.99])
+def test_split_is_stratified_reproducible_and_never_leaves_a_side_empty(ratio: float) -> None:
+    examples = [example(f"{label}/{i}.png") for label, n in (("cat", 100), ("dog", 40), ("rat", 2)) for i in range(n)]
+    parts = dataset.split(examples, ratio_train=ratio, seed=3)
+    assert parts == dataset.split(examples, ratio_train=ratio, seed=3)
+    assert [p.path for p in parts] == [e.path for e in examples]
+    for label, count in dataset.counts(parts).items():
+        n = count["train"] + count["test"]
+        assert abs(count["train"] - ratio * n) <= 1
+        assert count["train"] and count["test"], label
+    assert parts != dataset.split(examples, ratio_train=ratio, seed=4)
+
+
+def test_split_does_not_move_others_when_images_are_added() -> None:
+    before = [example(f"cat/{i}.png") for i in range(200)]
+    after = before + [example(f"cat/new{i}.png") for i in range(20)]
+    then = {e.path: e.split for e in dataset.split(before, ratio_train=0.75, seed=0)}
+    now = {e.path: e.split for e in dataset.split(after, ratio_train=0.75, seed=0)}
+    assert sum(then[p] != now[p] for p in then) <= 20
+
+
+def test_single_image_class_stays_in_training() -> None:
+    parts = dataset.split([example("cat/1.png"), example("dog/1.png"), example("dog/2.png")], ratio_train=0.75, seed=0)
+    assert dataset.counts(parts) == {"cat": {"train": 1, "test": 0}, "dog": {"train": 1, "test": 1}}
+
+
+def test_subdir_mode_keeps_each_folder_on_one_side() -> None:
+    examples = [example(f"{c}/person{p}/{i}.png") for c in ("a", "b") for p in range(10) for i in range(p + 1)]
+    parts = dataset.split(dataset.group_examples(examples, "subdir"), ratio_train=0.75, seed=1)
+    sides: dict[str, set[str]] = {}
+    for e in parts:
+        sides.setdefault(e.group, set()).add(e.split)
+    assert len(sides) == 20
+    assert all(len(s) == 1 for s in sides.values())
+    for count in dataset.counts(parts).values():
+        assert 0.55 < count["train"] / 55 < 0.95
+
+
+def test_exact_copies_stay_on_one_side() -> None:
+    examples = [example(f"cat/{i}.png", sha256=str(i % 10)) for i in range(40)] + [example(f"dog/{i}.png") for i in range(40)]
+    parts = dataset.split(dataset.group_examples(examples, "filename"), ratio_train=0.5, seed=0)
+    by_content: dict[str, set[str]] = {}
+    for e in parts:
+        by_content.setdefault(e.sha256, set()).add(e.split)
+    assert all(len(sides) == 1 for sides in by_content.values())
+
+
+@pytest.mark.parametrize("line", ["cat\t1.png", "cat/1.png"])
+def test_dedicated_test_images_fix_the_test_set(tmp_path: Path, line: str) -> None:
+    listed = tmp_path / dataset.DEDICATED_TEST_IMAGES
+    listed.write_text(f"{line}\r\n\n", encoding="utf-8-sig", newline="")
+    examples = [example("cat/1.png"), example("cat/2.png"), example("dog/1.png")]
+    assert [e.path for e in dataset.split_by_list(examples, listed) if e.split == "test"] == ["cat/1.png"]
+
+
+def test_dedicated_test_images_name_the_wrong_line(tmp_path: Path) -> None:
+    listed = tmp_path / dataset.DEDICATED_TEST_IMAGES
+    listed.write_text("cat\t1.png\ncat\tnone.png\n")
+    with pytest.raises(InputError, match=r"line 2: there is no intact image 'cat/none.png'"):
+        dataset.split_by_list([example("cat/1.png")], listed)
+
+
+def test_examples_csv_round_trip(tmp_path: Path) -> None:
+    examples = [example('cat/a, "b"\tü.png'), example("dog/x.png")]
+    dataset.write_examples(tmp_path / "examples.csv", examples)
+    assert dataset.read_examples(tmp_path / "examples.csv") == examples

@@ -1,0 +1,33 @@
+"""Labels as folder names."""
+
+import unicodedata
+
+import pytest
+
+from libraries.base.errors import InputError
+from libraries.data.labels import check_label, check_labels
+
+
+@pytest.mark.parametrize("label", ["cat", "t-shirt", "sunny day", "größe", "猫", "a.b", "v1.0-x"])
+def test_good_labels_pass(label: str) -> None:
+    assert check_label(label) == label
+
+
+def test_labels_are_normalised() -> None:
+    assert check_label(unicodedata.normalize("NFD", "größe")) == "größe"
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["", ".", "..", "../x", "a/b", "a\\b", "a:b", "a\nb", "a\0b", "\u202eabc", " a", "a ", "a.", ".hidden", "CON", "nul.txt", "x" * 101],
+)
+def test_bad_labels_are_refused_in_one_line(label: str) -> None:
+    with pytest.raises(InputError, match="cannot be a folder name") as error:
+        check_label(label)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("pair", [("Cat", "cat"), ("straße", "STRASSE")])
+def test_labels_that_are_one_folder_on_some_systems(pair: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match="differ only in case or form"):
+        check_labels(pair)
