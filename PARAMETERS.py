@@ -74,7 +74,7 @@ class Parameters(Settings):
     rf_momentumPerMb: float = refine(0.9, "momentum (first moment) of the optimiser", ge=0, lt=1)
     rf_l2RegWeight: float = refine(0.0005, "weight decay", ge=0)
     rf_boFreezeWeights: bool = refine(False, "train the new head only, keep the pretrained weights as they are")
-    rf_boBalanceTrainingSet: bool = refine(True, "weigh images so that every class counts the same")
+    rf_boBalanceTrainingSet: bool = refine(False, "weigh images so that every class counts the same")
     rf_augmentation: Literal["photo", "anyOrientation", "none"] = refine(
         "photo", "random changes of training images; anyOrientation: also turned and upside down (cells, satellites, parts)"
     )

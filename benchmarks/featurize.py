@@ -98,7 +98,7 @@ def measure(source: str, files: list[Path], folder: Path, *, rounds: int) -> dic
 
     contenders: dict[str, Callable[[], object]] = {
         "plain": plain,
-        "decode only": lambda: drain(ordered_map(fit, files, workers=engines["f32"].workers, ahead=64)),
+        "decode only": lambda: drain(ordered_map(fit, files, workers=engines["f32"].threads, ahead=64)),
     }
     for precision, engine in engines.items():
         contenders[f"network only {precision}"] = functools.partial(network_only, engine, images, len(files))

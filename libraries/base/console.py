@@ -19,6 +19,10 @@ class ProgressBar:
         """Count further work as done."""
         self._bar.update(count)
 
+    def write(self, line: str) -> None:
+        """Print a line without disturbing the bar."""
+        self._bar.write(line)
+
     def __enter__(self) -> Self:
         return self
 

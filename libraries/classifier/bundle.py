@@ -36,9 +36,12 @@ def write_graph(network: Path, target: Path, *, calibration: Calibration, linear
         linear: the SVM, embedding → scores; None if the network has a head of its own.
     """
     import onnx
+    import onnx.utils
     from onnx import TensorProto, helper, numpy_helper
 
     model = onnx.load(network)
+    if linear is not None:  # a refined network has a head of its own, which the SVM replaces
+        model = onnx.utils.Extractor(model).extract_model(["images"], ["embedding"])
     graph = model.graph
 
     def constant(name: str, value: npt.ArrayLike) -> str:
@@ -94,6 +97,13 @@ def write_bundle(
         versions={name: metadata.version(name) for name in ("numpy", "onnx", "openvino", "pillow")},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def write_refined(bundle: Artefact, network: Artefact, *, settings: Mapping[str, Any]) -> None:
+    """Write the bundle of a refined network, which with its own head and calibration is a whole classifier."""
+    facts = network.read()
+    calibration = Calibration(facts["calibration"]["slope"], np.array(facts["calibration"]["bias"]))
+    write_bundle(bundle, network, labels=facts["labels"], calibration=calibration, settings=settings)
 
 
 def add_metrics(bundle: Artefact, metrics: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@ Array = npt.NDArray[np.float64]
 MAXIMUM_STEPS = 100  # Newton takes 5 to 15
 TOLERANCE = 1e-10  # largest gradient entry of the mean loss
 SMALLEST_SLOPE = 1e-3  # of standardised scores; scores that point the wrong way are as good as ignored, never inverted
-ROWS_AT_ONCE = 1 << 24  # scores per block when the Hessian is summed: bounds memory
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Calibration:
 
     def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Scores [N, K] to the class of the highest probability, int64 [N]."""
-        return self.probabilities(scores).argmax(axis=1)
+        return np.asarray(self.probabilities(scores).argmax(axis=1))
 
 
 def fit_calibration(
@@ -45,9 +44,9 @@ def fit_calibration(
 ) -> Calibration:
     """The calibration of the smallest log loss on examples that the classifier was not trained on.
 
-    The targets are smoothed as in Platt 1999 ('Probabilistic outputs for support vector machines'): an example of a class
-    with n members counts as (n + 1) / (n + 2) of its class, the rest spread evenly over the others. So separable scores
-    keep a finite slope, and a class without examples a finite bias.
+    The targets are smoothed as in Platt 1999 ('Probabilistic outputs for support vector machines'): an example of a
+    class with n members counts as (n + 1) / (n + 2) of its class, the rest spread evenly over the others. So separable
+    scores keep a finite slope, and a class without examples a finite bias.
 
     Args:
         scores: [N, K], one column per class; [-s, s] for a binary classifier; logits of a network.

@@ -3,13 +3,13 @@
 Per column it minimises  |w|^2 / 2 + C * sum_i weight_i * max(0, 1 - target_i * (x_i @ w))^2,  as scikit-learn's
 LinearSVC(loss="squared_hinge") does; a bias is a column of ones in x, regularised like the rest.
 
-The objective is piecewise quadratic: Newton's method with an exact line search ends after a few steps, once the active
-set (the rows with slack > 0) stands still (Keerthi and DeCoste 2005, 'A modified finite Newton method for fast solution
-of large scale linear SVMs', https://jmlr.org/papers/v6/keerthi05a.html). Along ascending C, each solution starts the next
-(Chu et al. 2015, 'Warm start for parameter selection of linear classifiers'). The Newton systems of all columns are
-solved together by conjugate gradients in float32, preconditioned with the leading eigenvectors of the data (Frangella
-et al. 2021, 'Randomized Nyström preconditioning', https://arxiv.org/abs/2110.02820): a few wide matrix products. Where
-that crawls (a C so large that the classifier interpolates its examples), a column's system is solved directly instead.
+The objective is piecewise quadratic: Newton's method with an exact line search ends after a few steps, once the
+active set (the rows with slack > 0) stands still (Keerthi and DeCoste 2005, 'A modified finite Newton method for fast
+solution of large scale linear SVMs', https://jmlr.org/papers/v6/keerthi05a.html). Along ascending C, each solution
+starts the next (Chu et al. 2015, 'Warm start for parameter selection of linear classifiers'). The Newton systems of all
+columns are solved together by conjugate gradients in float32, preconditioned with the leading eigenvectors of the data
+(Frangella et al. 2021, 'Randomized Nyström preconditioning', https://arxiv.org/abs/2110.02820): a few wide matrix
+products. Where that crawls (a C so large that the classifier interpolates), a column's system is solved directly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,11 +21,15 @@ Array = npt.NDArray[np.floating]
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
 
-TOLERANCE = {"float64": 1e-9, "float32": 1e-5}  # of |gradient| / |gradient of the loss|; LIBLINEAR stops at 1e-2 to 1e-4
+TOLERANCE = {
+    "float64": 1e-9,
+    "float32": 1e-5,
+}  # of |gradient| / |gradient of the loss|; LIBLINEAR stops at 1e-2 to 1e-4
 MAXIMUM_STEPS = 100  # a guard; Newton takes 3 to 8 per C
 CG_TOLERANCE = (1e-2, 1e-5)  # residual at the first steps and at the last; float32 gives no less
 CG_ITERATIONS = 150  # about as much work as a direct solution
 RANK = 128  # eigenvectors in the preconditioner
+SPREAD = 1e-5  # of the eigenvalues; with more the preconditioner would lose its sign to float32's rounding
 COLUMNS_AT_ONCE = 64
 
 
@@ -66,13 +70,12 @@ class _Spectrum:
         projected = x32 @ sketch
         eigenvalues, rotation = np.linalg.eigh(projected.T @ projected / len(x32))
         self.x32 = x32
-        self.values = np.maximum(eigenvalues, 0)[:, None]  # [rank, 1]
+        self.values = np.maximum(eigenvalues, SPREAD * eigenvalues[-1])[:, None]  # [rank, 1], ascending
         self.vectors = sketch @ rotation  # [D, rank]
-        self.rest = self.values[0] if rank < x32.shape[1] else np.zeros(1, np.float32)  # stands for all the others
 
     def precondition(self, residual: Array, strength: Array) -> Array:
         """(I + strength * x'x / N)^-1 residual, approximately, for residuals [D, K] and strengths [K]."""
-        rest = 1 / (1 + strength * self.rest)
+        rest = 1 / (1 + strength * self.values[0])  # the least of them stands for all the others
         leading = 1 / (1 + strength * self.values)
         result: Array = rest * residual + self.vectors @ ((leading - rest) * (self.vectors.T @ residual))
         return result
@@ -104,10 +107,14 @@ class _Block:
             is_open = relative > tolerance
             if not is_open.any():
                 return
-            todo = todo[is_open]
-            curvature = 2 * c * self.weights[:, todo] * (slack[:, is_open] > 0)
-            direction = self._newton_direction(todo, curvature, -gradient[:, is_open], relative[is_open])
+            todo, slack, gradient = todo[is_open], slack[:, is_open], gradient[:, is_open]
+            curvature = 2 * c * self.weights[:, todo] * (slack > 0)
+            direction = self._newton_direction(todo, curvature, -gradient, relative[is_open])
             self._step(c, todo, direction)
+            # Where a step gains less than the precision of the objective itself, no further step will.
+            gain = -(gradient * direction).sum(axis=0)
+            loss = (self.solution[:, todo] ** 2).sum(axis=0) + (curvature * slack**2).sum(axis=0)
+            todo = todo[gain > np.finfo(self.x.dtype).eps * loss]
 
     def _newton_direction(self, todo: Int, curvature: Array, right: Array, relative: Array) -> Array:
         """(I + x' diag(curvature) x)^-1 right, for each column, [D, K]."""
@@ -133,9 +140,7 @@ class _Block:
             self.margins[:, k] += length * change[:, i]
 
 
-def _conjugate_gradients(
-    spectrum: _Spectrum, curvature: Array, right: Array, accuracy: Array
-) -> tuple[Array, Bool]:
+def _conjugate_gradients(spectrum: _Spectrum, curvature: Array, right: Array, accuracy: Array) -> tuple[Array, Bool]:
     """Solve (I + x' diag(curvature) x) direction = right for all columns at once, in float32.
 
     Args:
@@ -144,35 +149,41 @@ def _conjugate_gradients(
         accuracy: [K], of the residual in the preconditioner's norm.
 
     Returns:
-        The directions [D, K], and which of them got there within CG_ITERATIONS.
+        The directions [D, K], and which of them got there within CG_ITERATIONS; the others are zero.
     """
-    curvature = curvature.astype(np.float32)
     scale = np.linalg.norm(right, axis=0)
-    residual = (right / scale).astype(np.float32)
+    result = np.zeros(right.shape, np.float32)
+    open_columns = np.arange(right.shape[1])
+    curvature = curvature.astype(np.float32)
     strength = curvature.sum(axis=0)
-    preconditioned = spectrum.precondition(residual, strength)
-    size = first_size = (residual * preconditioned).sum(axis=0)
-    search = preconditioned
+    residual = (right / scale).astype(np.float32)
     direction = np.zeros_like(residual)
+    search = preconditioned = spectrum.precondition(residual, strength)
+    size = (residual * preconditioned).sum(axis=0)
+    enough = accuracy**2 * size
     for _ in range(CG_ITERATIONS):
         product = search + spectrum.x32.T @ (curvature * (spectrum.x32 @ search))
         length = size / (search * product).sum(axis=0)
-        direction += length * search
-        residual -= length * product
+        direction = direction + length * search
+        residual = residual - length * product
         preconditioned = spectrum.precondition(residual, strength)
         new_size = (residual * preconditioned).sum(axis=0)
-        converged = new_size <= accuracy**2 * first_size
-        if converged.all():
-            break
         search = preconditioned + new_size / size * search
         size = new_size
-    return direction * scale, converged
+        is_open = size > enough
+        if not is_open.all():
+            result[:, open_columns[~is_open]] = direction[:, ~is_open]
+            open_columns, strength, size, enough = (a[is_open] for a in (open_columns, strength, size, enough))
+            curvature, residual, direction, search = (a[:, is_open] for a in (curvature, residual, direction, search))
+        if not open_columns.size:
+            break
+    return result * scale, np.isin(np.arange(right.shape[1]), open_columns, invert=True)
 
 
 def _solve_directly(x: Array, curvature: Array, right: Array) -> Array:
-    """The same for one column, in x's precision; in the dual (matrix inversion lemma) where that is smaller."""
+    """The same for one column, in float64; in the dual (matrix inversion lemma) where that is smaller."""
     active = curvature > 0
-    rows = x[active] * np.sqrt(curvature[active])[:, None]
+    rows = x[active].astype(np.float64) * np.sqrt(curvature[active])[:, None]
     if len(rows) >= x.shape[1]:
         system = rows.T @ rows
         system.flat[:: len(system) + 1] += 1

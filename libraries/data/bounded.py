@@ -1,7 +1,7 @@
 """HTTP connections whose responses end when their time or their bytes are spent, whatever the server does.
 
-A socket's time-out starts anew with every packet, so that a server that drips one byte at a time holds a client for ever;
-and http.client bounds the headers only loosely. Here every read of a response draws on the `Budget` of the fetch.
+A socket's time-out starts anew with every packet, so that a server that drips one byte at a time holds a client for
+ever; and http.client bounds the headers only loosely. Here every read of a response draws on the `Budget` of the fetch.
 """
 
 import contextvars

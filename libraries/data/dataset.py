@@ -5,7 +5,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -102,9 +102,9 @@ def group_examples(examples: Sequence[Example], by: Literal["filename", "subdir"
     The same bytes on both sides of the split would be a test on training data.
     """
     if by == "subdir":
-        return [_with(e, group=_subdir(e)) for e in examples]
+        return [replace(e, group=_subdir(e)) for e in examples]
     first: dict[str, str] = {}
-    return [_with(e, group=first.setdefault(e.sha256, e.path)) for e in examples]
+    return [replace(e, group=first.setdefault(e.sha256, e.path)) for e in examples]
 
 
 def _subdir(example: Example) -> str:
@@ -129,7 +129,22 @@ def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list
             is_train = position == 0 or (nearer_with and not is_last)
             side.setdefault(group, "train" if is_train else "test")  # a group of two labels keeps its first side
             taken += sizes[group] if is_train else 0
-    return [_with(e, split=side[e.group]) for e in examples]
+    return [replace(e, split=side[e.group]) for e in examples]
+
+
+def draw(examples: Sequence[Example], *, most: int, seed: int) -> list[Example]:
+    """At most `most` examples, about as many of each class as its share, in the order given; the same for the same seed."""
+    order = sorted(examples, key=lambda e: hashlib.sha256(f"{seed}:{e.path}".encode()).digest())
+    wanted = {label: most * len(of_label) / len(examples) for label, of_label in _by_label(order).items()}
+    kept = {e.path for label, of_label in _by_label(order).items() for e in of_label[: max(2, int(wanted[label]))]}
+    return [e for e in examples if e.path in kept]
+
+
+def _by_label(examples: Iterable[Example]) -> dict[str, list[Example]]:
+    found: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        found[example.label].append(example)
+    return found
 
 
 def split_by_list(examples: Sequence[Example], list_path: Path) -> list[Example]:
@@ -149,19 +164,15 @@ def split_by_list(examples: Sequence[Example], list_path: Path) -> list[Example]
         test.add(path)
     if not 0 < len(test) < len(examples):
         raise InputError(f"{list_path} puts {len(test)} of {len(examples)} images into the test set: both sides need images")
-    return [_with(e, split="test" if e.path in test else "train") for e in examples]
-
-
-def _with(example: Example, **changes: str) -> Example:
-    return Example(**{**asdict(example), **changes})
+    return [replace(e, split="test" if e.path in test else "train") for e in examples]
 
 
 def counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
     """Images per label and split: {label: {'train': …, 'test': …}}, labels sorted."""
-    table: dict[str, dict[str, int]] = defaultdict(lambda: {"train": 0, "test": 0})
-    for example in examples:
-        table[example.label][example.split] += 1
-    return dict(sorted(table.items()))
+    return {
+        label: {side: sum(e.split == side for e in of_label) for side in ("train", "test")}
+        for label, of_label in sorted(_by_label(examples).items())
+    }
 
 
 def write_examples(path: Path, examples: Sequence[Example]) -> None:

@@ -1,8 +1,9 @@
 """A list of (label, URL) → images/<dataset>/<label>/, in parallel, politely, and never twice.
 
-Each URL is fetched by one of many threads, shrunk if it is large, and written under a name that depends on the URL alone.
-What became of it is a line in a table, from which the next run goes on: what was had, and what failed for good, is not
-fetched again. A file that the user moved or deleted stays so; a label's folder that was deleted as a whole is filled anew.
+Each URL is fetched by one of many threads, shrunk if it is large, and written under a name that depends on the URL
+alone. What became of it is a line in a table, from which the next run goes on: what was had, and what failed for good,
+is not fetched again. A file that the user moved or deleted stays so; a label's folder that was deleted as a whole is
+filled anew. One run at a time for each data set.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """One URL → its bytes, within bounds of time and size, from public addresses only.
 
-urllib3 does the HTTP. Each connection goes to an address that was checked (`addresses`), with the name in the Host header
-and in TLS, where the certificate is verified against it; the system's certificates and certifi's are trusted (and those
-of SSL_CERT_FILE). Proxies of the environment are not used: a proxy resolves names itself, so that what was checked would
-not be what is connected to. There are no cookies and no passwords.
+urllib3 does the HTTP. Each connection goes to an address that was checked (`addresses`), with the name in the Host
+header and in TLS, where the certificate is verified against it; the system's certificates (or those of SSL_CERT_FILE)
+and certifi's are trusted. Proxies of the environment are not used: a proxy resolves names itself, so that what was
+checked would not be what is connected to. There are no cookies and no passwords.
 """
 
 import email.utils
@@ -86,8 +86,6 @@ class Fetcher:
         token = current_budget.set(Budget(deadline, self._timeouts.read, self._max_bytes))
         try:
             return self._follow(url)
-        except (TimeoutError, exceptions.TimeoutError):
-            raise DownloadError("time-out", detail=str(self._timeouts), passing=True) from None
         except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:  # no disk is involved
             raise _as_download_error(error) from None
         finally:
@@ -199,10 +197,10 @@ def opted_out(robots_tags: Iterable[str], agent: str) -> bool:
     for tag in robots_tags:
         addressee = "*"
         for item in tag.lower().split(","):
-            name, colon, directive = item.rpartition(":")
+            name, colon, directive = item.partition(":")
             if colon and name.strip() not in _VALUED_DIRECTIVES:
                 addressee = name.strip()
-            if directive.strip() in OPT_OUTS and addressee in ("*", agent):
+            if (directive if colon else name).strip() in OPT_OUTS and addressee in ("*", agent):
                 return True
     return False
 
@@ -219,6 +217,10 @@ def _as_download_error(error: Exception) -> DownloadError:
     cause = error.args[0] if error.args else None
     if isinstance(error, exceptions.SSLError) and isinstance(cause, ssl.SSLCertVerificationError):
         return DownloadError("bad certificate", detail=cause.verify_message)
-    unconnected = isinstance(error, exceptions.NewConnectionError | exceptions.SSLError)
-    reason = "connection failed" if unconnected else "broken answer"
+    if isinstance(error, exceptions.NewConnectionError | exceptions.SSLError):  # the first is a TimeoutError, too
+        reason = "connection failed"
+    elif isinstance(error, TimeoutError | exceptions.TimeoutError):
+        reason = "time-out"
+    else:
+        reason = "broken answer"
     return DownloadError(reason, detail=str(error), passing=True)

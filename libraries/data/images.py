@@ -9,7 +9,7 @@ Every colour mode becomes 8-bit RGB:
 - of an animation, the first frame counts.
 
 JPEGs are decoded at 1/2, 1/4 or 1/8 scale where enough detail remains (libjpeg drops the frequencies that the resize
-would drop). All Pillow calls that cost time release the GIL, so threads scale.
+would drop). Decoding and resizing release the GIL, so threads scale.
 """
 
 import hashlib
@@ -315,11 +315,9 @@ def _fitted(decoded: _Decoded, rule: ResizeRule) -> Pixels:
         box=(left, top, right, bottom),
         reducing_gap=_BOX_DETAIL,
     )
-    pixels = np.asarray(_turned(small, decoded.turn).convert("RGB"))
-    height, width, _ = pixels.shape
-    fitted = np.empty((rule.size, rule.size, 3), np.uint8)
-    if pixels.shape != fitted.shape:
-        fitted[:] = rule.fill
-    y, x = (rule.size - height) // 2, (rule.size - width) // 2
-    fitted[y : y + height, x : x + width] = pixels
-    return fitted
+    picture = _turned(small, decoded.turn).convert("RGB")
+    if picture.size != (rule.size, rule.size):
+        canvas = Image.new("RGB", (rule.size, rule.size), rule.fill)
+        canvas.paste(picture, ((rule.size - picture.width) // 2, (rule.size - picture.height) // 2))
+        picture = canvas
+    return np.array(picture)

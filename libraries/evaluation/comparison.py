@@ -25,7 +25,9 @@ def describe_runs(store: str, dataset: str, *, count: int = 5) -> str:
     rows = [["test images", *(run["tags"].get("test_set", "")[:8] for run in runs)]]
     rows += [[key, *names[key]] for key in dict.fromkeys(["classifier", *changed])]
     rows += [[key, *(_number(run["metrics"].get(key)) for run in runs)] for key in COLUMNS]
-    return "\n".join([table(f"The last evaluations of '{dataset}', newest first", header, rows), "", _mcnemar(store, runs)])
+    return "\n".join(
+        [table(f"The last evaluations of '{dataset}', newest first", header, rows), "", _mcnemar(store, runs)]
+    )
 
 
 def _when(run: dict[str, Any]) -> str:
@@ -40,7 +42,9 @@ def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
     if len(runs) < 2:
         return "A second evaluation makes a comparison."
     if runs[0]["tags"].get("test_set") != runs[1]["tags"].get("test_set"):
-        return "The two newest were measured on different test images: their accuracies cannot be compared image by image."
+        return (
+            "The two newest were measured on different test images: their accuracies cannot be compared image by image."
+        )
     newest, before = (_right(tracking.download(store, run["id"], "predictions.csv")) for run in runs[:2])
     paths = sorted(newest.keys() & before.keys())
     result = mcnemar(np.array([newest[p] for p in paths]), np.array([before[p] for p in paths]))

@@ -14,6 +14,7 @@ from libraries.base.errors import InputError
 from libraries.evaluation.uncertainty import CONFIDENCE, RESAMPLES, accuracy_intervals
 
 Array = npt.NDArray[np.float64]
+Scores = npt.NDArray[np.floating[Any]]  # probabilities, in the precision that the classifier gives
 Ints = npt.NDArray[np.integer]
 Flags = npt.NDArray[np.bool_]
 
@@ -138,7 +139,7 @@ def _fraction(part: int, whole: int) -> float | None:
     return float(part / whole) if whole else None
 
 
-def _counts_by_threshold(positive: Flags, scores: Array) -> tuple[Ints, Ints]:
+def _counts_by_threshold(positive: Flags, scores: Scores) -> tuple[Ints, Ints]:
     """True and false positives at each distinct score taken as threshold, highest first; equal scores go together."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
@@ -147,7 +148,7 @@ def _counts_by_threshold(positive: Flags, scores: Array) -> tuple[Ints, Ints]:
     return true_positives, last_of_equal + 1 - true_positives
 
 
-def roc_curve(positive: Flags, scores: Array) -> tuple[Array, Array] | None:
+def roc_curve(positive: Flags, scores: Scores) -> tuple[Array, Array] | None:
     """False and true positive rate from (0, 0) to (1, 1), a point per distinct score; None unless both kinds occur."""
     true_positives, false_positives = _counts_by_threshold(positive, scores)
     if not true_positives[-1] or not false_positives[-1]:
@@ -159,7 +160,7 @@ def roc_curve(positive: Flags, scores: Array) -> tuple[Array, Array] | None:
     )
 
 
-def auc(positive: Flags, scores: Array) -> float | None:
+def auc(positive: Flags, scores: Scores) -> float | None:
     """Area under the ROC curve: the chance that a positive scores above a negative, a tie counting half."""
     curve = roc_curve(positive, scores)
     if curve is None:
@@ -168,7 +169,7 @@ def auc(positive: Flags, scores: Array) -> float | None:
     return float(np.sum(np.diff(false_rate) * (true_rate[1:] + true_rate[:-1]) / 2))
 
 
-def precision_recall_curve(positive: Flags, scores: Array) -> tuple[Array, Array] | None:
+def precision_recall_curve(positive: Flags, scores: Scores) -> tuple[Array, Array] | None:
     """Precision and recall at each distinct score, recall rising; None without positives."""
     true_positives, false_positives = _counts_by_threshold(positive, scores)
     if not true_positives[-1]:
@@ -176,7 +177,7 @@ def precision_recall_curve(positive: Flags, scores: Array) -> tuple[Array, Array
     return true_positives / (true_positives + false_positives), true_positives / true_positives[-1]
 
 
-def average_precision(positive: Flags, scores: Array) -> float | None:
+def average_precision(positive: Flags, scores: Scores) -> float | None:
     """Mean precision, weighted by the recall gained at each score: no interpolation, which would be optimistic."""
     curve = precision_recall_curve(positive, scores)
     if curve is None:
@@ -185,19 +186,19 @@ def average_precision(positive: Flags, scores: Array) -> float | None:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def log_loss(labels: Ints, probabilities: Array) -> float:
+def log_loss(labels: Ints, probabilities: Scores) -> float:
     """Mean of -ln(probability of the true class), in nats; a probability of 0 counts as the float64 epsilon."""
     of_truth = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1.0)).mean())
 
 
-def brier(labels: Ints, probabilities: Array) -> float:
+def brier(labels: Ints, probabilities: Scores) -> float:
     """Brier score, half the squared distance to the truth, so that it lies within 0..1 for any number of classes."""
     truth = np.eye(probabilities.shape[1])[labels]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
 
 
-def reliability(labels: Ints, probabilities: Array) -> list[dict[str, Any]]:
+def reliability(labels: Ints, probabilities: Scores) -> list[dict[str, Any]]:
     """Confidence against accuracy in bins of about equally many images, of rising confidence.
 
     Equal-mass bins, because their error estimate is the less biased (Roelofs et al. 2022, arXiv 2012.08668). Images of
@@ -223,7 +224,7 @@ def ece(bins: Sequence[dict[str, Any]]) -> float:
     return float(sum(gaps) / sum(b["images"] for b in bins))
 
 
-def confident_mistakes(labels: Ints, probabilities: Array, *, count: int) -> Ints:
+def confident_mistakes(labels: Ints, probabilities: Scores, *, count: int) -> Ints:
     """Indices of the wrongly classified images, most confident first, at most `count`."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:count]

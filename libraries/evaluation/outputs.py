@@ -42,7 +42,11 @@ def write(tested: Tested, measured: Mapping[str, Any], *, layout: Layout, settin
         mistakes=_mistakes(tested),
         thumbnail=lambda path: report.jpeg(load(layout.images / path, _THUMBNAIL)),
         parameters=settings,
-        provenance={"versions": model["versions"], "bundle": model["files"], "examples.csv": layout.examples.identity()},
+        provenance={
+            "versions": model["versions"],
+            "bundle": model["files"],
+            "examples.csv": layout.examples.identity(),
+        },
     )
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
     artefact.commit(files)

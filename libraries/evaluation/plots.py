@@ -30,7 +30,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=DPI, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.1)
 
 
-def roc_and_confusion(labels: metrics.Ints, probabilities: Array, *, names: Sequence[str]) -> Figure:
+def roc_and_confusion(labels: metrics.Ints, probabilities: metrics.Scores, *, names: Sequence[str]) -> Figure:
     """ROC curves with the AUC of each class (one against the rest), and the confusion matrix, side by side.
 
     Of two classes the curves mirror each other; the one of the rarer class is drawn.
@@ -61,7 +61,7 @@ def roc_and_confusion(labels: metrics.Ints, probabilities: Array, *, names: Sequ
     return figure
 
 
-def precision_recall(labels: metrics.Ints, probabilities: Array, *, names: Sequence[str]) -> Figure:
+def precision_recall(labels: metrics.Ints, probabilities: metrics.Scores, *, names: Sequence[str]) -> Figure:
     """Precision against recall of each class, with its average precision."""
     figure = drawing.new_figure(5.8, 5.6)
     axes = figure.subplots()
@@ -79,7 +79,7 @@ def precision_recall(labels: metrics.Ints, probabilities: Array, *, names: Seque
     return figure
 
 
-def reliability(labels: metrics.Ints, probabilities: Array) -> Figure:
+def reliability(labels: metrics.Ints, probabilities: metrics.Scores) -> Figure:
     """Confidence against accuracy in bins of equally many images (95% bars), above a histogram of confidence."""
     bins = metrics.reliability(labels, probabilities)
     figure = drawing.new_figure(5.6, 7.2)

@@ -24,6 +24,7 @@ MOST_MISTAKES = 60  # in the gallery, so that the file stays small
 MOST_CONFUSIONS = 10
 THUMBNAIL = 224  # pixels of the longer side
 SHARPNESS = 1.6  # pixels of a picture for one of the page
+WIDE, DOUBLE = 1.3, 1.75  # width by height of a picture that takes both columns, and of two pictures side by side
 LONG_TABLE = 40  # rows: longer ones scroll
 PROBABILITIES = 3  # of a mistake, the highest ones shown; that of the true class always
 
@@ -192,11 +193,14 @@ def _figure(key: str, image: Path | bytes) -> str:
     with Image.open(io.BytesIO(data)) as opened:
         width, height = opened.size
     title, caption = CAPTIONS.get(key, (key, ""))
-    wide = " wide" if width > 1.5 * height else ""
+    wide = " wide" if width > WIDE * height else ""
+    double = " double" if width > DOUBLE * height else ""
     return f"""<section class="figure{wide}">
 <h2>{text(title)}</h2>
 <p class="soft">{text(caption)}</p>
-<div class="picture{wide}"><img src="{_data("png", data)}" alt="{text(title)}" width="{round(width / SHARPNESS)}"></div>
+<div class="picture{double}">
+<img src="{_data("png", data)}" alt="{text(title)}" width="{round(width / SHARPNESS)}">
+</div>
 </section>"""
 
 
@@ -284,5 +288,11 @@ def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str],
 
 
 def _fold(title: str, entries: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><td>{text(key)}</td><td>{text(value)}</td></tr>" for key, value in entries.items())
+    rows = "".join(f"<tr><td>{text(key)}</td><td>{_value(value)}</td></tr>" for key, value in entries.items())
     return f'<details><summary>{title}</summary><table class="names"><tbody>{rows}</tbody></table></details>'
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "<br>".join(f"{text(key)}: {text(inner)}" for key, inner in value.items())
+    return text(value)

@@ -1,10 +1,11 @@
 """Run an ONNX network over a stream of images on the CPU, as fast as the machine can (OpenVINO; no PyTorch).
 
-As many threads as there are cores each take an image from file to embedding: load it, then run the network on it in
-an OpenVINO stream of one core. Loading and inference release the GIL, so no core ever waits for another, and an image
-is still in the cache when the network reads it. Batches gain nothing: on a CPU a batch of 1 is as fast as any (and
-faster than 8 where activations outgrow the cache), and the shape being fixed makes the kernels faster. It also
-makes an image's result independent, to the bit, of the images around it.
+Threads each take an image the whole way from file to embedding: load it, then run the network on it in an OpenVINO
+stream of one core. There are as many streams as cores and two threads per core, so that one waits for its file, or
+loads, while the other computes; both release the GIL, and the image is still in the cache when the network reads it.
+Batches gain nothing: a CPU computes one image at a time as fast as several (and faster than 8, whose activations
+outgrow the cache), and the fixed shape is worth some 10%. It also makes an image's result independent, to the bit, of
+the images around it.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -22,7 +23,8 @@ T = TypeVar("T")
 Outputs = dict[str, npt.NDArray[np.float32]]
 Precision = Literal["f32", "bf16"]
 
-AHEAD_PER_WORKER = 32  # keeps the threads busy while the consumer writes a part of the feature store
+THREADS_PER_CORE = 2
+AHEAD_PER_CORE = 32  # keeps the threads busy while the consumer writes a part of the feature store
 
 
 class Engine:
@@ -30,23 +32,29 @@ class Engine:
 
     Attributes:
         size: S, the side of the images it takes.
+        cores, threads: what it computes with, and what loads images and waits for files.
         output_sizes: the length of each output's row, by name, e.g. {"embedding": 1280}.
         precision: what it computes in; f32 where bf16 was asked for and the processor has no bf16.
     """
 
-    def __init__(self, onnx_path: str | Path, *, precision: Precision = "f32", workers: int | None = None) -> None:
+    def __init__(self, onnx_path: str | Path, *, precision: Precision = "f32", cores: int | None = None) -> None:
         """Read and compile `onnx_path`: input `images` uint8 [N, S, S, 3], outputs float32 [N, ...] by name.
+
+        Args:
+            precision: f32 is true float32 on every processor; bf16 halves the time where the processor has it.
+            cores: how many to use; all this process may use by default.
 
         Raises:
             NetworkError: the file is missing, damaged, or takes another input.
         """
-        self.workers = workers or usable_cores()
-        compiled = _compile(Path(onnx_path), precision=precision, streams=self.workers)
+        self.cores = cores or usable_cores()
+        self.threads = THREADS_PER_CORE * self.cores
+        compiled = _compile(Path(onnx_path), precision=precision, streams=self.cores)
         self.size: int = compiled.input(0).shape[1]
         self.output_sizes: dict[str, int] = {output.any_name: output.shape[1] for output in compiled.outputs}
         self.precision: Precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self._requests: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(self.workers):
+        for _ in range(self.cores):
             self._requests.put(compiled.create_infer_request())
 
     def stream(self, items: Iterable[T], load: Callable[[T], Pixels]) -> Generator[tuple[T, Outputs | ImageError]]:
@@ -61,7 +69,7 @@ class Engine:
             image = load_or_error(load, item, self.size)
             return image if isinstance(image, ImageError) else self._infer(image)
 
-        return ordered_map(work, items, workers=self.workers, ahead=AHEAD_PER_WORKER * self.workers)
+        return ordered_map(work, items, workers=self.threads, ahead=AHEAD_PER_CORE * self.cores)
 
     def run(self, images: Pixels) -> Outputs:
         """The outputs, each float32 [N, size of the output], of images uint8 [N, S, S, 3]; N may be 0."""

@@ -1,14 +1,17 @@
 """Images decoded once and held ready for training: in memory, or in a scratch file where they are too many for it."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from libraries.base.errors import ImageError
 
+T = TypeVar("T")
 IN_MEMORY_BYTES = 2 * 1024**3
 
 
@@ -33,10 +36,10 @@ class ImageSet:
 
 
 def decode_once(
-    paths: Sequence[Path],
+    items: Sequence[T],
     labels: Sequence[int],
     *,
-    load: Callable[[Path], np.ndarray],
+    load: Callable[[T], np.ndarray],
     size: int,
     scratch: Path,
     in_memory_bytes: int = IN_MEMORY_BYTES,
@@ -46,30 +49,32 @@ def decode_once(
     """Decode every image once, on all cores.
 
     Args:
-        load: path → uint8 [size, size, 3], as `libraries.data.images.load` with a rule of this size.
-        scratch: a file for the pixels where they are more than `in_memory_bytes`; the caller deletes it.
+        items: what `load` turns into an image, e.g. paths.
+        load: item → uint8 [size, size, 3], e.g. `libraries.data.images.load` with a rule of this size.
+        scratch: folder for the pixels where they are more than `in_memory_bytes`: in a file without a name, which is
+            gone when the process is.
         on_image: called after every image, for a progress bar.
 
     Returns:
         the images that decoded, in order, and the errors of those that did not.
     """
-    shape = (len(paths), size, size, 3)
+    shape = (len(items), size, size, 3)
     if np.prod(shape, dtype=np.int64) <= in_memory_bytes:
         images = np.empty(shape, np.uint8)
     else:
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        images = np.memmap(scratch, np.uint8, "w+", shape=shape)
+        scratch.mkdir(parents=True, exist_ok=True)
+        images = np.memmap(tempfile.TemporaryFile(dir=scratch), np.uint8, "w+", shape=shape)
 
     def decode(index: int) -> ImageError | None:
         try:
-            images[index] = load(paths[index])
+            images[index] = load(items[index])
         except ImageError as error:
             return error
         return None
 
     errors: list[ImageError | None] = []
     with ThreadPoolExecutor(threads) as pool:
-        for error in pool.map(decode, range(len(paths))):
+        for error in pool.map(decode, range(len(items))):
             errors.append(error)
             if on_image:
                 on_image()

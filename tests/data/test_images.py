@@ -281,7 +281,7 @@ WHOLE = {
     "progressive jpeg": encoded(smooth(300, 200), "JPEG", progressive=True),
     "cmyk jpeg": encoded(smooth(300, 200).convert("CMYK"), "JPEG"),
     "png": encoded(smooth(300, 200), "PNG"),
-    "interlaced webp": encoded(RGB, "WEBP"),
+    "lossy webp": encoded(RGB, "WEBP"),
     "lossless webp": encoded(RGB, "WEBP", lossless=True),
     "gif": encoded(RGB, "GIF"),
     "bmp": encoded(RGB, "BMP"),

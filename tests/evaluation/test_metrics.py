@@ -100,7 +100,7 @@ def test_curves_equal_scikit_learn(decimals: int | None) -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, database=None)
 def test_auc_is_the_chance_of_ranking_right(rows: list[tuple[bool, int]]) -> None:
     positives = [score for positive, score in rows if positive]
     negatives = [score for positive, score in rows if not positive]

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
 from libraries.base.errors import ImageError, NetworkError
-from libraries.network.engine import AHEAD_PER_WORKER, Engine
+from libraries.network.engine import AHEAD_PER_CORE, Engine
 from libraries.network.streaming import ordered_map
 
 SIZE, WIDTH, CLASSES = 32, 24, 5
@@ -69,7 +69,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(network: Path) -> Engine:
-    return Engine(network, workers=2)
+    return Engine(network, cores=2)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_equals_the_reference_in_float32(engine: Engine) -> None:
 
 
 def test_bf16_is_near_and_says_what_it_is(network: Path) -> None:
-    engine = Engine(network, precision="bf16", workers=1)
+    engine = Engine(network, precision="bf16", cores=1)
     embedding, _ = reference(IMAGES)
     error = np.abs(engine.run(IMAGES)["embedding"] - embedding).max() / np.abs(embedding).max()
     assert error < 0.02
@@ -182,7 +182,7 @@ def test_a_consumer_may_stop_early(engine: Engine) -> None:
     stream = engine.stream(itertools.count(), load)
     assert [item for item, _ in itertools.islice(stream, 3)] == [0, 1, 2]
     stream.close()
-    assert next(loads) <= 3 + 2 * AHEAD_PER_WORKER
+    assert next(loads) <= 3 + 2 * AHEAD_PER_CORE
 
 
 def test_ctrl_c_ends_an_endless_stream(engine: Engine) -> None:
@@ -272,6 +272,5 @@ def test_neither_pytorch_nor_timm_nor_scikit_learn_is_imported(network: Path) ->
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": "."},
     )
     assert done.stdout.strip() == "[]"

@@ -82,7 +82,7 @@ def check(features: Features, examples: list[Example]) -> None:
     assert features.embedding.dtype == features.scores.dtype == np.float32
 
 
-def test_what_is_written_is_read(tmp_path: Path, write: Callable) -> None:
+def test_what_is_written_is_read(tmp_path: Path) -> None:
     progress: list[int] = []
     parts, failed = write_features(
         tmp_path, EXAMPLES, key=KEY, run=Network(), rows_per_part=10, progress=progress.append
@@ -114,7 +114,7 @@ def test_the_columns_are_as_documented(write: Callable) -> None:
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 9, 10, 11, 24])
-def test_a_stopped_run_ends_with_the_same_bytes(tmp_path: Path, write: Callable, stop_after: int) -> None:
+def test_a_stopped_run_ends_with_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
     write_features(tmp_path / "whole", EXAMPLES, key=KEY, run=Network(bad=[3, 12]), rows_per_part=10)
     stopped = Network(bad=[3, 12], stop_after=stop_after)
     with pytest.raises(KeyboardInterrupt):

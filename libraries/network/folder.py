@@ -1,0 +1,38 @@
+"""The network folder as an artefact: the files of `export.save_network`, and model.json written last."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from libraries.base.storage import Artefact
+from libraries.data.images import ResizeRule
+from libraries.network.backbones import EmbeddingNetwork
+from libraries.network.export import ONNX, WEIGHTS, save_network
+
+
+def resize_rule(network: EmbeddingNetwork, mode: str) -> ResizeRule:
+    """How images become the network's input; padding has the colour that normalisation turns into zero."""
+    fill = tuple(round(255 * mean) for mean in network.mean)
+    return ResizeRule(network.input_size, mode, network.interpolation, fill)  # type: ignore[arg-type]
+
+
+def write_network(
+    artefact: Artefact,
+    network: EmbeddingNetwork,
+    *,
+    rule: ResizeRule,
+    labels: Sequence[str] | None = None,
+    files: Sequence[Path] = (),
+    **facts: Any,
+) -> None:
+    """Write the folder of a network.
+
+    Args:
+        labels: the classes of its head, in order; None without a head.
+        files: what else belongs to the artefact and lies in its folder already.
+        facts: further entries of model.json.
+    """
+    artefact.begin()
+    described = save_network(network, artefact.folder)
+    written = [artefact.folder / ONNX, artefact.folder / WEIGHTS, *files]
+    artefact.commit(written, **described, resize=rule.to_json(), labels=list(labels) if labels else None, **facts)

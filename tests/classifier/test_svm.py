@@ -1,0 +1,287 @@
+"""The SVMs against scikit-learn's, the folds, and the honesty of the sweep."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from libraries.base.errors import InputError, ParameterError
+from libraries.classifier import squared_hinge, svm
+from libraries.classifier.folds import assign_folds
+from libraries.classifier.svm import LinearModel, SweepRow, choose, fit_path, sweep
+
+C_VALUES = (1e-3, 1e-1, 10.0)
+
+
+def examples(n: int, d: int, k: int, *, seed: int = 0, noise: float = 1.0) -> tuple[Any, Any]:
+    """Like a network's embeddings: correlated, of unequal scales, not centred; classes overlap and are unbalanced."""
+    generator = np.random.default_rng(seed)
+    labels = np.sort(generator.integers(0, k, n) * generator.integers(0, 2, n)) if k > 2 else np.arange(n) % 4 // 3
+    labels[:k] = np.arange(k)
+    latent = generator.normal(size=(k, 8))[labels] + noise * generator.normal(size=(n, 8))
+    mixing = generator.normal(size=(8, d)) * generator.uniform(0.1, 1, d)
+    x = latent @ mixing + 0.3 * generator.normal(size=(n, d))
+    return np.maximum(x + 0.5, 0).astype(np.float32), labels.astype(np.int64)
+
+
+def normalised(x: npt.NDArray[np.float32], normalisation: str) -> npt.NDArray[np.float64]:
+    wide = x.astype(np.float64)
+    if normalisation == "standardise":
+        return np.asarray(StandardScaler().fit_transform(wide))
+    root = np.sqrt(wide) if normalisation == "sqrt_l2" else wide
+    return root / np.linalg.norm(root, axis=1, keepdims=True)
+
+
+def reference(x: Any, y: Any, c: float, class_weight: str | None) -> LinearSVC:
+    """LIBLINEAR at the tightest tolerance it reaches."""
+    return LinearSVC(C=c, class_weight=class_weight, dual=False, tol=1e-10, max_iter=100_000).fit(x, y)
+
+
+@pytest.mark.parametrize("normalisation", svm.NORMALISATIONS)
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("class_weight", ["balanced", None])
+def test_models_equal_those_of_scikit_learn(normalisation: str, classes: int, class_weight: Any) -> None:
+    x, y = examples(200, 40, classes)
+    z = normalised(x, normalisation)
+    models = fit_path(
+        x, y, number_of_classes=classes, c_values=C_VALUES, normalisation=normalisation, class_weight=class_weight
+    )
+    for c, model in zip(C_VALUES, models, strict=True):
+        theirs = reference(z, y, c, class_weight)
+        weights, bias = (model.weights[:, 1:], model.bias[1:]) if classes == 2 else (model.weights, model.bias)
+        largest = np.abs(theirs.coef_).max()
+        np.testing.assert_allclose(weights.T, theirs.coef_, rtol=1e-4, atol=1e-4 * largest)
+        np.testing.assert_allclose(bias, theirs.intercept_, rtol=1e-4, atol=1e-4 * largest)
+        decision = theirs.decision_function(z).reshape(len(x), -1)
+        ours = model.scores(x)[:, 1:] if classes == 2 else model.scores(x)
+        np.testing.assert_allclose(ours, decision, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 60), (60, 300), (50, 50)])
+def test_objective_is_no_higher_than_scikit_learns_and_the_gradient_vanishes(n: int, d: int) -> None:
+    x, y = examples(n, d, 2, noise=3)
+    z = np.hstack([normalised(x, "standardise"), np.ones((n, 1))])
+    targets, weights = np.where(y == 1, 1.0, -1.0)[:, None], np.ones((n, 1))
+    c_values = (1e-4, 1e-2, 1.0, 100.0, 1e4)  # from all rows active to interpolation
+    for c, solution in zip(c_values, squared_hinge.solve_path(z, targets, weights, c_values), strict=True):
+        ours = squared_hinge.objective(z, targets, weights, c, solution)[0]
+        svc = reference(z[:, :-1], y, c, None)
+        theirs = squared_hinge.objective(z, targets, weights, c, np.append(svc.coef_[0], svc.intercept_)[:, None])[0]
+        assert ours <= theirs * (1 + 1e-9)
+        slack = np.maximum(0, 1 - targets * (z @ solution))
+        loss_gradient = 2 * c * z.T @ (targets * slack)
+        assert np.linalg.norm(solution - loss_gradient) <= 1e-7 * np.linalg.norm(loss_gradient)
+
+
+def test_direct_solutions_agree_with_conjugate_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = examples(150, 30, 5)
+    targets = np.where(y[:, None] == np.arange(5), 1.0, -1.0)
+    weights = np.random.default_rng(0).uniform(0.5, 2, targets.shape)
+    by_cg = list(squared_hinge.solve_path(x.astype(float), targets, weights, C_VALUES))
+    monkeypatch.setattr(squared_hinge, "CG_ITERATIONS", 1)
+    directly = list(squared_hinge.solve_path(x.astype(float), targets, weights, C_VALUES))
+    np.testing.assert_allclose(by_cg, directly, rtol=1e-6, atol=1e-8)
+
+
+def test_float32_and_blocks_of_columns_give_the_same_up_to_their_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = examples(200, 40, 5)
+    exact = list(fit_path(x, y, number_of_classes=5, c_values=C_VALUES, normalisation="l2"))
+    monkeypatch.setattr(svm, "LARGEST_FLOAT64", 0)
+    monkeypatch.setattr(svm, "ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(squared_hinge, "COLUMNS_AT_ONCE", 2)
+    coarse = list(fit_path(x, y, number_of_classes=5, c_values=C_VALUES, normalisation="l2"))
+    for a, b in zip(exact, coarse, strict=True):
+        np.testing.assert_allclose(b.scores(x), a.scores(x), atol=1e-3)
+
+
+def test_warm_start_does_not_change_the_solution() -> None:
+    x, y = examples(200, 40, 3)
+    path = list(fit_path(x, y, number_of_classes=3, c_values=C_VALUES, normalisation="standardise"))
+    (alone,) = fit_path(x, y, number_of_classes=3, c_values=C_VALUES[-1:], normalisation="standardise")
+    np.testing.assert_allclose(path[-1].weights, alone.weights, rtol=1e-5, atol=1e-6)
+
+
+def test_two_classes_give_two_opposite_columns() -> None:
+    x, y = examples(100, 20, 2)
+    (model,) = fit_path(x, y, number_of_classes=2, c_values=[1.0], normalisation="l2")
+    scores = model.scores(x)
+    assert scores.shape == (100, 2) and scores.dtype == np.float32
+    np.testing.assert_array_equal(scores[:, 0], -scores[:, 1])
+    assert (scores.argmax(axis=1) == y).mean() > 0.9
+
+
+@pytest.mark.parametrize("normalisation", svm.NORMALISATIONS)
+def test_constant_features_zero_rows_and_huge_values_are_safe(normalisation: str) -> None:
+    x, y = examples(60, 10, 2)
+    x[5], x[:, 0], x[:, 2] = 0, 0, 1e6 * x[:, 2]
+    (model,) = fit_path(x, y, number_of_classes=2, c_values=[1.0], normalisation=normalisation)
+    assert np.isfinite(model.scores(x)).all()
+    assert not model.weights[0].any()
+
+
+def test_a_feature_that_never_changes_is_not_blown_up() -> None:
+    x, y = examples(61, 10, 2)
+    x[:, 0] = 0.1  # not exact in binary: its computed deviation is not zero
+    (model,) = fit_path(x, y, number_of_classes=2, c_values=[1.0], normalisation="standardise")
+    assert model.scale[0] == 1
+    assert abs(model.weights[0]).max() < 1e-6
+
+
+def test_signed_root_handles_negative_features() -> None:
+    one = np.ones(2, np.float32)
+    model = LinearModel("sqrt_l2", 0 * one, one, np.eye(2, dtype=np.float32), 0 * one)
+    np.testing.assert_allclose(model.scores(np.float32([[-9, 16]])), [[-0.6, 0.8]], rtol=1e-6)
+
+
+def test_scores_are_what_the_attributes_say() -> None:
+    """The ONNX bundle is built from the attributes alone."""
+    x, y = examples(90, 20, 3)
+    for normalisation in svm.NORMALISATIONS:
+        (model,) = fit_path(x, y, number_of_classes=3, c_values=[1.0], normalisation=normalisation)
+        z = np.sign(x) * np.sqrt(np.abs(x)) if model.takes_root else x
+        z = (z - model.mean) / model.scale
+        z = z / np.linalg.norm(z, axis=1, keepdims=True) if model.divides_by_norm else z
+        np.testing.assert_allclose(model.scores(x), z @ model.weights + model.bias, rtol=1e-5, atol=1e-5)
+
+
+# ---- folds
+
+
+def test_folds_are_stratified_and_reproducible() -> None:
+    labels = np.repeat([0, 1, 2], [53, 22, 10])
+    fold = assign_folds(labels, folds=5, seed=3)
+    for label in range(3):
+        counts = np.bincount(fold[labels == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    assert np.ptp(np.bincount(fold)) <= 1
+    np.testing.assert_array_equal(fold, assign_folds(labels, folds=5, seed=3))
+    assert (fold != assign_folds(labels, folds=5, seed=4)).any()
+
+
+def test_groups_stay_whole_and_classes_spread() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 600)
+    groups = [f"{label}/{generator.integers(20)}" for label in labels]
+    fold = assign_folds(labels, folds=4, groups=groups)
+    for group in set(groups):
+        assert len(set(fold[[g == group for g in groups]])) == 1
+    for label in range(3):
+        share = np.bincount(fold[labels == label], minlength=4) / (labels == label).sum()
+        assert abs(share - 0.25).max() < 0.06
+
+
+@pytest.mark.parametrize(
+    ("labels", "folds", "expected"),
+    [([0, 0, 0, 1], 5, 3), ([0, 1], 5, 2), ([0] * 9 + [1], 5, 5), ([0, 0, 1, 1], 10, 2)],
+)
+def test_tiny_data_have_fewer_folds(labels: Sequence[int], folds: int, expected: int) -> None:
+    fold = assign_folds(labels, folds=folds)
+    assert sorted(set(fold)) == list(range(expected))
+
+
+def test_one_group_cannot_be_cross_validated() -> None:
+    with pytest.raises(InputError, match="one group"):
+        assign_folds([0, 1, 0], folds=3, groups=["a", "a", "a"])
+
+
+# ---- sweep
+
+
+def test_out_of_fold_scores_come_from_models_that_never_saw_the_example() -> None:
+    x, y = examples(80, 12, 3)
+    result = sweep(x, y, number_of_classes=3, c_values=[0.1, 1.0], folds=4, seed=7, normalisations=["standardise"])
+    fold_of = assign_folds(y, folds=4, seed=7)
+    for fold in range(4):
+        train = fold_of != fold
+        models = fit_path(x[train], y[train], number_of_classes=3, c_values=[0.1, 1.0], normalisation="standardise")
+        for scores, model in zip(result.out_of_fold_scores, models, strict=True):
+            np.testing.assert_allclose(scores[~train], model.scores(x[~train]), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_report_the_accuracy_of_calibrated_labels() -> None:
+    x, y = examples(120, 12, 3, noise=2)
+    calls: list[tuple[int, int]] = []
+    result = sweep(
+        x,
+        y,
+        number_of_classes=3,
+        c_values=[10, 0.1],
+        normalisations=["l2", "standardise"],
+        folds=3,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert [(r.normalisation, r.C) for r in result.rows] == [(n, c) for n in ("l2", "standardise") for c in (0.1, 10.0)]
+    assert calls == [(i, 16) for i in range(1, 17)]
+    for row, model, scores, calibration in zip(
+        result.rows, result.models, result.out_of_fold_scores, result.calibrations, strict=True
+    ):
+        assert row.validation_accuracy == (calibration.probabilities(scores).argmax(axis=1) == y).mean()
+        assert row.train_accuracy == (calibration.probabilities(model.scores(x)).argmax(axis=1) == y).mean()
+        assert 0 <= row.validation_std < 0.5
+    assert result.rows[result.best].validation_accuracy == max(r.validation_accuracy for r in result.rows)
+
+
+def test_hopeless_data_are_reported_as_hopeless() -> None:
+    """Random labels, as many features as examples: training accuracy is high, validation is that of a guess."""
+    generator = np.random.default_rng(1)
+    x, y = generator.normal(size=(200, 200)).astype(np.float32), generator.integers(0, 2, 200)
+    result = sweep(x, y, number_of_classes=2, c_values=[1.0], normalisations=["standardise"])
+    assert result.rows[0].validation_accuracy < 0.62
+    assert (result.models[0].scores(x).argmax(axis=1) == y).all()
+
+
+def test_a_class_with_one_example_does_not_stop_the_sweep() -> None:
+    x, y = examples(60, 10, 3)
+    y = np.where(y == 2, 0, y)
+    y[7] = 2
+    result = sweep(x, y, number_of_classes=3, c_values=[1.0])
+    assert all(np.isfinite(s).all() for s in result.out_of_fold_scores)
+    assert all(np.isfinite(c.bias).all() for c in result.calibrations)
+
+
+def test_duplicates_in_one_group_do_not_flatter_validation() -> None:
+    """Every example twice, labels random: without groups the copy gives the answer away."""
+    generator = np.random.default_rng(2)
+    half, labels = generator.normal(size=(60, 100)).astype(np.float32), generator.integers(0, 2, 60)
+    x, y = np.vstack([half, half]), np.tile(labels, 2)
+    options: Any = {"number_of_classes": 2, "c_values": [10.0], "normalisations": ["standardise"]}
+    leaky = sweep(x, y, **options).rows[0].validation_accuracy
+    honest = sweep(x, y, **options, groups=[str(i % 60) for i in range(120)]).rows[0].validation_accuracy
+    assert leaky > 0.8 and honest < 0.7
+
+
+def test_choice_prefers_accuracy_then_smaller_c() -> None:
+    rows = [SweepRow("l2", c, 1.0, accuracy, 0.01) for c, accuracy in ((0.1, 0.8), (1.0, 0.9), (10.0, 0.9))]
+    assert choose(rows) == 1
+    assert choose(rows[::-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros(3), [0, 1, 0], r"\[N, D\]"),
+        (np.zeros((3, 2)), [0, 1], "one label each"),
+        (np.zeros((3, 2)), [0, 1, 2], "from 0 to 1"),
+        (np.zeros((3, 2)), [0, -1, 1], "from 0 to 1"),
+        (np.zeros((0, 2)), [], "at least one"),
+        (np.zeros((3, 2)), [1, 1, 1], "same label"),
+        (np.array([[0, 0], [np.nan, 1], [1, 1]]), [0, 1, 1], "example 1 is not finite"),
+    ],
+)
+def test_unusable_examples_are_refused(x: Any, y: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sweep(x, y, number_of_classes=2, c_values=[1.0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"c_values": []}, {"c_values": [0.0]}, {"c_values": [np.nan]}, {"normalisations": ["l1"]}, {"normalisations": []}],
+)
+def test_unusable_parameters_are_refused(options: dict[str, Any]) -> None:
+    x, y = examples(20, 4, 2)
+    with pytest.raises(ParameterError):
+        sweep(x, y, number_of_classes=2, **{"c_values": [1.0], **options})
