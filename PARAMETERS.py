@@ -39,7 +39,7 @@ class Parameters(Settings):
     # ---- 0_downloadData
     imgUrlsPath: UserPath | None = download(None, "list of images to download, one `label<TAB>url` per line")
     download_workers: int = download(16, "downloads at once", ge=1, le=256)
-    download_timeout: float = download(20.0, "seconds after which one download is given up", gt=0)
+    download_timeout: float = download(60.0, "seconds after which one download is given up", gt=0)
     download_retries: int = download(3, "further tries after a failure that may pass (time-out, 429, 5xx)", ge=0, le=20)
     download_maxBytes: int = download(50_000_000, "larger files are not downloaded [bytes]", gt=0)
     download_maxSide: int = download(1000, "larger images are scaled down to this longer side [pixels]", ge=16)
@@ -64,6 +64,9 @@ class Parameters(Settings):
     rf_resizeMode: Literal["pad", "crop", "stretch"] = refine(
         "pad", "how an image becomes square: pad with the mean colour, crop the longer side, or stretch"
     )
+    rf_views: Literal[1, 2, 8] = refine(
+        1, "views of an image whose embeddings are averaged, at as many times the cost: 2: also mirrored, 8: every orientation"
+    )
     rf_dropoutRate: float = refine(0.5, "dropout before the new head", ge=0, lt=1)
     rf_mbSize: int = refine(16, "images per training step; halve it when memory runs out", ge=1, formerly=["cntk_mb_size"])
     rf_maxEpochs: int = refine(45, "passes over the training images", ge=1, le=10_000)
@@ -81,7 +84,7 @@ class Parameters(Settings):
     rf_validationFraction: float = refine(0.1, "part of the training set that chooses the best epoch", gt=0, lt=0.9)
 
     # ---- 3_runDNN
-    run_mbSize: int = run(4, "images per inference request", ge=1, le=1024)
+    run_mbSize: int = run(128, "images per step on a GPU; on a CPU each core takes one image at a time", ge=1, le=1024)
     run_precision: Literal["f32", "bf16"] = run("f32", "bf16 is about twice as fast where the processor has it")
 
     # ---- 4_trainSVM

@@ -5,9 +5,11 @@ Writes: images/<datasetName>/<label>/*, and for a list proc/<datasetName>/downlo
 Skip this script if your images already lie there, one folder per class.
 """
 
+from pathlib import Path
+
 from libraries.base import tracking
 from libraries.base.command import run
-from libraries.base.console import progress, table
+from libraries.base.console import ProgressBar, progress, table
 from libraries.base.errors import InputError
 from libraries.base.layout import Layout
 from libraries.data import packaged
@@ -18,7 +20,7 @@ def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
     with tracking.run("0_downloadData", parameters) as record:
         if parameters.imgUrlsPath is not None:
-            download_list(parameters, layout, record)
+            download_list(parameters.imgUrlsPath, parameters, layout, record)
         elif parameters.datasetName == "solarCells":
             copy_solar_cells(layout, record)
         else:
@@ -36,8 +38,34 @@ def copy_solar_cells(layout: Layout, record: tracking.Record) -> None:
     print(f"{copied:,} images copied" if copied else "All images were there already")
 
 
-def download_list(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
-    raise NotImplementedError
+def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+    from libraries.data.download import download
+    from libraries.data.fetch import Timeouts
+    from libraries.data.outcomes import summary
+    from libraries.data.urllist import read_url_list
+
+    pairs = read_url_list(urls)
+    table_path = layout.proc / "downloads.csv"
+    print(f"Downloading the {len(pairs):,} images of {urls}")
+    with ProgressBar("Downloading", total=len(pairs), unit="URLs") as bar:
+        outcomes = download(
+            pairs,
+            folder=layout.images,
+            outcomes=table_path,
+            workers=parameters.download_workers,
+            timeouts=Timeouts(total=parameters.download_timeout),
+            retries=parameters.download_retries,
+            max_bytes=parameters.download_maxBytes,
+            max_side=parameters.download_maxSide,
+            allowed_hosts=parameters.download_allowedHosts,
+            retry_failed=parameters.download_retryFailed,
+            progress=lambda done, total, had: bar.show(done),
+        )
+    reasons = summary(outcomes)
+    print(table("What became of the URLs", ["", "URLs"], reasons.items(), footer=["all", len(outcomes)]))
+    print(f"Every URL with its outcome: {table_path}")
+    record.metrics.update(urls=len(outcomes), downloaded=reasons.get("downloaded", 0))
+    record.files.append(table_path)
 
 
 if __name__ == "__main__":

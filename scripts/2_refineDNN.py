@@ -41,6 +41,7 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
     from libraries.network.folder import resize_rule, write_network
 
     network = load_pretrained(parameters.rf_pretrainedModelFilename, input_size=parameters.rf_inputResolution)
+    network.views = parameters.rf_views
     rule = resize_rule(network, parameters.rf_resizeMode)
     print(f"{network.architecture} at {rule.size} x {rule.size} pixels, embedding of {network.embedding_size:,} numbers")
     if not layout.is_refined:

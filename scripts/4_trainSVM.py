@@ -41,12 +41,13 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     print(f"Training on {is_train.sum():,} embeddings of {features.embedding.shape[1]:,} numbers, {len(labels)} classes")
 
     normalise = parameters.svm_boL2Normalize
+    normalisations = svm.NORMALISATIONS if normalise == "auto" else ("l2",) if normalise else ("standardise",)
     result = svm.sweep(
         features.embedding[is_train],
         y[is_train],
         number_of_classes=len(labels),
         c_values=parameters.svm_CVals,
-        normalisations=("l2", "standardise") if normalise == "auto" else ("l2",) if normalise else ("standardise",),
+        normalisations=normalisations,
         folds=parameters.svm_folds,
         groups=[group_of[path] for path, train in zip(features.path, is_train, strict=True) if train],
         seed=parameters.randomSeed,

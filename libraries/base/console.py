@@ -19,6 +19,10 @@ class ProgressBar:
         """Count further work as done."""
         self._bar.update(count)
 
+    def show(self, done: int) -> None:
+        """Say how much is done in all."""
+        self._bar.update(done - self._bar.n)
+
     def write(self, line: str) -> None:
         """Print a line without disturbing the bar."""
         self._bar.write(line)

@@ -60,6 +60,7 @@ class DownloadError(PipelineError):
         http_status: int | None = None,
         retry_after: float | None = None,
     ) -> None:
+        detail = " ".join(detail.split())  # servers and libraries say things in several lines
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail

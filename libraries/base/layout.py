@@ -7,7 +7,7 @@ from typing import Any
 from libraries.base.settings import Settings
 from libraries.base.storage import Artefact
 
-NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode")
+NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode", "rf_views")
 REFINEMENT = (
     "randomSeed",
     "rf_dropoutRate",

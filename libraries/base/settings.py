@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -130,8 +130,8 @@ def _described(kind: Any, metadata: Sequence[Any] = ()) -> str:
         return _described(arguments[0], arguments[1:])
     if not arguments:
         text = words[kind]
-    elif all(isinstance(a, str) for a in arguments):
-        text = " | ".join(arguments)
+    elif get_origin(kind) is Literal:
+        text = " | ".join(map(str, arguments))
     elif get_origin(kind) is tuple:
         text = f"list of: {_described(arguments[0])}"
     else:
@@ -155,6 +155,8 @@ def _parsed(value: Any, kind: Any) -> Any:
     kinds = [kind, *get_args(kind)]
     if text.lower() == "none" and type(None) in kinds:
         return None
+    if get_origin(kind) is Literal and not isinstance(get_args(kind)[0], str):
+        return {str(choice): choice for choice in get_args(kind)}.get(text, text)
     if not any(get_origin(k) is tuple for k in kinds) or text in [a for k in kinds for a in get_args(k)]:
         return text
     return [part.strip() for part in text.strip("[]()").split(",") if part.strip()]

@@ -88,7 +88,7 @@ def write_bundle(
     bundle.begin()
     write_graph(network.folder / MODEL, bundle.folder / MODEL, calibration=calibration, linear=linear)
     described = network.read()
-    kept = ("architecture", "input_size", "embedding_size", "mean", "std", "resize")
+    kept = ("architecture", "input_size", "embedding_size", "mean", "std", "resize", "views")
     bundle.commit(
         [bundle.folder / MODEL],
         **{name: described[name] for name in kept},

@@ -77,8 +77,9 @@ class SweepRow:
 
     Attributes:
         train_accuracy: fraction, of the model fitted on all examples, on these examples.
-        validation_accuracy: fraction, on out-of-fold scores. The calibration is fitted on these very scores; its K + 1
-            parameters make that optimistic by an amount too small to measure (0.0 +- 0.1 points on the solar cells).
+        validation_accuracy: fraction, on out-of-fold scores, calibrated in each fold by the other folds' scores: on the
+            scores that it was fitted on, the calibration would flatter itself (by 0.04 points with 2 classes and 1,968
+            examples, but by 1.2 points with 50 classes and 1,000 examples).
         validation_std: standard deviation of the folds' accuracies.
     """
 
@@ -166,7 +167,7 @@ def sweep(
         refitted = fit_counted(np.ones(len(y), bool), normalisation)
         for c, scores, model in zip(c_values, out_of_fold, refitted, strict=True):
             calibration = fit_calibration(scores, y)
-            is_right = calibration.labels(scores) == y
+            is_right = _cross_fitted_labels(scores, y, fold_of) == y
             result.rows.append(
                 SweepRow(
                     normalisation=normalisation,
@@ -180,6 +181,15 @@ def sweep(
             result.out_of_fold_scores.append(scores)
             result.calibrations.append(calibration)
     return Sweep(result.rows, result.models, result.out_of_fold_scores, result.calibrations, choose(result.rows))
+
+
+def _cross_fitted_labels(scores: Float32, labels: Int, fold_of: Int) -> Int:
+    """The labels of out-of-fold scores, in each fold by the calibration of the other folds, [N]."""
+    found = np.empty_like(labels)
+    for fold in range(fold_of.max() + 1):
+        chosen = fold_of == fold
+        found[chosen] = fit_calibration(scores[~chosen], labels[~chosen]).labels(scores[chosen])
+    return found
 
 
 def choose(rows: Sequence[SweepRow]) -> int:
@@ -207,14 +217,14 @@ def fit_path(
     x = np.ones((len(embeddings), embeddings.shape[1] + 1), dtype)  # the last column stands for the bias
     for rows in _chunks(len(embeddings)):
         x[rows, :-1] = preparation.normalise(embeddings[rows])
-    targets, weights = _columns(labels, number_of_classes, class_weight)
+    targets, weights = binary_problems(labels, number_of_classes, class_weight)
     for solution in solve_path(x, targets.astype(dtype), weights.astype(dtype), c_values):
         both = np.hstack([-solution, solution]) if number_of_classes == 2 else solution
         both = both.astype(np.float32)
         yield LinearModel(normalisation, mean, scale, weights=both[:-1], bias=both[-1])
 
 
-def _columns(labels: Int, number_of_classes: int, class_weight: ClassWeight) -> tuple[Float, Float]:
+def binary_problems(labels: Int, number_of_classes: int, class_weight: ClassWeight) -> tuple[Float, Float]:
     """Targets (+1 or -1) and weights of the examples in each binary problem, [N, K], or [N, 1] for two classes.
 
     As in scikit-learn, the rest against which a class stands has weight one, except where it is a single class.

@@ -27,6 +27,7 @@ class Budget:
     read_timeout: float  # seconds between two packets
     body_bytes: int  # of one response, as transferred
     bytes_left: int = 0  # of the response under way
+    reader: io.RawIOBase | None = None  # of that response
 
     def seconds(self, limit: float) -> float:
         """The limit, or what is left until the deadline if that is less.
@@ -38,6 +39,11 @@ class Budget:
         if left <= 0:
             raise TimeoutError("the time for this download is up")
         return min(limit, left)
+
+    def close(self) -> None:
+        """Let go of the socket, which a response that urllib3 gave up half made would hold until it is collected."""
+        if self.reader is not None:
+            self.reader.close()
 
 
 current_budget: contextvars.ContextVar[Budget] = contextvars.ContextVar("current_budget")  # one in each thread
@@ -74,7 +80,8 @@ class _BoundedResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self._budget = current_budget.get()
         self._budget.bytes_left = MAX_HEADER_BYTES
-        self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, self._budget))
+        self._budget.reader = _BoundedReader(self.fp.detach(), sock, self._budget)
+        self.fp = io.BufferedReader(self._budget.reader)
 
     def begin(self) -> None:
         super().begin()

@@ -248,7 +248,7 @@ def _outcome(pair: Pair, job: Job, result: _Saved | DownloadError) -> Outcome:
     seconds = round(job.seconds, 3)
     if isinstance(result, DownloadError):
         status: Status = "passing" if result.passing else "failed"
-        detail = " ".join(result.detail.split())[:MAX_DETAIL]
+        detail = result.detail[:MAX_DETAIL]
         return Outcome(
             label, url, status, result.reason, http_status=result.http_status, seconds=seconds, detail=detail
         )

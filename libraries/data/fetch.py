@@ -83,13 +83,15 @@ class Fetcher:
             DownloadError: it gives no body of at most `max_bytes`, or must not be fetched.
         """
         deadline = time.monotonic() + self._timeouts.total
-        token = current_budget.set(Budget(deadline, self._timeouts.read, self._max_bytes))
+        budget = Budget(deadline, self._timeouts.read, self._max_bytes)
+        token = current_budget.set(budget)
         try:
             return self._follow(url)
         except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:  # no disk is involved
             raise _as_download_error(error) from None
         finally:
             current_budget.reset(token)
+            budget.close()
 
     def _follow(self, url: str) -> Answer:
         for _ in range(MAX_REDIRECTS + 1):
@@ -223,4 +225,4 @@ def _as_download_error(error: Exception) -> DownloadError:
         reason = "time-out"
     else:
         reason = "broken answer"
-    return DownloadError(reason, detail=str(error), passing=True)
+    return DownloadError(reason, detail=str(error.args[-1] if error.args else error), passing=True)

@@ -48,9 +48,10 @@ def augment(images: Tensor, *, size: int, kind: Augmentation, seed: int) -> Tens
 
 
 def resample(images: Tensor, affine: Tensor, size: int) -> Tensor:
-    """Images [N, S', S', 3] seen through affine maps [N, 2, 3] (view to image, both from -1 to 1) → float32 [N, size, size, 3].
+    """Images [N, S', S', 3] seen through affine maps [N, 2, 3] → float32 [N, size, size, 3].
 
-    Bilinear without antialiasing: right as long as a view is not much smaller than what it shows.
+    A map leads from the view to the image, both from -1 to 1. Bilinear without
+    antialiasing: right as long as a view is not much smaller than what it shows.
     """
     grid = functional.affine_grid(affine.to(images.device), [len(images), 3, size, size], align_corners=False)
     views = functional.grid_sample(

@@ -37,7 +37,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 class EmbeddingNetwork(nn.Module):
-    """A timm backbone without its classifier, the normalisation before it and, where there are classes, a head behind it.
+    """A timm backbone without its classifier, the normalisation before it and, where it tells classes apart, a head.
 
     Attributes:
         architecture: timm's name, with which `load_network` builds the same network again.
@@ -46,7 +46,11 @@ class EmbeddingNetwork(nn.Module):
         mean, std: what the pretrained weights expect, per channel, for pixel values from 0 to 1.
         interpolation: how the images were shrunk when the weights were trained: 'bilinear' or 'bicubic'.
         head: linear, embedding → scores; None in a network that only embeds.
+        views: 1, 2 or 8; outside training the embedding is the mean over an image, its mirror image (2), and all eight
+            orientations (8), at as many times the cost.
     """
+
+    views: int = 1
 
     def __init__(
         self,
@@ -69,7 +73,9 @@ class EmbeddingNetwork(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)[:, None, None]), persistent=False)
-        self.register_buffer("shift", -torch.tensor(mean)[:, None, None] / torch.tensor(std)[:, None, None], persistent=False)
+        self.register_buffer(
+            "shift", -torch.tensor(mean)[:, None, None] / torch.tensor(std)[:, None, None], persistent=False
+        )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(embedding_size, classes) if classes else None
 
@@ -79,18 +85,33 @@ class EmbeddingNetwork(nn.Module):
         return self.head.out_features if self.head is not None else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images [N, S, S, 3], uint8 or floating point from 0 to 255 → (embedding [N, D],) or (embedding, scores [N, K])."""
+        """Images [N, S, S, 3] from 0 to 255 (uint8 or float) → (embedding [N, D],) or (embedding, scores [N, K])."""
         normalised = images.permute(0, 3, 1, 2).float() * self.scale + self.shift  # channels_last in memory
-        embedding = self.backbone(normalised).float()
+        embedding = self._embed(normalised).float()
         if self.head is None:
             return (embedding,)
         return embedding, self.head(self.dropout(embedding)).float()
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """Embeddings [N, D] of normalised images [N, 3, S, S]."""
+        if self.views == 1 or self.training:
+            return self.backbone(images)  # type: ignore[no-any-return]
+        seen = torch.cat(orientations(images)[: self.views])  # [views * N, 3, S, S]
+        embeddings: Tensor = self.backbone(seen)
+        return embeddings.view(self.views, -1, embeddings.shape[1]).mean(0)
 
     def add_head(self, classes: int, *, dropout: float, seed: int) -> None:
         """Put a dropout and a new linear head with `classes` outputs on the embedding, in place of any earlier one."""
         with seeded(seed):
             self.head = nn.Linear(self.embedding_size, classes).to(self.scale.device)
         self.dropout = nn.Dropout(dropout)
+        self.train(self.training)  # the new parts too
+
+
+def orientations(images: Tensor) -> list[Tensor]:
+    """The eight ways to lay squares [N, 3, S, S] on themselves, first as they are, second mirrored left to right."""
+    turned = images.transpose(2, 3)
+    return [view for x in (images, turned) for view in (x, x.flip(3), x.flip(2), x.flip(2, 3))]
 
 
 def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) -> EmbeddingNetwork:
@@ -157,7 +178,7 @@ def build(
     origin: str = "the weights",
     seed: int = 0,
 ) -> EmbeddingNetwork:
-    """A timm architecture as an EmbeddingNetwork in evaluation mode, with the weights `state`, or untrained ones from `seed`.
+    """A timm architecture as an EmbeddingNetwork in evaluation mode, with weights `state`, or untrained from `seed`.
 
     Raises:
         NetworkError: the weights are for another architecture, or the network cannot work at `input_size`.
@@ -165,16 +186,22 @@ def build(
     config = _config(architecture)
     size = input_size or config.input_size[-1]
     classes = _classifier_width(config, state) if state else 0
-    options: dict[str, Any] = {"img_size": size} if config.fixed_input_size else {}  # transformers; others take any size
+    options: dict[str, Any] = (
+        {"img_size": size} if config.fixed_input_size else {}
+    )  # transformers; others take any size
     if state:
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state, "num_classes": classes}}
     try:
         with seeded(seed):
             backbone = timm.create_model(architecture, num_classes=classes, **options)
     except TypeError as error:
-        raise NetworkError(f"{architecture} works at {config.input_size[-1]} pixels only: set rf_inputResolution to that") from error
+        raise NetworkError(
+            f"{architecture} works at {config.input_size[-1]} pixels only: set rf_inputResolution to that"
+        ) from error
     except (RuntimeError, KeyError, AssertionError) as error:
-        problem = f"{origin} does not fit the architecture {architecture}" if state else f"{architecture} cannot be built"
+        problem = (
+            f"{origin} does not fit the architecture {architecture}" if state else f"{architecture} cannot be built"
+        )
         raise NetworkError(f"{problem} at {size} pixels: {weights.first_line(error)}") from error
     backbone.reset_classifier(0)
     backbone.eval()
@@ -200,7 +227,7 @@ def seeded(seed: int) -> Iterator[None]:
 def _architecture(name: str) -> str:
     """The name itself if timm knows it."""
     base, _, tag = name.partition(".")
-    if timm.is_model(base) and (not tag or timm.get_pretrained_cfg(name, allow_unregistered=False) is not None):
+    if timm.is_model(base) and (not tag or name in timm.list_pretrained(f"{base}.*")):
         return name
     candidates = [*KNOWN, *timm.list_models(), *timm.list_pretrained()]
     nearest = ", ".join(f'"{n}"' for n in _closest(name, candidates))
@@ -225,14 +252,17 @@ def _existing(path: Path) -> Path:
 
 
 def _closest(name: str, candidates: list[str]) -> list[str]:
-    """The three candidates nearest in spelling, upper and lower case alike."""
+    """The three candidates nearest in spelling, whatever the case."""
     lower = {candidate.lower(): candidate for candidate in reversed(candidates)}
     return [lower[match] for match in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.0)]
 
 
 def _config(architecture: str) -> Any:
     """timm's facts about an architecture and its default weights: sizes, normalisation, where the weights are."""
-    return timm.get_pretrained_cfg(architecture, allow_unregistered=False) or timm.create_model(architecture).pretrained_cfg
+    return (
+        timm.get_pretrained_cfg(architecture, allow_unregistered=False)
+        or timm.create_model(architecture).pretrained_cfg
+    )
 
 
 def _block_places(architecture: str) -> Iterator[str]:
@@ -262,7 +292,11 @@ def _probe(backbone: nn.Module, architecture: str, size: int) -> int:
         with torch.inference_mode():
             embedding = backbone(torch.zeros(1, 3, size, size))
     except (RuntimeError, AssertionError) as error:
-        raise NetworkError(f"{architecture} cannot work at rf_inputResolution {size}: {weights.first_line(error)}") from error
+        raise NetworkError(
+            f"{architecture} cannot work at rf_inputResolution {size} ({weights.first_line(error)}): change it"
+        ) from error
     if embedding.ndim != 2:
-        raise NetworkError(f"{architecture} gives {list(embedding.shape)} where one embedding per image is needed: take another network")
+        raise NetworkError(
+            f"{architecture} gives {list(embedding.shape)} where one embedding per image is needed: take another"
+        )
     return int(embedding.shape[1])

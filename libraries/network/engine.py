@@ -9,6 +9,7 @@ the images around it.
 """
 
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
@@ -53,9 +54,9 @@ class Engine:
         self.size: int = compiled.input(0).shape[1]
         self.output_sizes: dict[str, int] = {output.any_name: output.shape[1] for output in compiled.outputs}
         self.precision: Precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        self._requests: SimpleQueue[Any] = SimpleQueue()
+        self._requests: SimpleQueue[_Request] = SimpleQueue()
         for _ in range(self.cores):
-            self._requests.put(compiled.create_infer_request())
+            self._requests.put(_request(compiled))
 
     def stream(self, items: Iterable[T], load: Callable[[T], Pixels]) -> Generator[tuple[T, Outputs | ImageError]]:
         """Yield, in order, each item with its outputs, each float32 [size of the output], or with its ImageError.
@@ -86,10 +87,42 @@ class Engine:
     def _infer(self, image: Pixels) -> Outputs:
         request = self._requests.get()
         try:
-            outputs = request.infer([image[None]], share_inputs=True)
-            return {name: outputs[name][0] for name in self.output_sizes}
+            return request.run(image)
         finally:
             self._requests.put(request)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """An OpenVINO InferRequest that reads and writes these arrays: uint8 [1, S, S, 3], each output float32 [1, size].
+
+    They are bound once, by the thread that makes the engine. Handing an array to each inference takes longer and, in
+    OpenVINO 2026.4, can hang for ever when two threads do it for the first time at once: one holds the lock of a C++
+    static and waits for the GIL, the other holds the GIL and waits for the static.
+    """
+
+    request: Any
+    image: Pixels
+    outputs: Outputs
+
+    def run(self, image: Pixels) -> Outputs:
+        self.image[0] = image
+        self.request.start_async()
+        self.request.wait()  # without the GIL, as `infer` would be
+        return {name: values[0].copy() for name, values in self.outputs.items()}
+
+
+def _request(compiled: Any) -> _Request:
+    import openvino
+
+    request = compiled.create_infer_request()
+    image = np.zeros(tuple(compiled.input(0).shape), np.uint8)
+    request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
+    outputs: Outputs = {}
+    for index, output in enumerate(compiled.outputs):
+        outputs[output.any_name] = np.zeros(tuple(output.shape), np.float32)
+        request.set_output_tensor(index, openvino.Tensor(outputs[output.any_name], shared_memory=True))
+    return _Request(request, image, outputs)
 
 
 def _compile(path: Path, *, precision: Precision, streams: int) -> Any:

@@ -1,4 +1,4 @@
-"""A network as files: model.onnx for inference anywhere, weights.safetensors to go on from; checked before it counts."""
+"""A network as files: model.onnx to run anywhere, checked against PyTorch, and weights.safetensors to go on from."""
 
 import contextlib
 import io
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import atomic_path, read_json
@@ -24,11 +23,11 @@ TOLERANCE = 1e-3  # of the largest value: between PyTorch and OpenVINO, both in 
 def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
     """Write model.onnx and weights.safetensors into `folder`, and return what model.json has to say about them.
 
-    model.onnx takes `images` uint8 [N, S, S, 3] and gives `embedding` float32 [N, D] and, with a head, `scores` float32 [N, K].
-    It replaces an earlier one only after OpenVINO has computed the same from it as PyTorch.
+    model.onnx takes `images` uint8 [N, S, S, 3] and gives `embedding` float32 [N, D] and, with a head, `scores`
+    float32 [N, K]. It replaces an earlier one only after OpenVINO has computed the same from it as PyTorch.
 
     Returns:
-        architecture, input_size, embedding_size, classes (None without a head), mean, std, interpolation.
+        architecture, input_size, embedding_size, classes (None without a head), views, mean, std, interpolation.
 
     Raises:
         NetworkError: the architecture cannot be exported, or the exported graph computes something else.
@@ -39,13 +38,16 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
         export_onnx(network, temporary)
         difference = compare(network, temporary)
         if not difference <= TOLERANCE:
-            raise NetworkError(f"{network.architecture}: the exported network differs from PyTorch's by {difference:.1e} of the largest value")
+            raise NetworkError(
+                f"{network.architecture}: as ONNX it differs from PyTorch's by {difference:.1e} of the largest value"
+            )
     save_weights(network, folder / WEIGHTS)
     return {
         "architecture": network.architecture,
         "input_size": network.input_size,
         "embedding_size": network.embedding_size,
         "classes": network.classes,
+        "views": network.views,
         "mean": list(network.mean),
         "std": list(network.std),
         "interpolation": network.interpolation,
@@ -64,9 +66,12 @@ def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingN
         network = build(model["architecture"], input_size=model["input_size"])
         if model["classes"]:
             network.add_head(model["classes"], dropout=0.0, seed=0)
+        network.views = model["views"]
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        raise StorageError(f"{folder} holds no whole network ({first_line(error)}): run scripts/2_refineDNN.py again") from error
+        raise StorageError(
+            f"{folder} holds no whole network ({first_line(error)}): run scripts/2_refineDNN.py again"
+        ) from error
     return network.to(device).eval()
 
 
@@ -79,7 +84,7 @@ def save_weights(network: EmbeddingNetwork, path: Path) -> None:
         save_file(state, temporary, metadata={"format": "pt", "architecture": network.architecture})
 
 
-def export_onnx(network: nn.Module, path: Path) -> None:
+def export_onnx(network: EmbeddingNetwork, path: Path) -> None:
     """Write a network with inputs and outputs as in `save_network`, any batch size, weights inside the file."""
     size = network.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
@@ -98,15 +103,17 @@ def export_onnx(network: nn.Module, path: Path) -> None:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise NetworkError(f"{network.architecture} cannot be written as ONNX ({first_line(error)}): take another network") from error
+        raise NetworkError(
+            f"{network.architecture} cannot be written as ONNX ({first_line(error)}): take another network"
+        ) from error
 
 
-def compare(network: nn.Module, path: Path) -> float:
-    """The largest difference between what PyTorch and OpenVINO compute, in parts of the largest value, on random images."""
+def compare(network: EmbeddingNetwork, path: Path) -> float:
+    """How much PyTorch and OpenVINO differ on random images at most, in parts of the largest value."""
     import openvino
 
     size = network.input_size
-    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.inference_mode():
         expected = [output.numpy() for output in network(torch.from_numpy(images))]
@@ -119,7 +126,11 @@ def quiet() -> Iterator[None]:
     """No warnings, log lines or prints of the exporter's on the user's console."""
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -63,7 +63,8 @@ def decode_once(
         images = np.empty(shape, np.uint8)
     else:
         scratch.mkdir(parents=True, exist_ok=True)
-        images = np.memmap(tempfile.TemporaryFile(dir=scratch), np.uint8, "w+", shape=shape)
+        with tempfile.TemporaryFile(dir=scratch) as file:  # the mapping keeps it
+            images = np.memmap(file, np.uint8, "w+", shape=shape)
 
     def decode(index: int) -> ImageError | None:
         try:

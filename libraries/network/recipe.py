@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ class RefineOptions:
 
     Attributes:
         epochs, batch: passes over the training images, and images per step (rf_maxEpochs, rf_mbSize).
-        learning_rates: one per epoch, the last one repeated, for plain SGD as in the tutorial; None for the recipe's own.
+        learning_rates: one per epoch, the last repeated, for plain SGD as in the tutorial; None for the recipe's own.
         momentum, l2: of SGD (rf_momentumPerMb, rf_l2RegWeight).
         dropout: before the head, while training (rf_dropoutRate).
         freeze: train the head only (rf_boFreezeWeights).
@@ -58,15 +59,15 @@ class RefineOptions:
 def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.optim.Optimizer:
     """The optimiser over what is to be trained; its learning rate is set before every step.
 
-    With a list of learning rates it is the tutorial's: SGD whose momentum averages gradients (dampening = momentum, which
-    CNTK calls unit gain), so that a learning rate means what it meant there.
+    With a list of learning rates it is the tutorial's: SGD whose momentum averages gradients (dampening = momentum,
+    which CNTK calls unit gain), so that a learning rate means what it meant there.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     if options.learning_rates is not None:
         return torch.optim.SGD(
             parameters, lr=0.0, momentum=options.momentum, dampening=options.momentum, weight_decay=options.l2
         )
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},  # biases and normalisation
     ]
@@ -76,7 +77,7 @@ def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.o
 
 
 def learning_rate(options: RefineOptions, *, epoch: int, step: int, steps: int) -> float:
-    """Of step `step` of `steps` in epoch `epoch`, both from 0: the list's, or a linear rise and half a cosine down to 0."""
+    """Of a step in an epoch of `steps`, both from 0: the list's, or a linear rise and half a cosine down to 0."""
     if options.learning_rates is not None:
         return options.learning_rates[min(epoch, len(options.learning_rates) - 1)]
     total = options.epochs * steps
@@ -114,7 +115,7 @@ def derived_seed(*numbers: int) -> int:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether mixed precision in bf16 is faster than float32 there."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
     return False

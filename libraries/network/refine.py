@@ -21,7 +21,7 @@ from libraries.base.errors import NetworkError
 from libraries.network.backbones import EmbeddingNetwork
 from libraries.network.checkpoints import load_checkpoint, save_checkpoint
 from libraries.network.imageset import ImageSet
-from libraries.network.recipe import RefineOptions, has_fast_bf16
+from libraries.network.recipe import RefineOptions
 from libraries.network.trainer import Trainer, part
 
 EVALUATION_BATCH = 64
@@ -87,6 +87,8 @@ def refine(
     """
     identity = hashlib.sha256(f"{key} {options} {train.images.shape} {len(validation)} {classes}".encode()).hexdigest()
     network.add_head(classes, dropout=options.dropout, seed=options.seed)
+    # more views would make the measurements of an epoch cost more than its training
+    views, network.views = network.views, 1
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     with memory_errors(), torch.random.fork_rng():
@@ -113,6 +115,7 @@ def refine(
         result = trainer.averaged
         result.load_state_dict(best)
         result.requires_grad_(True)
+        result.views = views
         return Refined(
             network=result,
             history=history,
@@ -181,4 +184,6 @@ def memory_errors() -> Iterator[None]:
 
 
 def _out_of_memory() -> NetworkError:
-    return NetworkError("the network and its images do not fit into memory: lower rf_mbSize (or rf_inputResolution) and run again")
+    return NetworkError(
+        "the network and its images do not fit into memory: lower rf_mbSize (or rf_inputResolution) and run again"
+    )

@@ -1,5 +1,6 @@
 """One epoch of training: the network, its running average and its optimiser, and what they have to remember."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from torch import Tensor
 from libraries.base.errors import NetworkError
 from libraries.network.augmentation import augment
 from libraries.network.backbones import EmbeddingNetwork
+from libraries.network.cpu_training import DepthwiseGradients, keep_freed_memory
 from libraries.network.imageset import ImageSet
 from libraries.network.recipe import (
     RefineOptions,
@@ -37,7 +39,9 @@ class Trainer:
 
     def __init__(self, network: EmbeddingNetwork, train: ImageSet, options: RefineOptions) -> None:
         self.options, self.device = options, torch.device(options.device)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.network.backbone.requires_grad_(not options.freeze)
         self.averaged = copy.deepcopy(self.network).eval()
         self.optimizer = make_optimizer(self.network, options)
@@ -63,16 +67,20 @@ class Trainer:
         rate = 0.0
         for step, indices in enumerate(batches(len(self.labels), self.options, epoch)):
             rate = learning_rate(self.options, epoch=epoch, step=step, steps=steps)
-            loss, errors = self._step(indices, rate=rate, seed=derived_seed(self.options.seed, epoch, 2, step), epoch=epoch)
+            loss, errors = self._step(
+                indices, rate=rate, seed=derived_seed(self.options.seed, epoch, 2, step), epoch=epoch
+            )
             loss_sum += loss * len(indices)
             wrong += errors
             self._update_average(done=epoch * steps + step + 1, steps=steps)
             if on_step:
                 on_step(step + 1, steps)
-        loss = loss_sum.item() / len(self.labels)
-        if not math.isfinite(loss):
-            raise NetworkError(f"the training loss is {loss} in epoch {epoch + 1}: lower rf_lrPerMb (last {rate:g}) and run again")
-        return {"learning_rate": rate, "train_loss": loss, "train_error": wrong.item() / len(self.labels)}
+        mean_loss = loss_sum.item() / len(self.labels)
+        if not math.isfinite(mean_loss):
+            raise NetworkError(
+                f"the training loss is {mean_loss} in epoch {epoch + 1}: lower rf_lrPerMb (last {rate:g}) and run again"
+            )
+        return {"learning_rate": rate, "train_loss": mean_loss, "train_error": wrong.item() / len(self.labels)}
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next epoch depends on, as tensors by name."""
@@ -109,15 +117,19 @@ class Trainer:
         targets = labels
         if options.mixup:
             views, targets = _mixed(views, labels, self.network.classes or 0, options.mixup, seed)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16), self._gradients():
             scores = self.network(views)[1]
         loss = functional.cross_entropy(scores, targets, self.weights, label_smoothing=options.label_smoothing)
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if options.learning_rates is None:
             torch.nn.utils.clip_grad_norm_([p for p in self.network.parameters() if p.grad is not None], CLIP_NORM)
         self.optimizer.step()
         return loss.detach(), (scores.argmax(dim=1) != labels).sum()
+
+    def _gradients(self) -> contextlib.AbstractContextManager[Any]:
+        """Where depthwise convolutions need help."""
+        return DepthwiseGradients() if self.bf16 and self.device.type == "cpu" else contextlib.nullcontext()
 
     def _train_mode(self) -> None:
         """Training mode; a frozen backbone stays in evaluation mode, so that nothing in it moves."""
@@ -158,7 +170,11 @@ def resident(images: ImageSet, device: torch.device) -> Tensor:
 
 def _size_at(options: RefineOptions, epoch: int, size: int) -> int:
     part_done = min(1.0, epoch / max(1, 0.6 * options.epochs))
-    return round(size * (options.start_size + (1 - options.start_size) * part_done) / 32) * 32 if options.start_size < 1 else size
+    return (
+        round(size * (options.start_size + (1 - options.start_size) * part_done) / 32) * 32
+        if options.start_size < 1
+        else size
+    )
 
 
 def _mixed(views: Tensor, labels: Tensor, classes: int, strength: float, seed: int) -> tuple[Tensor, Tensor]:

