@@ -25,14 +25,21 @@ class Parameters(Settings):
 
     # ---- All scripts
     classifier: Literal["svm", "dnn", "svmDnnRefined"] = general(
-        "svm", "svm: linear SVM on a fixed network; dnn: the refined network itself; svmDnnRefined: SVM on the refined network"
+        "svm",
+        "svm: linear SVM on a fixed network; dnn: the refined network; svmDnnRefined: linear SVM on the refined network",
     )
     datasetName: str = general(
-        "solarCells", "name of the data set: images lie in <rootDir>/images/<datasetName>/<label>/", pattern=r"^\w[\w .-]*$"
+        "solarCells",
+        "name of the data set: images lie in <rootDir>/images/<datasetName>/<label>/",
+        pattern=r"^\w[\w .-]*$",
     )
-    rootDir: UserPath = general(Path("~/imageClassification"), "DATA_DIR: where images, intermediate files and run history lie")
+    rootDir: UserPath = general(
+        Path("~/imageClassification"), "DATA_DIR: where images, intermediate files and run history lie"
+    )
     randomSeed: int = general(0, "seed of every random choice: split, folds, augmentation", ge=0, lt=2**31)
-    device: Literal["auto", "cpu", "cuda", "mps"] = general("auto", "where networks run; auto: the first GPU found, else the CPU")
+    device: Literal["auto", "cpu", "cuda", "mps"] = general(
+        "auto", "where networks run; auto: the first GPU found, else the CPU"
+    )
     runHistory: bool = general(True, "log every run to MLflow")
     trackingUri: str | None = general(None, "MLflow tracking server; none: the file <rootDir>/mlflow.db")
 
@@ -49,13 +56,14 @@ class Parameters(Settings):
     # ---- 1_prepareData
     ratioTrainTest: float = prepare(0.75, "fraction of the images (per class) used for training", gt=0, lt=1)
     imagesSplitBy: Literal["filename", "subdir"] = prepare(
-        "filename", "subdir: all images of one sub-folder of a class go to the same side, so one object is never on both"
+        "filename",
+        "subdir: all images of one sub-folder of a class go to the same side, so one object is never on both",
     )
 
     # ---- 2_refineDNN
     rf_pretrainedModelFilename: str = refine(
         "EfficientNet_Lite0",
-        "network: EfficientNet_Lite0, ResNet_18.model, ResNet_34.model, ResNet_50.model, any timm name, or a weights file",
+        "EfficientNet_Lite0, ResNet_18.model, ResNet_34.model, ResNet_50.model, any timm name, or a file of weights",
         min_length=1,
     )
     rf_inputResolution: int = refine(
@@ -65,10 +73,13 @@ class Parameters(Settings):
         "pad", "how an image becomes square: pad with the mean colour, crop the longer side, or stretch"
     )
     rf_views: Literal[1, 2, 8] = refine(
-        1, "views of an image whose embeddings are averaged, at as many times the cost: 2: also mirrored, 8: every orientation"
+        1,
+        "average the embeddings of so many views, at so many times the cost: 2: also mirrored; 8: every orientation",
     )
     rf_dropoutRate: float = refine(0.5, "dropout before the new head", ge=0, lt=1)
-    rf_mbSize: int = refine(16, "images per training step; halve it when memory runs out", ge=1, formerly=["cntk_mb_size"])
+    rf_mbSize: int = refine(
+        16, "images per training step; halve it when memory runs out", ge=1, formerly=["cntk_mb_size"]
+    )
     rf_maxEpochs: int = refine(45, "passes over the training images", ge=1, le=10_000)
     rf_maxTrainImages: int | None = refine(None, "train on at most this many images, drawn per class", ge=2)
     rf_lrPerMb: Literal["auto"] | tuple[PositiveFloat, ...] = refine(
@@ -79,7 +90,8 @@ class Parameters(Settings):
     rf_boFreezeWeights: bool = refine(False, "train the new head only, keep the pretrained weights as they are")
     rf_boBalanceTrainingSet: bool = refine(False, "weigh images so that every class counts the same")
     rf_augmentation: Literal["photo", "anyOrientation", "none"] = refine(
-        "photo", "random changes of training images; anyOrientation: also turned and upside down (cells, satellites, parts)"
+        "photo",
+        "random changes of training images; anyOrientation: also turned and upside down (cells, satellites, parts)",
     )
     rf_validationFraction: float = refine(0.1, "part of the training set that chooses the best epoch", gt=0, lt=0.9)
 

@@ -1,8 +1,8 @@
 """Make the network that turns images into embeddings: pretrained as it is, or refined on your images.
 
-Reads:  the pretrained weights of `rf_pretrainedModelFilename`; for 'dnn' and 'svmDnnRefined' also examples.csv and the images.
-Writes: for 'svm' proc/<datasetName>/dnn_fixed/ (seconds); otherwise dnn_refined/ with training.csv and training.png, and
-        for 'dnn' the bundle model_dnn/. A training that was stopped goes on after its last finished epoch.
+Reads:  the pretrained weights `rf_pretrainedModelFilename`; for 'dnn' and 'svmDnnRefined' also examples.csv and the images.
+Writes: for 'svm' proc/<datasetName>/dnn_fixed/ (seconds); else dnn_refined/ with training.csv and training.png, and for
+        'dnn' the bundle model_dnn/. A training that was stopped goes on after its last finished epoch.
 """
 
 from dataclasses import asdict
@@ -43,7 +43,9 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
     network = load_pretrained(parameters.rf_pretrainedModelFilename, input_size=parameters.rf_inputResolution)
     network.views = parameters.rf_views
     rule = resize_rule(network, parameters.rf_resizeMode)
-    print(f"{network.architecture} at {rule.size} x {rule.size} pixels, embedding of {network.embedding_size:,} numbers")
+    print(
+        f"{network.architecture} at {rule.size} x {rule.size} pixels, embedding of {network.embedding_size:,} numbers"
+    )
     if not layout.is_refined:
         write_network(layout.network, network, rule=rule)
         return

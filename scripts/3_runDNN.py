@@ -6,12 +6,17 @@ A run that was stopped goes on with the part it was at.
 """
 
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
 from PARAMETERS import Parameters
+
+if TYPE_CHECKING:
+    from libraries.network.engine import Engine
+    from libraries.network.torch_engine import TorchEngine
 
 
 def main(parameters: Parameters) -> None:
@@ -26,18 +31,15 @@ def main(parameters: Parameters) -> None:
     print(f"Written: {layout.features.folder}; next: scripts/4_trainSVM.py")
 
 
-def featurize(parameters: Parameters, layout: Layout, network: dict[str, object], record: tracking.Record) -> None:
+def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: tracking.Record) -> None:
     from libraries.data.dataset import load_example, read_examples
     from libraries.data.images import ResizeRule
-    from libraries.network.devices import find_device
-    from libraries.network.engine import Engine
     from libraries.network.features import write_features
 
     examples = read_examples(layout.examples.folder / "examples.csv")
-    device = find_device(parameters.device)
-    engine = Engine(layout.network.folder / "model.onnx", precision=parameters.run_precision)
     load = partial(load_example, folder=layout.images, rule=ResizeRule.from_json(network["resize"]))
-    print(f"Running {network['architecture']} over {len(examples):,} images ({engine.precision}, {device})")
+    engine = open_engine(parameters, layout)
+    print(f"Running {network['architecture']} over {len(examples):,} images in {engine.precision}")
     layout.features.begin()
     with ProgressBar("Featurizing", total=len(examples)) as bar:
         parts, failed = write_features(
@@ -52,6 +54,25 @@ def featurize(parameters: Parameters, layout: Layout, network: dict[str, object]
         print(f"  left out: {error}")
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update(images=len(examples), left_out=len(failed))
+
+
+def open_engine(parameters: Parameters, layout: Layout) -> "Engine | TorchEngine":
+    """OpenVINO on a CPU, PyTorch on a GPU."""
+    from libraries.network.devices import find_device
+    from libraries.network.engine import Engine
+
+    device = find_device(parameters.device)
+    if device == "cpu":
+        return Engine(layout.network.folder / "model.onnx", precision=parameters.run_precision)
+    from libraries.network.export import load_network
+    from libraries.network.torch_engine import TorchEngine
+
+    return TorchEngine(
+        load_network(layout.network.folder),
+        device=device,
+        precision=parameters.run_precision,
+        batch_size=parameters.run_mbSize,
+    )
 
 
 if __name__ == "__main__":

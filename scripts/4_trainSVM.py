@@ -38,7 +38,9 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     labels = sorted(set(features.label))
     y = np.array([labels.index(label) for label in features.label])  # [N]
     is_train = np.array([split == "train" for split in features.split])  # [N]
-    print(f"Training on {is_train.sum():,} embeddings of {features.embedding.shape[1]:,} numbers, {len(labels)} classes")
+    print(
+        f"Training on {is_train.sum():,} embeddings of {features.embedding.shape[1]:,} numbers, {len(labels)} classes"
+    )
 
     normalise = parameters.svm_boL2Normalize
     normalisations = svm.NORMALISATIONS if normalise == "auto" else ("l2",) if normalise else ("standardise",)

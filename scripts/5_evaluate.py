@@ -1,6 +1,6 @@
 """Evaluate the bundle on the test images, and write a report that shows every mistake.
 
-Reads:  the bundle proc/<datasetName>/model_<classifier>/, the test images, features_<classifier>/ (to check the bundle).
+Reads:  the bundle proc/<datasetName>/model_<classifier>/, the test images, features_<classifier>/ (to check it).
 Writes: evaluation_<classifier>/metrics.json, predictions.csv, pictures, and report.html (open it in a browser).
 --compare prints the last evaluations side by side instead.
 """
@@ -43,7 +43,9 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     bundle_test.check_agreement(tested, layout.features.folder, precision=parameters.run_precision)
 
     groups = [e.group if e.group != e.path else "" for e in tested.examples]
-    measured = metrics(tested.labels, tested.probabilities, names=tested.names, groups=groups, seed=parameters.randomSeed)
+    measured = metrics(
+        tested.labels, tested.probabilities, names=tested.names, groups=groups, seed=parameters.randomSeed
+    )
     written = outputs.write(tested, measured, layout=layout, settings=parameters.model_dump(mode="json"))
     add_metrics(layout.bundle, measured)
     show(measured)
@@ -61,12 +63,24 @@ def show(measured: dict[str, Any]) -> None:
 
     intervals = measured["intervals"]
     rows = [
-        (label, measured["number_of_test_images_per_class"][label], percent(accuracy, intervals["accuracy_per_class"][label]))
+        (
+            label,
+            measured["number_of_test_images_per_class"][label],
+            percent(accuracy, intervals["accuracy_per_class"][label]),
+        )
         for label, accuracy in measured["accuracy_per_class"].items()
     ]
     rows += [
-        ("class-averaged accuracy", "", percent(measured["class_averaged_accuracy"], intervals["class_averaged_accuracy"])),
-        ("overall accuracy", measured["number_of_test_images"], percent(measured["overall_accuracy"], intervals["overall_accuracy"])),
+        (
+            "class-averaged accuracy",
+            "",
+            percent(measured["class_averaged_accuracy"], intervals["class_averaged_accuracy"]),
+        ),
+        (
+            "overall accuracy",
+            measured["number_of_test_images"],
+            percent(measured["overall_accuracy"], intervals["overall_accuracy"]),
+        ),
     ]
     print(table("Accuracy on the test images", ["", "images", "accuracy (95% interval)"], rows))
     print(

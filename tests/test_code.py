@@ -44,7 +44,9 @@ def test_scripts_are_thin(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 100
 
 
-@pytest.mark.parametrize("script", ["0_downloadData", "1_prepareData", "2_refineDNN", "3_runDNN", "4_trainSVM", "5_evaluate"])
+@pytest.mark.parametrize(
+    "script", ["0_downloadData", "1_prepareData", "2_refineDNN", "3_runDNN", "4_trainSVM", "5_evaluate"]
+)
 def test_help_and_bad_parameters_load_nothing_heavy(script: str) -> None:
     """They answer within a second because none of these is imported."""
     heavy = ("torch", "timm", "mlflow", "sklearn", "matplotlib", "openvino", "onnx", "pyarrow", "pandas", "scipy")
@@ -61,7 +63,12 @@ def test_help_and_bad_parameters_load_nothing_heavy(script: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["libraries.classifier.bundle", "libraries.network.engine", "libraries.network.features", "libraries.evaluation.metrics"],
+    [
+        "libraries.classifier.bundle",
+        "libraries.network.engine",
+        "libraries.network.features",
+        "libraries.evaluation.metrics",
+    ],
 )
 def test_light_modules_need_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'timm', 'sklearn', 'mlflow') if m in sys.modules])"

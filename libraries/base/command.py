@@ -10,8 +10,9 @@ from pathlib import Path
 from libraries.base.errors import ParameterError, PipelineError
 from libraries.base.settings import Settings
 
+
 def run(main: Callable[..., None], parameters: type[Settings], arguments: Sequence[str] | None = None) -> None:
-    """Run a script's `main(parameters, **flags)` and exit: 0 done, 1 an error the user can mend, 2 a bad argument, 130 Ctrl-C.
+    """Run a script's `main(parameters, **flags)` and exit: 0 done, 1 an error, 2 a bad argument, 130 Ctrl-C.
 
     Flags are main's keyword-only boolean arguments: `def main(parameters, *, compare=False)` makes `--compare`. Every
     script knows `--help` and `--verbose` (tracebacks).
@@ -24,7 +25,13 @@ def run(main: Callable[..., None], parameters: type[Settings], arguments: Sequen
 
 
 def _outcome(
-    main: Callable[..., None], parameters: type[Settings], arguments: list[str], *, script: str, flags: set[str], verbose: bool
+    main: Callable[..., None],
+    parameters: type[Settings],
+    arguments: list[str],
+    *,
+    script: str,
+    flags: set[str],
+    verbose: bool,
 ) -> int:
     started = time.monotonic()
     try:
@@ -32,7 +39,7 @@ def _outcome(
             print(usage(main, parameters, script=script, flags=flags))  # noqa: T201
             return 0
         overrides, given = parse(arguments, parameters, flags=flags | {"verbose"})
-        main(parameters.load(overrides), **{flag: True for flag in given - {"verbose"}})
+        main(parameters.load(overrides), **dict.fromkeys(given - {"verbose"}, True))
         print(f"Done in {time.monotonic() - started:.1f} s.")  # noqa: T201
         return 0
     except PipelineError as error:
@@ -51,9 +58,7 @@ def _outcome(
         return 1
 
 
-def parse(
-    arguments: Sequence[str], parameters: type[Settings], *, flags: set[str]
-) -> tuple[dict[str, str], set[str]]:
+def parse(arguments: Sequence[str], parameters: type[Settings], *, flags: set[str]) -> tuple[dict[str, str], set[str]]:
     """Split `--name value`, `--name=value` and `--flag` into overrides and flags.
 
     Raises:
@@ -65,7 +70,9 @@ def parse(
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--"):
-            raise ParameterError(f"'{argument}' is not understood: parameters are given as --name value (--help lists all)")
+            raise ParameterError(
+                f"'{argument}' is not understood: parameters are given as --name value (--help lists all)"
+            )
         name, equals, value = argument[2:].partition("=")
         if name in flags and not equals:
             given.add(name)

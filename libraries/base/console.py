@@ -48,7 +48,9 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(row: Sequence[str]) -> str:
-        first, *rest = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         return "  " + "   ".join([first, *rest]).rstrip()
 
     rule = "  " + "-" * (sum(widths) + 3 * (len(widths) - 1))

@@ -61,7 +61,11 @@ class Layout:
         if not self.is_refined:
             return self._artefact("dnn_fixed", "dnn_fixed/model.json", by="2_refineDNN", parameters=NETWORK)
         return self._artefact(
-            "dnn_refined", "dnn_refined/model.json", by="2_refineDNN", parameters=NETWORK + REFINEMENT, inputs=(self.examples,)
+            "dnn_refined",
+            "dnn_refined/model.json",
+            by="2_refineDNN",
+            parameters=NETWORK + REFINEMENT,
+            inputs=(self.examples,),
         )
 
     @cached_property
@@ -69,20 +73,26 @@ class Layout:
         """features_<classifier>/: the embedding of every image."""
         name = f"features_{self.classifier}"
         inputs = (self.examples, self.network)
-        return self._artefact(name, f"{name}/manifest.json", by="3_runDNN", parameters=("run_precision",), inputs=inputs)
+        return self._artefact(
+            name, f"{name}/manifest.json", by="3_runDNN", parameters=("run_precision",), inputs=inputs
+        )
 
     @cached_property
     def svm(self) -> Artefact:
         """svm_<classifier>/: the linear SVM and its sweep over C."""
         name = f"svm_{self.classifier}"
         parameters = ("svm_CVals", "svm_boL2Normalize", "svm_folds", "randomSeed")
-        return self._artefact(name, f"{name}/manifest.json", by="4_trainSVM", parameters=parameters, inputs=(self.features,))
+        return self._artefact(
+            name, f"{name}/manifest.json", by="4_trainSVM", parameters=parameters, inputs=(self.features,)
+        )
 
     @cached_property
     def bundle(self) -> Artefact:
         """model_<classifier>/: the one folder that classifies an image anywhere."""
         name = f"model_{self.classifier}"
-        by, inputs = ("2_refineDNN", (self.network,)) if self.classifier == "dnn" else ("4_trainSVM", (self.network, self.svm))
+        by, inputs = (
+            ("2_refineDNN", (self.network,)) if self.classifier == "dnn" else ("4_trainSVM", (self.network, self.svm))
+        )
         return self._artefact(name, f"{name}/model.json", by=by, parameters=("classifier",), inputs=inputs)
 
     @cached_property

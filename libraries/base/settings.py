@@ -26,7 +26,7 @@ def group(title: str) -> Callable[..., Any]:
     """
 
     def parameter(default: Any, description: str, *, formerly: Sequence[str] = (), **limits: Any) -> Any:
-        extra = {"group": title, "formerly": list(formerly)}
+        extra: dict[str, Any] = {"group": title, "formerly": list(formerly)}
         return Field(default, description=description, json_schema_extra=extra, **limits)
 
     return parameter
@@ -53,12 +53,14 @@ class Settings(BaseSettings):
         """Map former spellings to today's, and text from a command line to lists and None."""
         former = cls.former_names()
         values = {former.get(name, name): value for name, value in values.items()}
-        return {n: _parsed(v, cls.model_fields[n].annotation) if n in cls.model_fields else v for n, v in values.items()}
+        return {
+            n: _parsed(v, cls.model_fields[n].annotation) if n in cls.model_fields else v for n, v in values.items()
+        }
 
     @classmethod
     def former_names(cls) -> dict[str, str]:
         """Other spellings that are understood: former name → today's."""
-        return {old: name for name, field in cls.model_fields.items() for old in _extra(field)["formerly"]}
+        return {str(old): name for name, field in cls.model_fields.items() for old in _extra(field)["formerly"]}
 
     @classmethod
     def load(cls, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -76,7 +78,8 @@ class Settings(BaseSettings):
         for name in (*overrides, *from_environment):
             cls.check_name(name)
         former = cls.former_names()
-        values = {former.get(name, name): value for name, value in (from_environment | overrides).items()}
+        given = {**from_environment, **overrides}
+        values = {former.get(name, name): value for name, value in given.items()}
         try:
             return cls(**values)
         except ValidationError as error:
@@ -166,4 +169,10 @@ def _shown(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, tuple | list):
         return ",".join(_shown(v) for v in value) or "empty"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool | type(None)) else str(value)
+    return (
+        f"{value:g}"
+        if isinstance(value, float)
+        else str(value).lower()
+        if isinstance(value, bool | type(None))
+        else str(value)
+    )

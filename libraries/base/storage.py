@@ -75,7 +75,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read ({error}); delete it and run the script that writes it again") from error
+        raise StorageError(
+            f"{path} cannot be read ({error}); delete it and run the script that writes it again"
+        ) from error
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -173,7 +175,8 @@ class Artefact:
             then = manifest.get("parameters", {}).get(name)
             if then != now:
                 raise StaleInput(
-                    f"{self.name} was made with {name} = {_shown(then)}, but now it is {_shown(now)}: run {self.made_by} again"
+                    f"{self.name} was made with {name} = {_shown(then)}, but now it is {_shown(now)}: "
+                    f"run {self.made_by} again"
                 )
         for name, now in recipe["inputs"].items():
             if manifest.get("inputs", {}).get(name) != now:

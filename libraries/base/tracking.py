@@ -60,7 +60,11 @@ def run(step: str, parameters: Settings) -> Iterator[Record]:
             _log(record, store=store, root=root, values=values, started=started)
             return
         except Exception as error:  # whatever a store may raise, the step's own work is done and safe
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}" if store != uri else type(error).__name__
+            reason = (
+                f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+                if store != uri
+                else type(error).__name__
+            )
             logger.warning("run history: %s (%s)", _UNREACHABLE if store == uri else _UNWRITABLE, reason)
 
 
@@ -131,7 +135,13 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
         [found.experiment_id], f"tags.step = '{step}'", order_by=["attributes.start_time DESC"], max_results=count
     )
     return [
-        {"id": r.info.run_id, "start": r.info.start_time, "params": r.data.params, "metrics": r.data.metrics, "tags": r.data.tags}
+        {
+            "id": r.info.run_id,
+            "start": r.info.start_time,
+            "params": r.data.params,
+            "metrics": r.data.metrics,
+            "tags": r.data.tags,
+        }
         for r in runs
     ]
 

@@ -53,7 +53,11 @@ def write_graph(network: Path, target: Path, *, calibration: Calibration, linear
         return output
 
     if linear is not None:
-        centred = node("Sub", ["embedding", constant("svm_mean", linear.mean)], "svm_centred")
+        x = "embedding"
+        if linear.takes_root:
+            root = node("Sqrt", [node("Abs", [x], "svm_absolute")], "svm_absolute_root")
+            x = node("Mul", [node("Sign", [x], "svm_sign"), root], "svm_root")
+        centred = node("Sub", [x, constant("svm_mean", linear.mean)], "svm_centred")
         x = node("Div", [centred, constant("svm_scale", linear.scale)], "svm_scaled")
         if linear.divides_by_norm:
             graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "svm_axis"))
@@ -65,7 +69,9 @@ def write_graph(network: Path, target: Path, *, calibration: Calibration, linear
     sloped = node("Mul", ["scores", constant("calibration_slope", calibration.slope)], "calibration_sloped")
     logits = node("Add", [sloped, constant("calibration_bias", calibration.bias)], "calibration_logits")
     node("Softmax", [logits], "probabilities", axis=1)
-    graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, len(calibration.bias)]))
+    graph.output.append(
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, len(calibration.bias)])
+    )
     onnx.checker.check_model(model)
     with atomic_path(target) as temporary:
         onnx.save(model, temporary)
@@ -146,7 +152,9 @@ class Classifier:
         self.model: dict[str, Any] = read_json(folder / MANIFEST)
         for name, expected in self.model["files"].items():
             if not (folder / name).exists() or sha256(folder / name) != expected:
-                raise StorageError(f"{folder / name} is not the file that {MANIFEST} describes: restore or rebuild the bundle")
+                raise StorageError(
+                    f"{folder / name} is not the file that {MANIFEST} describes: restore or rebuild the bundle"
+                )
         self.labels: list[str] = self.model["labels"]
         self.rule = ResizeRule.from_json(self.model["resize"])
         self._engine = Engine(folder / MODEL, precision=precision)

@@ -29,8 +29,8 @@ def sweep_table(
 
 
 def save_model(path: Path, model: LinearModel, calibration: Calibration, *, labels: Sequence[str]) -> None:
-    """Write svm.npz: the arrays of the linear model and its calibration, readable with numpy alone and without pickle."""
-    arrays = {**asdict(model), **asdict(calibration), "labels": list(labels)}
+    """Write svm.npz: the arrays of the linear model and its calibration, readable with numpy alone."""
+    parts = {"svm": asdict(model), "calibration": asdict(calibration)}
+    arrays = {f"{part}_{name}": np.asarray(value) for part, values in parts.items() for name, value in values.items()}
     with atomic(path) as file:
-        np.savez(file, **{name: np.asarray(value) for name, value in arrays.items() if name != "bias"},
-                 svm_bias=model.bias, calibration_bias=calibration.bias)
+        np.savez(file, allow_pickle=False, labels=np.array(labels), **arrays)

@@ -193,7 +193,11 @@ def _cross_fitted_labels(scores: Float32, labels: Int, fold_of: Int) -> Int:
 
 
 def choose(rows: Sequence[SweepRow]) -> int:
-    """The row of the highest validation accuracy; among equals, of the smallest C."""
+    """The row of the highest validation accuracy; among equals, of the smallest C.
+
+    On 10 to 12 splits of the solar cells, with four kinds of embedding, neither the one-standard-error rule nor the
+    lowest log loss differed from this by more than about 0.2 points of test accuracy, in either direction.
+    """
     return min(range(len(rows)), key=lambda i: (-rows[i].validation_accuracy, rows[i].C))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
 from libraries.base.storage import write_csv
@@ -49,7 +49,9 @@ def scan(folder: Path) -> Scan:
         InputError: no folder, fewer than two classes, a class without images, or a folder name that cannot be a label.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py")
+        raise InputError(
+            f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
+        )
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     check_labels([p.name for p in classes])
     if len(classes) < 2:
@@ -75,7 +77,7 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 def check_images(
     folder: Path, found: Scan, *, workers: int, progress: Callable[[Sequence[str]], Iterable[str]] = iter
 ) -> tuple[list[Example], list[ImageError]]:
-    """Decode every file, in parallel: examples not yet split (all 'train', each its own group), and what was refused."""
+    """Decode every file, in parallel: examples not yet split (all 'train', each a group), and what was refused."""
     labels = {path: label for label, paths in found.paths.items() for path in paths}
 
     def check(path: str) -> Example | ImageError:
@@ -133,7 +135,7 @@ def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list
 
 
 def draw(examples: Sequence[Example], *, most: int, seed: int) -> list[Example]:
-    """At most `most` examples, about as many of each class as its share, in the order given; the same for the same seed."""
+    """At most `most` examples, of each class according to its share, in the order given; the same for the same seed."""
     order = sorted(examples, key=lambda e: hashlib.sha256(f"{seed}:{e.path}".encode()).digest())
     wanted = {label: most * len(of_label) / len(examples) for label, of_label in _by_label(order).items()}
     kept = {e.path for label, of_label in _by_label(order).items() for e in of_label[: max(2, int(wanted[label]))]}
@@ -160,10 +162,14 @@ def split_by_list(examples: Sequence[Example], list_path: Path) -> list[Example]
             continue
         path = "/".join(part.strip() for part in line.split("\t"))
         if path not in known:
-            raise InputError(f"{list_path} line {number}: there is no intact image '{path}'; correct or remove the line")
+            raise InputError(
+                f"{list_path} line {number}: there is no intact image '{path}'; correct or remove the line"
+            )
         test.add(path)
     if not 0 < len(test) < len(examples):
-        raise InputError(f"{list_path} puts {len(test)} of {len(examples)} images into the test set: both sides need images")
+        raise InputError(
+            f"{list_path} puts {len(test)} of {len(examples)} images into the test set: both sides need images"
+        )
     return [replace(e, split="test" if e.path in test else "train") for e in examples]
 
 
@@ -184,10 +190,13 @@ def read_examples(path: Path) -> list[Example]:
     """Read examples.csv as 1_prepareData wrote it."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            numbers = ("width", "height", "bytes")
-            return [Example(**{**row, **{n: int(row[n]) for n in numbers}}) for row in csv.DictReader(file)]
+            return [_example(row) for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StorageError(f"{path} cannot be read ({error}): run scripts/1_prepareData.py again") from error
+
+
+def _example(row: dict[str, Any]) -> Example:
+    return Example(**{**row, **{name: int(row[name]) for name in ("width", "height", "bytes")}})
 
 
 def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
@@ -201,7 +210,9 @@ def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StaleInput(f"{path} cannot be read any more ({error.strerror}): run scripts/1_prepareData.py again") from error
+        raise StaleInput(
+            f"{path} cannot be read any more ({error.strerror}): run scripts/1_prepareData.py again"
+        ) from error
     if hashlib.sha256(data).hexdigest() != example.sha256:
         raise StaleInput(f"{path} has changed since the data set was prepared: run scripts/1_prepareData.py again")
     return load_bytes(data, rule, path=path)

@@ -16,7 +16,9 @@ SOLAR_CELLS_ABOUT = (
 SOLAR_CELLS_RULE = "label 'defective' when the defect probability is above 0.5, else 'functional'"
 
 
-def copy_solar_cells(folder: Path, *, progress: Callable[[Sequence[tuple[Path, Path]]], Iterable[tuple[Path, Path]]] = iter) -> int:
+def copy_solar_cells(
+    folder: Path, *, progress: Callable[[Sequence[tuple[Path, Path]]], Iterable[tuple[Path, Path]]] = iter
+) -> int:
     """Copy the images of the package elpv-dataset to `folder`/<label>/; what is there already stays as it is.
 
     Returns:
@@ -27,7 +29,9 @@ def copy_solar_cells(folder: Path, *, progress: Callable[[Sequence[tuple[Path, P
     """
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
-        raise InputError("the solar-cell images come in the package elpv-dataset: install it with 'pip install elpv-dataset'")
+        raise InputError(
+            "the solar-cell images come in the package elpv-dataset: install it with 'pip install elpv-dataset'"
+        )
     data = Path(spec.origin).parent / "data"
     pairs = [(data / name, folder / label / Path(name).name) for name, label in _solar_cell_labels(data / "labels.csv")]
     missing = [(source, target) for source, target in pairs if not target.exists()]
@@ -38,6 +42,6 @@ def copy_solar_cells(folder: Path, *, progress: Callable[[Sequence[tuple[Path, P
 
 
 def _solar_cell_labels(table: Path) -> list[tuple[str, str]]:
-    """File name and label of every image; the table's columns (path, probability, mono|poly) are set apart by blanks."""
+    """File name and label of every image, from a table of path, probability and mono|poly, set apart by blanks."""
     rows = [re.split(r"\s+", row[0].strip()) for row in csv.reader(table.open(encoding="utf-8")) if row]
     return [(path, "defective" if float(probability) > 0.5 else "functional") for path, probability, *_ in rows]

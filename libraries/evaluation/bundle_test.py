@@ -15,7 +15,7 @@ from libraries.classifier.bundle import Classifier
 from libraries.data.dataset import Example, load_example
 from libraries.network.features import read_features
 
-# Largest difference of an embedding, relative to the largest value: rounding of the precision, on two kinds of processor.
+# Largest difference of an embedding, relative to the largest value: rounding, on two kinds of processor.
 TOLERANCE = {"f32": 1e-3, "bf16": 0.1}
 
 
@@ -42,7 +42,8 @@ class Tested:
     @property
     def predictions(self) -> npt.NDArray[np.int64]:
         """int [N], the most probable class of each image."""
-        return self.probabilities.argmax(axis=1)
+        most_probable: npt.NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return most_probable
 
 
 def classify(

@@ -51,7 +51,7 @@ def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
     verdict = "which chance alone would often give" if result.p_value > 0.05 else "which chance alone would rarely give"
     return (
         f"Of {len(paths):,} test images, only the newest is right on {result.only_first_right}, "
-        f"only the one before on {result.only_second_right}: {verdict} (McNemar's exact test, p = {result.p_value:.3f})."
+        f"only the one before on {result.only_second_right}: {verdict} (McNemar's test, p = {result.p_value:.3f})."
     )
 
 

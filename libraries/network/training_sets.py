@@ -44,8 +44,8 @@ def choose(
     for label in sorted({e.label for e in examples}):
         if not all(any(e.label == label for e in part) for part in (learn, validate)):
             raise InputError(
-                f"class '{label}' has too few training images to train a network: at least two are needed, of different "
-                "groups; add images of it, or remove the class"
+                f"class '{label}' has too few training images to train a network: two are needed, of different groups; "
+                "add images of it, or remove the class"
             )
     return learn, validate, [e for e in examples if e.split == "test"]
 
@@ -67,7 +67,8 @@ def load(
         scratch: folder for pixels that do not fit into memory.
     """
     names = sorted({e.label for e in learn})
-    sets, left_out = [], []
+    sets: list[ImageSet] = []
+    left_out: list[ImageError] = []
     for examples, size in ((learn, stored_size(rule.size)), (validate, rule.size), (test, rule.size)):
         decoded, errors = decode_once(
             examples,
@@ -79,4 +80,5 @@ def load(
         )
         sets.append(decoded)
         left_out += errors
-    return TrainingSets(names, *sets, left_out=left_out)
+    train, validation, tested = sets
+    return TrainingSets(names, train, validation, tested, left_out)

@@ -58,7 +58,11 @@ def test_command_line_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("RF_MAXEPOCHS", "5", "did you mean rf_maxEpochs?"),
         ("zzz", "5", r"there is no parameter 'zzz': \(--help lists all\)"),
         ("classifier", "tree", r"parameter classifier = tree is refused: .* \(expected: svm \| dnn \| svmDnnRefined\)"),
-        ("rf_maxEpochs", "many", r"rf_maxEpochs = many is refused: .*expected: whole number, at least 1, at most 10000"),
+        (
+            "rf_maxEpochs",
+            "many",
+            r"rf_maxEpochs = many is refused: .*expected: whole number, at least 1, at most 10000",
+        ),
         ("rf_maxEpochs", "0", "rf_maxEpochs = 0 is refused"),
         ("ratioTrainTest", "1", "ratioTrainTest = 1 is refused: .*below 1"),
         ("svm_CVals", "-1,1", "svm_CVals = -1 is refused: .*above 0"),
@@ -69,7 +73,9 @@ def test_command_line_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("datasetName", "", "datasetName =  is refused"),
     ],
 )
-def test_bad_names_and_values_are_explained(name: str, text: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_names_and_values_are_explained(
+    name: str, text: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ParameterError, match=message) as from_call:
         Parameters.load({name: text})
     assert "\n" not in str(from_call.value)

@@ -14,14 +14,16 @@ from libraries.base.storage import Artefact
 def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path: Path) -> None:
     target = tmp_path / "a" / "x.txt"
     storage.write_text(target, "old")
-    with pytest.raises(ValueError), storage.atomic(target) as file:  # noqa: PT011
+    with pytest.raises(ValueError), storage.atomic(target) as file:
         file.write(b"new, but")
         raise ValueError
     assert target.read_text() == "old"
     assert list(target.parent.iterdir()) == [target]
 
 
-@pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "the disk is full: .*free some space"), (errno.EIO, "x.txt could not")])
+@pytest.mark.parametrize(
+    ("code", "message"), [(errno.ENOSPC, "the disk is full: .*free some space"), (errno.EIO, "x.txt could not")]
+)
 def test_full_disk_is_a_storage_error_and_leaves_no_rubbish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
 ) -> None:
@@ -44,7 +46,9 @@ def test_json_refuses_nan_and_names_damaged_files(tmp_path: Path) -> None:
 
 def chain(tmp_path: Path, *, ratio: float = 0.75, size: int = 224) -> tuple[Artefact, Artefact]:
     examples = Artefact("examples.csv", tmp_path / "examples.json", "scripts/1_prepareData.py", {"ratio": ratio})
-    features = Artefact("features", tmp_path / "f" / "manifest.json", "scripts/3_runDNN.py", {"size": size}, (examples,))
+    features = Artefact(
+        "features", tmp_path / "f" / "manifest.json", "scripts/3_runDNN.py", {"size": size}, (examples,)
+    )
     return examples, features
 
 
@@ -64,9 +68,13 @@ def test_check_names_what_is_missing_or_stale_and_the_script_to_run(tmp_path: Pa
     make(features, "embeddings")
     assert features.is_current()
 
-    with pytest.raises(StaleInput, match=r"features was made with size = 224, but now it is 300: run scripts/3_runDNN\.py again"):
+    with pytest.raises(
+        StaleInput, match=r"features was made with size = 224, but now it is 300: run scripts/3_runDNN\.py again"
+    ):
         chain(tmp_path, size=300)[1].check()
-    with pytest.raises(StaleInput, match=r"examples\.csv was made with ratio = 0\.75, .*run scripts/1_prepareData\.py again"):
+    with pytest.raises(
+        StaleInput, match=r"examples\.csv was made with ratio = 0\.75, .*run scripts/1_prepareData\.py again"
+    ):
         chain(tmp_path, ratio=0.8)[1].check()
     make(examples, "two")
     with pytest.raises(StaleInput, match=r"examples\.csv has changed since features was made from it"):

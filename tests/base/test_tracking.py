@@ -13,7 +13,9 @@ from PARAMETERS import Parameters
 pytestmark = pytest.mark.filterwarnings("ignore")  # what MLflow's own dependencies warn of is not ours to mend
 
 
-def test_a_run_is_logged_with_parameters_metrics_tags_and_files(parameters: Callable[..., Parameters], tmp_path: Path) -> None:
+def test_a_run_is_logged_with_parameters_metrics_tags_and_files(
+    parameters: Callable[..., Parameters], tmp_path: Path
+) -> None:
     picture = tmp_path / "roc.png"
     picture.write_bytes(b"picture")
     p = parameters(runHistory=True, trackingUri=None)
@@ -28,7 +30,9 @@ def test_a_run_is_logged_with_parameters_metrics_tags_and_files(parameters: Call
     assert found["tags"]["data"] == "abc"
     assert found["tags"]["code"] not in ("", "unknown")
     assert [f.read_bytes() for f in (p.rootDir / "mlruns").rglob("roc.png")] == [b"picture"]
-    assert tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="4_trainSVM", count=5) == []
+    assert (
+        tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="4_trainSVM", count=5) == []
+    )
 
 
 def test_unreachable_server_is_a_warning_and_the_run_goes_to_the_file(

@@ -83,7 +83,7 @@ def test_class_with_only_damaged_files_is_an_error(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.jpg").write_text("no picture")
-    with pytest.raises(InputError, match="no file in .*bad is an intact image"):
+    with pytest.raises(InputError, match=r"no file in .*bad is an intact image"):
         dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
 
 
@@ -126,7 +126,9 @@ def test_subdir_mode_keeps_each_folder_on_one_side() -> None:
 
 
 def test_exact_copies_stay_on_one_side() -> None:
-    examples = [example(f"cat/{i}.png", sha256=str(i % 10)) for i in range(40)] + [example(f"dog/{i}.png") for i in range(40)]
+    examples = [example(f"cat/{i}.png", sha256=str(i % 10)) for i in range(40)] + [
+        example(f"dog/{i}.png") for i in range(40)
+    ]
     parts = dataset.split(dataset.group_examples(examples, "filename"), ratio_train=0.5, seed=0)
     by_content: dict[str, set[str]] = {}
     for e in parts:

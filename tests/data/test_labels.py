@@ -19,7 +19,25 @@ def test_labels_are_normalised() -> None:
 
 @pytest.mark.parametrize(
     "label",
-    ["", ".", "..", "../x", "a/b", "a\\b", "a:b", "a\nb", "a\0b", "\u202eabc", " a", "a ", "a.", ".hidden", "CON", "nul.txt", "x" * 101],
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\\b",
+        "a:b",
+        "a\nb",
+        "a\0b",
+        "\u202eabc",
+        " a",
+        "a ",
+        "a.",
+        ".hidden",
+        "CON",
+        "nul.txt",
+        "x" * 101,
+    ],
 )
 def test_bad_labels_are_refused_in_one_line(label: str) -> None:
     with pytest.raises(InputError, match="cannot be a folder name") as error:

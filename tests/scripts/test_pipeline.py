@@ -1,4 +1,4 @@
-"""The scripts in order, as a user runs them: every classifier, every file, and what happens when they are interrupted."""
+"""The scripts in order, as a user runs them: every classifier, every file, interruptions."""
 
 import csv
 import hashlib
@@ -17,7 +17,6 @@ from PIL import Image
 from libraries.base.errors import MissingInput, StaleInput
 from libraries.classifier.bundle import Classifier
 from PARAMETERS import Parameters
-
 from tests.conftest import STEPS, command_line
 
 Make = Callable[..., Parameters]
@@ -116,7 +115,13 @@ def test_classifiers_live_side_by_side(parameters: Make, main: Main) -> None:
     after = hashes(proc)
     assert {name: after[name] for name in before} == before
     assert {name.split("/")[0] for name in after if name not in before} == {
-        *("dnn_refined", "features_svmDnnRefined", "svm_svmDnnRefined", "model_svmDnnRefined", "evaluation_svmDnnRefined")
+        *(
+            "dnn_refined",
+            "features_svmDnnRefined",
+            "svm_svmDnnRefined",
+            "model_svmDnnRefined",
+            "evaluation_svmDnnRefined",
+        )
     }
     main("5_evaluate", svm)  # still whole
 
@@ -133,11 +138,17 @@ def test_stale_inputs_are_refused_by_name(parameters: Make, main: Main) -> None:
     p = parameters()
     for step in STEPS:
         main(step, p)
-    with pytest.raises(StaleInput, match=r"dnn_fixed was made with rf_inputResolution = 64, .* run scripts/2_refineDNN\.py"):
+    with pytest.raises(
+        StaleInput, match=r"dnn_fixed was made with rf_inputResolution = 64, .* run scripts/2_refineDNN\.py"
+    ):
         main("3_runDNN", parameters(rf_inputResolution=96))
-    with pytest.raises(StaleInput, match=r"examples.csv was made with ratioTrainTest = 0\.75, .*1_prepareData\.py again"):
+    with pytest.raises(
+        StaleInput, match=r"examples.csv was made with ratioTrainTest = 0\.75, .*1_prepareData\.py again"
+    ):
         main("4_trainSVM", parameters(ratioTrainTest=0.5))
-    with pytest.raises(StaleInput, match=r"svm_svm was made with svm_folds = 5, but now it is 4: run scripts/4_trainSVM\.py"):
+    with pytest.raises(
+        StaleInput, match=r"svm_svm was made with svm_folds = 5, but now it is 4: run scripts/4_trainSVM\.py"
+    ):
         main("5_evaluate", parameters(svm_folds=4))
     with pytest.raises(MissingInput, match=r"dnn_refined.*2_refineDNN\.py first"):
         main("5_evaluate", parameters(classifier="dnn"))
@@ -166,7 +177,9 @@ def test_changed_and_removed_images_are_noticed(parameters: Make, main: Main, pi
 
 def kill_when(command: list[str], ready: Callable[[], bool], how: signal.Signals) -> subprocess.Popen[str]:
     """Start a script and send it a signal as soon as `ready()`; also if it ends before, the process is returned."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     while process.poll() is None and not ready() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -186,9 +199,7 @@ def test_interrupted_steps_go_on_to_the_same_result(
     for earlier in STEPS[: STEPS.index(step)]:
         main(earlier, p)
     before = files(proc) if proc.exists() else set()
-    process = kill_when(
-        command_line(step, p), lambda: proc.exists() and bool({f for f in files(proc)} - before), how
-    )
+    process = kill_when(command_line(step, p), lambda: proc.exists() and bool(files(proc) - before), how)
     assert process.returncode in (-how, 130, 0)
     if process.returncode == 130:
         assert process.stderr is not None
