@@ -26,7 +26,7 @@ class Parameters(Settings):
     # ---- All scripts
     classifier: Literal["svm", "dnn", "svmDnnRefined"] = general(
         "svm",
-        "svm: linear SVM on a fixed network; dnn: the refined network; svmDnnRefined: linear SVM on the refined network",
+        "svm: linear SVM on a fixed network; dnn: the refined network; svmDnnRefined: linear SVM on the refined one",
     )
     datasetName: str = general(
         "solarCells",

@@ -6,6 +6,7 @@
 
 A row holds the fits of all folds and the refit for one C. 'excess' is how far above the lowest objective of the three a
 contender stopped: the sum over its fits, relative. LinearSVC solves the primal (dual=False) or the dual ('defaults').
+All run on one core: LIBLINEAR has no more, and our sweep runs one fold per core.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from common import write_results
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
 from libraries.base.console import table
 from libraries.classifier.folds import assign_folds
@@ -138,7 +140,7 @@ def main() -> None:
     c_values = sorted(arguments.c_values)
     results = {}
     for normalisation in arguments.normalisations:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the excess says it better
             seconds, objectives = compare(embeddings, labels, normalisation, c_values, arguments.folds)
         print(report(normalisation, c_values, seconds, objectives))

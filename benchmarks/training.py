@@ -76,9 +76,9 @@ def measure(folder: Path, count: int, *, rounds: int, batch: int) -> dict[str, f
     epochs = RefineOptions.epochs
     with_share = [epoch + decoding / epochs for epoch in seconds[OURS]]
     return {
-        f"{PLAIN} [images/s]": count / statistics.median(seconds[PLAIN]),
-        f"{OURS}, of {epochs} epochs [images/s]": count / statistics.median(with_share),
-        f"{OURS}, of 1 epoch [images/s]": count / (statistics.median(seconds[OURS]) + decoding),
+        f"{PLAIN}: images/s": count / statistics.median(seconds[PLAIN]),
+        f"{OURS}, of {epochs} epochs: images/s": count / statistics.median(with_share),
+        f"{OURS}, of 1 epoch: images/s": count / (statistics.median(seconds[OURS]) + decoding),
         f"{OURS} / plain": median_ratio(seconds[PLAIN], with_share),
     }
 
@@ -159,7 +159,7 @@ def show(figures: dict[str, float], title: str) -> None:
     table.add_column("")
     table.add_column("", justify="right")
     for row, value in figures.items():
-        table.add_row(row, f"{value:.1f}" if row.endswith("[images/s]") else f"{value:.2f} (target {TARGET})")
+        table.add_row(row, f"{value:.1f}" if row.endswith("images/s") else f"{value:.2f} (target {TARGET})")
     Console().print(table)
 
 

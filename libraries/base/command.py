@@ -1,6 +1,7 @@
 """What the scripts have in common at the command prompt: arguments, help, errors in one line, Ctrl-C."""
 
 import inspect
+import io
 import sys
 import time
 import traceback
@@ -34,6 +35,8 @@ def _outcome(
     verbose: bool,
 ) -> int:
     started = time.monotonic()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # into a file or pipe too, so that one can follow what happens
     try:
         if "--help" in arguments or "-h" in arguments:
             print(usage(main, parameters, script=script, flags=flags))  # noqa: T201

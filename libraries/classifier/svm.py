@@ -1,7 +1,10 @@
 """Linear SVMs on embeddings, for every C and normalisation; the best is chosen by cross-validation."""
 
+import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -11,15 +14,17 @@ from libraries.base.errors import InputError, ParameterError
 from libraries.classifier.calibration import Calibration, fit_calibration
 from libraries.classifier.folds import assign_folds
 from libraries.classifier.squared_hinge import solve_path
+from libraries.classifier.threads import side_by_side
 
 Float32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.floating]
 Int = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 ClassWeight = Literal["balanced"] | None
 
 NORMALISATIONS = ("l2", "sqrt_l2", "standardise")
 ROWS_AT_ONCE = 8192  # bounds the temporary memory of normalising
-LARGEST_FLOAT64 = 1 << 26  # numbers in the matrix of examples (512 MB); larger ones are solved in float32
+LARGEST_FLOAT64 = 1 << 26  # numbers in the matrix of examples (512 MB); larger ones are solved in float32, one by one
 
 
 @dataclass(frozen=True)
@@ -140,10 +145,11 @@ def sweep(
     c_values = _checked_parameters(c_values, normalisations)
     fold_of = assign_folds(y, folds=folds, groups=groups, seed=seed)
     fold_numbers = range(fold_of.max() + 1)
-    fits, fits_in_all = 0, len(normalisations) * len(c_values) * (len(fold_numbers) + 1)
+    fits = itertools.count(1)
+    fits_in_all = len(normalisations) * len(c_values) * (len(fold_numbers) + 1)
+    one_at_a_time = threading.Lock()
 
-    def fit_counted(chosen: npt.NDArray[np.bool_], normalisation: str) -> Iterator[LinearModel]:
-        nonlocal fits
+    def fit(chosen: Bool, normalisation: str) -> Iterator[LinearModel]:
         for model in fit_path(
             x[chosen],
             y[chosen],
@@ -152,20 +158,29 @@ def sweep(
             normalisation=normalisation,
             class_weight=class_weight,
         ):
-            yield model
-            fits += 1
             if progress is not None:
-                progress(fits, fits_in_all)
+                with one_at_a_time:
+                    progress(next(fits), fits_in_all)
+            yield model
+
+    def cross_validate(normalisation: str) -> tuple[list[LinearModel], list[Float32]]:
+        models: list[LinearModel] = []
+        out_of_fold = [np.empty((len(y), number_of_classes), np.float32) for _ in c_values]
+
+        def leave_out(fold: int) -> None:
+            is_validation = fold_of == fold
+            for scores, model in zip(out_of_fold, fit(~is_validation, normalisation), strict=True):
+                scores[is_validation] = model.scores(x[is_validation])
+
+        def refit() -> None:
+            models.extend(fit(np.ones(len(y), bool), normalisation))
+
+        side_by_side([refit, *(partial(leave_out, f) for f in fold_numbers)], at_most=LARGEST_FLOAT64 // x.size)
+        return models, out_of_fold
 
     result = Sweep(rows=[], models=[], out_of_fold_scores=[], calibrations=[], best=0)
     for normalisation in normalisations:
-        out_of_fold = [np.empty((len(y), number_of_classes), np.float32) for _ in c_values]
-        for fold in fold_numbers:
-            is_validation = fold_of == fold
-            for scores, model in zip(out_of_fold, fit_counted(~is_validation, normalisation), strict=True):
-                scores[is_validation] = model.scores(x[is_validation])
-        refitted = fit_counted(np.ones(len(y), bool), normalisation)
-        for c, scores, model in zip(c_values, out_of_fold, refitted, strict=True):
+        for c, model, scores in zip(c_values, *cross_validate(normalisation), strict=True):
             calibration = fit_calibration(scores, y)
             is_right = _cross_fitted_labels(scores, y, fold_of) == y
             result.rows.append(
@@ -180,7 +195,7 @@ def sweep(
             result.models.append(model)
             result.out_of_fold_scores.append(scores)
             result.calibrations.append(calibration)
-    return Sweep(result.rows, result.models, result.out_of_fold_scores, result.calibrations, choose(result.rows))
+    return replace(result, best=choose(result.rows))
 
 
 def _cross_fitted_labels(scores: Float32, labels: Int, fold_of: Int) -> Int:

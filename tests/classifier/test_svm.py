@@ -272,6 +272,27 @@ def test_duplicates_in_one_group_do_not_flatter_validation() -> None:
     assert leaky > 0.8 and honest < 0.7
 
 
+def test_folds_in_threads_give_what_they_give_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = examples(80, 12, 3)
+    both = []
+    for cores in (1, 3):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        both.append(sweep(x, y, number_of_classes=3, c_values=C_VALUES))
+    one, three = both
+    assert one.rows == three.rows and one.best == three.best
+    np.testing.assert_allclose(one.out_of_fold_scores, three.out_of_fold_scores, rtol=1e-4, atol=1e-5)
+
+
+def test_an_error_in_one_fold_ends_the_sweep() -> None:
+    x, y = examples(80, 12, 2)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(x, y, number_of_classes=2, c_values=C_VALUES, progress=stop)
+
+
 def test_choice_prefers_accuracy_then_smaller_c() -> None:
     rows = [SweepRow("l2", c, 1.0, accuracy, 0.01) for c, accuracy in ((0.1, 0.8), (1.0, 0.9), (10.0, 0.9))]
     assert choose(rows) == 1
