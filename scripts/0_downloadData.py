@@ -39,10 +39,10 @@ def copy_solar_cells(layout: Layout, record: tracking.Record) -> None:
 
 
 def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
-    from libraries.data.download import download
-    from libraries.data.fetch import Timeouts
-    from libraries.data.outcomes import summary
-    from libraries.data.urllist import read_url_list
+    from libraries.data.web.download import download
+    from libraries.data.web.fetch import Timeouts
+    from libraries.data.web.outcomes import summary
+    from libraries.data.web.urllist import read_url_list
 
     pairs = read_url_list(urls)
     table_path = layout.proc / "downloads.csv"

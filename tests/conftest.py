@@ -13,6 +13,9 @@ from PIL import Image
 
 from PARAMETERS import Parameters
 
+# Tests run side by side, one to a core; threads that wait for each other across them would cost minutes.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
 STEPS = ("1_prepareData", "2_refineDNN", "3_runDNN", "4_trainSVM", "5_evaluate")

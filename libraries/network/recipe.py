@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from libraries.network.augmentation import Augmentation
 from libraries.network.backbones import EmbeddingNetwork
@@ -17,12 +17,13 @@ WARM_UP = 0.1  # part of all steps over which the learning rate rises to its pea
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """How to train. The defaults are the recipe behind the figures in BENCHMARKS.md.
+    """How to train.
 
     Attributes:
         epochs, batch: passes over the training images, and images per step (rf_maxEpochs, rf_mbSize).
         learning_rates: one per epoch, the last repeated, for plain SGD as in the tutorial; None for the recipe's own.
-        momentum, l2: of SGD (rf_momentumPerMb, rf_l2RegWeight).
+        momentum, l2: of the optimiser: AdamW's first beta and its weight decay, or SGD's (rf_momentumPerMb,
+            rf_l2RegWeight).
         dropout: before the head, while training (rf_dropoutRate).
         freeze: train the head only (rf_boFreezeWeights).
         balance: weigh every class alike in the loss, whatever its number of images (rf_boBalanceTrainingSet).
@@ -30,6 +31,7 @@ class RefineOptions:
         average_epochs: the weights that count are a running average over about so many epochs.
         seed: of everything random.
         device: 'cpu', 'cuda' or 'mps'.
+        peak: highest learning rate of the recipe's own schedule.
         bf16: compute in mixed precision; None for where the device has it fast.
     """
 
@@ -47,13 +49,7 @@ class RefineOptions:
     seed: int = 0
     device: str = "cpu"
     bf16: bool | None = None
-    # under investigation; what does not pay goes
-    optimizer: str = "adamw"
     peak: float = 5e-4
-    decay: float = 0.05
-    mixup: float = 0.0
-    freeze_norm: bool = False
-    start_size: float = 1.0
 
 
 def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.optim.Optimizer:
@@ -71,9 +67,7 @@ def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.o
         {"params": [p for p in parameters if p.ndim > 1]},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},  # biases and normalisation
     ]
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, nesterov=True, weight_decay=options.l2)
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=options.decay)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(options.momentum, 0.999), weight_decay=options.l2)
 
 
 def learning_rate(options: RefineOptions, *, epoch: int, step: int, steps: int) -> float:
@@ -119,10 +113,3 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
     return False
-
-
-def freeze_normalisation(module: nn.Module) -> None:
-    """Batch normalisation with the statistics it was pretrained with, also while training."""
-    for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.eval()

@@ -20,7 +20,6 @@ from libraries.network.recipe import (
     batches,
     class_weights,
     derived_seed,
-    freeze_normalisation,
     has_fast_bf16,
     learning_rate,
     make_optimizer,
@@ -67,9 +66,7 @@ class Trainer:
         rate = 0.0
         for step, indices in enumerate(batches(len(self.labels), self.options, epoch)):
             rate = learning_rate(self.options, epoch=epoch, step=step, steps=steps)
-            loss, errors = self._step(
-                indices, rate=rate, seed=derived_seed(self.options.seed, epoch, 2, step), epoch=epoch
-            )
+            loss, errors = self._step(indices, rate=rate, seed=derived_seed(self.options.seed, epoch, 2, step))
             loss_sum += loss * len(indices)
             wrong += errors
             self._update_average(done=epoch * steps + step + 1, steps=steps)
@@ -105,21 +102,17 @@ class Trainer:
             slots.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
 
-    def _step(self, indices: Tensor, *, rate: float, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    def _step(self, indices: Tensor, *, rate: float, seed: int) -> tuple[Tensor, Tensor]:
         """One step of the optimiser. Returns the mean loss and the number of wrong predictions, on the device."""
         options = self.options
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         labels = self.labels[indices.to(self.device)]
         images = self.images[indices.to(self.images.device)].to(self.device, non_blocking=True)
-        size = _size_at(options, epoch, self.network.input_size)
-        views = augment(images, size=size, kind=options.augmentation, seed=seed)
-        targets = labels
-        if options.mixup:
-            views, targets = _mixed(views, labels, self.network.classes or 0, options.mixup, seed)
+        views = augment(images, size=self.network.input_size, kind=options.augmentation, seed=seed)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16), self._gradients():
             scores = self.network(views)[1]
-        loss = functional.cross_entropy(scores, targets, self.weights, label_smoothing=options.label_smoothing)
+        loss = functional.cross_entropy(scores, labels, self.weights, label_smoothing=options.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if options.learning_rates is None:
@@ -136,8 +129,6 @@ class Trainer:
         self.network.train()
         if self.options.freeze:
             self.network.backbone.eval()
-        if self.options.freeze_norm:
-            freeze_normalisation(self.network)
 
     @torch.no_grad()
     def _update_average(self, *, done: int, steps: int) -> None:
@@ -166,21 +157,3 @@ def resident(images: ImageSet, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
         return tensor.to(device)
     return tensor
-
-
-def _size_at(options: RefineOptions, epoch: int, size: int) -> int:
-    part_done = min(1.0, epoch / max(1, 0.6 * options.epochs))
-    return (
-        round(size * (options.start_size + (1 - options.start_size) * part_done) / 32) * 32
-        if options.start_size < 1
-        else size
-    )
-
-
-def _mixed(views: Tensor, labels: Tensor, classes: int, strength: float, seed: int) -> tuple[Tensor, Tensor]:
-    import numpy as np
-
-    share = float(np.random.default_rng(seed).beta(strength, strength))
-    share = max(share, 1 - share)
-    targets = functional.one_hot(labels, classes).float()
-    return torch.lerp(views.flip(0), views, share), torch.lerp(targets.flip(0), targets, share)

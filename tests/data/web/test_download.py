@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from libraries.base.errors import InputError, StorageError
-from libraries.data import addresses
-from libraries.data.download import download, file_stem
-from libraries.data.fetch import Timeouts
-from libraries.data.outcomes import COLUMNS, Outcome, summary
+from libraries.data.web import addresses
+from libraries.data.web.download import download, file_stem
+from libraries.data.web.fetch import Timeouts
+from libraries.data.web.outcomes import COLUMNS, Outcome, summary
 
 Make = Callable[..., bytes]
 _HEADER = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
@@ -373,7 +373,7 @@ def test_ctrl_c_ends_the_run_at_once_and_the_next_goes_on(
 PROCESS = """
 import json, sys
 from pathlib import Path
-from libraries.data.download import download
+from libraries.data.web.download import download
 root, urls = Path(sys.argv[1]), [tuple(pair) for pair in json.loads(sys.argv[2])]
 download(urls, folder=root / "images", outcomes=root / "downloads.csv", workers=3, allowed_hosts=["127.0.0.1"])
 """

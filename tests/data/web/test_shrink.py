@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from libraries.base.errors import DownloadError
-from libraries.data.shrink import keep
+from libraries.data.web.shrink import keep
 
 Make = Callable[..., bytes]
 

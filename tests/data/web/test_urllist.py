@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import InputError, MissingInput
-from libraries.data.urllist import read_url_list
+from libraries.data.web.urllist import read_url_list
 
 
 def written(folder: Path, content: bytes) -> Path:

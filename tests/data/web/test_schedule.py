@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from libraries.data import schedule
-from libraries.data.schedule import MAX_WAIT, Job, Schedule, backoff
+from libraries.data.web import schedule
+from libraries.data.web.schedule import MAX_WAIT, Job, Schedule, backoff
 
 
 def startable(plan: Schedule, now: float) -> list[str]:

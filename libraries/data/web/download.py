@@ -22,14 +22,14 @@ from urllib.parse import unquote, urlsplit
 
 from libraries.base.errors import DownloadError
 from libraries.base.storage import TEMPORARY, atomic
-from libraries.data.addresses import parse
-from libraries.data.crew import Crew
-from libraries.data.fetch import Answer, Fetcher, Timeouts
 from libraries.data.images import MAX_PIXELS
 from libraries.data.labels import check_label, check_labels
-from libraries.data.outcomes import Outcome, OutcomeTable, Pair, Status
-from libraries.data.schedule import MAX_WAIT, Job, Schedule, backoff
-from libraries.data.shrink import keep
+from libraries.data.web.addresses import parse
+from libraries.data.web.crew import Crew
+from libraries.data.web.fetch import Answer, Fetcher, Timeouts
+from libraries.data.web.outcomes import Outcome, OutcomeTable, Pair, Status
+from libraries.data.web.schedule import MAX_WAIT, Job, Schedule, backoff
+from libraries.data.web.shrink import keep
 
 USER_AGENT = "image-classification-pipeline/0.1"
 MAX_DETAIL = 200  # characters

@@ -20,8 +20,8 @@ import urllib3
 from urllib3 import exceptions
 
 from libraries.base.errors import DownloadError
-from libraries.data.addresses import Target, checked_addresses, parse
-from libraries.data.bounded import BoundedPoolManager, Budget, current_budget
+from libraries.data.web.addresses import Target, checked_addresses, parse
+from libraries.data.web.bounded import BoundedPoolManager, Budget, current_budget
 
 MAX_REDIRECTS = 5
 OPT_OUTS = frozenset({"noai", "noimageai"})

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libraries.base.errors import DownloadError
-from libraries.data import addresses
-from libraries.data.addresses import checked_addresses, is_public, parse
+from libraries.data.web import addresses
+from libraries.data.web.addresses import checked_addresses, is_public, parse
 
 NOT_PUBLIC = [
     "127.0.0.1",

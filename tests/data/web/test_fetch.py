@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from libraries.base.errors import DownloadError
-from libraries.data import addresses
-from libraries.data.fetch import Fetcher, Timeouts, opted_out, retry_after
+from libraries.data.web import addresses
+from libraries.data.web.fetch import Fetcher, Timeouts, opted_out, retry_after
 
 Fetch = Callable[..., bytes]
 

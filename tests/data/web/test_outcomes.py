@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import StorageError
-from libraries.data.outcomes import COLUMNS, Outcome, OutcomeTable, summary
+from libraries.data.web.outcomes import COLUMNS, Outcome, OutcomeTable, summary
 
 OK = Outcome("käse", "http://a/ä,\"1'.jpg", "ok", "downloaded", "käse/1.jpg", 200, 1234, 40, 30, 0.125)
 LOST = Outcome("dog", "http://a/2.jpg", "failed", "not found", http_status=404, seconds=1.5, detail="HTTP 404")

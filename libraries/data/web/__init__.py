@@ -1,0 +1,1 @@
+"""Images from the web: lists of URLs, fetched safely, politely, and never twice."""
