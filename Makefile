@@ -51,7 +51,7 @@ bench: $(VENV)/.dev $(VENV)/.demo  ## Measure speed and memory against other too
 	$(RUN) benchmarks/run.py
 
 bench-accuracy: $(VENV)/.dev $(VENV)/.demo  ## Measure accuracy over several seeds (hours on a CPU); writes BENCHMARKS.md
-	$(RUN) benchmarks/accuracy.py
+	$(RUN) benchmarks/run.py accuracy
 
 clean:  ## Remove the environment and caches (never images or results)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache *.egg-info
