@@ -141,7 +141,8 @@ def _described(kind: Any, metadata: Sequence[Any] = ()) -> str:
         text = " | ".join(_described(a) for a in arguments)
     limits = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     for limit in (m for data in metadata for m in getattr(data, "metadata", [data])):  # Annotated nests FieldInfo
-        text += "".join(f", {words} {getattr(limit, key):g}" for key, words in limits.items() if hasattr(limit, key))
+        found = {words: getattr(limit, key) for key, words in limits.items() if hasattr(limit, key)}
+        text += "".join(f", {words} {_shown(value)}" for words, value in found.items())
     return text
 
 

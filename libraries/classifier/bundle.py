@@ -149,18 +149,20 @@ class Classifier:
         Raises:
             StorageError: model.json is missing or damaged, or a file is not the one it was written with.
         """
-        self.model: dict[str, Any] = read_json(folder / MANIFEST)
+        self.model, self.labels, self.rule = _read_manifest(folder / MANIFEST)
         for name, expected in self.model["files"].items():
             if not (folder / name).exists() or sha256(folder / name) != expected:
                 raise StorageError(
                     f"{folder / name} is not the file that {MANIFEST} describes: restore or rebuild the bundle"
                 )
-        self.labels: list[str] = self.model["labels"]
-        self.rule = ResizeRule.from_json(self.model["resize"])
         self._engine = Engine(folder / MODEL, precision=precision)
+        if self._engine.output_sizes.get("probabilities") != len(self.labels):
+            raise StorageError(f"{folder} holds a network without its classifier: take a folder model_*/ instead")
 
     def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction]:
-        """Classify upright RGB images, each uint8 [H, W, 3] of any size."""
+        """Classify upright RGB images, each uint8 [H, W, 3] of any size; no images give no predictions."""
+        if len(images) == 0:
+            return []
         fitted = np.stack([fit(image, self.rule) for image in images])  # [N, S, S, 3]
         outputs = self._engine.run(fitted)
         return [self._prediction({k: v[i] for k, v in outputs.items()}) for i in range(len(images))]
@@ -180,3 +182,14 @@ class Classifier:
         probabilities = outputs["probabilities"]
         label = self.labels[int(np.argmax(probabilities))]
         return Prediction(label, probabilities, outputs["scores"], outputs["embedding"])
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
+    """What a bundle's model.json says; its labels; its resize rule."""
+    if not path.exists():
+        raise StorageError(f"{path} does not exist: a bundle is a folder model_*/, which scripts/4_trainSVM.py writes")
+    model = read_json(path)
+    try:
+        return {**model, "files": dict(model["files"])}, list(model["labels"]), ResizeRule.from_json(model["resize"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{path} does not describe a whole bundle: restore or rebuild it") from error

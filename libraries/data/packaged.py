@@ -1,8 +1,6 @@
 """Data sets that come inside a Python package."""
 
-import csv
 import importlib.util
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -25,7 +23,7 @@ def copy_solar_cells(
         How many images were copied.
 
     Raises:
-        InputError: the package is not installed.
+        InputError: the package is not installed, or not whole.
     """
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
@@ -36,12 +34,24 @@ def copy_solar_cells(
     pairs = [(data / name, folder / label / Path(name).name) for name, label in _solar_cell_labels(data / "labels.csv")]
     missing = [(source, target) for source, target in pairs if not target.exists()]
     for source, target in progress(missing):
+        image = _packaged(source)
         with atomic(target) as file:
-            file.write(source.read_bytes())
+            file.write(image)
     return len(missing)
 
 
 def _solar_cell_labels(table: Path) -> list[tuple[str, str]]:
     """File name and label of every image, from a table of path, probability and mono|poly, set apart by blanks."""
-    rows = [re.split(r"\s+", row[0].strip()) for row in csv.reader(table.open(encoding="utf-8")) if row]
+    rows = [line.split() for line in _packaged(table).decode().splitlines() if line.strip()]
     return [(path, "defective" if float(probability) > 0.5 else "functional") for path, probability, *_ in rows]
+
+
+def _packaged(file: Path) -> bytes:
+    """A file of the package."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read ({error.strerror}): repair its package with "
+            "'pip install --force-reinstall elpv-dataset'"
+        ) from error

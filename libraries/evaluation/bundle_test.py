@@ -82,16 +82,22 @@ def check_agreement(tested: Tested, features: Path, *, precision: Literal["f32",
     """Make sure that the bundle embeds images as the classifier saw them embedded.
 
     Returns:
-        The largest difference of an embedding from the feature store, relative to the store's largest value.
+        The largest difference of an embedding from the feature store, relative to the largest value.
 
     Raises:
-        StaleInput: it is beyond the rounding of the precision.
+        StaleInput: it is beyond the rounding of the precision, or the store is of another network or other images.
     """
     stored = read_features(features)
     row = {path: i for i, path in enumerate(stored.path)}
     known = [i for i, e in enumerate(tested.examples) if e.path in row]
-    theirs = stored.embedding[[row[tested.examples[i].path] for i in known]]
-    difference = float(np.abs(tested.embeddings[known] - theirs).max() / np.abs(theirs).max())
+    ours, theirs = tested.embeddings[known], stored.embedding[[row[tested.examples[i].path] for i in known]]
+    if not known or ours.shape != theirs.shape:
+        raise StaleInput(
+            f"{features} is not of the network and the images of the bundle: "
+            "run scripts/3_runDNN.py and scripts/4_trainSVM.py again"
+        )
+    largest = float(np.abs([ours, theirs]).max()) or 1.0
+    difference = float(np.abs(ours - theirs).max()) / largest
     if not difference <= TOLERANCE[precision]:
         raise StaleInput(
             f"the bundle's embeddings differ from {features} by {difference:.1%} of the largest: "

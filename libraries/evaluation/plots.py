@@ -175,7 +175,7 @@ def training_curves(rows: Sequence[Row], *, chosen_epoch: int) -> Figure:
 
     rates = _column(rows, "learning_rate")
     below.plot(epochs, rates, color=INK)
-    below.set_ylim(0, 1.15 * np.nanmax(rates))
+    below.set_ylim(0, 1.15 * np.nanmax(rates) or 1)
     below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     below.set(xlabel=f"epoch ({np.median(_column(rows, 'seconds')):.3g} s each)", ylabel="learning rate")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))

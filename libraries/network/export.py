@@ -81,7 +81,7 @@ def save_weights(network: EmbeddingNetwork, path: Path) -> None:
 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"format": "pt", "architecture": network.architecture})
+        save_file(state, temporary, metadata={"architecture": network.architecture})
 
 
 def export_onnx(network: EmbeddingNetwork, path: Path) -> None:

@@ -1,0 +1,122 @@
+"""Which parameters make which artefacts stale: a table by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libraries.base import storage
+from libraries.base.layout import Layout
+from libraries.base.storage import Artefact
+from PARAMETERS import Parameters
+
+ALL = ("examples", "network", "features", "svm", "bundle", "evaluation")
+NOTHING: tuple[str, ...] = ()
+FROM_NETWORK = ("network", "features", "svm", "bundle", "evaluation")
+FROM_EXAMPLES = ("examples", "features", "svm", "bundle", "evaluation")  # a fixed network needs no examples
+FROM_FEATURES = ("features", "svm", "bundle", "evaluation")
+FROM_SVM = ("svm", "bundle", "evaluation")
+
+# Parameter → another value; what becomes stale for 'svm'; what for 'svmDnnRefined'.
+TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
+    "randomSeed": (1, FROM_EXAMPLES, ALL),
+    "device": ("cpu", NOTHING, NOTHING),
+    "runHistory": (False, NOTHING, NOTHING),
+    "trackingUri": ("http://localhost", NOTHING, NOTHING),
+    "imgUrlsPath": ("list.tsv", NOTHING, NOTHING),
+    "download_workers": (2, NOTHING, NOTHING),
+    "download_timeout": (5.0, NOTHING, NOTHING),
+    "download_retries": (1, NOTHING, NOTHING),
+    "download_maxBytes": (1000, NOTHING, NOTHING),
+    "download_maxSide": (500, NOTHING, NOTHING),
+    "download_allowedHosts": (("localhost",), NOTHING, NOTHING),
+    "download_retryFailed": (True, NOTHING, NOTHING),
+    "ratioTrainTest": (0.5, FROM_EXAMPLES, ALL),
+    "imagesSplitBy": ("subdir", FROM_EXAMPLES, ALL),
+    "rf_pretrainedModelFilename": ("ResNet_18.model", FROM_NETWORK, FROM_NETWORK),
+    "rf_inputResolution": (96, FROM_NETWORK, FROM_NETWORK),
+    "rf_resizeMode": ("crop", FROM_NETWORK, FROM_NETWORK),
+    "rf_views": (8, FROM_NETWORK, FROM_NETWORK),
+    "rf_dropoutRate": (0.1, NOTHING, FROM_NETWORK),
+    "rf_mbSize": (8, NOTHING, FROM_NETWORK),
+    "rf_maxEpochs": (3, NOTHING, FROM_NETWORK),
+    "rf_maxTrainImages": (100, NOTHING, FROM_NETWORK),
+    "rf_lrPerMb": ((0.01, 0.001), NOTHING, FROM_NETWORK),
+    "rf_momentumPerMb": (0.8, NOTHING, FROM_NETWORK),
+    "rf_l2RegWeight": (0.0, NOTHING, FROM_NETWORK),
+    "rf_boFreezeWeights": (True, NOTHING, FROM_NETWORK),
+    "rf_boBalanceTrainingSet": (True, NOTHING, FROM_NETWORK),
+    "rf_augmentation": ("none", NOTHING, FROM_NETWORK),
+    "rf_validationFraction": (0.2, NOTHING, FROM_NETWORK),
+    "run_mbSize": (16, NOTHING, NOTHING),
+    "run_precision": ("bf16", FROM_FEATURES, FROM_FEATURES),
+    "svm_CVals": ((0.1, 1.0), FROM_SVM, FROM_SVM),
+    "svm_boL2Normalize": (True, FROM_SVM, FROM_SVM),
+    "svm_folds": (3, FROM_SVM, FROM_SVM),
+}
+FOLDERS = {"classifier", "datasetName", "rootDir"}  # another value means other files
+
+
+def layout(root: Path, **changes: object) -> Layout:
+    return Layout(Parameters.load({"rootDir": root, **changes}))
+
+
+def artefacts(layout: Layout) -> dict[str, Artefact]:
+    """In the order in which they are made; 'dnn' has no SVM."""
+    names = [name for name in ALL if not (name == "svm" and layout.classifier == "dnn")]
+    return {name: getattr(layout, name) for name in names}
+
+
+def make_all(layout: Layout) -> None:
+    for artefact in artefacts(layout).values():
+        file = artefact.folder / f"{artefact.name}.bin"
+        storage.write_text(file, artefact.name)
+        artefact.commit([file])
+
+
+def stale(layout: Layout) -> tuple[str, ...]:
+    return tuple(name for name, artefact in artefacts(layout).items() if not artefact.is_current())
+
+
+def test_table_knows_every_parameter() -> None:
+    assert set(TABLE) | FOLDERS == set(Parameters.model_fields)
+
+
+@pytest.mark.parametrize("classifier", ["svm", "svmDnnRefined", "dnn"])
+def test_parameters_make_stale_what_depends_on_them_and_nothing_else(tmp_path: Path, classifier: str) -> None:
+    made = layout(tmp_path, classifier=classifier)
+    make_all(made)
+    assert stale(layout(tmp_path, classifier=classifier)) == NOTHING
+    for name, (value, for_svm, for_refined) in TABLE.items():
+        expected = for_svm if classifier == "svm" else for_refined
+        if classifier == "dnn":  # the bundle is the network itself
+            expected = tuple(e for e in expected if e != "svm")
+            if name == "run_precision":
+                expected = ("features", "evaluation")
+            elif name.startswith("svm_"):
+                expected = NOTHING
+        assert stale(layout(tmp_path, classifier=classifier, **{name: value})) == expected, name
+
+
+def test_classifiers_share_the_examples_and_the_refined_network_alone(tmp_path: Path) -> None:
+    paths = {
+        name: {a.manifest for a in artefacts(layout(tmp_path, classifier=name)).values()}
+        for name in ("svm", "dnn", "svmDnnRefined")
+    }
+    examples, refined = layout(tmp_path).examples.manifest, layout(tmp_path, classifier="dnn").network.manifest
+    assert paths["svm"] & paths["dnn"] == paths["svm"] & paths["svmDnnRefined"] == {examples}
+    assert paths["dnn"] & paths["svmDnnRefined"] == {examples, refined}
+
+
+@pytest.mark.parametrize("change", [{"datasetName": "other"}, {"rootDir": "elsewhere"}], ids=str)
+def test_another_data_set_has_folders_of_its_own(tmp_path: Path, change: dict[str, str]) -> None:
+    first, second = layout(tmp_path), Layout(Parameters.load({"rootDir": tmp_path, **change}))
+    assert first.images != second.images
+    assert {a.folder for a in artefacts(first).values()}.isdisjoint(a.folder for a in artefacts(second).values())
+
+
+def test_scripts_that_errors_name_exist(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    for classifier in ("svm", "dnn", "svmDnnRefined"):
+        for artefact in artefacts(layout(tmp_path, classifier=classifier)).values():
+            assert (root / artefact.made_by).is_file(), artefact.made_by

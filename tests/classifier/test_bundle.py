@@ -1,0 +1,250 @@
+"""The bundle: its graph computes what numpy does, it refuses what is not whole, and classifies images of any kind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from libraries.base.errors import ImageError, StorageError
+from libraries.base.storage import Artefact, sha256, write_json
+from libraries.classifier import svm
+from libraries.classifier.bundle import Classifier, Prediction, add_metrics, write_bundle, write_graph, write_refined
+from libraries.classifier.calibration import Calibration
+from libraries.classifier.svm import LinearModel
+from libraries.data.images import ResizeRule
+from libraries.network.engine import Engine
+
+S, D = 8, 8
+RULE = ResizeRule(S, "pad", "bilinear", (0, 0, 0))
+LABELS = ["Straße", "日本 語", 'a "quoted" one']
+FACTS = {"architecture": "tiny", "input_size": S, "embedding_size": D, "mean": [0.0] * 3, "std": [1.0] * 3, "views": 1}
+
+
+def write_network(path: Path, *, classes: int | None = None) -> None:
+    """A network of uint8 [N, S, S, 3]: the mean colour times a matrix; a black image has the embedding zero."""
+    generator = np.random.default_rng(1)
+    constants = {"axes": np.array([1, 2]), "mix": generator.normal(size=(3, D)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["colour"], keepdims=0),
+        helper.make_node("MatMul", ["colour", "mix"], ["embedding"]),
+    ]
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", D])]
+    if classes is not None:
+        constants["head"] = generator.normal(size=(D, classes)).astype(np.float32) / 100
+        nodes.append(helper.make_node("MatMul", ["embedding", "head"], ["scores"]))
+        outputs.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes]))
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", S, S, 3])
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", [images], outputs, initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def linear_model(normalisation: str, classes: int) -> LinearModel:
+    generator = np.random.default_rng(2)
+    standardises = normalisation == "standardise"
+    mean = generator.normal(size=D) if standardises else np.zeros(D)
+    scale = generator.uniform(50, 150, D) if standardises else np.ones(D)
+    weights = generator.normal(size=(D, 1 if classes == 2 else classes))
+    bias = generator.normal(size=weights.shape[1])
+    if classes == 2:
+        weights, bias = np.hstack([-weights, weights]), np.hstack([-bias, bias])
+    return LinearModel(normalisation, *(a.astype(np.float32) for a in (mean, scale, weights, bias)))
+
+
+def calibration(classes: int) -> Calibration:
+    bias = np.linspace(-0.5, 0.5, classes)
+    return Calibration(slope=1.7, bias=bias - bias.mean())
+
+
+def images(count: int = 6) -> np.ndarray:
+    """Random colours uint8 [N, S, S, 3]; the first one is black, whose embedding has no direction."""
+    shades = np.random.default_rng(3).integers(0, 256, (count, 1, 1, 3))
+    shades[0] = 0
+    return np.broadcast_to(shades, (count, S, S, 3)).astype(np.uint8)
+
+
+def with_onnx_runtime(path: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, {"images": batch}), strict=True))
+
+
+def with_openvino(path: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
+    return Engine(path, cores=1).run(batch)
+
+
+RUNTIMES = pytest.mark.parametrize("run", [with_onnx_runtime, with_openvino])
+
+
+@RUNTIMES
+@pytest.mark.parametrize("head", [None, 7], ids=["no head", "with a head"])
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("normalisation", svm.NORMALISATIONS)
+def test_graph_computes_scores_and_probabilities_as_numpy(
+    tmp_path: Path, run: Callable[..., Any], head: int | None, classes: int, normalisation: str
+) -> None:
+    """Within 1e-5 of the largest score, and 1e-5 in probability."""
+    write_network(tmp_path / "network.onnx", classes=head)
+    linear, calibrated = linear_model(normalisation, classes), calibration(classes)
+    write_graph(tmp_path / "network.onnx", tmp_path / "model.onnx", calibration=calibrated, linear=linear)
+    outputs = run(tmp_path / "model.onnx", images())
+    assert set(outputs) == {"embedding", "scores", "probabilities"}
+    embedding = run(tmp_path / "network.onnx", images())["embedding"]
+    np.testing.assert_allclose(outputs["embedding"], embedding, rtol=1e-6, atol=1e-5)
+    assert (embedding < 0).any(), "the sign is tested too"
+    expected = linear.scores(outputs["embedding"])
+    assert np.isfinite(expected).all()
+    assert expected.std(axis=0).min() > 0.1, "scores depend on the image"
+    np.testing.assert_allclose(outputs["scores"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(outputs["probabilities"], calibrated.probabilities(expected), rtol=0, atol=1e-5)
+    assert {v.dtype for v in outputs.values()} == {np.dtype(np.float32)}
+
+
+@RUNTIMES
+def test_network_with_a_head_needs_no_svm(tmp_path: Path, run: Callable[..., Any]) -> None:
+    write_network(tmp_path / "network.onnx", classes=5)
+    write_graph(tmp_path / "network.onnx", tmp_path / "model.onnx", calibration=calibration(5))
+    outputs = run(tmp_path / "model.onnx", images())
+    scores = run(tmp_path / "network.onnx", images())["scores"]
+    np.testing.assert_allclose(outputs["scores"], scores, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(outputs["probabilities"], calibration(5).probabilities(scores), rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Artefact:
+    """A network folder with a head, as 2_refineDNN leaves it."""
+    artefact = Artefact("dnn", tmp_path / "dnn" / "model.json", "scripts/2_refineDNN.py", {})
+    artefact.folder.mkdir()
+    write_network(artefact.folder / "model.onnx", classes=3)
+    fitted = calibration(3)
+    facts = {"resize": RULE.to_json(), "labels": LABELS, **FACTS}
+    described = {"slope": fitted.slope, "bias": fitted.bias.tolist()}
+    artefact.commit([artefact.folder / "model.onnx"], **facts, calibration=described)
+    return artefact
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, network: Artefact) -> Artefact:
+    artefact = Artefact("model", tmp_path / "model" / "model.json", "scripts/4_trainSVM.py", {}, (network,))
+    write_bundle(
+        artefact,
+        network,
+        labels=LABELS,
+        calibration=calibration(3),
+        linear=linear_model("l2", 3),
+        settings={"classifier": "svm", "rootDir": "/home/someone", "trackingUri": "https://user:password@server"},
+    )
+    return artefact
+
+
+def pictures(tmp_path: Path) -> dict[Path, np.ndarray]:
+    """Images of several sizes and shapes, each saved as PNG."""
+    generator = np.random.default_rng(4)
+    made = {}
+    for height, width in ((8, 8), (1, 1), (40, 25), (25, 40), (3, 200), (9, 8)):
+        path = tmp_path / f"{height} × {width}.png"
+        made[path] = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(made[path]).save(path)
+    return made
+
+
+def test_images_in_memory_and_in_files_are_classified_alike(tmp_path: Path, bundle: Artefact) -> None:
+    classifier = Classifier(bundle.folder)
+    made = pictures(tmp_path)
+    in_memory = classifier.predict(list(made.values()))
+    in_files = list(classifier.predict_files(made))
+    assert [path for path, _ in in_files] == list(made)
+    assert len({p.probabilities.tobytes() for p in in_memory}) == len(made)
+    for one, (_, other) in zip(in_memory, in_files, strict=True):
+        assert isinstance(other, Prediction)
+        assert one.label == other.label == LABELS[one.probabilities.argmax()]
+        for field in ("probabilities", "scores", "embedding"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+
+
+def test_bad_files_give_their_error_in_their_place(tmp_path: Path, bundle: Artefact) -> None:
+    good = next(iter(pictures(tmp_path)))
+    (tmp_path / "text.jpg").write_text("no picture")
+    paths = [good, tmp_path / "text.jpg", good, tmp_path / "gone.png", good]
+    results = list(Classifier(bundle.folder).predict_files(iter(paths)))
+    assert [path for path, _ in results] == paths
+    assert [type(result) for _, result in results] == [Prediction, ImageError, Prediction, ImageError, Prediction]
+    assert "gone.png: does not exist" in str(results[3][1])
+
+
+def test_no_images_give_no_predictions(bundle: Artefact) -> None:
+    classifier = Classifier(bundle.folder)
+    assert classifier.predict([]) == []
+    assert list(classifier.predict_files([])) == []
+
+
+def test_model_json_says_everything_but_where_and_by_whom(bundle: Artefact) -> None:
+    add_metrics(bundle, {"overall_accuracy": 0.9})
+    assert bundle.is_current()
+    model = Classifier(bundle.folder).model
+    assert Classifier(bundle.folder).labels == model["labels"] == LABELS
+    assert ResizeRule.from_json(model["resize"]) == RULE
+    assert model["settings"] == {"classifier": "svm"}
+    assert model["metrics"] == {"overall_accuracy": 0.9}
+    assert FACTS.items() <= model.items()
+    assert model["files"] == {"model.onnx": sha256(bundle.folder / "model.onnx")}
+    assert "Straße" in bundle.manifest.read_text(encoding="utf-8"), "readable by people"
+
+
+def test_refined_network_brings_its_own_labels_and_calibration(tmp_path: Path, network: Artefact) -> None:
+    artefact = Artefact("model", tmp_path / "refined" / "model.json", "scripts/2_refineDNN.py", {}, (network,))
+    write_refined(artefact, network, settings={})
+    classifier = Classifier(artefact.folder)
+    assert classifier.labels == LABELS
+    (prediction,) = classifier.predict([images()[1]])
+    expected = with_onnx_runtime(network.folder / "model.onnx", images()[1:2])["scores"]
+    np.testing.assert_allclose(prediction.probabilities, calibration(3).probabilities(expected)[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes() + b"\0"), lambda p: p.unlink()])
+def test_file_other_than_the_one_described_is_refused(bundle: Artefact, damage: Callable[[Path], object]) -> None:
+    damage(bundle.folder / "model.onnx")
+    with pytest.raises(StorageError, match=r"model\.onnx is not the file that model\.json describes: restore"):
+        Classifier(bundle.folder)
+
+
+def test_folder_without_model_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"model\.json does not exist: a bundle is a folder model_\*/, .*4_trainSVM"):
+        Classifier(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"files": ', "\x00\xff"])
+def test_model_json_cut_short_is_refused(bundle: Artefact, text: str) -> None:
+    bundle.manifest.write_text(text, encoding="latin-1")
+    with pytest.raises(StorageError, match=r"model\.json cannot be read .* run the script that writes it again"):
+        Classifier(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": None},
+        {"files": None},
+        {"files": 3},
+        {"resize": None},
+        {"resize": {"size": 8}},
+        {"resize": {**RULE.to_json(), "colour": "red"}},
+    ],
+    ids=str,
+)
+def test_model_json_that_describes_no_bundle_is_refused(bundle: Artefact, changes: dict[str, Any]) -> None:
+    write_json(bundle.manifest, {**json.loads(bundle.manifest.read_text(encoding="utf-8")), **changes})
+    with pytest.raises(StorageError, match=r"model\.json does not describe a whole bundle: restore or rebuild it"):
+        Classifier(bundle.folder)
+
+
+def test_network_folder_is_no_bundle(network: Artefact) -> None:
+    with pytest.raises(StorageError, match=r"dnn holds a network without its classifier: take a folder model_\*/"):
+        Classifier(network.folder)

@@ -1,0 +1,61 @@
+"""What a trained SVM leaves behind."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from libraries.classifier import svm
+from libraries.classifier.records import save_model, sweep_table
+from libraries.classifier.svm import Sweep
+
+
+@pytest.fixture(scope="module")
+def examples() -> tuple[np.ndarray, np.ndarray]:
+    """60 embeddings float32 [60, 6] of three overlapping classes, and their labels."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    centres = generator.normal(size=(3, 6))
+    return (centres[labels] + generator.normal(0, 0.8, (60, 6))).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def result(examples: tuple[np.ndarray, np.ndarray]) -> Sweep:
+    return svm.sweep(*examples, number_of_classes=3, c_values=(0.01, 1.0), folds=3)
+
+
+def test_table_has_a_row_per_fit_with_its_test_accuracy(result: Sweep, examples: tuple[np.ndarray, np.ndarray]) -> None:
+    rows = sweep_table(result, *examples)
+    assert [(r["normalisation"], r["C"]) for r in rows] == [(n, c) for n in svm.NORMALISATIONS for c in (0.01, 1.0)]
+    # on the training examples the test accuracy is the training accuracy: the same models, the same rule
+    assert [r["test_accuracy"] for r in rows] == [r["train_accuracy"] for r in rows]
+    assert len({r["test_accuracy"] for r in rows}) > 1
+    wrong = sweep_table(result, examples[0], (examples[1] + 1) % 3)
+    assert all(w["test_accuracy"] <= 1 - r["train_accuracy"] for w, r in zip(wrong, rows, strict=True))
+
+
+def test_table_without_test_images_leaves_their_accuracy_open(result: Sweep) -> None:
+    rows = sweep_table(result, np.empty((0, 6), np.float32), np.empty(0, np.int64))
+    assert len(rows) == 6
+    assert {r["test_accuracy"] for r in rows} == {None}
+    assert all(0 < r["validation_accuracy"] <= 1 for r in rows)
+
+
+def test_saved_model_is_read_with_numpy_alone(tmp_path: Path, result: Sweep) -> None:
+    model, calibration = result.models[result.best], result.calibrations[result.best]
+    labels = ["Straße", "日本 語", "c"]
+    save_model(tmp_path / "svm.npz", model, calibration, labels=labels)
+    with np.load(tmp_path / "svm.npz", allow_pickle=False) as saved:
+        assert saved["labels"].tolist() == labels
+        for part, value in (("svm", model), ("calibration", calibration)):
+            for field in fields(value):
+                np.testing.assert_array_equal(saved[f"{part}_{field.name}"], getattr(value, field.name))
+        assert saved["svm_weights"].dtype == np.float32
+        assert len(saved.files) == 8
+
+
+def test_saved_model_is_the_same_bytes_every_time(tmp_path: Path, result: Sweep) -> None:
+    for name in ("a.npz", "b.npz"):
+        save_model(tmp_path / name, result.models[0], result.calibrations[0], labels=["a", "b", "c"])
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
