@@ -72,10 +72,12 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
 
 
 def show(rows: list[dict[str, object]], best: int) -> None:
+    from libraries.evaluation.reading import percent
+
     header = ["normalisation", "C", "training", "validation", "test"]
     columns = ("train_accuracy", "validation_accuracy", "test_accuracy")
     body = [
-        (f"{r['normalisation']}{' *' if i == best else ''}", f"{r['C']:g}", *(f"{r[c]:.1%}" for c in columns))
+        (f"{r['normalisation']}{' *' if i == best else ''}", f"{r['C']:g}", *(percent(r[c]) for c in columns))
         for i, r in enumerate(rows)
     ]
     print(table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body))

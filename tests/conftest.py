@@ -1,10 +1,12 @@
 """A small data set, made anew for every test run, and scripts run as a user runs them."""
 
+import hashlib
 import os
 import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,34 +51,55 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def data_dir(root: Path, pictures: Path) -> Path:
+    """Make `root` a DATA_DIR that holds the pictures."""
+    (root / "images").mkdir(parents=True)
+    (root / "images" / "textures").symlink_to(pictures, target_is_directory=True)
+    return root
+
+
+def small_run(root: Path, **changes: object) -> Parameters:
+    """Parameters of a small, fast run in this DATA_DIR."""
+    small: dict[str, object] = {
+        "rootDir": root,
+        "datasetName": "textures",
+        "rf_inputResolution": 64,
+        "rf_maxEpochs": 2,
+        "runHistory": False,
+    }
+    return Parameters.load({**small, **changes})
+
+
 @pytest.fixture
 def parameters(tmp_path: Path, pictures: Path) -> Callable[..., Parameters]:
     """Parameters of a small, fast run in a DATA_DIR of its own that holds the pictures."""
-    images = tmp_path / "data" / "images"
-    images.mkdir(parents=True)
-    (images / "textures").symlink_to(pictures, target_is_directory=True)
+    return partial(small_run, data_dir(tmp_path / "data", pictures))
 
-    def make(**changes: object) -> Parameters:
-        small: dict[str, object] = {
-            "rootDir": tmp_path / "data",
-            "datasetName": "textures",
-            "rf_inputResolution": 64,
-            "rf_maxEpochs": 2,
-            "runHistory": False,
-        }
-        return Parameters.load({**small, **changes})
 
-    return make
+def run_main(step: str, parameters: Parameters, **flags: bool) -> None:
+    """Run a script's `main(parameters)` in this process."""
+    runpy.run_path(str(SCRIPTS / f"{step}.py"))["main"](parameters, **flags)
 
 
 @pytest.fixture
 def main() -> Callable[..., None]:
-    """Run a script's `main(parameters)` in this process."""
+    """`run_main`."""
+    return run_main
 
-    def call(step: str, parameters: Parameters, **flags: bool) -> None:
-        runpy.run_path(str(SCRIPTS / f"{step}.py"))["main"](parameters, **flags)
 
-    return call
+def files(folder: Path) -> set[str]:
+    """The paths of all files, relative to the folder."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, without those that hold a date."""
+    dated = {"report.html", "manifest.json", "model.json"}
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in sorted(files(folder))
+        if Path(name).name not in dated
+    }
 
 
 def command_line(step: str, parameters: Parameters) -> list[str]:

@@ -229,16 +229,14 @@ def test_rows_report_the_accuracy_of_calibrated_labels() -> None:
     )
     assert [(r.normalisation, r.C) for r in result.rows] == [(n, c) for n in ("l2", "standardise") for c in (0.1, 10.0)]
     assert calls == [(i, 16) for i in range(1, 17)]
-    for row, model, scores, calibration in zip(
-        result.rows, result.models, result.out_of_fold_scores, result.calibrations, strict=True
-    ):
+    for row, model, scores in zip(result.rows, result.models, result.out_of_fold_scores, strict=True):
         fold_of, right = assign_folds(y, folds=3), np.zeros(len(y), bool)
         for fold in range(3):
             others = fold_of != fold
             cross_fitted = fit_calibration(scores[others], y[others])
             right[~others] = cross_fitted.probabilities(scores[~others]).argmax(axis=1) == y[~others]
         assert row.validation_accuracy == right.mean()
-        assert row.train_accuracy == (calibration.probabilities(model.scores(x)).argmax(axis=1) == y).mean()
+        assert row.train_accuracy == (model.scores(x).argmax(axis=1) == y).mean()
         assert 0 <= row.validation_std < 0.5
     assert result.best == choose(result.rows)
 

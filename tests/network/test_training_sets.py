@@ -79,7 +79,7 @@ def test_every_class_keeps_an_image_on_each_side() -> None:
     ids=["one image", "one group", "test images only"],
 )
 def test_class_that_cannot_be_divided_is_named(few: list[Example]) -> None:
-    with pytest.raises(InputError, match="class 'c' has too few training images .* add images of it, or remove"):
+    with pytest.raises(InputError, match=r"class 'c' has too few training images .* add images of it, or remove"):
         training_sets.choose(examples() + few, validation_fraction=0.2, most=None, seed=0)
 
 
@@ -96,7 +96,7 @@ def load(folder: Path, *parts: list[Example]) -> training_sets.TrainingSets:
 
 
 def three_parts(folder: Path) -> list[list[Example]]:
-    """Two images of each class per part; the shade says which: 100 for 'ä', 200 for 'b', plus the number of the part."""
+    """Two images of each class per part; the shade is 100 for 'ä' and 200 for 'b', plus the number of the part."""
     sides: tuple[Split, ...] = ("train", "train", "test")
     return [
         [

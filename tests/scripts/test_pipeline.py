@@ -1,7 +1,6 @@
 """The scripts in order, as a user runs them: every classifier, every file, interruptions."""
 
 import csv
-import hashlib
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ from PIL import Image
 from libraries.base.errors import MissingInput, StaleInput
 from libraries.classifier.bundle import Classifier
 from PARAMETERS import Parameters
-from tests.conftest import STEPS, command_line
+from tests.conftest import STEPS, command_line, files, hashes
 
 Make = Callable[..., Parameters]
 Main = Callable[..., None]
@@ -45,20 +44,6 @@ EVALUATION = [
     *("manifest.json", "metrics.json", "predictions.csv", "report.html"),
     *("roc_and_confusion.png", "precision_recall.png", "reliability.png"),
 ]
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file, without those that hold a date."""
-    dated = {"report.html", "manifest.json", "model.json"}
-    return {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name not in dated
-    }
-
-
-def files(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("classifier", ["svm", "dnn"])
