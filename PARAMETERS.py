@@ -81,7 +81,9 @@ class Parameters(Settings):
         16, "images per training step; halve it when memory runs out", ge=1, formerly=["cntk_mb_size"]
     )
     rf_maxEpochs: int = refine(45, "passes over the training images", ge=1, le=10_000)
-    rf_maxTrainImages: int | None = refine(None, "train on at most this many images, drawn per class", ge=2)
+    rf_maxTrainImages: int | None = refine(
+        None, "train on about this many images, drawn per class, two at least of each", ge=2
+    )
     rf_lrPerMb: Literal["auto"] | tuple[PositiveFloat, ...] = refine(
         "auto", "auto: warm-up and cosine; or one learning rate per epoch, the last one repeated (SGD with momentum)"
     )

@@ -5,7 +5,6 @@ Writes: for 'svm' proc/<datasetName>/dnn_fixed/ (seconds); else dnn_refined/ wit
         for 'dnn' the bundle model_dnn/. A training that was stopped goes on after its last finished epoch.
 """
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from libraries.base import tracking
@@ -15,7 +14,9 @@ from libraries.base.layout import Layout
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:
-    from libraries.network.refine import Epoch
+    from libraries.data.images import ResizeRule
+    from libraries.network.backbones import EmbeddingNetwork
+    from libraries.network.recipe import RefineOptions
 
 
 def main(parameters: Parameters) -> None:
@@ -43,37 +44,62 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
     network = load_pretrained(parameters.rf_pretrainedModelFilename, input_size=parameters.rf_inputResolution)
     network.views = parameters.rf_views
     rule = resize_rule(network, parameters.rf_resizeMode)
-    print(
-        f"{network.architecture} at {rule.size} x {rule.size} pixels, embedding of {network.embedding_size:,} numbers"
-    )
-    if not layout.is_refined:
+    size = f"{rule.size} x {rule.size} pixels"
+    print(f"{network.architecture} at {size}, embedding of {network.embedding_size:,} numbers")
+    if layout.is_refined:
+        refine_network(network, rule, parameters, layout, record)
+    else:
         write_network(layout.network, network, rule=rule)
-        return
 
-    from libraries.base.storage import write_csv
-    from libraries.classifier.calibration import fit_calibration
+
+def refine_network(
+    network: "EmbeddingNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout, record: tracking.Record
+) -> None:
     from libraries.data.dataset import read_examples
-    from libraries.evaluation import plots
+    from libraries.evaluation.training_outputs import write_refined_network
     from libraries.network import training_sets
-    from libraries.network.devices import find_device
-    from libraries.network.recipe import RefineOptions, steps_per_epoch
+    from libraries.network.recipe import steps_per_epoch
     from libraries.network.refine import refine
 
-    folder = layout.network.folder
+    folder, options = layout.network.folder, refine_options(parameters)
     checkpoint = folder / "checkpoint.safetensors"
-    learn, validate, test = training_sets.choose(
+    division = training_sets.divide(
         read_examples(layout.examples.folder / "examples.csv"),
         validation_fraction=parameters.rf_validationFraction,
         most=parameters.rf_maxTrainImages,
         seed=parameters.randomSeed,
     )
-    with ProgressBar("Decoding", total=len(learn) + len(validate) + len(test)) as bar:
-        sets = training_sets.load(
-            learn, validate, test, folder=layout.images, rule=rule, scratch=folder, on_image=bar.update
-        )
+    with ProgressBar("Decoding", total=len(division)) as bar:
+        sets = training_sets.load(division, folder=layout.images, rule=rule, scratch=folder, on_image=bar.update)
     for error in sets.left_out:
         print(f"  left out: {error}")
-    options = RefineOptions(
+    print(f"Training on {len(sets.train):,} images, choosing the epoch on {len(sets.validation):,} ({options.device})")
+    with ProgressBar("Training", total=options.epochs * steps_per_epoch(len(sets.train), options), unit="steps") as bar:
+        refined = refine(
+            network,
+            train=sets.train,
+            validation=sets.validation,
+            test=sets.test,
+            classes=len(sets.names),
+            options=options,
+            checkpoint=checkpoint,
+            key=layout.network.key(),
+            on_epoch=lambda epoch: bar.write(f"  {epoch}"),
+            on_step=lambda step, steps: bar.update(),
+        )
+    rows = write_refined_network(layout.network, refined, sets, rule=rule)
+    checkpoint.unlink(missing_ok=True)
+    print(f"Kept the weights of epoch {refined.best_epoch}")
+    record.tags["data"] = layout.examples.identity()[:12]
+    record.metrics.update({k: v for k, v in rows[refined.best_epoch - 1].items() if v is not None})
+    record.files += [folder / "training.csv", folder / "training.png"]
+
+
+def refine_options(parameters: Parameters) -> "RefineOptions":
+    from libraries.network.devices import find_device
+    from libraries.network.recipe import RefineOptions
+
+    return RefineOptions(
         epochs=parameters.rf_maxEpochs,
         batch=parameters.rf_mbSize,
         learning_rates=None if parameters.rf_lrPerMb == "auto" else parameters.rf_lrPerMb,
@@ -86,43 +112,6 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
         seed=parameters.randomSeed,
         device=find_device(parameters.device),
     )
-    print(f"Training on {len(sets.train):,} images, choosing the epoch on {len(sets.validation):,} ({options.device})")
-    with ProgressBar("Training", total=options.epochs * steps_per_epoch(len(sets.train), options), unit="steps") as bar:
-        refined = refine(
-            network,
-            train=sets.train,
-            validation=sets.validation,
-            test=sets.test,
-            classes=len(sets.names),
-            options=options,
-            checkpoint=checkpoint,
-            key=layout.network.key(),
-            on_epoch=lambda row: bar.write(describe(row, epochs=options.epochs)),
-            on_step=lambda step, steps: bar.update(),
-        )
-    rows = [asdict(row) for row in refined.history]
-    write_csv(folder / "training.csv", rows)
-    plots.save(plots.training_curves(rows, chosen_epoch=refined.best_epoch), folder / "training.png")
-    calibration = fit_calibration(refined.validation_logits, sets.validation.labels)
-    write_network(
-        layout.network,
-        refined.network,
-        rule=rule,
-        labels=sets.names,
-        files=[folder / "training.csv", folder / "training.png"],
-        calibration={"slope": calibration.slope, "bias": calibration.bias.tolist()},
-        best_epoch=refined.best_epoch,
-    )
-    checkpoint.unlink(missing_ok=True)
-    record.tags["data"] = layout.examples.identity()[:12]
-    record.metrics.update({k: v for k, v in rows[refined.best_epoch - 1].items() if v is not None})
-    record.files += [folder / "training.csv", folder / "training.png"]
-
-
-def describe(row: "Epoch", *, epochs: int) -> str:
-    test = "" if row.test_error is None else f", test {row.test_error:.1%}"
-    errors = f"training {row.train_error:.1%}, validation {row.validation_error:.1%}{test}"
-    return f"  epoch {row.epoch:3} of {epochs}: error in {errors} ({row.seconds:.0f} s)"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Writes: svm_<classifier>/svm.npz, sweep.csv, sweep.png, and the bundle model_<cl
 
 from libraries.base import tracking
 from libraries.base.command import run
-from libraries.base.console import table
 from libraries.base.layout import Layout
 from PARAMETERS import Parameters
 
@@ -28,7 +27,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     from libraries.base.storage import write_csv
     from libraries.classifier import svm
     from libraries.classifier.bundle import write_bundle
-    from libraries.classifier.records import save_model, sweep_table
+    from libraries.classifier.records import save_model, sweep_table, sweep_text
     from libraries.data.dataset import read_examples
     from libraries.evaluation import plots
     from libraries.network.features import read_features
@@ -55,7 +54,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
         seed=parameters.randomSeed,
     )
     rows = sweep_table(result, features.embedding[~is_train], y[~is_train])
-    show(rows, result.best)
+    print(sweep_text(rows, best=result.best))
     model, calibration = result.models[result.best], result.calibrations[result.best]
     folder = layout.svm.folder
     layout.svm.begin()
@@ -69,18 +68,6 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update({k: v for k, v in rows[result.best].items() if isinstance(v, float)})
     record.files.append(folder / "sweep.png")
-
-
-def show(rows: list[dict[str, object]], best: int) -> None:
-    from libraries.evaluation.reading import percent
-
-    header = ["normalisation", "C", "training", "validation", "test"]
-    columns = ("train_accuracy", "validation_accuracy", "test_accuracy")
-    body = [
-        (f"{r['normalisation']}{' *' if i == best else ''}", f"{r['C']:g}", *(percent(r[c]) for c in columns))
-        for i, r in enumerate(rows)
-    ]
-    print(table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.console import table
 from libraries.base.storage import atomic
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.svm import LinearModel, Sweep
@@ -26,6 +27,21 @@ def sweep_table(
         predicted = calibration.probabilities(model.scores(embeddings)).argmax(axis=1)
         rows.append({**asdict(row), "test_accuracy": float((predicted == labels).mean()) if len(labels) else None})
     return rows
+
+
+def sweep_text(rows: Sequence[dict[str, Any]], *, best: int) -> str:
+    """The sweep as a table for the console, the chosen row marked."""
+    header = ["normalisation", "C", "training", "validation", "test"]
+    columns = ("train_accuracy", "validation_accuracy", "test_accuracy")
+    body = [
+        (
+            f"{row['normalisation']}{' *' if i == best else ''}",
+            f"{row['C']:g}",
+            *("–" if row[column] is None else f"{row[column]:.1%}" for column in columns),
+        )
+        for i, row in enumerate(rows)
+    ]
+    return table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body)
 
 
 def save_model(path: Path, model: LinearModel, calibration: Calibration, *, labels: Sequence[str]) -> None:

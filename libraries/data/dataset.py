@@ -135,7 +135,7 @@ def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list
 
 
 def draw(examples: Sequence[Example], *, most: int, seed: int) -> list[Example]:
-    """At most `most` examples, of each class according to its share, in the order given; the same for the same seed."""
+    """About `most` examples, of each class according to its share, but two at least, in the order given."""
     order = sorted(examples, key=lambda e: hashlib.sha256(f"{seed}:{e.path}".encode()).digest())
     wanted = {label: most * len(of_label) / len(examples) for label, of_label in _by_label(order).items()}
     kept = {e.path for label, of_label in _by_label(order).items() for e in of_label[: max(2, int(wanted[label]))]}

@@ -9,8 +9,8 @@ from libraries.base.layout import Layout
 from libraries.base.storage import read_json, write_csv, write_json
 from libraries.data.images import ResizeRule, load
 from libraries.evaluation import plots, report
-from libraries.evaluation.bundle_test import Tested, prediction_rows
 from libraries.evaluation.metrics import confident_mistakes
+from libraries.evaluation.trial import Tested, prediction_rows
 
 _THUMBNAIL = ResizeRule(report.THUMBNAIL, "pad", "bicubic", (255, 255, 255))
 

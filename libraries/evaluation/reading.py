@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from libraries.base.console import table
+
 FEW_IMAGES = 30  # of a class: below, its accuracy is rough
 WELL_CALIBRATED = 0.03  # expected calibration error
 POORLY_CALIBRATED = 0.1
@@ -24,6 +26,26 @@ def decimal(value: float | None) -> str:
 def interval(bounds: Sequence[float] | None) -> str:
     """[0.843, 0.895] as 84.3–89.5%."""
     return UNKNOWN if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}%"
+
+
+def accuracy_table(metrics: Mapping[str, Any]) -> str:
+    """The accuracies with their intervals, and a line of other figures, for the console."""
+    intervals = metrics["intervals"]
+    images = metrics["number_of_test_images_per_class"]
+    rows = [
+        (label, images[label], percent(accuracy), interval(intervals["accuracy_per_class"][label]))
+        for label, accuracy in metrics["accuracy_per_class"].items()
+    ]
+    for name, key in (("class-averaged accuracy", "class_averaged_accuracy"), ("overall accuracy", "overall_accuracy")):
+        rows.append((name, metrics["number_of_test_images"], percent(metrics[key]), interval(intervals[key])))
+    return "\n".join(
+        [
+            table("Accuracy on the test images", ["", "images", "accuracy", "95% interval"], rows),
+            f"  AUC {decimal(metrics['class_averaged_auc'])}, F1 {decimal(metrics['class_averaged_f1'])}, "
+            f"log loss {decimal(metrics['log_loss'])}, calibration error {percent(metrics['ece'])}; "
+            f"always saying the commonest class: {percent(metrics['majority_accuracy'])}",
+        ]
+    )
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Epoch:
     test_error: float | None
     seconds: float
 
+    def __str__(self) -> str:
+        test = "" if self.test_error is None else f", test {self.test_error:.1%}"
+        errors = f"training {self.train_error:.1%}, validation {self.validation_error:.1%}{test}"
+        return f"epoch {self.epoch:3}: error in {errors} ({self.seconds:.0f} s)"
+
 
 @dataclass(frozen=True)
 class Refined:

@@ -13,6 +13,18 @@ from libraries.network.imageset import ImageSet, decode_once
 
 
 @dataclass(frozen=True)
+class Division:
+    """Examples to learn from, examples that choose the epoch, and those that are only reported on."""
+
+    learn: list[Example]
+    validate: list[Example]
+    test: list[Example]
+
+    def __len__(self) -> int:
+        return len(self.learn) + len(self.validate) + len(self.test)
+
+
+@dataclass(frozen=True)
 class TrainingSets:
     """Decoded images; labels are indices into `names`, which is sorted."""
 
@@ -23,10 +35,8 @@ class TrainingSets:
     left_out: list[ImageError]
 
 
-def choose(
-    examples: Sequence[Example], *, validation_fraction: float, most: int | None, seed: int
-) -> tuple[list[Example], list[Example], list[Example]]:
-    """The examples to learn from, those that choose the epoch, and the test examples; groups stay whole.
+def divide(examples: Sequence[Example], *, validation_fraction: float, most: int | None, seed: int) -> Division:
+    """Take the validation examples from the training examples, class by class; groups stay whole.
 
     Args:
         validation_fraction: part of the training examples that chooses the epoch.
@@ -47,13 +57,11 @@ def choose(
                 f"class '{label}' has too few training images to train a network: two are needed, of different groups; "
                 "add images of it, or remove the class"
             )
-    return learn, validate, [e for e in examples if e.split == "test"]
+    return Division(learn, validate, [e for e in examples if e.split == "test"])
 
 
 def load(
-    learn: Sequence[Example],
-    validate: Sequence[Example],
-    test: Sequence[Example],
+    division: Division,
     *,
     folder: Path,
     rule: ResizeRule,
@@ -66,10 +74,11 @@ def load(
         folder: where the examples' paths begin.
         scratch: folder for pixels that do not fit into memory.
     """
-    names = sorted({e.label for e in learn})
+    names = sorted({e.label for e in division.learn})
     sets: list[ImageSet] = []
     left_out: list[ImageError] = []
-    for examples, size in ((learn, stored_size(rule.size)), (validate, rule.size), (test, rule.size)):
+    sizes = (stored_size(rule.size), rule.size, rule.size)
+    for examples, size in zip((division.learn, division.validate, division.test), sizes, strict=True):
         decoded, errors = decode_once(
             examples,
             [names.index(e.label) for e in examples],

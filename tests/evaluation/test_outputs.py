@@ -14,8 +14,8 @@ from libraries.base import storage
 from libraries.base.layout import Layout
 from libraries.data.dataset import Example
 from libraries.evaluation import outputs
-from libraries.evaluation.bundle_test import Tested as Answers
 from libraries.evaluation.metrics import metrics
+from libraries.evaluation.trial import Tested as Answers
 from PARAMETERS import Parameters
 
 FILES = ["metrics.json", "predictions.csv", "roc_and_confusion.png", "precision_recall.png", "reliability.png"]

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -33,29 +33,35 @@ def examples(*, train: int = 40, test: int = 10) -> list[Example]:
     ]
 
 
+def parts_of(given: list[Example], **options: Any) -> tuple[list[Example], list[Example], list[Example]]:
+    division = training_sets.divide(given, **options)
+    assert len(division) == len(division.learn) + len(division.validate) + len(division.test)
+    return division.learn, division.validate, division.test
+
+
 def chosen(
     given: list[Example], *, fraction: float = 0.2, most: int | None = None, seed: int = 0
 ) -> list[Counter[str]]:
-    parts = training_sets.choose(given, validation_fraction=fraction, most=most, seed=seed)
+    parts = parts_of(given, validation_fraction=fraction, most=most, seed=seed)
     return [Counter(e.label for e in part) for part in parts]
 
 
 def test_sets_are_stratified_disjoint_and_leave_the_test_set_alone() -> None:
     given = examples()
-    learn, validate, test = training_sets.choose(given, validation_fraction=0.2, most=None, seed=0)
+    learn, validate, test = parts_of(given, validation_fraction=0.2, most=None, seed=0)
     assert chosen(given) == [{"a": 32, "b": 16}, {"a": 8, "b": 4}, {"a": 10, "b": 5}]
     assert test == [e for e in given if e.split == "test"]
     paths = [e.path for part in (learn, validate) for e in part]
     assert sorted(paths) == sorted(e.path for e in given if e.split == "train")
-    again = training_sets.choose(given, validation_fraction=0.2, most=None, seed=0)
+    again = parts_of(given, validation_fraction=0.2, most=None, seed=0)
     assert again == (learn, validate, test)
-    other = training_sets.choose(given, validation_fraction=0.2, most=None, seed=1)
+    other = parts_of(given, validation_fraction=0.2, most=None, seed=1)
     assert {e.path for e in other[1]} != {e.path for e in validate}
 
 
 def test_groups_stay_whole() -> None:
     given = [example(f"{label}/{i}.png", group=f"{label}{i % 10}") for label in "ab" for i in range(50)]
-    learn, validate, _ = training_sets.choose(given, validation_fraction=0.2, most=None, seed=0)
+    learn, validate, _ = parts_of(given, validation_fraction=0.2, most=None, seed=0)
     assert {e.group for e in learn}.isdisjoint(e.group for e in validate)
     assert chosen(given) == [{"a": 40, "b": 40}, {"a": 10, "b": 10}, {}]
 
@@ -80,7 +86,7 @@ def test_every_class_keeps_an_image_on_each_side() -> None:
 )
 def test_class_that_cannot_be_divided_is_named(few: list[Example]) -> None:
     with pytest.raises(InputError, match=r"class 'c' has too few training images .* add images of it, or remove"):
-        training_sets.choose(examples() + few, validation_fraction=0.2, most=None, seed=0)
+        training_sets.divide(examples() + few, validation_fraction=0.2, most=None, seed=0)
 
 
 def saved(folder: Path, path: str, split: Split, shade: int) -> Example:
@@ -92,7 +98,7 @@ def saved(folder: Path, path: str, split: Split, shade: int) -> Example:
 
 def load(folder: Path, *parts: list[Example]) -> training_sets.TrainingSets:
     rule = ResizeRule(32, "stretch", "bilinear", (0, 0, 0))
-    return training_sets.load(*parts, folder=folder, rule=rule, scratch=folder / "scratch")
+    return training_sets.load(training_sets.Division(*parts), folder=folder, rule=rule, scratch=folder / "scratch")
 
 
 def three_parts(folder: Path) -> list[list[Example]]:

@@ -1,6 +1,7 @@
 """Run the bundle over the test images: what is measured is what is deployed."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,12 @@ class Tested:
     scores: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32]
     left_out: list[ImageError]
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each image, "" for an image that is alone in its group."""
+        members = Counter(e.group for e in self.examples)
+        return [e.group if members[e.group] > 1 else "" for e in self.examples]
 
     @property
     def predictions(self) -> npt.NDArray[np.int64]:
