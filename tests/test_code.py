@@ -67,7 +67,8 @@ def test_help_and_bad_parameters_load_nothing_heavy(script: str) -> None:
         "libraries.classifier.bundle",
         "libraries.network.engine",
         "libraries.network.features",
-        "libraries.evaluation.metrics",
+        "libraries.evaluation.outputs",
+        "libraries.evaluation.trial",
     ],
 )
 def test_light_modules_need_no_torch(module: str) -> None:
