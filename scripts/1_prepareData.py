@@ -27,6 +27,9 @@ def main(parameters: Parameters) -> None:
         for suffix, count in found.skipped.items():
             print(f"  left out: {count} files that are no images ({suffix})")
 
+        for one, other in dataset.contradictions(examples):
+            print(f"  Warning: {one} and {other} are the same file under two labels: one of them is wrong")
+
         examples = dataset.group_examples(examples, parameters.imagesSplitBy)
         test_list = layout.images / dataset.DEDICATED_TEST_IMAGES
         if test_list.exists():

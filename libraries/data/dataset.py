@@ -114,6 +114,13 @@ def _subdir(example: Example) -> str:
     return "/".join(parts[:2]) if len(parts) > 2 else example.path
 
 
+def contradictions(examples: Sequence[Example]) -> list[tuple[str, str]]:
+    """Pairs of paths whose files are the same to the byte but stand under different labels."""
+    first: dict[str, Example] = {}
+    pairs = [(first.setdefault(e.sha256, e), e) for e in examples]
+    return [(one.path, other.path) for one, other in pairs if one.label != other.label]
+
+
 def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:
     """Split every class into train and test, whole groups at a time, about `ratio_train` of its images in train.
 

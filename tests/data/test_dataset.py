@@ -136,6 +136,11 @@ def test_exact_copies_stay_on_one_side() -> None:
     assert all(len(sides) == 1 for sides in by_content.values())
 
 
+def test_one_file_under_two_labels_is_named() -> None:
+    examples = [example("cat/1.png", sha256="x"), example("cat/2.png", sha256="x"), example("dog/1.png", sha256="x")]
+    assert dataset.contradictions(examples) == [("cat/1.png", "dog/1.png")]
+
+
 @pytest.mark.parametrize("line", ["cat\t1.png", "cat/1.png"])
 def test_dedicated_test_images_fix_the_test_set(tmp_path: Path, line: str) -> None:
     listed = tmp_path / dataset.DEDICATED_TEST_IMAGES
