@@ -130,14 +130,17 @@ def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list
     side: dict[str, Literal["train", "test"]] = {}
     for label in sorted({e.label for e in examples}):
         sizes = Counter(e.group for e in examples if e.label == label)
-        order = sorted(sizes, key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
-        wanted, taken = ratio_train * sum(sizes.values()), 0
-        for position, group in enumerate(order):
-            is_last = position == len(order) - 1
-            nearer_with = taken + sizes[group] / 2 <= wanted
-            is_train = position == 0 or (nearer_with and not is_last)
-            side.setdefault(group, "train" if is_train else "test")  # a group of two labels keeps its first side
+        settled = [g for g in sizes if g in side]  # a group of two labels keeps the side that the first gave it
+        taken = sum(sizes[g] for g in settled if side[g] == "train")
+        has_test = any(side[g] == "test" for g in settled)
+        open_groups = sorted(sizes.keys() - side.keys(), key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
+        for group in open_groups:
+            is_needed_for_test = not has_test and group == open_groups[-1]
+            is_wanted = taken + sizes[group] / 2 <= ratio_train * sum(sizes.values())
+            is_train = taken == 0 or (is_wanted and not is_needed_for_test)
+            side[group] = "train" if is_train else "test"
             taken += sizes[group] if is_train else 0
+            has_test = has_test or not is_train
     return [replace(e, split=side[e.group]) for e in examples]
 
 

@@ -113,6 +113,13 @@ def test_single_image_class_stays_in_training() -> None:
     assert dataset.counts(parts) == {"cat": {"train": 1, "test": 0}, "dog": {"train": 1, "test": 1}}
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_file_under_two_labels_leaves_neither_class_without_a_side(seed: int) -> None:
+    examples = [example(f"{label}/{i}.png", sha256="x" if i == 0 else "") for label in ("cat", "dog") for i in range(3)]
+    parts = dataset.split(dataset.group_examples(examples, "filename"), ratio_train=0.75, seed=seed)
+    assert all(count["train"] and count["test"] for count in dataset.counts(parts).values())
+
+
 def test_subdir_mode_keeps_each_folder_on_one_side() -> None:
     examples = [example(f"{c}/person{p}/{i}.png") for c in ("a", "b") for p in range(10) for i in range(p + 1)]
     parts = dataset.split(dataset.group_examples(examples, "subdir"), ratio_train=0.75, seed=1)
