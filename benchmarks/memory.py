@@ -72,7 +72,7 @@ def featurize(folder: Path, count: int, precision: str) -> None:
     ]
     engine = Engine(folder / "model.onnx", precision="bf16" if precision == "bf16" else "f32")
     rule = ResizeRule(engine.size)
-    with tqdm(total=count, unit=" images") as bar:
+    with tqdm(total=count, unit=" images", disable=not sys.stderr.isatty()) as bar:
         write_features(
             folder / "features",
             examples,
