@@ -107,7 +107,7 @@ def measure(source: str, files: list[Path], folder: Path, *, rounds: int) -> dic
         run()  # warm
     seconds = interleaved(contenders, rounds=rounds)
 
-    figures = {f"{name} [images/s]": len(files) / statistics.median(values) for name, values in seconds.items()}
+    figures = {f"{name} images/s": len(files) / statistics.median(values) for name, values in seconds.items()}
     for precision in PRECISIONS:
         parts = zip(seconds["decode only"], seconds[f"network only {precision}"], strict=True)
         figures[f"{precision} / plain"] = median_ratio(seconds["plain"], seconds[precision])
@@ -170,7 +170,7 @@ def show(figures: dict[str, dict[str, float]], title: str) -> None:
 def cell(network: str, row: str, value: float) -> str:
     if row.endswith("difference"):
         return f"{value:.1e}"
-    if row.endswith("[images/s]"):
+    if row.endswith("images/s"):
         return f"{value:.0f}"
     targets: dict[str, Any] = dict(zip((f"{p} / plain" for p in PRECISIONS), TARGETS[network], strict=True))
     return f"{value:.2f} (target {targets.get(row, EFFICIENCY_TARGET)})"
