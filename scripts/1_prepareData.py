@@ -25,7 +25,7 @@ def main(parameters: Parameters) -> None:
         for error in refused:
             print(f"  left out: {error}")
         for suffix, count in found.skipped.items():
-            print(f"  left out: {count} files that are no images ({suffix})")
+            print(f"  left out: {count} {suffix} (not an image format that is read)")
 
         for one, other in dataset.contradictions(examples):
             print(f"  Warning: {one} and {other} are the same file under two labels: one of them is wrong")
