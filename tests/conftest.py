@@ -3,6 +3,7 @@
 import hashlib
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from PARAMETERS import Parameters
 
 # Tests run side by side, one to a core; threads that wait for each other across them would cost minutes.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell starts background jobs with Ctrl-C ignored, and the scripts under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
