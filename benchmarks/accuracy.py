@@ -1,6 +1,6 @@
 """Accuracy on the solar cells over several random splits, through the scripts themselves.
 
-    python benchmarks/accuracy.py [--svm_seeds 5] [--dnn_seeds 3] [--json results.json]
+    python benchmarks/accuracy.py [--svm_seeds 5] [--dnn_seeds 3] [--only svm ...] [--json results.json]
 
 The data set is split anew for every seed, 75/25 and stratified; everything is chosen within the training part. The
 column 'certain' counts only the cells whose defect probability is 0 or 1: the others are uncertain by construction. A
@@ -15,11 +15,15 @@ import runpy
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common import write_results
 
 from libraries.base.console import table
+from libraries.base.layout import Layout
+from libraries.classifier.bundle import Classifier
+from libraries.data.dataset import read_examples
+from libraries.evaluation import trial
 from PARAMETERS import Parameters
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -38,12 +42,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--svm_seeds", type=int, default=5)
     parser.add_argument("--dnn_seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=[*SVM, *DNN], default=[*SVM, *DNN], help="rows of the table")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
 
     certain = certain_cells()
     runs = [(name, settings, options.svm_seeds) for name, settings in SVM.items()]
     runs += [(name, settings, options.dnn_seeds) for name, settings in DNN.items()]
+    runs = [run for run in runs if run[0] in options.only]
     results: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as root:
         for name, settings, seeds in runs:
@@ -63,7 +69,19 @@ def measure(root: Path, settings: dict[str, Any], *, seed: int, certain: set[str
         rows = list(csv.DictReader(file))
     right = [row["label"] == row["predicted"] for row in rows]
     right_certain = [r for r, row in zip(right, rows, strict=True) if Path(row["path"]).name in certain]
-    return {"accuracy": statistics.mean(right), "certain": statistics.mean(right_certain)}
+    return {
+        "accuracy": statistics.mean(right),
+        "certain": statistics.mean(right_certain),
+        "in bf16": accuracy_of_bundle(parameters, precision="bf16"),
+    }
+
+
+def accuracy_of_bundle(parameters: Parameters, *, precision: Literal["f32", "bf16"]) -> float:
+    """What the bundle, as it was trained, reaches on the test images when it computes in another precision."""
+    layout = Layout(parameters)
+    examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
+    tested = trial.classify(Classifier(layout.bundle.folder, precision=precision), examples, images=layout.images)
+    return float((tested.predictions == tested.labels).mean())
 
 
 def certain_cells() -> set[str]:
@@ -81,11 +99,11 @@ def describe(results: dict[str, list[dict[str, float]]]) -> str:
         return f"{statistics.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})"
 
     rows = [
-        (name, len(found), *(spread([run[key] for run in found]) for key in ("accuracy", "certain")))
+        (name, len(found), *(spread([run[key] for run in found]) for key in ("accuracy", "certain", "in bf16")))
         for name, found in results.items()
         if found
     ]
-    header = ["", "splits", "test accuracy: mean (range)", "certain cells only"]
+    header = ["", "splits", "test accuracy: mean (range)", "certain cells only", "same bundle in bf16"]
     return table("Solar cells, EfficientNet-Lite0 at 224 pixels", header, rows)
 
 
