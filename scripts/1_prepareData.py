@@ -41,7 +41,7 @@ def main(parameters: Parameters) -> None:
         layout.examples.begin()
         target = layout.examples.folder / "examples.csv"
         dataset.write_examples(target, examples)
-        layout.examples.commit([target])
+        layout.examples.commit([target], left_out=[str(error.path) for error in refused])
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(refused))

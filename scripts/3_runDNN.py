@@ -32,11 +32,16 @@ def main(parameters: Parameters) -> None:
 
 
 def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: tracking.Record) -> None:
-    from libraries.data.dataset import load_example, read_examples
+    from libraries.data.dataset import added_since, load_example, read_examples
     from libraries.data.images import ResizeRule
     from libraries.network.features import write_features
 
     examples = read_examples(layout.examples.folder / "examples.csv")
+    added = added_since(layout.images, examples, left_out=layout.examples.read()["left_out"])
+    if added:
+        print(
+            f"Warning: {len(added):,} images are new, e.g. {added[0]}: run scripts/1_prepareData.py again to use them"
+        )
     load = partial(load_example, folder=layout.images, rule=ResizeRule.from_json(network["resize"]))
     engine = open_engine(parameters, layout)
     print(f"Running {network['architecture']} over {len(examples):,} images in {engine.precision}")

@@ -98,6 +98,12 @@ def check_images(
     return good, refused
 
 
+def added_since(folder: Path, examples: Sequence[Example], *, left_out: Sequence[str]) -> list[str]:
+    """Paths of images that were neither among the examples nor refused when the data set was prepared."""
+    known = {e.path for e in examples}.union(left_out)
+    return [path for paths in scan(folder).paths.values() for path in paths if path not in known]
+
+
 def group_examples(examples: Sequence[Example], by: Literal["filename", "subdir"]) -> list[Example]:
     """Give every example its group: its sub-folder inside the class, or itself; exact copies share a group.
 

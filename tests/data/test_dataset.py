@@ -79,6 +79,16 @@ def test_damaged_files_are_left_out_with_their_reason(tmp_path: Path) -> None:
     assert all(e.reason for e in refused)
 
 
+def test_images_that_came_later_are_found(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "cat" / "text.jpg").write_text("no picture")
+    examples, refused = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
+    left_out = [str(error.path) for error in refused]
+    assert dataset.added_since(tmp_path, examples, left_out=left_out) == []
+    picture(tmp_path / "dog" / "new.png")
+    assert dataset.added_since(tmp_path, examples, left_out=left_out) == ["dog/new.png"]
+
+
 def test_class_with_only_damaged_files_is_an_error(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "bad").mkdir()

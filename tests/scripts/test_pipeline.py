@@ -141,7 +141,9 @@ def test_stale_inputs_are_refused_by_name(parameters: Make, main: Main) -> None:
         main("4_trainSVM", parameters(randomSeed=1))
 
 
-def test_changed_and_removed_images_are_noticed(parameters: Make, main: Main, pictures: Path, tmp_path: Path) -> None:
+def test_changed_added_and_removed_images_are_noticed(
+    parameters: Make, main: Main, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     p = parameters()
     (p.rootDir / "images" / "textures").unlink()
     subprocess.run(["cp", "-r", str(pictures), str(p.rootDir / "images" / "textures")], check=True)
@@ -156,7 +158,10 @@ def test_changed_and_removed_images_are_noticed(parameters: Make, main: Main, pi
     with pytest.raises(StaleInput, match=r"blobs/01\.jpg cannot be read any more"):
         main("3_runDNN", p)
     victim.write_bytes(original)
+    (victim.parent / "later.jpg").write_bytes(original)
+    capsys.readouterr()
     main("3_runDNN", p)
+    assert "Warning: 1 images are new, e.g. blobs/later.jpg" in capsys.readouterr().out
 
 
 def signalled(command: list[str], how: signal.Signals, *, when: Callable[[], bool]) -> tuple[int, str]:
