@@ -170,10 +170,6 @@ def _shown(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, tuple | list):
         return ",".join(_shown(v) for v in value) or "empty"
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else str(value).lower()
-        if isinstance(value, bool | type(None))
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

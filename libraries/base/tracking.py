@@ -61,12 +61,11 @@ def run(step: str, parameters: Settings) -> Iterator[Record]:
             _log(record, store=store, root=root, values=values, started=started)
             return
         except Exception as error:  # whatever a store may raise, the step's own work is done and safe
-            reason = (
-                f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
-                if store != uri
-                else type(error).__name__
-            )
-            logger.warning("run history: %s (%s)", _UNREACHABLE if store == uri else _UNWRITABLE, reason)
+            reason = type(error).__name__
+            if store == uri:  # only the kind of error: its text may repeat the address, and that a password
+                logger.warning("run history: %s (%s)", _UNREACHABLE, reason)
+            else:
+                logger.warning("run history: %s (%s: %s)", _UNWRITABLE, reason, " ".join(str(error).split())[:100])
 
 
 def local_store(root: Path) -> str:
