@@ -12,12 +12,16 @@ from pydantic import PositiveFloat
 
 from libraries.base.settings import Settings, UserPath, group
 
+RESOURCES = Path(__file__).parent / "resources"
+
 general = group("All scripts")
 download = group("0_downloadData")
 prepare = group("1_prepareData")
 refine = group("2_refineDNN")
 run = group("3_runDNN")
 svm = group("4_trainSVM")
+call = group("6_callWebservice")
+serve = group("deploymain")
 
 
 class Parameters(Settings):
@@ -109,3 +113,25 @@ class Parameters(Settings):
         "auto", "true: embeddings of length 1; false: standardised embeddings; auto: chosen by cross-validation, like C"
     )
     svm_folds: int = svm(5, "folds of the cross-validation", ge=2, le=50)
+
+    # ---- 6_callWebservice
+    url: str = call("http://127.0.0.1:8080", "the service, or the scoring URI of one in a cloud", pattern=r"^https?://")
+    imagePath: UserPath = call(RESOURCES / "testImg.jpg", "the picture that is sent")
+    calls: int = call(5, "how often it is sent", ge=1)
+    folder: UserPath | None = call(None, "classify all images of this folder into a CSV file instead")
+    requestsInFlight: int = call(4, "requests at once when classifying a folder", ge=1, le=64)
+
+    # ---- deploymain
+    bundle: UserPath | None = serve(None, "folder of the bundle; none: the bundle of the present parameters")
+    host: str = serve("127.0.0.1", "address to listen on; 0.0.0.0 is reached from other machines")
+    port: int = serve(8080, "port to listen on", ge=0, le=65535)
+    keyFile: UserPath | None = serve(
+        None, "file with the key that callers must show; none: the environment variable SERVICE_KEY, if set"
+    )
+    adminKeyFile: UserPath | None = serve(None, "the same for POST /admin/reload; none: SERVICE_ADMIN_KEY, if set")
+    serve_maxMegabytes: int = serve(32, "larger requests are refused", ge=1, le=1024)
+    serve_maxImages: int = serve(64, "more images in one request are refused", ge=1, le=10_000)
+    serve_maxMegapixels: int = serve(50, "larger images are refused", ge=1, le=100)
+    serve_maxWait: float = serve(0.1, "a request that would wait longer is refused [seconds]", gt=0)
+    serve_timeout: float = serve(30.0, "an accepted request that takes longer is given up [seconds]", gt=0)
+    serve_requestsPerMinute: int | None = serve(None, "of one address; none: no limit", ge=1)

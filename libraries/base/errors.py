@@ -40,6 +40,10 @@ class ImageError(PipelineError):
         self.path = path
 
 
+class ImageTooLarge(ImageError):
+    """An image of more pixels or bytes than allowed, refused before it is decoded."""
+
+
 class DownloadError(PipelineError):
     """A URL gave no image. Never ends a run: it becomes a row in the table of outcomes.
 
@@ -66,4 +70,30 @@ class DownloadError(PipelineError):
         self.detail = detail
         self.passing = passing
         self.http_status = http_status
+        self.retry_after = retry_after
+
+
+class ServiceError(PipelineError):
+    """A service cannot be reached, refuses a request, or gives an answer that is not understood.
+
+    Attributes:
+        reason: one of a few short texts, by which failures are counted.
+        status: of HTTP, where there was an answer.
+        passing: whether it may be over in a moment (time-outs, 429, 5xx, no connection) and so is worth another try.
+        retry_after: seconds that the service asks to wait.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        reason: str,
+        status: int | None = None,
+        passing: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.status = status
+        self.passing = passing
         self.retry_after = retry_after

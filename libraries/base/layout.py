@@ -23,6 +23,8 @@ REFINEMENT = (
     "rf_validationFraction",
 )
 
+NETWORK_FORMAT = 2  # of what step 2 writes; 2 since model.onnx also has the feature map
+
 
 class Layout:
     """The artefacts of one run, in the order they are made, each with the parameters that matter to its content.
@@ -39,9 +41,16 @@ class Layout:
         self.proc = self.root / "proc" / self.dataset
 
     def _artefact(
-        self, name: str, manifest: str, *, by: str, parameters: tuple[str, ...], inputs: tuple[Artefact, ...] = ()
+        self,
+        name: str,
+        manifest: str,
+        *,
+        by: str,
+        parameters: tuple[str, ...],
+        inputs: tuple[Artefact, ...] = (),
+        **constants: Any,
     ) -> Artefact:
-        values = {key: self._values[key] for key in parameters}
+        values = {key: self._values[key] for key in parameters} | constants
         return Artefact(name, self.proc / manifest, f"scripts/{by}.py", values, inputs)
 
     @property
@@ -59,13 +68,16 @@ class Layout:
     def network(self) -> Artefact:
         """dnn_fixed/ (pretrained, as it is) or dnn_refined/ (trained on the user's images)."""
         if not self.is_refined:
-            return self._artefact("dnn_fixed", "dnn_fixed/model.json", by="2_refineDNN", parameters=NETWORK)
+            return self._artefact(
+                "dnn_fixed", "dnn_fixed/model.json", by="2_refineDNN", parameters=NETWORK, format=NETWORK_FORMAT
+            )
         return self._artefact(
             "dnn_refined",
             "dnn_refined/model.json",
             by="2_refineDNN",
             parameters=NETWORK + REFINEMENT,
             inputs=(self.examples,),
+            format=NETWORK_FORMAT,
         )
 
     @cached_property

@@ -1,80 +1,32 @@
 """The bundle: ONE folder that classifies an image anywhere, without PyTorch and without pickle.
 
 model.onnx takes images as they are resized by the rule in model.json and gives embedding, scores and calibrated
-probabilities; model.json has labels, resize rule, provenance, versions, metrics and the SHA-256 of every file.
+probabilities (see `graph`); model.json has labels, resize rule, provenance, versions, metrics and the SHA-256 of every
+file.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from libraries.base.errors import ImageError, StorageError
-from libraries.base.storage import Artefact, atomic_path, read_json, sha256, write_json
+from libraries.base.storage import Artefact, read_json, sha256, write_json
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.graph import EVIDENCE, PROBABILITIES, write_graph
 from libraries.classifier.svm import LinearModel
 from libraries.data.images import ResizeRule, fit, load
 from libraries.network.engine import Engine
 
 MODEL, MANIFEST = "model.onnx", "model.json"
 T = TypeVar("T")
-
-
-def write_graph(network: Path, target: Path, *, calibration: Calibration, linear: LinearModel | None = None) -> None:
-    """Write the network with its classifier and calibration as one ONNX graph.
-
-    Args:
-        network: model.onnx of a network folder, with the output `embedding` and, without `linear`, also `scores`.
-        target: where the graph goes, with the outputs `embedding`, `scores` and `probabilities`.
-        calibration: scores → probabilities.
-        linear: the SVM, embedding → scores; None if the network has a head of its own.
-    """
-    import onnx
-    import onnx.utils
-    from onnx import TensorProto, helper, numpy_helper
-
-    model = onnx.load(network)
-    if linear is not None:  # a refined network has a head of its own, which the SVM replaces
-        model = onnx.utils.Extractor(model).extract_model(["images"], ["embedding"])
-    graph = model.graph
-
-    def constant(name: str, value: npt.ArrayLike) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-        return name
-
-    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        graph.node.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    if linear is not None:
-        x = "embedding"
-        if linear.takes_root:
-            root = node("Sqrt", [node("Abs", [x], "svm_absolute")], "svm_absolute_root")
-            x = node("Mul", [node("Sign", [x], "svm_sign"), root], "svm_root")
-        centred = node("Sub", [x, constant("svm_mean", linear.mean)], "svm_centred")
-        x = node("Div", [centred, constant("svm_scale", linear.scale)], "svm_scaled")
-        if linear.divides_by_norm:
-            graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "svm_axis"))
-            norm = node("ReduceL2", [x, "svm_axis"], "svm_norm", keepdims=1)
-            x = node("Div", [x, node("Max", [norm, constant("svm_tiny", 1e-12)], "svm_norm_safe")], "svm_unit")
-        product = node("MatMul", [x, constant("svm_weights", linear.weights)], "svm_product")
-        node("Add", [product, constant("svm_bias", linear.bias)], "scores")
-        graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, len(linear.bias)]))
-    sloped = node("Mul", ["scores", constant("calibration_slope", calibration.slope)], "calibration_sloped")
-    logits = node("Add", [sloped, constant("calibration_bias", calibration.bias)], "calibration_logits")
-    node("Softmax", [logits], "probabilities", axis=1)
-    graph.output.append(
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, len(calibration.bias)])
-    )
-    onnx.checker.check_model(model)
-    with atomic_path(target) as temporary:
-        onnx.save(model, temporary)
 
 
 def write_bundle(
@@ -150,14 +102,12 @@ class Classifier:
             StorageError: model.json is missing or damaged, or a file is not the one it was written with.
         """
         self.model, self.labels, self.rule = _read_manifest(folder / MANIFEST)
-        for name, expected in self.model["files"].items():
-            if not (folder / name).exists() or sha256(folder / name) != expected:
-                raise StorageError(
-                    f"{folder / name} is not the file that {MANIFEST} describes: restore or rebuild the bundle"
-                )
-        self._engine = Engine(folder / MODEL, precision=precision)
-        if self._engine.output_sizes.get("probabilities") != len(self.labels):
+        self._folder, self._precision = folder, precision
+        self._engine = self._open()
+        if self._engine.output_shapes.get(PROBABILITIES) != (len(self.labels),):
             raise StorageError(f"{folder} holds a network without its classifier: take a folder model_*/ instead")
+        self._evidence_engine: Engine | None = None
+        self._one_at_a_time = Lock()
 
     def predict(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction]:
         """Classify upright RGB images, each uint8 [H, W, 3] of any size; no images give no predictions."""
@@ -166,6 +116,38 @@ class Classifier:
         fitted = np.stack([fit(image, self.rule) for image in images])  # [N, S, S, 3]
         outputs = self._engine.run(fitted)
         return [self._prediction({k: v[i] for k, v in outputs.items()}) for i in range(len(images))]
+
+    def classify(self, fitted: npt.NDArray[np.uint8]) -> Prediction:
+        """Classify one fitted image, uint8 [S, S, 3], in the calling thread; from as many threads as you like."""
+        return self._prediction(self._engine.infer(fitted))
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the network's embedding is the mean over a map, so that `evidence` can be had."""
+        return EVIDENCE in self._engine.left_out
+
+    def evidence(self, fitted: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """The share of each position of one fitted image, uint8 [S, S, 3], in the logits: float32 [K, h, w].
+
+        Its mean over the positions is the calibrated logits, whose softmax is the probabilities. Any number of threads
+        may call it; the first call reads the bundle's files again, which takes about as long as opening it.
+
+        Raises:
+            NetworkError: the network has no such map.
+            StorageError: the bundle's files have changed since it was opened.
+        """
+        with self._one_at_a_time:
+            if self._evidence_engine is None:
+                self._evidence_engine = self._open(outputs=(EVIDENCE,))
+        return self._evidence_engine.infer(fitted)[EVIDENCE]
+
+    def _open(self, *, outputs: Collection[str] | None = None) -> Engine:
+        """An engine for the graph, after making sure that the bundle's files are those it was written with."""
+        for name, expected in self.model["files"].items():
+            path = self._folder / name
+            if not path.exists() or sha256(path) != expected:
+                raise StorageError(f"{path} is not the file that {MANIFEST} describes: restore or rebuild the bundle")
+        return Engine(self._folder / MODEL, outputs=outputs, precision=self._precision)
 
     def predict_files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Prediction | ImageError]]:
         """Classify image files, in order, decoding and inference in parallel; a bad file gives its error."""
@@ -182,6 +164,22 @@ class Classifier:
         probabilities = outputs["probabilities"]
         label = self.labels[int(np.argmax(probabilities))]
         return Prediction(label, probabilities, outputs["scores"], outputs["embedding"])
+
+
+def find_bundle(folder: Path) -> Path:
+    """The folder itself, or the only one in it, three levels deep at most, that is a bundle.
+
+    Raises:
+        StorageError: there is none, or more than one; says what there is.
+    """
+    if (folder / MANIFEST).exists():
+        return folder
+    found = sorted(path.parent for levels in ("*", "*/*", "*/*/*") for path in folder.glob(f"{levels}/{MANIFEST}"))
+    if len(found) == 1:
+        return found[0]
+    there = [path.relative_to(folder).as_posix() for path in found or sorted(folder.glob("*"))]
+    holds = f"{len(found)} bundles" if found else f"no bundle, a folder with {MANIFEST}, but"
+    raise StorageError(f"{folder} holds {holds}: {', '.join(there[:5]) or 'nothing at all'}")
 
 
 def _read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:

@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from threadpoolctl import threadpool_limits
-
 
 def side_by_side(tasks: Sequence[Callable[[], None]], *, at_most: int) -> None:
     """Run tasks in up to `at_most` threads, or one after the other if that is 1.
@@ -18,6 +16,8 @@ def side_by_side(tasks: Sequence[Callable[[], None]], *, at_most: int) -> None:
         for task in tasks:
             task()
         return
+    from threadpoolctl import threadpool_limits  # not there where bundles are only used
+
     pool = ThreadPoolExecutor(threads)
     with threadpool_limits(1, user_api="blas"):
         try:

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from libraries.base.errors import ImageError, ParameterError
+from libraries.base.errors import ImageError, ImageTooLarge, ParameterError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 100_000_000  # Pillow's own, fixed limit lies at 179 million
@@ -114,16 +114,18 @@ def load(path: str | Path, rule: ResizeRule) -> Pixels:
     Raises:
         ImageError: no readable regular file, or not a whole image within the limits.
     """
-    return load_bytes(_read(path), rule, path=path)
+    return load_bytes(read(path), rule, path=path)
 
 
-def load_bytes(data: bytes, rule: ResizeRule, *, path: str | Path | None = None) -> Pixels:
+def load_bytes(
+    data: bytes, rule: ResizeRule, *, path: str | Path | None = None, max_pixels: int = MAX_PIXELS
+) -> Pixels:
     """The image in the bytes of a file, fitted: uint8 [S, S, 3], the same as `load` gives. `path` is for the error."""
 
     def enough(size: Size) -> Size:
         return _whole_at_least(size, rule)
 
-    return _fitted(_decoded(data, path=path, max_pixels=MAX_PIXELS, enough=enough), rule)
+    return _fitted(_decoded(data, path=path, max_pixels=max_pixels, enough=enough), rule)
 
 
 def decode(
@@ -152,13 +154,29 @@ def fit(image: Pixels, rule: ResizeRule) -> Pixels:
     return _fitted(_Decoded(Image.fromarray(image), (width, height), shrink=1, turn=None), rule)
 
 
+def area(size: Size, rule: ResizeRule) -> Box:
+    """Where the edges of a fitted image lie in the upright picture it is of, in fractions of its width and height.
+
+    Padding reaches beyond 0..1, a crop stays inside.
+    """
+    (left, top, right, bottom), (width, height) = _plan(size, rule)
+    x, y = (rule.size - width) // 2, (rule.size - height) // 2  # of the used part, in the fitted image
+    across, down = (right - left) / width, (bottom - top) / height  # pixels of the picture per fitted pixel
+    return (
+        (left - x * across) / size[0],
+        (top - y * down) / size[1],
+        (left + (rule.size - x) * across) / size[0],
+        (top + (rule.size - y) * down) / size[1],
+    )
+
+
 def inspect(path: str | Path) -> ImageFacts:
     """Size and identity of an image file, after decoding all of it.
 
     Raises:
         ImageError: exactly when `load` would.
     """
-    data = _read(path)
+    data = read(path)
     # 1/8 scale: every byte of a JPEG still passes through the entropy decoder, which is what finds damage
     decoded = _decoded(data, path=path, max_pixels=MAX_PIXELS, enough=lambda size: (1, 1))
     width, height = decoded.size if decoded.turn not in _SIDEWAYS else reversed(decoded.size)
@@ -168,8 +186,12 @@ def inspect(path: str | Path) -> ImageFacts:
 # From file to pixels
 
 
-def _read(path: str | Path) -> bytes:
-    """The bytes of a regular file; no pipe that waits, no device that never ends."""
+def read(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file; no pipe that waits, no device that never ends.
+
+    Raises:
+        ImageError: there is no such file, it is too large, or cannot be read.
+    """
     path = Path(path)
     try:
         status = path.stat()
@@ -177,8 +199,8 @@ def _read(path: str | Path) -> bytes:
             raise ImageError("is a folder", path)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("is not a regular file", path)
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"has {status.st_size:,} bytes, more than the {MAX_BYTES:,} allowed", path)
+        if status.st_size > max_bytes:
+            raise ImageTooLarge(f"has {status.st_size:,} bytes, more than the {max_bytes:,} allowed", path)
         return path.read_bytes()
     except FileNotFoundError as error:
         broken = f"is a broken link to {path.readlink()}" if path.is_symlink() else "does not exist"
@@ -203,13 +225,13 @@ def _decoded(
     if not data:
         raise ImageError("is empty (0 bytes)", path)
     if len(data) > MAX_BYTES:
-        raise ImageError(f"has {len(data):,} bytes, more than the {MAX_BYTES:,} allowed", path)
+        raise ImageTooLarge(f"has {len(data):,} bytes, more than the {MAX_BYTES:,} allowed", path)
     _silence_pillow()
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise ImageError(f"has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed", path)
+                raise ImageTooLarge(f"has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed", path)
             shrink = 1
             if image.format in _SCALABLE and enough is not None:
                 shrink = _reduce_scale(image, enough((width, height)))
@@ -217,6 +239,8 @@ def _decoded(
             return _Decoded(_gray_or_rgb(image), (width, height), shrink, _turn(image))
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:  # beyond Pillow's own limit
+        raise ImageTooLarge(f"has more than the {max_pixels:,} pixels allowed", path) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"is no whole {', '.join(_FORMATS)} image (begins with {data[:16]!r})", path) from error
     except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, TypeError ...

@@ -84,21 +84,30 @@ class EmbeddingNetwork(nn.Module):
         """K, the number of classes the head tells apart; None without a head."""
         return self.head.out_features if self.head is not None else None
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What `forward` gives, in order."""
+        return ("embedding",) if self.head is None else ("embedding", "scores")
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [N, S, S, 3] from 0 to 255 (uint8 or float) → (embedding [N, D],) or (embedding, scores [N, K])."""
+        return self.classify(self.backbone(self.see(images)))
+
+    def see(self, images: Tensor) -> Tensor:
+        """Images [N, S, S, 3] as the backbone takes them: normalised, view after view, [views * N, 3, S, S]."""
         normalised = images.permute(0, 3, 1, 2).float() * self.scale + self.shift  # channels_last in memory
-        embedding = self._embed(normalised).float()
+        if self.views == 1 or self.training:
+            return normalised
+        return torch.cat(orientations(normalised)[: self.views])
+
+    def classify(self, embeddings: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` gives, from what the backbone makes of `see(images)`."""
+        if self.views > 1 and not self.training:
+            embeddings = embeddings.view(self.views, -1, embeddings.shape[1]).mean(0)
+        embedding = embeddings.float()
         if self.head is None:
             return (embedding,)
         return embedding, self.head(self.dropout(embedding)).float()
-
-    def _embed(self, images: Tensor) -> Tensor:
-        """Embeddings [N, D] of normalised images [N, 3, S, S]."""
-        if self.views == 1 or self.training:
-            return self.backbone(images)  # type: ignore[no-any-return]
-        seen = torch.cat(orientations(images)[: self.views])  # [views * N, 3, S, S]
-        embeddings: Tensor = self.backbone(seen)
-        return embeddings.view(self.views, -1, embeddings.shape[1]).mean(0)
 
     def add_head(self, classes: int, *, dropout: float, seed: int) -> None:
         """Put a dropout and a new linear head with `classes` outputs on the embedding, in place of any earlier one."""

@@ -8,7 +8,8 @@ outgrow the cache), and the fixed shape is worth some 10%. It also makes an imag
 the images around it.
 """
 
-from collections.abc import Callable, Generator, Iterable
+import sys
+from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,32 +35,47 @@ class Engine:
     Attributes:
         size: S, the side of the images it takes.
         cores, threads: what it computes with, and what loads images and waits for files.
-        output_sizes: the length of each output's row, by name, e.g. {"embedding": 1280}.
+        output_shapes: of one image, by name, e.g. {"embedding": (1280,)}.
+        left_out: the outputs that the file offers besides.
         precision: what it computes in; f32 where bf16 was asked for and the processor has no bf16.
     """
 
-    def __init__(self, onnx_path: str | Path, *, precision: Precision = "f32", cores: int | None = None) -> None:
+    def __init__(
+        self,
+        onnx_path: str | Path,
+        *,
+        outputs: Collection[str] | None = None,
+        precision: Precision = "f32",
+        cores: int | None = None,
+    ) -> None:
         """Read and compile `onnx_path`: input `images` uint8 [N, S, S, 3], outputs float32 [N, ...] by name.
 
         Args:
+            outputs: those to compute, all others cost nothing; by default all that are a row of numbers per image.
             precision: f32 is true float32 on every processor; bf16 halves the time where the processor has it.
             cores: how many to use; all this process may use by default.
 
         Raises:
-            NetworkError: the file is missing, damaged, or takes another input.
+            NetworkError: the file is missing, damaged, takes another input, or lacks one of `outputs`.
         """
         self.cores = cores or usable_cores()
         self.threads = THREADS_PER_CORE * self.cores
-        compiled = _compile(Path(onnx_path), precision=precision, streams=self.cores)
+        model = _read(Path(onnx_path))
+        self.left_out = _keep(model, outputs)
+        compiled = _compile(model, precision=precision, streams=self.cores)
         self.size: int = compiled.input(0).shape[1]
-        self.output_sizes: dict[str, int] = {output.any_name: output.shape[1] for output in compiled.outputs}
+        # Not the names in `compiled`: where OpenVINO takes an operation for nothing, an output has several there.
+        names = [output.any_name for output in model.outputs]
+        self.output_shapes: dict[str, tuple[int, ...]] = {
+            name: tuple(output.shape)[1:] for name, output in zip(names, compiled.outputs, strict=True)
+        }
         self.precision: Precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self._requests: SimpleQueue[_Request] = SimpleQueue()
         for _ in range(self.cores):
-            self._requests.put(_request(compiled))
+            self._requests.put(_request(compiled, names))
 
     def stream(self, items: Iterable[T], load: Callable[[T], Pixels]) -> Generator[tuple[T, Outputs | ImageError]]:
-        """Yield, in order, each item with its outputs, each float32 [size of the output], or with its ImageError.
+        """Yield, in order, each item with its outputs, each float32 of its `output_shapes`, or with its ImageError.
 
         Args:
             items: taken as they are needed, by the thread that iterates.
@@ -68,23 +84,33 @@ class Engine:
 
         def work(item: T) -> Outputs | ImageError:
             image = load_or_error(load, item, self.size)
-            return image if isinstance(image, ImageError) else self._infer(image)
+            return image if isinstance(image, ImageError) else self.infer(image)
 
         return ordered_map(work, items, workers=self.threads, ahead=AHEAD_PER_CORE * self.cores)
 
     def run(self, images: Pixels) -> Outputs:
-        """The outputs, each float32 [N, size of the output], of images uint8 [N, S, S, 3]; N may be 0."""
+        """The outputs, each float32 [N, *output_shapes], of images uint8 [N, S, S, 3]; N may be 0."""
         if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3) or images.dtype != np.uint8:
             expected = f"uint8 [N, {self.size}, {self.size}, 3]"
             raise ValueError(f"the network takes {expected}, got {images.dtype} {list(images.shape)}")
-        results = {name: np.empty((len(images), size), np.float32) for name, size in self.output_sizes.items()}
+        results = {name: np.empty((len(images), *shape), np.float32) for name, shape in self.output_shapes.items()}
         for row, outputs in self.stream(range(len(images)), lambda i: images[i]):
             assert isinstance(outputs, dict)  # this load raises no ImageError
             for name, values in outputs.items():
                 results[name][row] = values
         return results
 
-    def _infer(self, image: Pixels) -> Outputs:
+    def infer(self, image: Pixels) -> Outputs:
+        """The outputs of one image uint8 [S, S, 3], each float32 of its `output_shapes`.
+
+        Any number of threads may call it; each computes on one core, those beyond `cores` wait for their turn.
+
+        Raises:
+            ValueError: `image` is no uint8 [S, S, 3].
+        """
+        if image.shape != (self.size, self.size, 3) or image.dtype != np.uint8:
+            expected = f"uint8 [{self.size}, {self.size}, 3]"
+            raise ValueError(f"the network takes {expected}, got {image.dtype} {list(image.shape)}")
         request = self._requests.get()
         try:
             return request.run(image)
@@ -94,7 +120,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class _Request:
-    """An OpenVINO InferRequest that reads and writes these arrays: uint8 [1, S, S, 3], each output float32 [1, size].
+    """An OpenVINO InferRequest that reads and writes these arrays: uint8 [1, S, S, 3], each output float32 [1, ...].
 
     They are bound once, by the thread that makes the engine. Handing an array to each inference takes longer and, in
     OpenVINO 2026.4, can hang for ever when two threads do it for the first time at once: one holds the lock of a C++
@@ -112,38 +138,65 @@ class _Request:
         return {name: values[0].copy() for name, values in self.outputs.items()}
 
 
-def _request(compiled: Any) -> _Request:
+def load_openvino() -> Any:
+    """The package openvino without its telemetry, which tells Google Analytics of every import, and writes to HOME."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
     import openvino
+
+    return openvino
+
+
+def _request(compiled: Any, names: list[str]) -> _Request:
+    openvino = load_openvino()
 
     request = compiled.create_infer_request()
     image = np.zeros(tuple(compiled.input(0).shape), np.uint8)
     request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
     outputs: Outputs = {}
-    for index, output in enumerate(compiled.outputs):
-        outputs[output.any_name] = np.zeros(tuple(output.shape), np.float32)
-        request.set_output_tensor(index, openvino.Tensor(outputs[output.any_name], shared_memory=True))
+    for index, (name, output) in enumerate(zip(names, compiled.outputs, strict=True)):
+        outputs[name] = np.zeros(tuple(output.shape), np.float32)
+        request.set_output_tensor(index, openvino.Tensor(outputs[name], shared_memory=True))
     return _Request(request, image, outputs)
 
 
-def _compile(path: Path, *, precision: Precision, streams: int) -> Any:
-    """The network at `path` as an OpenVINO CompiledModel for one image at a time, uint8 [1, S, S, 3]."""
-    import openvino
+def _read(path: Path) -> Any:
+    """The network at `path` as an OpenVINO Model for one image at a time, uint8 [1, S, S, 3]."""
+    openvino = load_openvino()
 
     if not path.is_file():
         raise NetworkError(f"{path} does not exist: expected a network as an ONNX file")
-    core = openvino.Core()
     try:
-        model = core.read_model(path)
+        model = openvino.Core().read_model(path)
     except RuntimeError as error:
         raise NetworkError(f"{path} is not an ONNX file that can be read; write it anew") from error
     inputs = [(i.get_element_type().get_type_name(), [d.to_string() for d in i.partial_shape]) for i in model.inputs]
     if len(inputs) != 1 or inputs[0][0] != "u8" or inputs[0][1][1:] != [inputs[0][1][1], inputs[0][1][1], "3"]:
         raise NetworkError(f"{path} takes {inputs}, expected one input: uint8 [N, S, S, 3]")
     model.reshape([1, *model.input(0).partial_shape[1:]])
+    return model
+
+
+def _keep(model: Any, outputs: Collection[str] | None) -> frozenset[str]:
+    """Take all but these outputs, by default all but rows of numbers, out of the model; returns what was taken out."""
+    offered = {output.any_name: output for output in model.outputs}
+    if outputs is None:
+        outputs = [name for name, output in offered.items() if len(output.partial_shape) == 2]
+    if missing := sorted(set(outputs) - set(offered)):
+        raise NetworkError(f"the network gives {', '.join(sorted(offered))}, and no {', '.join(missing)}")
+    left_out = frozenset(offered) - set(outputs)
+    for name in left_out:
+        model.remove_result(offered[name].get_node())
+    return left_out
+
+
+def _compile(model: Any, *, precision: Precision, streams: int) -> Any:
+    """The model as an OpenVINO CompiledModel that works on as many images at once as there are streams."""
+    openvino = load_openvino()
+
     settings = {
         "INFERENCE_PRECISION_HINT": precision,  # left to itself OpenVINO takes bf16 where the processor has AMX
         "PERFORMANCE_HINT": "THROUGHPUT",
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": streams,
     }
-    return core.compile_model(model, "CPU", settings)
+    return openvino.Core().compile_model(model, "CPU", settings)

@@ -14,6 +14,8 @@ import torch
 from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import atomic_path, read_json
 from libraries.network.backbones import EmbeddingNetwork, build
+from libraries.network.engine import load_openvino
+from libraries.network.feature_map import MappedNetwork, with_map
 from libraries.network.weights import first_line, read_state_dict
 
 ONNX, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "model.json"
@@ -23,8 +25,9 @@ TOLERANCE = 1e-3  # of the largest value: between PyTorch and OpenVINO, both in 
 def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
     """Write model.onnx and weights.safetensors into `folder`, and return what model.json has to say about them.
 
-    model.onnx takes `images` uint8 [N, S, S, 3] and gives `embedding` float32 [N, D] and, with a head, `scores`
-    float32 [N, K]. It replaces an earlier one only after OpenVINO has computed the same from it as PyTorch.
+    model.onnx takes `images` uint8 [N, S, S, 3] and gives `embedding` float32 [N, D], with a head `scores` float32
+    [N, K], and where the embedding is the mean over a map of features, that: `features` float32 [N, D, h, w]. It
+    replaces an earlier one only after OpenVINO has computed the same from it as PyTorch.
 
     Returns:
         architecture, input_size, embedding_size, classes (None without a head), views, mean, std, interpolation.
@@ -35,8 +38,9 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
     """
     network = network.cpu().eval()
     with atomic_path(folder / ONNX) as temporary:
-        export_onnx(network, temporary)
-        difference = compare(network, temporary)
+        exported = with_map(network)
+        export_onnx(exported, temporary)
+        difference = compare(exported, temporary)
         if not difference <= TOLERANCE:
             raise NetworkError(
                 f"{network.architecture}: as ONNX it differs from PyTorch's by {difference:.1e} of the largest value"
@@ -84,11 +88,10 @@ def save_weights(network: EmbeddingNetwork, path: Path) -> None:
         save_file(state, temporary, metadata={"architecture": network.architecture})
 
 
-def export_onnx(network: EmbeddingNetwork, path: Path) -> None:
+def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:
     """Write a network with inputs and outputs as in `save_network`, any batch size, weights inside the file."""
     size = network.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    outputs = ["embedding", "scores"][: 1 if network.classes is None else 2]
     try:
         with quiet():
             torch.onnx.export(
@@ -96,7 +99,7 @@ def export_onnx(network: EmbeddingNetwork, path: Path) -> None:
                 (example,),
                 path,
                 input_names=["images"],
-                output_names=outputs,
+                output_names=list(network.output_names),
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                 dynamo=True,
                 external_data=False,
@@ -108,16 +111,15 @@ def export_onnx(network: EmbeddingNetwork, path: Path) -> None:
         ) from error
 
 
-def compare(network: EmbeddingNetwork, path: Path) -> float:
+def compare(network: EmbeddingNetwork | MappedNetwork, path: Path) -> float:
     """How much PyTorch and OpenVINO differ on random images at most, in parts of the largest value."""
-    import openvino
-
     size = network.input_size
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = load_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.inference_mode():
         expected = [output.numpy() for output in network(torch.from_numpy(images))]
-    found = [compiled(images)[i] for i in range(len(expected))]
+    results = compiled(images)
+    found = [results[name] for name in network.output_names]
     return max(float(np.abs(f - e).max() / np.abs(e).max()) for f, e in zip(found, expected, strict=True))
 
 

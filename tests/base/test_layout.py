@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from libraries.base import storage
+from libraries.base.errors import StaleInput
 from libraries.base.layout import Layout
 from libraries.base.storage import Artefact
 from PARAMETERS import Parameters
@@ -53,6 +54,22 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "svm_CVals": ((0.1, 1.0), FROM_SVM, FROM_SVM),
     "svm_boL2Normalize": (True, FROM_SVM, FROM_SVM),
     "svm_folds": (3, FROM_SVM, FROM_SVM),
+    "url": ("http://localhost", NOTHING, NOTHING),
+    "imagePath": ("cell.png", NOTHING, NOTHING),
+    "calls": (1, NOTHING, NOTHING),
+    "folder": ("pictures", NOTHING, NOTHING),
+    "requestsInFlight": (1, NOTHING, NOTHING),
+    "bundle": ("model_svm", NOTHING, NOTHING),
+    "host": ("0.0.0.0", NOTHING, NOTHING),
+    "port": (80, NOTHING, NOTHING),
+    "keyFile": ("key", NOTHING, NOTHING),
+    "adminKeyFile": ("key", NOTHING, NOTHING),
+    "serve_maxMegabytes": (1, NOTHING, NOTHING),
+    "serve_maxImages": (1, NOTHING, NOTHING),
+    "serve_maxMegapixels": (1, NOTHING, NOTHING),
+    "serve_maxWait": (1.0, NOTHING, NOTHING),
+    "serve_timeout": (1.0, NOTHING, NOTHING),
+    "serve_requestsPerMinute": (1, NOTHING, NOTHING),
 }
 FOLDERS = {"classifier", "datasetName", "rootDir"}  # another value means other files
 
@@ -96,6 +113,19 @@ def test_parameters_make_stale_what_depends_on_them_and_nothing_else(tmp_path: P
             elif name.startswith("svm_"):
                 expected = NOTHING
         assert stale(layout(tmp_path, classifier=classifier, **{name: value})) == expected, name
+
+
+@pytest.mark.parametrize("classifier", ["svm", "dnn"])
+def test_a_network_of_an_earlier_version_is_named(tmp_path: Path, classifier: str) -> None:
+    made = layout(tmp_path, classifier=classifier)
+    make_all(made)
+    manifest = made.network.read()
+    del manifest["parameters"]["format"]
+    storage.write_json(made.network.manifest, manifest)
+    with pytest.raises(
+        StaleInput, match=r"made with format = null, but now it is 2: run scripts/2_refineDNN\.py again"
+    ):
+        made.network.check()
 
 
 def test_classifiers_share_the_examples_and_the_refined_network_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from libraries.base.errors import ImageError, StorageError
+from libraries.base.errors import ImageError, NetworkError, StorageError
 from libraries.base.storage import Artefact, sha256, write_json
 from libraries.classifier import svm
-from libraries.classifier.bundle import Classifier, Prediction, add_metrics, write_bundle, write_graph, write_refined
+from libraries.classifier.bundle import Classifier, Prediction, add_metrics, write_bundle, write_refined
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.graph import write_graph
 from libraries.classifier.svm import LinearModel
-from libraries.data.images import ResizeRule
+from libraries.data.images import ResizeRule, fit
 from libraries.network.engine import Engine
 
 S, D = 8, 8
@@ -27,16 +29,22 @@ LABELS = ["Straße", "日本 語", 'a "quoted" one']
 FACTS = {"architecture": "tiny", "input_size": S, "embedding_size": D, "mean": [0.0] * 3, "std": [1.0] * 3, "views": 1}
 
 
-def write_network(path: Path, *, classes: int | None = None) -> None:
-    """A network of uint8 [N, S, S, 3]: the mean colour times a matrix; a black image has the embedding zero."""
+def write_network(path: Path, *, classes: int | None = None, has_map: bool = False) -> None:
+    """A network of uint8 [N, S, S, 3]: the mean colour times a matrix; a black image has the embedding zero.
+
+    Its feature map is what the matrix makes of every pixel.
+    """
     generator = np.random.default_rng(1)
-    constants = {"axes": np.array([1, 2]), "mix": generator.normal(size=(3, D)).astype(np.float32)}
+    constants = {"axes": np.array([2, 3]), "mix": generator.normal(size=(3, D)).astype(np.float32)}
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "axes"], ["colour"], keepdims=0),
-        helper.make_node("MatMul", ["colour", "mix"], ["embedding"]),
+        helper.make_node("MatMul", ["pixels", "mix"], ["mixed"]),
+        helper.make_node("Transpose", ["mixed"], ["features"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["features", "axes"], ["embedding"], keepdims=0),
     ]
     outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", D])]
+    if has_map:
+        outputs.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", D, S, S]))
     if classes is not None:
         constants["head"] = generator.normal(size=(D, classes)).astype(np.float32) / 100
         nodes.append(helper.make_node("MatMul", ["embedding", "head"], ["scores"]))
@@ -122,7 +130,7 @@ def network(tmp_path: Path) -> Artefact:
     """A network folder with a head, as 2_refineDNN leaves it."""
     artefact = Artefact("dnn", tmp_path / "dnn" / "model.json", "scripts/2_refineDNN.py", {})
     artefact.folder.mkdir()
-    write_network(artefact.folder / "model.onnx", classes=3)
+    write_network(artefact.folder / "model.onnx", classes=3, has_map=True)
     fitted = calibration(3)
     facts = {"resize": RULE.to_json(), "labels": LABELS, **FACTS}
     described = {"slope": fitted.slope, "bias": fitted.bias.tolist()}
@@ -167,6 +175,53 @@ def test_images_in_memory_and_in_files_are_classified_alike(tmp_path: Path, bund
         assert one.label == other.label == LABELS[one.probabilities.argmax()]
         for field in ("probabilities", "scores", "embedding"):
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+
+
+def test_one_fitted_image_is_classified_as_in_company(tmp_path: Path, bundle: Artefact) -> None:
+    classifier = Classifier(bundle.folder)
+    made = list(pictures(tmp_path).values())
+    expected = classifier.predict(made)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(classifier.classify, [fit(image, RULE) for image in made]))
+    for one, other in zip(found, expected, strict=True):
+        assert one.label == other.label
+        for field in ("probabilities", "scores", "embedding"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+    with pytest.raises(ValueError, match=r"takes uint8 \[8, 8, 3\], got uint8 \[9, 8, 3\]"):
+        classifier.classify(np.zeros((9, 8, 3), np.uint8))
+
+
+def test_softmax_of_the_mean_evidence_is_the_probabilities(tmp_path: Path, bundle: Artefact) -> None:
+    """Within 1e-5, from many threads that all want it first."""
+    classifier = Classifier(bundle.folder)
+    assert classifier.has_evidence
+    fitted = [fit(image, RULE) for image in pictures(tmp_path).values()]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(classifier.evidence, fitted))
+    for image, evidence in zip(fitted, found, strict=True):
+        assert evidence.shape == (3, S, S)
+        weights = np.exp(evidence.mean(axis=(1, 2), dtype=np.float64))
+        expected = classifier.classify(image).probabilities
+        np.testing.assert_allclose(weights / weights.sum(), expected, rtol=0, atol=1e-5)
+
+
+def test_evidence_of_a_bundle_that_was_replaced_is_refused(bundle: Artefact, network: Artefact) -> None:
+    """Its heatmaps would be of another classifier than its predictions."""
+    classifier = Classifier(bundle.folder)
+    other = Calibration(slope=0.5, bias=np.zeros(3))
+    write_graph(network.folder / "model.onnx", bundle.folder / "model.onnx", calibration=other)
+    with pytest.raises(StorageError, match=r"model\.onnx is not the file that model\.json describes"):
+        classifier.evidence(np.zeros((S, S, 3), np.uint8))
+
+
+def test_a_network_without_a_map_gives_no_evidence(tmp_path: Path, network: Artefact) -> None:
+    write_network(network.folder / "model.onnx", classes=3)
+    artefact = Artefact("model", tmp_path / "plain" / "model.json", "scripts/2_refineDNN.py", {}, (network,))
+    write_refined(artefact, network, settings={})
+    classifier = Classifier(artefact.folder)
+    assert not classifier.has_evidence
+    with pytest.raises(NetworkError, match="gives embedding, probabilities, scores, and no evidence"):
+        classifier.evidence(np.zeros((S, S, 3), np.uint8))
 
 
 def test_bad_files_give_their_error_in_their_place(tmp_path: Path, bundle: Artefact) -> None:

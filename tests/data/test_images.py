@@ -20,7 +20,7 @@ from sklearn.datasets import load_sample_images
 
 from libraries.base.errors import ImageError, ParameterError
 from libraries.data import images
-from libraries.data.images import ImageFacts, ResizeRule, decode, fit, inspect, load, load_bytes
+from libraries.data.images import ImageFacts, ResizeRule, area, decode, fit, inspect, load, load_bytes
 
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:
@@ -515,6 +515,38 @@ def test_gray_stays_one_channel_until_the_end_with_the_same_result(photographs: 
     for rule in (ResizeRule(224), ResizeRule(300, "crop", "bilinear")):
         fitted = load_bytes(encoded(gray, "PNG"), rule)
         assert np.array_equal(fitted, fit(np.asarray(gray.convert("RGB")), rule))
+
+
+@pytest.mark.parametrize("mode", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("size", [(60, 40), (40, 60), (31, 97), (50, 50), (300, 200)])
+def test_area_says_where_a_fitted_image_lies_in_the_picture(size: tuple[int, int], mode: str) -> None:
+    """A bright spot, found in the fitted image, is where it is in the picture, to half a fitted pixel."""
+    rule = ResizeRule(48, mode, "bilinear")  # type: ignore[arg-type]
+    left, top, right, bottom = area(size, rule)
+    for x, y in itertools.product((0.45, 0.52, 0.6), repeat=2):  # fractions; a crop sees the middle alone
+        picture = np.zeros((size[1], size[0], 3), np.uint8)
+        column, row = int(x * size[0]), int(y * size[1])
+        picture[row, column] = 255
+        light = fit(picture, rule)[:, :, 0].astype(float)
+        columns, rows = (np.arange(48) + 0.5) / 48 @ light.T, (np.arange(48) + 0.5) / 48 @ light
+        found = left + (right - left) * columns.sum() / light.sum(), top + (bottom - top) * rows.sum() / light.sum()
+        expected = (column + 0.5) / size[0], (row + 0.5) / size[1]
+        np.testing.assert_allclose(found, expected, atol=0.5 / 48)
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "expected"),
+    [
+        ("pad", (200, 100), (0.0, -0.5, 1.0, 1.5)),
+        ("pad", (100, 200), (-0.5, 0.0, 1.5, 1.0)),
+        ("pad", (100, 100), (0.0, 0.0, 1.0, 1.0)),
+        ("crop", (200, 100), (0.25, 0.0, 0.75, 1.0)),
+        ("crop", (100, 400), (0.0, 0.375, 1.0, 0.625)),
+        ("stretch", (200, 100), (0.0, 0.0, 1.0, 1.0)),
+    ],
+)
+def test_areas(mode: str, size: tuple[int, int], expected: tuple[float, ...]) -> None:
+    assert area(size, ResizeRule(64, mode)) == expected  # type: ignore[arg-type]
 
 
 # Scaled decoding

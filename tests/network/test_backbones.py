@@ -16,7 +16,17 @@ from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import write_json
 from libraries.network import weights
 from libraries.network.backbones import EmbeddingNetwork, build, find, load_pretrained, orientations
-from libraries.network.export import MANIFEST, ONNX, WEIGHTS, compare, load_network, save_network
+from libraries.network.export import (
+    MANIFEST,
+    ONNX,
+    TOLERANCE,
+    WEIGHTS,
+    compare,
+    export_onnx,
+    load_network,
+    save_network,
+)
+from libraries.network.feature_map import with_map
 
 SMALL = "resnet10t"  # 5 million parameters, exported in about two seconds
 
@@ -279,7 +289,8 @@ def test_embedding_of_several_views_is_their_mean(network: EmbeddingNetwork) -> 
 def test_saved_network_computes_the_same_everywhere(saved: tuple[EmbeddingNetwork, Path]) -> None:
     """OpenVINO and the network loaded again against PyTorch, for batches of other sizes than that of the export."""
     network, folder = saved
-    assert compare(network, folder / ONNX) < 1e-4
+    assert "features" in with_map(network).output_names, "they are compared too"
+    assert compare(with_map(network), folder / ONNX) < 1e-4
     again = load_network(folder)
     with torch.inference_mode():
         for count in (1, 3):
@@ -305,7 +316,16 @@ def test_model_json_and_the_graph_say_what_it_is(saved: tuple[EmbeddingNetwork, 
         "images": (onnx.TensorProto.UINT8, [0, 64, 64, 3]),
         "embedding": (onnx.TensorProto.FLOAT, [0, 512]),
         "scores": (onnx.TensorProto.FLOAT, [0, 3]),
+        "features": (onnx.TensorProto.FLOAT, [0, 512, 2, 2]),
     }
+
+
+def test_a_map_that_was_exported_wrong_is_noticed(network: EmbeddingNetwork, tmp_path: Path) -> None:
+    """As where an axis is turned: each output is compared, not only the embedding."""
+    mapped = with_map(network)
+    export_onnx(mapped, tmp_path / ONNX)
+    mapped.layout = lambda features: features.flip(2)
+    assert compare(mapped, tmp_path / ONNX) > TOLERANCE
 
 
 def test_export_is_silent(network: EmbeddingNetwork, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def write_onnx(path: Path, *, shape: tuple[object, ...] = ("N", SIZE, SIZE, 3), 
         [helper.make_tensor_value_info("images", kind, shape)],
         [
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ("N", WIDTH)),
+            helper.make_tensor_value_info("relu", TensorProto.FLOAT, ("N", WIDTH, SIZE - 2, SIZE - 2)),
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("N", CLASSES)),
         ],
         [
@@ -54,11 +56,16 @@ def write_onnx(path: Path, *, shape: tuple[object, ...] = ("N", SIZE, SIZE, 3), 
     return path
 
 
-def reference(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The small network in NumPy, float64: (embedding [N, WIDTH], scores [N, CLASSES])."""
+def feature_map(images: np.ndarray) -> np.ndarray:
+    """What comes before the mean in the small network, in NumPy, float64: [N, SIZE - 2, SIZE - 2, WIDTH]."""
     windows = sliding_window_view(images / 255, (3, 3), axis=(1, 2))  # [N, H, W, C, 3, 3]
     features = np.einsum("nhwcij,dcij->nhwd", windows, KERNEL.astype(np.float64), optimize=True)
-    embedding = np.maximum(features, 0).mean(axis=(1, 2))
+    return np.maximum(features, 0)
+
+
+def reference(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The small network in NumPy, float64: (embedding [N, WIDTH], scores [N, CLASSES])."""
+    embedding = feature_map(images).mean(axis=(1, 2))
     return embedding, embedding @ HEAD.astype(np.float64)
 
 
@@ -87,7 +94,7 @@ def test_equals_the_reference_in_float32(engine: Engine) -> None:
     embedding, scores = reference(IMAGES)
     outputs = engine.run(IMAGES)
     assert engine.precision == "f32"
-    assert engine.output_sizes == {"embedding": WIDTH, "scores": CLASSES}
+    assert engine.output_shapes == {"embedding": (WIDTH,), "scores": (CLASSES,)}
     assert {values.dtype for values in outputs.values()} == {np.dtype(np.float32)}
     np.testing.assert_allclose(outputs["embedding"], embedding, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(outputs["scores"], scores, rtol=1e-5, atol=1e-5)
@@ -99,6 +106,52 @@ def test_bf16_is_near_and_says_what_it_is(network: Path) -> None:
     error = np.abs(engine.run(IMAGES)["embedding"] - embedding).max() / np.abs(embedding).max()
     assert error < 0.02
     assert engine.precision == ("bf16" if error > 1e-5 else "f32")  # f32 on processors without bf16
+
+
+def test_an_output_that_is_no_row_is_computed_on_demand_alone(engine: Engine, network: Path) -> None:
+    assert engine.left_out == {"relu"}
+    other = Engine(network, outputs=("relu",), cores=1)
+    assert other.left_out == {"embedding", "scores"}
+    assert other.output_shapes == {"relu": (WIDTH, SIZE - 2, SIZE - 2)}
+    expected = feature_map(IMAGES[:2]).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(other.run(IMAGES[:2])["relu"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(other.infer(IMAGES[1])["relu"], expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_outputs_that_the_network_lacks_are_named(network: Path) -> None:
+    with pytest.raises(NetworkError, match="gives embedding, relu, scores, and no evidence"):
+        Engine(network, outputs=("scores", "evidence"))
+
+
+def test_outputs_keep_their_names_where_nothing_lies_between_them(tmp_path: Path) -> None:
+    """OpenVINO leaves out what adds zero or multiplies by one."""
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ("N", SIZE, SIZE, 3))
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 3)) for name in ("mean", "same", "double")]
+    constants = {"axes": np.array([1, 2]), "one": np.float32(1), "zero": np.float32(0), "two": np.float32(2)}
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "one"], ["between"]),
+        helper.make_node("Add", ["between", "zero"], ["same"]),
+        helper.make_node("Mul", ["same", "two"], ["double"]),
+    ]
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "small", [images], outputs, initializers)
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "model.onnx")
+    found = Engine(tmp_path / "model.onnx", cores=1).infer(IMAGES[0])
+    mean = IMAGES[0].mean((0, 1))
+    for name, expected in (("mean", mean), ("same", mean), ("double", 2 * mean)):
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+
+
+def test_one_image_at_a_time_from_many_threads(engine: Engine) -> None:
+    expected = engine.run(IMAGES)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda i: engine.infer(image(i)), range(100)))
+    for i, outputs in enumerate(answers):
+        for name, values in outputs.items():
+            np.testing.assert_array_equal(values, expected[name][i % 7])
 
 
 def test_no_images_are_no_rows(engine: Engine) -> None:
@@ -170,6 +223,8 @@ def test_an_array_of_another_shape_or_type_is_refused(engine: Engine, wrong: np.
         list(engine.stream(["cat.jpg"], lambda _: wrong))
     with pytest.raises(ValueError, match=r"takes uint8 \[N, 32, 32, 3\], got"):
         engine.run(wrong[None])
+    with pytest.raises(ValueError, match=r"takes uint8 \[32, 32, 3\], got"):
+        engine.infer(wrong)
 
 
 def test_a_consumer_may_stop_early(engine: Engine) -> None:

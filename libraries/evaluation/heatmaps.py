@@ -1,0 +1,101 @@
+"""Where in an image the evidence for a class lies, from the bundle alone: no gradients, no PyTorch.
+
+Where the network ends in a map of features whose mean is the embedding, the map is exact and takes one inference: the
+class activation map (see `classifier.graph`). For every other network parts of the image are covered, one after the
+other, and the classifier is asked again: occlusion (Zeiler and Fergus 2014, 'Visualizing and understanding
+convolutional networks').
+
+Both are in the same unit, the classifier's calibrated logit for the label minus the mean of those for the other labels,
+and are read alike: positive speaks for the label.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.errors import InputError
+from libraries.classifier.bundle import Classifier, Prediction
+from libraries.data.images import Box, area, fit
+
+Pixels = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float32]
+Method = Literal["class activation map", "occlusion"]
+
+GRID = 8  # parts of an image, in each direction, that are covered one after the other
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """The evidence for a label.
+
+    Attributes:
+        label: one of the classifier's.
+        values: float32 [h, w]. By class activation map the margin of the label, the logit minus the mean of the
+            others', is their mean; by occlusion each is what the margin loses when that part is covered.
+        area: where the map's edges lie, left, top, right, bottom, in fractions of the upright picture's width and
+            height; padding reaches beyond 0..1, a crop stays inside.
+        method: how it was made.
+    """
+
+    label: str
+    values: Float
+    area: Box
+    method: Method
+
+
+def heatmap(classifier: Classifier, image: Pixels, label: str) -> Heatmap:
+    """The evidence for `label` in an upright RGB image, uint8 [H, W, 3] of any size.
+
+    Raises:
+        InputError: the classifier has no such label, or `image` is none.
+        StorageError: the bundle's files have changed since it was opened.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"an image is uint8 [H, W, 3], found {image.dtype} {list(image.shape)}")
+    height, width, _ = image.shape
+    return heatmap_of_fitted(classifier, fit(image, classifier.rule), label, size=(width, height))
+
+
+def heatmap_of_fitted(classifier: Classifier, fitted: Pixels, label: str, *, size: tuple[int, int]) -> Heatmap:
+    """As `heatmap`, of an image that is fitted already, uint8 [S, S, 3]; `size` is the upright picture's (W, H)."""
+    if label not in classifier.labels:
+        raise InputError(f'the classifier has no label "{label}": it knows {", ".join(classifier.labels)}')
+    index = classifier.labels.index(label)
+    edges = area(size, classifier.rule)
+    if classifier.has_evidence:
+        return Heatmap(label, margin(classifier.evidence(fitted), index), edges, "class activation map")
+    return Heatmap(label, occlusion(classifier, fitted, index), edges, "occlusion")
+
+
+def margin(logits: Float, index: int) -> Float:
+    """Of class `index`: its logits minus the mean of the other classes', [K, ...] → [...]."""
+    others: Float = np.delete(logits, index, axis=0).mean(axis=0)
+    return np.asarray(logits[index] - others)
+
+
+def occlusion(classifier: Classifier, fitted: Pixels, index: int) -> Float:
+    """What the margin of class `index` loses when a part of the image has the colour of the padding: [GRID, GRID].
+
+    A part is covered together with half of each neighbour: what lies on the border between two parts is then hidden
+    whole by one of them.
+    """
+    size = classifier.rule.size
+    edges = [
+        round(size * i / (2 * GRID)) for i in range(-1, 2 * GRID + 2)
+    ]  # every half part, from one before the image
+
+    def cover(part: int | None) -> Pixels:
+        image = fitted.copy()
+        if part is not None:
+            rows, columns = (slice(max(edges[2 * i], 0), edges[2 * i + 4]) for i in divmod(part, GRID))
+            image[rows, columns] = classifier.rule.fill
+        return image
+
+    margins = []
+    for _, answer in classifier.predict_stream([None, *range(GRID * GRID)], cover):
+        assert isinstance(answer, Prediction)  # `cover` raises no ImageError
+        logits = np.log(np.maximum(answer.probabilities, np.finfo(np.float32).tiny))  # but for a constant
+        margins.append(margin(logits, index))
+    return (margins[0] - np.array(margins[1:], np.float32)).reshape(GRID, GRID)
