@@ -50,6 +50,9 @@ def _outcome(
             traceback.print_exc()
         print(f"{script}: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201
         return 2 if isinstance(error, ParameterError) else 1
+    except BrokenPipeError:  # whoever read our output, `head` perhaps, has seen enough
+        sys.stdout = None
+        return 1
     except KeyboardInterrupt:
         print(f"\n{script}: stopped. Run it again to go on where it was.", file=sys.stderr)  # noqa: T201
         return 130

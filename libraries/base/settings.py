@@ -14,7 +14,15 @@ from libraries.base.errors import ParameterError
 
 ENVIRONMENT_PREFIX = "PARAMETERS_"
 
-UserPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+def _understood(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:  # in a container, say
+        raise ValueError("this user has no home folder that '~' could mean") from None
+
+
+UserPath = Annotated[Path, AfterValidator(_understood)]
 """A path as a person types it: `~` and relative paths are understood."""
 
 

@@ -52,6 +52,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a killed process was writing in a folder; only for one in which no other process is writing now."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        leftover.unlink(missing_ok=True)
+
+
 def storage_error(error: OSError, path: Path) -> StorageError:
     """The one-line error for a failed write at `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

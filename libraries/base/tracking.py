@@ -3,17 +3,23 @@
 import contextlib
 import logging
 import os
+import re
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from libraries.base.errors import StorageError
 from libraries.base.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +36,38 @@ _UNREACHABLE = "the server cannot be reached, this run goes to mlflow.db in DATA
 _UNWRITABLE = "mlflow.db in DATA_DIR cannot be written, this run is not in the history"
 
 
+@dataclass(frozen=True)
+class PackedModel:
+    """A model in MLflow's form, to be kept with a run.
+
+    Attributes:
+        name: what people call it.
+        fingerprint: equal fingerprints, equal models: the store keeps one of them.
+        save: `save(path, mlflow_model=...)` writes it into a folder that does not exist yet.
+    """
+
+    name: str
+    fingerprint: str
+    save: Callable[..., None]
+
+
 @dataclass
 class Record:
-    """What one run of a script has to tell: fill it in while the script runs."""
+    """What one run of a script has to tell: fill it in while the script runs.
+
+    Attributes:
+        tags: short texts.
+        metrics: numbers.
+        files: pictures and tables, copied into the history.
+        model: to be kept too.
+        model_uri: where the model is, once the run is logged: `mlflow models serve -m <model_uri>`.
+    """
 
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    model: PackedModel | None = None
+    model_uri: str | None = None
 
 
 @contextlib.contextmanager
@@ -95,20 +126,79 @@ def _log(record: Record, *, store: str, root: Path, values: Mapping[str, Any], s
         experiment_id, start_time=int(started * 1000), run_name=record.tags["step"], tags=dict(record.tags)
     )
     run_id = created.info.run_id
+    model = _keep_model(client, record.model, run_id=run_id, experiment_id=experiment_id) if record.model else None
+    model_id = model.model_id if model else None
     now = int(time.time() * 1000)
     client.log_batch(
         run_id,
-        metrics=[Metric(_metric_name(key), value, now, 0) for key, value in record.metrics.items()],
+        metrics=[Metric(_metric_name(k), value, now, 0, model_id=model_id) for k, value in record.metrics.items()],
         params=[Param(key, str(value)[:500]) for key, value in values.items()],
     )
     for file in record.files:
         client.log_artifact(run_id, str(file))
     client.set_terminated(run_id)
+    record.model_uri = _uri(model) if model else None
+
+
+def _keep_model(client: "MlflowClient", model: PackedModel, *, run_id: str, experiment_id: str) -> "LoggedModel | None":
+    """The model as an earlier run has stored it, or stored now, as the outcome of this run; None: it could not be."""
+    from mlflow.entities import LoggedModelOutput
+
+    try:
+        same = f"name = '{_model_name(model.name)}' AND tags.fingerprint = '{model.fingerprint}'"
+        stored = next(_whole_models(client, experiment_id, same), None)
+        if stored is None:
+            stored = _store_model(client, model, run_id=run_id, experiment_id=experiment_id)
+        client.log_outputs(run_id, [LoggedModelOutput(stored.model_id, step=0)])
+    except Exception as error:  # the rest of the run can be logged all the same
+        logger.warning("run history: the model is not in it (%s)", type(error).__name__)
+        return None
+    return stored
+
+
+def _whole_models(client: "MlflowClient", experiment_id: str, which: str) -> "Iterator[LoggedModel]":
+    """Newest first; none that was broken off, or whose files somebody has deleted since."""
+    from mlflow.entities import LoggedModelStatus
+
+    newest = {"field_name": "creation_timestamp", "ascending": False}
+    for found in client.search_logged_models([experiment_id], which, order_by=[newest]):
+        if found.status == LoggedModelStatus.READY and client.list_logged_model_artifacts(found.model_id):
+            yield found
+
+
+def _store_model(client: "MlflowClient", model: PackedModel, *, run_id: str, experiment_id: str) -> "LoggedModel":
+    from mlflow.entities import LoggedModelStatus
+    from mlflow.models import Model
+
+    created = client.create_logged_model(
+        experiment_id,
+        _model_name(model.name),
+        source_run_id=run_id,
+        tags={"fingerprint": model.fingerprint},
+        model_type="bundle",
+    )
+    described = Model(model_uuid=created.model_id, model_id=created.model_id, run_id=run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        model.save(path, mlflow_model=described)
+        client.log_model_artifacts(created.model_id, str(path))
+    return client.finalize_logged_model(created.model_id, LoggedModelStatus.READY)
+
+
+def _uri(model: "LoggedModel") -> str:
+    """A file's address is understood everywhere; others are found by whoever knows the tracking server."""
+    location = str(model.artifact_location)
+    return location if location.startswith("file:") else f"models:/{model.model_id}"
 
 
 def _metric_name(name: str) -> str:
     """MLflow allows letters, digits and a few signs in names; a label may hold others."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
+
+
+def _model_name(name: str) -> str:
+    """MLflow allows no '/:.%' or quotes in names of models."""
+    return re.sub(r"[^\w-]", "_", name)
 
 
 def code_version() -> str:
@@ -144,6 +234,19 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
         }
         for r in runs
     ]
+
+
+def newest_model(store: str, *, experiment: str, name: str) -> str | None:
+    """Where the newest model of this name is: `mlflow models serve -m <it>`; None: the history has no such model."""
+    _import_mlflow()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    models = _whole_models(client, found.experiment_id, f"name = '{_model_name(name)}'")
+    return next(map(_uri, models), None)
 
 
 def download(store: str, run_id: str, name: str) -> Path:

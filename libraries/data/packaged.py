@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from libraries.base.errors import InputError
-from libraries.base.storage import atomic
+from libraries.base.storage import atomic, sweep
 
 SOLAR_CELLS_ABOUT = (
     "2,624 electroluminescence images of solar cells (elpv-dataset, Deitsch et al. 2019), "
@@ -32,6 +32,8 @@ def copy_solar_cells(
         )
     data = Path(spec.origin).parent / "data"
     pairs = [(data / name, folder / label / Path(name).name) for name, label in _solar_cell_labels(data / "labels.csv")]
+    for label_folder in {target.parent for _, target in pairs}:
+        sweep(label_folder)
     missing = [(source, target) for source, target in pairs if not target.exists()]
     for source, target in progress(missing):
         image = _packaged(source)

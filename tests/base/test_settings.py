@@ -103,3 +103,10 @@ def test_every_parameter_is_used() -> None:
 def test_parameters_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Parameters.load().classifier = "dnn"
+
+
+def test_home_folder_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")
+    with pytest.raises(ParameterError, match=r"rootDir = ~/imageClassification is refused: this user has no home"):
+        Parameters.load()
+    assert Parameters.load({"rootDir": "/data"}).rootDir == Path("/data")

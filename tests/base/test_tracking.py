@@ -1,9 +1,11 @@
 """Run history in MLflow, and what happens when its server cannot be reached."""
 
 import logging
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,11 +43,13 @@ def test_unreachable_server_is_a_warning_and_the_run_goes_to_the_file(
     p = parameters(runHistory=True, trackingUri="http://user:secret@127.0.0.1:9/")
     with caplog.at_level(logging.WARNING), tracking.run("1_prepareData", p) as record:
         record.metrics["images"] = 3
+        record.model = a_model()
     (warning,) = [r.getMessage() for r in caplog.records if r.name == "libraries.base.tracking"]
     assert "run history: the server cannot be reached" in warning
     assert "secret" not in warning
     store = tracking.local_store(p.rootDir)
     assert len(tracking.recent_runs(store, experiment="textures", step="1_prepareData", count=5)) == 1
+    assert record.model_uri == tracking.newest_model(store, experiment="textures", name="textures 1.0_svm")
 
 
 def test_nothing_is_logged_when_switched_off_or_when_the_step_fails(parameters: Callable[..., Parameters]) -> None:
@@ -55,6 +59,55 @@ def test_nothing_is_logged_when_switched_off_or_when_the_step_fails(parameters: 
     with pytest.raises(ValueError, match="boom"), tracking.run("1_prepareData", parameters(runHistory=True)):
         raise ValueError("boom")
     assert not (p.rootDir / "mlflow.db").exists()
+
+
+def a_model(name: str = "textures 1.0_svm", fingerprint: str = "f00d") -> tracking.PackedModel:
+    def save(path: Path, *, mlflow_model: Any) -> None:
+        path.mkdir()
+        mlflow_model.save(path / "MLmodel")
+
+    return tracking.PackedModel(name, fingerprint, save)
+
+
+def test_model_is_stored_once_and_again_when_it_changes_or_its_files_are_gone(
+    parameters: Callable[..., Parameters],
+) -> None:
+    p = parameters(runHistory=True)
+
+    def uri_of(model: tracking.PackedModel) -> str | None:
+        with tracking.run("5_evaluate", p) as record:
+            record.model = model
+        return record.model_uri
+
+    first, second, third, changed = (uri_of(a_model(fingerprint=f)) for f in ("1", "1", "1", "2"))
+    assert first == second == third != changed
+    store = tracking.local_store(p.rootDir)
+    assert tracking.newest_model(store, experiment="textures", name="textures 1.0_svm") == changed
+    assert tracking.newest_model(store, experiment="textures", name="another") is None
+    assert tracking.newest_model(store, experiment="another", name="textures 1.0_svm") is None
+    shutil.rmtree(p.rootDir / "mlruns")
+    assert tracking.newest_model(store, experiment="textures", name="textures 1.0_svm") is None
+    assert uri_of(a_model(fingerprint="1")) not in (first, changed, None)
+
+
+def test_model_that_cannot_be_stored_is_a_warning_and_is_tried_again(
+    parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, *, mlflow_model: Any) -> None:
+        raise OSError("No space left on device")
+
+    p = parameters(runHistory=True)
+    with caplog.at_level(logging.WARNING), tracking.run("5_evaluate", p) as record:
+        record.metrics["overall_accuracy"] = 0.5
+        record.model = tracking.PackedModel("textures_svm", "f00d", full)
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "libraries.base.tracking"]
+    assert warning == "run history: the model is not in it (OSError)"
+    assert record.model_uri is None
+    (found,) = tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="5_evaluate", count=5)
+    assert found["metrics"] == {"overall_accuracy": 0.5}
+    with tracking.run("5_evaluate", p) as record:
+        record.model = a_model("textures_svm")
+    assert record.model_uri is not None
 
 
 def test_code_version_falls_back_to_the_installed_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,3 +111,11 @@ class BoundedPoolManager(urllib3.PoolManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+
+class BoundedProxyManager(urllib3.ProxyManager):
+    """The same through a proxy."""
+
+    def __init__(self, proxy_url: str, **kwargs: Any) -> None:
+        super().__init__(proxy_url, **kwargs)
+        self.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}

@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from libraries.base.errors import DownloadError
-from libraries.base.storage import TEMPORARY, atomic
+from libraries.base.storage import atomic, sweep
 from libraries.data.images import MAX_PIXELS
 from libraries.data.labels import check_label, check_labels
 from libraries.data.web.addresses import parse
@@ -85,7 +85,8 @@ def download(
     """
     labels = {label for label, _ in urls}
     check_labels(labels)
-    _sweep(folder, labels)
+    for label in labels:
+        sweep(folder / check_label(label))
     _warn_of_proxies()
     pairs = list(dict.fromkeys(urls))
     fetcher = Fetcher(
@@ -275,13 +276,6 @@ def file_stem(url: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9]+", "-", ascii_name)[:40].strip("-")
     digest = hashlib.sha256(url.encode()).hexdigest()[:12]
     return f"{readable}-{digest}" if readable else digest
-
-
-def _sweep(folder: Path, labels: Iterable[str]) -> None:
-    """Remove what a killed run was writing."""
-    for label in labels:
-        for leftover in (folder / check_label(label)).glob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
 
 
 def _warn_of_proxies() -> None:
