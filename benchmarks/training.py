@@ -1,24 +1,28 @@
 """Train on image files on the CPU: this project against a plain loop of timm and PyTorch.
 
 The plain loop is what a competent person writes first: timm's model, torchvision's transforms (random crop, mirror,
-colours), a DataLoader with two workers, AdamW, float32. Ours is what scripts/2_refineDNN.py does: decode every image
-once, augment on whole batches, channels_last, bf16 where the CPU has it, running average of the weights. Same network,
-size, batch and files; an epoch each in turn, in processes of their own. Decoding is counted: in the plain loop in every
-epoch, in ours as its share of a training of rf_maxEpochs epochs.
+colours), a DataLoader with as many workers as cores, float32. Ours is what scripts/2_refineDNN.py does: decode every
+image once, augment on whole batches, channels_last, bf16 where the CPU has it, running average of the weights. Same
+network, size, batch, files and recipe (AdamW, learning rates, dropout, loss); an epoch each in turn, in processes of
+their own. Decoding is counted: in the plain loop in every epoch, in ours as its share of a training of rf_maxEpochs
+epochs. That both reach the same accuracy is measured by training_accuracy.py.
 
     python benchmarks/training.py [--quick] [--batch 16] [--json results.json]
 """
 
 import argparse
+import contextlib
 import functools
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -31,14 +35,26 @@ from torchvision.datasets import ImageFolder
 
 from libraries.data.images import ResizeRule, load
 from libraries.network.augmentation import AREA, JITTER, RATIO, stored_size
-from libraries.network.backbones import load_pretrained
-from libraries.network.imageset import decode_once
-from libraries.network.recipe import RefineOptions
-from libraries.network.trainer import Trainer
+from libraries.network.backbones import EmbeddingNetwork, load_pretrained
+from libraries.network.imageset import ImageSet, decode_once
+from libraries.network.recipe import RefineOptions, learning_rate, make_optimizer
+from libraries.network.refine import logits
+from libraries.network.trainer import CLIP_NORM, Trainer
 
 NETWORK, SIZE, CLASSES = "EfficientNet_Lite0", 224, 2
 TARGET = 1.8  # times the plain loop
 PLAIN, OURS = "plain loop, f32", "ours"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What both loops do: learn from the files `train`, which lie in one folder per class in `folder`."""
+
+    folder: Path
+    train: list[Path]
+    test: list[Path]
+    input_size: int
+    options: RefineOptions
 
 
 def main() -> None:
@@ -52,28 +68,22 @@ def main() -> None:
     count = options.images or (96 if options.quick else 320)
     rounds = options.rounds or (2 if options.quick else 5)
     with tempfile.TemporaryDirectory() as folder:
-        photographs(Path(folder), count)
-        figures = measure(Path(folder), count, rounds=rounds, batch=options.batch)
+        files = photographs(Path(folder), count)
+        task = Task(Path(folder), files, [], SIZE, RefineOptions(batch=options.batch))
+        figures = measure(task, rounds=rounds)
     show(figures, f"{count} photographs of 533 x 400, batch {options.batch}, {rounds} epochs")
     write_results(options.json, {"images": count, "rounds": rounds, "batch": options.batch, **figures})
 
 
-def measure(folder: Path, count: int, *, rounds: int, batch: int) -> dict[str, float]:
+def measure(task: Task, *, rounds: int) -> dict[str, float]:
     """Images per second (medians) and ratios."""
-    context = multiprocessing.get_context("spawn")
-    starts = {PLAIN: start_plain, OURS: start_ours}
-    processes = {
-        name: ProcessPoolExecutor(1, context, initializer=start, initargs=(folder, batch))
-        for name, start in starts.items()
-    }
-    contenders = {name: functools.partial(in_process, pool) for name, pool in processes.items()}
-    for run in contenders.values():
-        run()  # warm
-    seconds = interleaved(contenders, rounds=rounds)
-    decoding = processes[OURS].submit(decoding_seconds).result()
-    for pool in processes.values():
-        pool.shutdown()
-    epochs = RefineOptions.epochs
+    count, epochs = len(task.train), task.options.epochs
+    with processes(task) as loops:
+        contenders = {name: functools.partial(ask, loop, "train_epoch") for name, loop in loops.items()}
+        for run in contenders.values():
+            run()  # warm
+        seconds = interleaved(contenders, rounds=rounds)
+        decoding = ask(loops[OURS], "decoding_seconds")
     with_share = [epoch + decoding / epochs for epoch in seconds[OURS]]
     return {
         f"{PLAIN}: images/s": count / statistics.median(seconds[PLAIN]),
@@ -83,74 +93,128 @@ def measure(folder: Path, count: int, *, rounds: int, batch: int) -> dict[str, f
     }
 
 
-def in_process(pool: ProcessPoolExecutor) -> None:
-    """Train for one epoch in the process of a contender."""
-    pool.submit(run_epoch).result()
+# The two loops
 
 
-# In the processes
+class PlainLoop:
+    """timm and PyTorch as their documentation shows them."""
 
-_epoch: Callable[[], object]
-_decoding = 0.0
+    decoding_seconds = 0.0  # apart from the epochs
+
+    def __init__(self, task: Task) -> None:
+        self.options, self.epoch = task.options, 0
+        network = first_weights(task)
+        self.model = timm.create_model(network.architecture, num_classes=CLASSES, drop_rate=self.options.dropout)
+        self.model.load_state_dict(network.backbone.state_dict(), strict=False)  # all but the classifier
+        self.model.get_classifier().load_state_dict(network.head.state_dict())
+        to_tensor = [transforms.ToTensor(), transforms.Normalize(network.mean, network.std)]
+        augmented = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(task.input_size, scale=AREA, ratio=RATIO),
+                transforms.RandomHorizontalFlip(),
+                transforms.ColorJitter(JITTER, JITTER, JITTER),
+                *to_tensor,
+            ]
+        )
+        whole = transforms.Compose([transforms.Resize((task.input_size, task.input_size)), *to_tensor])
+        self.train = self._loader(task.folder, task.train, augmented, shuffle=True)
+        self.test = self._loader(task.folder, task.test, whole) if task.test else None
+        self.optimizer = make_optimizer(self.model, self.options)
+        self.criterion = torch.nn.CrossEntropyLoss(label_smoothing=self.options.label_smoothing)
+        torch.manual_seed(self.options.seed)
+
+    def train_epoch(self) -> None:
+        self.model.train()
+        for step, (images, labels) in enumerate(self.train):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.options, epoch=self.epoch, step=step, steps=len(self.train))
+            self.optimizer.zero_grad()
+            self.criterion(self.model(images), labels).backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+            self.optimizer.step()
+        self.epoch += 1
+
+    @torch.inference_mode()
+    def accuracy(self) -> float:
+        self.model.eval()
+        right = [self.model(images).argmax(dim=1) == labels for images, labels in self.test]
+        return torch.cat(right).float().mean().item()
+
+    def _loader(
+        self, folder: Path, files: list[Path], transform: transforms.Compose, *, shuffle: bool = False
+    ) -> DataLoader:
+        dataset = ImageFolder(str(folder), transform, is_valid_file=set(map(str, files)).__contains__)
+        workers = os.cpu_count() or 1
+        return DataLoader(dataset, self.options.batch, shuffle=shuffle, num_workers=workers, persistent_workers=shuffle)
 
 
-def run_epoch() -> None:
-    _epoch()
-
-
-def decoding_seconds() -> float:
-    return _decoding
-
-
-def start_plain(folder: Path, batch: int) -> None:
-    """timm and PyTorch as their documentation shows them, with the same weights."""
-    global _epoch
-    network = load_pretrained(NETWORK, input_size=SIZE)
-    model = timm.create_model(network.architecture, num_classes=CLASSES)
-    model.load_state_dict(network.backbone.state_dict(), strict=False)  # all but the new classifier
-    transform = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(SIZE, scale=AREA, ratio=RATIO),
-            transforms.RandomHorizontalFlip(),
-            transforms.ColorJitter(JITTER, JITTER, JITTER),
-            transforms.ToTensor(),
-            transforms.Normalize(network.mean, network.std),
-        ]
-    )
-    dataset = ImageFolder(str(folder), transform)
-    loader = DataLoader(dataset, batch, shuffle=True, num_workers=os.cpu_count() or 1, persistent_workers=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
-
-    def epoch() -> None:
-        model.train()
-        for images, labels in loader:
-            optimizer.zero_grad()
-            criterion(model(images), labels).backward()
-            optimizer.step()
-
-    _epoch = epoch
-
-
-def start_ours(folder: Path, batch: int) -> None:
+class OurLoop:
     """What scripts/2_refineDNN.py does."""
-    global _epoch, _decoding
-    network = load_pretrained(NETWORK, input_size=SIZE)
-    network.add_head(CLASSES, dropout=RefineOptions.dropout, seed=0)
-    files = sorted(folder.rglob("*.jpg"))
-    names = sorted({file.parent.name for file in files})
-    rule = ResizeRule(stored_size(SIZE), interpolation="bicubic")
-    start = time.perf_counter()
-    train, _ = decode_once(
-        files,
-        [names.index(file.parent.name) for file in files],
-        load=functools.partial(load, rule=rule),
-        size=rule.size,
-        scratch=folder,
-    )
-    _decoding = time.perf_counter() - start
-    trainer = Trainer(network, train, RefineOptions(batch=batch))
-    _epoch = functools.partial(trainer.train_epoch, 0)
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.epoch = task, 0
+        network = first_weights(task)
+        start = time.perf_counter()
+        train = self._decode(task.train, stored_size(task.input_size), network.interpolation)
+        self.decoding_seconds = time.perf_counter() - start
+        self.test = self._decode(task.test, task.input_size, network.interpolation)
+        self.trainer = Trainer(network, train, task.options)
+
+    def train_epoch(self) -> None:
+        self.trainer.train_epoch(self.epoch)
+        self.epoch += 1
+
+    def accuracy(self) -> float:
+        scores = logits(self.trainer.averaged, self.test.images, bf16=False)
+        return float((scores.argmax(axis=1) == self.test.labels).mean())
+
+    def _decode(self, files: list[Path], size: int, interpolation: str) -> ImageSet:
+        names = sorted({file.parent.name for file in self.task.train})
+        rule = ResizeRule(size, interpolation=interpolation)
+        labels = [names.index(file.parent.name) for file in files]
+        images, _ = decode_once(
+            files, labels, load=functools.partial(load, rule=rule), size=size, scratch=self.task.folder
+        )
+        return images
+
+
+def first_weights(task: Task) -> EmbeddingNetwork:
+    """The pretrained network with a new head, the same for both loops."""
+    network = load_pretrained(NETWORK, input_size=task.input_size)
+    network.add_head(CLASSES, dropout=task.options.dropout, seed=task.options.seed)
+    return network
+
+
+# Each in a process of its own, so that neither inherits what the other has set
+
+_loop: PlainLoop | OurLoop
+
+
+@contextlib.contextmanager
+def processes(task: Task) -> Iterator[dict[str, ProcessPoolExecutor]]:
+    """A process for each loop, with the loop in it."""
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(ProcessPoolExecutor(1, context, initializer=start, initargs=(loop, task)))
+            for name, loop in {PLAIN: PlainLoop, OURS: OurLoop}.items()
+        }
+
+
+def ask(process: ProcessPoolExecutor, what: str) -> Any:
+    """Call a method of the loop in a process, or read an attribute, and wait for the answer."""
+    return process.submit(answer, what).result()
+
+
+def start(loop: type[PlainLoop | OurLoop], task: Task) -> None:
+    global _loop
+    multiprocessing.set_start_method(None, force=True)  # DataLoader's workers start as the system starts processes
+    _loop = loop(task)
+
+
+def answer(what: str) -> Any:
+    found = getattr(_loop, what)
+    return found() if callable(found) else found
 
 
 def show(figures: dict[str, float], title: str) -> None:
