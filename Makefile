@@ -7,7 +7,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check runs bench bench-accuracy clean
+.PHONY: help setup demo serve stage test check runs bench bench-accuracy bench-serve clean
 
 help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help:  ## Explain the targets
 
 setup: $(VENV)/.setup  ## Make the environment in .venv (a few minutes, once)
 
-$(VENV)/.setup: requirements.txt constraints.txt pyproject.toml
+$(VENV)/.setup: requirements.txt requirements-serve.txt constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
@@ -30,13 +30,34 @@ $(VENV)/.dev: $(VENV)/.setup requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.dev requirements-bench.txt
+	$(PIP) -r requirements-bench.txt
+	@touch $@
+
+# What the service runs in elsewhere, for the tests: the container, and Azure ML, whose server wants older versions.
+$(VENV)/serve/.setup: requirements-serve.txt constraints.txt | $(VENV)/.setup
+	$(RUN) -m venv --clear --without-pip $(@D)
+	$(RUN) -m pip --quiet --disable-pip-version-check --python $(@D) install -r requirements-serve.txt -c constraints.txt
+	@touch $@
+
+$(VENV)/azure/.setup: requirements-azure.txt requirements-serve.txt | $(VENV)/.setup
+	$(RUN) -m venv --clear --without-pip $(@D)
+	$(RUN) -m pip --quiet --disable-pip-version-check --python $(@D) install -r requirements-azure.txt
+	@touch $@
+
 demo: $(VENV)/.demo  ## Scripts 0 to 5 on 2,624 images of solar cells (about a minute after the set-up)
 	@for step in $(STEPS); do \
 		echo; echo "== $$step"; \
 		$(RUN) scripts/$$step.py --rootDir "$(ROOT)" || exit 1; \
 	done
 
-test: $(VENV)/.dev  ## The whole test suite
+serve: $(VENV)/.setup  ## The trained classifier as a service and a web page on this machine
+	$(RUN) scripts/deploymain.py --rootDir "$(ROOT)"
+
+stage: $(VENV)/.setup  ## A folder from which the trained classifier is deployed to Azure ML
+	$(RUN) scripts/deploymain.py --rootDir "$(ROOT)" --stage
+
+test: $(VENV)/.dev $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
 	$(RUN) -m pytest -n 2 --durations=10
 
 check: $(VENV)/.dev  ## Lint, format and types
@@ -51,7 +72,10 @@ bench: $(VENV)/.dev $(VENV)/.demo  ## Measure speed and memory against other too
 	$(RUN) benchmarks/run.py
 
 bench-accuracy: $(VENV)/.dev $(VENV)/.demo  ## Measure accuracy over several seeds (hours on a CPU); writes BENCHMARKS.md
-	$(RUN) benchmarks/run.py accuracy
+	$(RUN) benchmarks/run.py accuracy training_accuracy
+
+bench-serve: $(VENV)/.bench $(VENV)/azure/.setup  ## Measure the service under load beside other servers (20 minutes); writes BENCHMARKS.md
+	$(RUN) benchmarks/run.py serve
 
 clean:  ## Remove the environment and caches (never images or results)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache *.egg-info

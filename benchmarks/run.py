@@ -1,6 +1,7 @@
 """Run the benchmarks one after the other and put what they print into BENCHMARKS.md.
 
-    python benchmarks/run.py [name ...]        all of: featurize memory training svm; by name also: accuracy
+    python benchmarks/run.py [name ...]        all of: featurize memory training svm;
+                                               by name also: accuracy training_accuracy serve
 
 Each benchmark is a section of its own, replaced when it is run again, with its command, machine, versions and date.
 Run it on a machine that does nothing else.
@@ -26,13 +27,15 @@ TITLES = {
     "featurize": "Featurizing image files",
     "memory": "Memory while featurizing",
     "training": "Refining a network",
+    "training_accuracy": "Refining a network, at equal accuracy",
     "svm": "The path of linear SVMs",
     "accuracy": "Accuracy on the solar cells",
+    "serve": "The service under load",
 }
 INTRODUCTION = """# Benchmarks
 
-Measured by `make bench` and `make bench-accuracy`. Machines vary: compare figures of one table only, and ratios rather
-than seconds.
+Measured by `make bench`, `make bench-accuracy` and `make bench-serve`. Machines vary: compare figures of one table only,
+and ratios rather than seconds.
 """
 
 

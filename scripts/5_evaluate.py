@@ -9,7 +9,7 @@ from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
-from PARAMETERS import Parameters
+from PARAMETERS import RESOURCES, Parameters
 
 
 def main(parameters: Parameters, *, compare: bool = False) -> None:
@@ -23,6 +23,8 @@ def main(parameters: Parameters, *, compare: bool = False) -> None:
     layout.features.check()
     with tracking.run("5_evaluate", parameters) as record:
         evaluate(parameters, layout, record)
+    if record.model_uri:
+        print(f"MLflow model: {record.model_uri}")
 
 
 def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
@@ -31,6 +33,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     from libraries.evaluation import outputs, trial
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.reading import accuracy_table
+    from libraries.service.packing import pack
 
     print(f"Classifying the test images with the bundle {layout.bundle.folder}")
     examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
@@ -50,6 +53,11 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     record.tags.update(data=layout.examples.identity()[:12], test_set=trial.fingerprint(tested))
     record.metrics.update(outputs.scalars(measured))
     record.files.extend(path for path in written if path.suffix != ".html")
+    record.model = pack(
+        layout.bundle.folder,
+        name=f"{parameters.datasetName}_{parameters.classifier}",
+        requirements=RESOURCES.parent / "requirements-serve.txt",
+    )
     for path in written:
         print(f"  {path}")
 

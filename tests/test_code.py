@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ("base", "data", "network", "classifier", "evaluation")
+FLOORS = ("base", "data", "network", "classifier", "evaluation", "service")
 MODULES = sorted((ROOT / "libraries").rglob("*.py"))
 
 
@@ -44,9 +44,7 @@ def test_scripts_are_thin(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 125
 
 
-@pytest.mark.parametrize(
-    "script", ["0_downloadData", "1_prepareData", "2_refineDNN", "3_runDNN", "4_trainSVM", "5_evaluate"]
-)
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))
 def test_help_and_bad_parameters_load_nothing_heavy(script: str) -> None:
     """They answer within a second because none of these is imported."""
     heavy = ("torch", "timm", "mlflow", "sklearn", "matplotlib", "openvino", "onnx", "pyarrow", "pandas", "scipy")
@@ -69,6 +67,9 @@ def test_help_and_bad_parameters_load_nothing_heavy(script: str) -> None:
         "libraries.network.features",
         "libraries.evaluation.outputs",
         "libraries.evaluation.trial",
+        "libraries.evaluation.heatmaps",
+        "libraries.service.app",
+        "libraries.service.folder",
     ],
 )
 def test_light_modules_need_no_torch(module: str) -> None:

@@ -1,0 +1,1 @@
+"""The classifier, used: a REST service, its client, and what clouds run."""

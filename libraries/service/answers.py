@@ -1,0 +1,196 @@
+"""What the service answers, as JSON and as OpenAPI documents it."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from libraries.base.errors import ImageError
+from libraries.classifier.bundle import Prediction
+from libraries.service.model import LoadedModel
+from libraries.service.problems import MEDIA_TYPE, image_problem
+from libraries.service.service import Explanation, Outcome
+
+Responses = dict[int | str, dict[str, Any]]
+Probability = Annotated[float, Field(ge=0, le=1, examples=[0.93])]
+
+
+_DETAIL = "is no whole JPEG, PNG, WEBP, GIF, BMP, TIFF image (begins with b'hello')"
+_PREDICTIONS = [
+    {
+        "name": "cell.png",
+        "label": "defective",
+        "probability": 0.93,
+        "probabilities": [{"label": "defective", "probability": 0.93}, {"label": "functional", "probability": 0.07}],
+    },
+    {
+        "name": "notes.txt",
+        "error": {"type": "about:blank", "title": "Not an image", "status": 422, "detail": _DETAIL},
+    },
+]
+
+
+class ProblemAnswer(BaseModel):
+    """An error, as RFC 9457 has it; `error` repeats the detail."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(examples=["Not an image"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=[_DETAIL])
+    error: str | None = Field(None, examples=[_DETAIL])
+
+
+class ModelName(BaseModel):
+    """Which model answered."""
+
+    name: str = Field(examples=["solarCells_svm"])
+    version: str = Field(examples=["3f2a9c0d11ee"])
+
+
+class LabelProbability(BaseModel):
+    """A class and its calibrated probability."""
+
+    label: str = Field(examples=["defective"])
+    probability: Probability
+
+
+class ImageAnswer(BaseModel):
+    """What the model says of an image, the most probable class first; or why that image could not be used."""
+
+    name: str | None = Field(None, examples=["cell.png"])
+    label: str | None = Field(None, examples=["defective"])
+    probability: Probability | None = None
+    probabilities: list[LabelProbability] | None = None
+    error: ProblemAnswer | None = None
+
+
+class Milliseconds(BaseModel):
+    """Where the time went: of the slowest image, and in all."""
+
+    queue: float = Field(examples=[0.3])
+    decode: float = Field(examples=[2.1])
+    compute: float = Field(examples=[9.8])
+    total: float = Field(examples=[12.9])
+
+
+class PredictAnswer(BaseModel):
+    """One answer per image, in the order they were sent."""
+
+    model: ModelName
+    predictions: list[ImageAnswer] = Field(examples=[_PREDICTIONS])
+    milliseconds: Milliseconds
+
+
+class Area(BaseModel):
+    """Where the heatmap's edges lie, in fractions of the upright picture's width and height."""
+
+    left: float = Field(examples=[0.0])
+    top: float = Field(examples=[-0.25])
+    right: float = Field(examples=[1.0])
+    bottom: float = Field(examples=[1.25])
+
+
+class ExplainAnswer(BaseModel):
+    """What in the picture speaks for a label (positive) and against it (negative)."""
+
+    model: ModelName
+    label: str = Field(examples=["defective"])
+    probability: Probability
+    width: int = Field(examples=[300], description="of the upright picture, in pixels")
+    height: int = Field(examples=[300])
+    heatmap: list[list[float]] = Field(examples=[[[0.1, -0.3], [1.2, 0.4]]], description="h x w, from the top left")
+    area: Area
+    method: str = Field(examples=["class activation map"])
+    milliseconds: dict[str, float] = Field(examples=[{"total": 24.1}])
+
+
+class ReloadAnswer(BaseModel):
+    """The model that answers from now on."""
+
+    model: ModelName
+
+
+class ScoreRequest(BaseModel):
+    """The tutorial's request."""
+
+    input_df: list[dict[str, str]] = Field(examples=[[{"image base64 string": "iVBORw0KGgoAAAANSUhEUgAAAAEAAA..."}]])
+
+
+class ScoreAnswer(BaseModel):
+    """The tutorial's answer; several images give a list of these or of errors."""
+
+    label: str = Field(examples=["defective"])
+    score: Probability
+    allScores: list[float] = Field(examples=[[0.93, 0.07]])  # noqa: N815 (the tutorial's name)
+    Id2Labels: dict[str, str] = Field(examples=[{"0": "defective", "1": "functional"}])
+    executionTimeMs: float = Field(examples=[12.9])  # noqa: N815
+
+
+class ScoreError(BaseModel):
+    """Why one of several images could not be used."""
+
+    error: ProblemAnswer
+
+
+def image_answer(name: str | None, result: Prediction | ImageError, labels: list[str]) -> dict[str, Any]:
+    """As ImageAnswer describes it."""
+    if isinstance(result, ImageError):
+        return {"name": name, "error": image_problem(result).to_json()}
+    named = zip(labels, result.probabilities.tolist(), strict=True)
+    probabilities = [
+        {"label": label, "probability": probability}
+        for label, probability in sorted(named, key=lambda pair: -pair[1])  # of equal ones the first, as argmax has it
+    ]
+    return {"name": name, **probabilities[0], "probabilities": probabilities}
+
+
+def explanation(loaded: LoadedModel, found: Explanation, *, seconds: float) -> dict[str, Any]:
+    """As ExplainAnswer describes it."""
+    label = found.heatmap.label
+    height, width = found.size
+    return {
+        "model": loaded.identity,
+        "label": label,
+        "probability": float(found.prediction.probabilities[loaded.classifier.labels.index(label)]),
+        "width": width,
+        "height": height,
+        "heatmap": [[round(value, 4) for value in row] for row in found.heatmap.values.tolist()],
+        "area": dict(zip(("left", "top", "right", "bottom"), found.heatmap.area, strict=True)),
+        "method": found.heatmap.method,
+        "milliseconds": {"total": round(1000 * seconds, 3)},
+    }
+
+
+def milliseconds(outcomes: list[Outcome], total: float) -> dict[str, float]:
+    """As Milliseconds describes it, from seconds."""
+    slowest = max(outcomes, key=lambda o: o.waited + o.decoded + o.computed)
+    seconds = {"queue": slowest.waited, "decode": slowest.decoded, "compute": slowest.computed, "total": total}
+    return {stage: round(1000 * value, 3) for stage, value in seconds.items()}
+
+
+def content(media_type: str, schema: dict[str, Any]) -> Responses:
+    """An answer of another type than JSON, for OpenAPI."""
+    return {200: {"content": {media_type: {"schema": schema}}}}
+
+
+def problems(*statuses: int) -> Responses:
+    """The errors of a path, for OpenAPI."""
+    return {
+        status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}}
+        for status in statuses
+    }
+
+
+_PROBLEM_SCHEMA = {"$ref": "#/components/schemas/ProblemAnswer"}
+_MEANING = {
+    400: "Malformed",
+    401: "The key is missing or wrong",
+    404: "Not found",
+    405: "Another method is needed",
+    408: "The request did not arrive in time",
+    413: "Too many bytes, images or pixels",
+    415: "A media type that is not understood",
+    422: "No usable image",
+    429: "Too many requests from one address: see Retry-After",
+    503: "Busy, or not ready yet: see Retry-After",
+    504: "Not done in time",
+}

@@ -1,0 +1,225 @@
+"""The REST service: paths, what they take and what they answer."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, Response
+
+from libraries.base.errors import ImageError, InputError
+from libraries.service import answers, protocol_paths, tutorial
+from libraries.service.bodies import Upload, check_json, uploads
+from libraries.service.gate import OPEN, Access, Gate
+from libraries.service.problems import Problem, image_problem, response
+from libraries.service.service import Service
+
+_PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
+_MOST_VALUES = 10_000  # in the JSON of /score
+
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"type": "object", "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/jpeg": _IMAGE,
+            "image/png": _IMAGE,
+            "application/octet-stream": _IMAGE,
+            "multipart/form-data": {"schema": _FORM},
+        },
+    }
+}
+_COMPUTING = answers.problems(400, 401, 408, 413, 415, 422, 429, 503, 504)
+
+
+def create_app(service: Service, *, page: Path, access: Access | None = None) -> FastAPI:
+    """The application, ready for an ASGI server; the bundle is loaded in the background once it runs.
+
+    Args:
+        page: folder with the web page: index.html, app.js, style.css.
+        access: keys and rate; everyone may come in by default.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(service.start())
+        yield
+        loading.cancel()
+        service.close()
+
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Image classification",
+        description="Classifies images with a trained bundle.",
+        version="1",
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+    )
+    _add_paths(app, service)
+    protocol_paths.add_paths(app, service)
+    _add_page(app, page)
+    _add_problems(app)
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    app.add_middleware(Gate, service=service, access=access or Access())
+    app.state.service = service
+    return app
+
+
+def _add_paths(app: FastAPI, service: Service) -> None:
+    @app.post("/predict", response_model=answers.PredictAnswer, responses=_COMPUTING, openapi_extra=_BODY)
+    async def predict(request: Request) -> Response:
+        """Classify an image (its bytes) or several (a multipart form); in a form a bad image spoils no other."""
+        begun = time.perf_counter()
+        async with service.bodies.read(request) as body:
+            sent = await _uploads(service, request, body, most=service.limits.images)
+            loaded, outcomes = await service.classify([upload.data for upload in sent])
+        alone = outcomes[0].result
+        if isinstance(alone, ImageError) and sent[0].is_whole_body:
+            raise image_problem(alone)
+        labels = loaded.classifier.labels
+        return _json(
+            {
+                "model": loaded.identity,
+                "predictions": [
+                    answers.image_answer(upload.name, outcome.result, labels)
+                    for upload, outcome in zip(sent, outcomes, strict=True)
+                ],
+                "milliseconds": answers.milliseconds(outcomes, time.perf_counter() - begun),
+            }
+        )
+
+    @app.post("/explain", response_model=answers.ExplainAnswer, responses=_COMPUTING, openapi_extra=_BODY)
+    async def explain(request: Request, label: str | None = None) -> Response:
+        """What in an image speaks for a label, by default the predicted one."""
+        begun = time.perf_counter()
+        async with service.bodies.read(request) as body:
+            (sent,) = await _uploads(service, request, body, most=1)
+            loaded, found = await service.explain(sent.data, label)
+        return _json(answers.explanation(loaded, found, seconds=time.perf_counter() - begun))
+
+    @app.post(
+        "/score",
+        response_model=answers.ScoreAnswer | list[answers.ScoreAnswer | answers.ScoreError],
+        responses=_COMPUTING,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": answers.ScoreRequest.model_json_schema()}},
+            }
+        },
+    )
+    async def score(request: Request) -> Response:
+        """Classify images in base64, as the tutorial's web service did."""
+        begun = time.perf_counter()
+        async with service.bodies.read(request) as body:
+            check_json(body, most=_MOST_VALUES)
+            try:
+                images = await service.bodies.parse(tutorial.images, body)
+            except InputError as error:
+                raise Problem(400, str(error)) from error
+            if len(images) > service.limits.images:
+                raise Problem(413, f"the request holds more than the {service.limits.images} images allowed")
+            loaded, outcomes = await service.classify(images)
+        elapsed = 1000 * (time.perf_counter() - begun)
+        rows = [
+            {"error": image_problem(o.result).to_json()}
+            if isinstance(o.result, ImageError)
+            else tutorial.answer(o.result, loaded.classifier.labels, milliseconds=elapsed)
+            for o in outcomes
+        ]
+        if len(rows) > 1:
+            return _json(rows)
+        if isinstance(outcomes[0].result, ImageError):
+            raise image_problem(outcomes[0].result)
+        return _json(rows[0])
+
+    @app.get("/model", responses=answers.problems(401, 429, 503))
+    async def model() -> dict[str, Any]:
+        """The model that answers: labels, accuracy on its test images, versions, what it was made from."""
+        limits = service.limits
+        taken = {"megabytes": limits.megabytes, "images": limits.images, "megapixels": limits.megapixels}
+        return {**service.model.current.describe(), "limits": taken}
+
+    @app.post("/admin/reload", response_model=answers.ReloadAnswer, responses=answers.problems(401, 404, 422, 429))
+    async def reload() -> Response:
+        """Load the bundle again and answer with it from now on; one that is refused leaves the present one in place."""
+        if not await service.reload():
+            raise Problem(422, "the bundle is refused: the service's log says why", title="Bundle refused")
+        return _json({"model": service.model.current.identity})
+
+    text = answers.content("text/plain", {"type": "string"})
+
+    @app.get("/metrics", response_class=Response, responses={**text, **answers.problems(401, 429)})
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+class FreshFiles(StaticFiles):
+    """Files that browsers ask for anew, so that they never mix those of two versions."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        """The file, or that it has not changed."""
+        response = super().file_response(*arguments, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def _add_page(app: FastAPI, page: Path) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(page / "index.html", headers={"Content-Security-Policy": _PAGE_POLICY})
+
+    app.mount("/static", FreshFiles(directory=page), name="page")
+
+
+def _add_problems(app: FastAPI) -> None:
+    """Every error becomes a JSON problem."""
+
+    async def told(request: Request, error: Exception) -> Response:
+        if isinstance(error, Problem):
+            return response(error)
+        if isinstance(error, HTTPException):
+            return response(Problem(error.status_code, str(error.detail)), headers=dict(error.headers or {}))
+        return response(Problem(500, "the service failed: its log says more"))
+
+    for kind in (Problem, HTTPException, Exception):
+        app.add_exception_handler(kind, told)
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the key and the form of problems."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        components = document.setdefault("components", {})
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schemas = components.setdefault("schemas", {})
+        schemas["ProblemAnswer"] = answers.ProblemAnswer.model_json_schema()
+        for name in ("HTTPValidationError", "ValidationError"):  # all parameters are texts, which FastAPI does not know
+            schemas.pop(name, None)
+        for path, methods in document["paths"].items():
+            for method in methods.values():
+                method["security"] = [] if path in OPEN else [{"key": []}]
+                if "HTTPValidationError" in str(method["responses"].get("422")):
+                    del method["responses"]["422"]
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+async def _uploads(service: Service, request: Request, body: bytes, *, most: int) -> list[Upload]:
+    """The images of a body."""
+    content_type = request.headers.get("content-type", "application/octet-stream")
+    return await service.bodies.parse(uploads, body, content_type, most=most)
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value, ensure_ascii=False), media_type="application/json")

@@ -1,0 +1,167 @@
+"""A folder of images → a CSV file of what a service says of each, in the order of their paths."""
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
+from libraries.base.storage import atomic
+from libraries.data.images import MAX_BYTES, SUFFIXES, read
+from libraries.data.web.crew import Crew
+from libraries.service.client import Answer, Client
+from libraries.service.connection import IMAGE_REFUSED
+
+_AHEAD = 16  # images per thread that may be done before their turn to be written
+_POLL = 0.5  # seconds; Ctrl-C is noticed at the latest then
+_MOST_FAILURES = 8  # of the service, one after the other, after which it is given up
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Summary:
+    """What became of a folder.
+
+    Attributes:
+        labels: images per predicted label; every label of the model is there.
+        errors: images without a label, per reason.
+        models: name and version of the models that answered: one, unless another was put in service meanwhile.
+    """
+
+    labels: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    models: dict[str, None] = field(default_factory=dict)
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """The image files in a folder and the folders below it, sorted, none of them hidden.
+
+    In memory are the names in one folder at a time, and in those above it. Links to folders are not followed.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((e.name, e.is_dir(follow_symlinks=False), e.is_dir()) for e in found)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    for name, is_folder, leads_to_folder in entries:
+        if name.startswith("."):
+            continue
+        if is_folder:
+            yield from image_files(folder / name)
+        elif not leads_to_folder and Path(name).suffix.lower() in SUFFIXES:
+            yield folder / name
+
+
+def classify_folder(
+    client: Client, folder: Path, table: Path, *, in_flight: int = 4, progress: Callable[[], None] = lambda: None
+) -> Summary:
+    """Send every image below a folder to a service, and write a row for each: its label and probabilities, or an error.
+
+    Args:
+        table: the CSV file; it appears when all is done, or not at all.
+        in_flight: requests at once.
+        progress: called after every image.
+
+    Raises:
+        ServiceError: the service is no service of ours, refuses the key, or has failed several times in a row.
+        InputError: a folder cannot be read.
+        StorageError: the table cannot be written.
+    """
+    model = client.model()
+    labels: list[str] = model["labels"]
+    summary = Summary(Counter(dict.fromkeys(labels, 0)), models={f"{model['name']} {model['version']}": None})
+    classify = partial(_classify, client, labels=labels, max_bytes=_max_bytes(model))
+    failures = 0
+    with atomic(table) as file:
+        header = ["path", "label", "probability", *(f"probability of {label}" for label in labels), "error"]
+        file.write(_line(header))
+        for path, result in _in_order(classify, image_files(folder), workers=in_flight):
+            failures = failures + 1 if isinstance(result, ServiceError) and result.passing else 0
+            if isinstance(result, Exception) and (_ends_all(result) or failures == _MOST_FAILURES):
+                raise result
+            _count(result, summary)
+            file.write(_line([path.relative_to(folder).as_posix(), *_row(result, labels)]))
+            progress()
+    return summary
+
+
+def _classify(client: Client, path: Path, *, labels: Sequence[str], max_bytes: int) -> Answer:
+    answer = client.predict(read(path, max_bytes=max_bytes))
+    if answer.probabilities.keys() != set(labels):
+        text = "the service has begun to answer with other labels, of another model: run again"
+        raise ServiceError(text, reason="other labels")
+    return answer
+
+
+def _max_bytes(model: dict[str, Any]) -> int:
+    """The largest file that the service takes, as far as it tells."""
+    limits = model.get("limits")
+    megabytes = limits.get("megabytes") if isinstance(limits, dict) else None
+    return min(MAX_BYTES, megabytes * 2**20) if isinstance(megabytes, int) and megabytes > 0 else MAX_BYTES
+
+
+def _ends_all(error: Exception) -> bool:
+    """Whether an error is neither that of one image, nor one of the service that may pass."""
+    if isinstance(error, ServiceError):
+        return not error.passing and error.status not in IMAGE_REFUSED
+    return not isinstance(error, ImageError)
+
+
+def _row(result: Answer | Exception, labels: Sequence[str]) -> list[str]:
+    """Label, its probability, that of every label, and the error."""
+    if isinstance(result, Exception):
+        return ["", "", *("" for _ in labels), result.reason if isinstance(result, ImageError) else str(result)]
+    probabilities = [result.probability, *(result.probabilities[label] for label in labels)]
+    return [result.label, *(f"{p:.6f}" for p in probabilities), ""]
+
+
+def _count(result: Answer | Exception, summary: Summary) -> None:
+    if isinstance(result, Answer):
+        summary.labels[result.label] += 1
+        summary.models[result.model] = None
+    elif isinstance(result, ServiceError):
+        summary.errors[result.reason] += 1
+    else:
+        summary.errors["File too large" if isinstance(result, ImageTooLarge) else "File cannot be read"] += 1
+
+
+def _line(cells: Sequence[str]) -> bytes:
+    """A line of CSV; bytes in file names that are no UTF-8 become \\udc.. ."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _in_order(do: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, R | Exception]]:
+    """`do(item)`, or what it raised, for every item, in order, by threads.
+
+    However long the stream, a bounded part of it is in memory. Ctrl-C waits for no thread: one may be in the middle of
+    a long wait for the service.
+    """
+    numbered = enumerate(items)
+    done: dict[int, tuple[T, R | Exception]] = {}
+    given = turn = 0
+    crew: Crew[tuple[int, T], R] = Crew(lambda job: do(job[1]), workers)
+    with crew:
+        while True:
+            while crew.has_room and given - turn < _AHEAD * workers and (job := next(numbered, None)) is not None:
+                crew.give(job)
+                given += 1
+            if turn == given:
+                return
+            if turn in done:
+                yield done.pop(turn)
+                turn += 1
+            elif taken := crew.take(_POLL):
+                (number, item), result = taken
+                done[number] = (item, result)

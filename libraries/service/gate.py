@@ -1,0 +1,124 @@
+"""What every request passes first, before its body is read: key, rate, and whether there is room for it."""
+
+import math
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from libraries.service import keys
+from libraries.service.problems import Problem, response
+from libraries.service.service import Service
+
+OPEN = frozenset({"/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"})  # without a key
+_OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
+_COMPUTING = frozenset({"/predict", "/explain", "/score"})
+_OTHERS = frozenset({"/model", "/metrics", "/admin/reload"})
+_MOST_CLIENTS = 10_000  # whose rate is remembered
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may do what.
+
+    Attributes:
+        key: for all but the open paths; None lets everyone in.
+        admin_key: for /admin; None: nobody.
+        requests_per_minute: of one address; None: as many as they like.
+    """
+
+    key: str | None = None
+    admin_key: str | None = None
+    requests_per_minute: int | None = None
+
+
+class Gate:
+    """ASGI middleware: turns away what must not come in, and measures what does."""
+
+    def __init__(self, app: ASGIApp, *, service: Service, access: Access) -> None:
+        self.app, self.service, self.access = app, service, access
+        rate = access.requests_per_minute
+        self._rate = None if rate is None else Rate(rate)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun, status = time.perf_counter(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        try:
+            self._admit(scope)
+        except Problem as problem:
+            await response(problem)(scope, receive, watched)
+        else:
+            await self.app(scope, receive, watched)
+        finally:
+            path = _known(scope["path"])
+            if status in (429, 503):
+                self.service.metrics.rejected.labels(HTTPStatus(status).phrase).inc()
+            self.service.metrics.requests.labels(path, status).inc()
+            self.service.metrics.seconds.labels(path).observe(time.perf_counter() - begun)
+
+    def _admit(self, scope: Scope) -> None:
+        path = scope["path"]
+        if path in OPEN or path.startswith(_OPEN_FOLDERS):
+            return
+        if self._rate is not None:
+            self._rate.check(scope["client"][0] if scope["client"] else "")
+        given = Headers(scope=scope).get("authorization", "")
+        if path.startswith("/admin/"):
+            if self.access.admin_key is None:
+                raise Problem(404, "administration is off: start the service with an admin key")
+            self._authorise(given, self.access.admin_key)
+        elif self.access.key is not None:
+            self._authorise(given, self.access.key)
+        if scope["method"] == "POST" and (path in _COMPUTING or path.endswith("/infer")):
+            _ = self.service.model.current  # Problem 503 while it is being loaded
+            self.service.workers.check()
+
+    def _authorise(self, given: str, key: str) -> None:
+        kind, _, value = given.partition(" ")
+        if kind.lower() != "bearer" or not keys.same(value.strip(), key):
+            raise Problem(401, "the key is missing or wrong: send the header 'Authorization: Bearer KEY'")
+
+
+class Rate:
+    """A token bucket for every address: bursts up to a minute's worth."""
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address → tokens, when
+
+    def check(self, address: str) -> None:
+        """Count a request; raise Problem 429 if it is one too many."""
+        now = time.monotonic()
+        tokens, then = self._buckets.pop(address, (float(self.per_minute), now))
+        tokens = min(self.per_minute, tokens + (now - then) * self.per_minute / 60)
+        allowed = tokens >= 1
+        self._buckets[address] = (tokens - allowed, now)
+        if len(self._buckets) > _MOST_CLIENTS:
+            self._buckets.popitem(last=False)
+        if not allowed:
+            wait = math.ceil((1 - tokens) * 60 / self.per_minute)
+            raise Problem(
+                429, f"more than {self.per_minute} requests a minute: try again in {wait} s", retry_after=wait
+            )
+
+
+def _known(path: str) -> str:
+    """The path as metrics name it: one of a few."""
+    if path in OPEN or path in _COMPUTING or path in _OTHERS:
+        return path
+    if path.endswith("/infer"):
+        return "/v2/models/{name}/infer"
+    return "other"

@@ -1,0 +1,106 @@
+"""The bundle in service: loaded, checked and warm before it answers anything, and replaced without a gap."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from libraries.base.errors import StorageError
+from libraries.classifier.bundle import MANIFEST, MODEL, Classifier
+from libraries.service.problems import Problem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A bundle that has been loaded and run once.
+
+    Attributes:
+        name: of the data set and the classifier, e.g. 'solarCells_svm'.
+        version: the first 12 digits of the SHA-256 of what decides the answers: the bundle's files, labels and sizes.
+    """
+
+    classifier: Classifier
+    name: str
+    version: str
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Which model it is, as answers name it."""
+        return {"name": self.name, "version": self.version}
+
+    def describe(self) -> dict[str, Any]:
+        """What users may want to know of it; nothing of the machine it was made on."""
+        model = self.classifier.model
+        known = ("architecture", "input_size", "embedding_size", "resize", "views", "versions", "created")
+        facts = {key: model.get(key) for key in known}
+        provenance = {"parameters": model.get("parameters"), "inputs": model.get("inputs"), "files": model["files"]}
+        metrics = model.get("metrics")
+        return {**self.identity, "labels": self.classifier.labels, **facts, "metrics": metrics, **provenance}
+
+
+def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedModel:
+    """Load a bundle, check it and run it once.
+
+    Raises:
+        StorageError: no bundle there, or not the files it was written with.
+        NetworkError: its graph cannot be read.
+    """
+    classifier = Classifier(folder, precision=precision)
+    _check(classifier)
+    size = classifier.rule.size
+    blank = np.full((size, size, 3), 127, np.uint8)
+    for _ in range(2):  # the first run of a network takes longer than all others
+        classifier.classify(blank)
+    if classifier.has_evidence:
+        classifier.evidence(blank)  # from now on nothing is read from the folder, which may change
+    settings = classifier.model.get("settings", {})
+    name = f"{settings.get('datasetName', 'model')}_{settings.get('classifier', 'svm')}".replace(" ", "_")
+    decisive = json.dumps([classifier.model[key] for key in ("files", "labels", "resize")], sort_keys=True)
+    return LoadedModel(classifier, name, hashlib.sha256(decisive.encode()).hexdigest()[:12])
+
+
+def _check(classifier: Classifier) -> None:
+    """Raise StorageError unless model.json has all that answers need, and the hash of what was loaded."""
+    labels, model = classifier.labels, classifier.model
+    are_names = len({label for label in labels if isinstance(label, str)}) == len(labels)
+    if MODEL not in model["files"] or "embedding_size" not in model or not are_names:
+        raise StorageError(f"{MANIFEST} does not describe a whole bundle: restore or rebuild it")
+
+
+class ServedModel:
+    """The model that answers now; another takes its place at once, while requests in progress keep theirs."""
+
+    def __init__(self, folder: Path, *, precision: Literal["f32", "bf16"] = "f32") -> None:
+        self.folder, self.precision = folder, precision
+        self._loaded: LoadedModel | None = None
+        self._loading = asyncio.Lock()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a model has been loaded."""
+        return self._loaded is not None
+
+    @property
+    def current(self) -> LoadedModel:
+        """The model that answers; Problem 503 before there is one."""
+        if self._loaded is None:
+            raise Problem(503, "the model is being loaded: try again in a moment", retry_after=1)
+        return self._loaded
+
+    async def load(self) -> LoadedModel:
+        """Load the bundle as it is now, in a thread, and answer with it from now on.
+
+        Raises:
+            PipelineError: the bundle is refused; what was in service before stays.
+        """
+        async with self._loading:
+            self._loaded = await asyncio.to_thread(load_model, self.folder, precision=self.precision)
+        log.info("serving %s, version %s", self._loaded.name, self._loaded.version)
+        return self._loaded

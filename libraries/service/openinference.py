@@ -1,0 +1,235 @@
+"""The Open Inference Protocol, version 2, with its binary extension, as tritonclient and KServe speak it.
+
+https://github.com/kserve/open-inference-protocol. Send either `files`, BYTES [N], whole image files (in JSON as
+base64), or `images`, UINT8 [N, H, W, 3], RGB pixels of any size. By default `label` and `probabilities` come back.
+"""
+
+import json
+import math
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.errors import ImageError
+from libraries.classifier.bundle import Prediction
+from libraries.service.bodies import check_json
+from libraries.service.model import LoadedModel
+from libraries.service.problems import Problem, image_problem
+from libraries.service.service import Image, Limits
+from libraries.service.tutorial import from_base64
+
+SERVER = {"name": "image-classification", "version": "1", "extensions": ["binary_tensor_data"]}
+HEADER_LENGTH = "Inference-Header-Content-Length"
+EXAMPLE = {"inputs": [{"name": "files", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo..."]}]}
+OUTPUTS = ("label", "probabilities", "scores", "embedding")
+DEFAULT_OUTPUTS = ("label", "probabilities")
+_MOST_VALUES = 2**21  # in JSON, as of an image of 0.7 million pixels
+
+
+def metadata(loaded: LoadedModel) -> dict[str, Any]:
+    """What the model takes and gives. Of the inputs, a request has one."""
+    return {
+        "name": loaded.name,
+        "versions": [loaded.version],
+        "platform": "onnx",
+        "inputs": [
+            {"name": "files", "datatype": "BYTES", "shape": [-1]},
+            {"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
+        ],
+        "outputs": [
+            {"name": name, "datatype": "BYTES" if name == "label" else "FP32", "shape": [-1, *size]}
+            for name, size in _sizes(loaded).items()
+        ],
+    }
+
+
+def _sizes(loaded: LoadedModel) -> dict[str, list[int]]:
+    classes = len(loaded.classifier.labels)
+    embedding = loaded.classifier.model["embedding_size"]
+    return dict(zip(OUTPUTS, ([], [classes], [classes], [embedding]), strict=True))
+
+
+# Requests
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for.
+
+    Attributes:
+        images: to classify.
+        outputs: what to tell of them: name → whether in binary.
+        id: comes back in the answer.
+    """
+
+    images: list[Image]
+    outputs: dict[str, bool]
+    id: str | None
+
+
+def understand(body: bytes, header_length: str | None, limits: Limits) -> Asked:
+    """A request: JSON, of `header_length` bytes if binary data follow it.
+
+    Raises:
+        Problem: 400 it is not as the model's metadata say; 413 too many values, images or pixels.
+    """
+    request, binary = _json_and_binary(body, header_length)
+    identifier = request.get("id")
+    return Asked(
+        _images(request, binary, limits), _outputs(request), identifier if isinstance(identifier, str) else None
+    )
+
+
+def _json_and_binary(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
+    length = len(body)
+    if header_length is not None:
+        if re.fullmatch("[0-9]{1,12}", header_length) is None or int(header_length) > length:
+            raise Problem(400, f"{HEADER_LENGTH} is no number of bytes within the body")
+        length = int(header_length)
+    check_json(body[:length], most=_MOST_VALUES)
+    try:
+        request = json.loads(body[:length])
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the request is not JSON: expected {json.dumps(EXAMPLE)}") from error
+    if not isinstance(request, dict):
+        raise Problem(400, f"the request is no JSON object: expected {json.dumps(EXAMPLE)}")
+    return request, memoryview(body)[length:]
+
+
+def _images(request: dict[str, Any], binary: memoryview, limits: Limits) -> list[Image]:
+    inputs = request.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise Problem(400, "the request needs one input: 'files' (BYTES) or 'images' (UINT8)")
+    tensor = inputs[0]
+    name, datatype = tensor.get("name"), tensor.get("datatype")
+    if (name, datatype) not in (("files", "BYTES"), ("images", "UINT8")):
+        raise Problem(400, "the input is neither 'files' of 'BYTES' nor 'images' of 'UINT8'")
+    shape = _shape(tensor, rank=1 if name == "files" else 4)
+    if not 1 <= shape[0] <= limits.images:
+        status = 413 if shape[0] else 400
+        raise Problem(status, f"the input holds {shape[0]:,} images: send 1 to {limits.images}")
+    size = _parameter(tensor, "binary_data_size")
+    if size is not None:
+        if size != len(binary):
+            raise Problem(400, f"binary_data_size is not {len(binary):,}, as many bytes as follow the JSON")
+        return _files(binary, shape[0]) if name == "files" else _pixels(np.frombuffer(binary, np.uint8), shape, limits)
+    data = tensor.get("data")
+    if not isinstance(data, list):
+        raise Problem(400, "the input has neither data nor binary_data_size")
+    if name == "images":
+        return _pixels(_bytes_of_numbers(data), shape, limits)
+    if len(data) != shape[0]:
+        raise Problem(400, f"the input's shape is {shape}, but its data are {len(data):,}")
+    return [from_base64(text) for text in data]
+
+
+def _outputs(request: dict[str, Any]) -> dict[str, bool]:
+    all_binary = _parameter(request, "binary_data_output") is True
+    outputs = request.get("outputs")
+    if not outputs:
+        return dict.fromkeys(DEFAULT_OUTPUTS, all_binary)
+    names = [o.get("name") if isinstance(o, dict) else None for o in outputs] if isinstance(outputs, list) else [None]
+    if not all(name in OUTPUTS for name in names):
+        raise Problem(400, f"outputs are to be chosen from {', '.join(OUTPUTS)}")
+    chosen = [_parameter(output, "binary_data") for output in outputs]
+    return {str(name): all_binary if c is None else c is True for name, c in zip(names, chosen, strict=True)}
+
+
+def _parameter(described: dict[str, Any], name: str) -> Any:
+    """A parameter of a request, an input or an output; None if there is none."""
+    parameters = described.get("parameters")
+    return parameters.get(name) if isinstance(parameters, dict) else None
+
+
+def _shape(tensor: dict[str, Any], *, rank: int) -> list[int]:
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or len(shape) != rank or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+        raise Problem(400, f"the input's shape is {str(shape)[:60]}: expected {rank} whole numbers")
+    return shape
+
+
+def _pixels(values: npt.NDArray[np.uint8], shape: list[int], limits: Limits) -> list[Image]:
+    _, height, width, channels = shape
+    if channels != 3 or height < 1 or width < 1:
+        raise Problem(400, f"the input's shape is {shape}: expected [N, H, W, 3]")
+    if height * width > limits.megapixels * 10**6:
+        raise Problem(
+            413, f"images of {width:,} x {height:,} pixels: at most {limits.megapixels:,} million are allowed"
+        )
+    if values.size != math.prod(shape):
+        raise Problem(400, f"the input's shape is {shape}, but its data are {values.size:,}")
+    return list(values.reshape(shape))
+
+
+def _bytes_of_numbers(data: list[Any]) -> npt.NDArray[np.uint8]:
+    try:
+        while data and isinstance(data[0], list):
+            data = list(chain.from_iterable(data))
+        return np.frombuffer(bytes(data), np.uint8)
+    except (ValueError, TypeError) as error:
+        raise Problem(400, "the input's data are not whole numbers from 0 to 255 in the order of its shape") from error
+
+
+def _files(binary: memoryview, count: int) -> list[Image]:
+    """Elements of type BYTES: each after its length, 4 bytes, little endian."""
+    found: list[Image] = []
+    at = 0
+    for _ in range(count):
+        if at + 4 > len(binary):
+            break
+        (length,) = struct.unpack_from("<I", binary, at)
+        at += 4 + length
+        found.append(bytes(binary[at - length : at]))
+    if len(found) != count or at != len(binary):
+        raise Problem(400, f"the binary data are not {count} elements, each after its length")
+    return found
+
+
+# Answers
+
+
+def answer(
+    asked: Asked, loaded: LoadedModel, results: Sequence[Prediction | ImageError]
+) -> tuple[dict[str, Any], list[bytes]]:
+    """The JSON of an answer, and the binary data that follow it.
+
+    Raises:
+        Problem: 413 or 422 an image that cannot be used, for the protocol knows no errors of single images.
+    """
+    predictions: list[Prediction] = []
+    for i, result in enumerate(results):
+        if isinstance(result, ImageError):
+            problem = image_problem(result)
+            raise Problem(problem.status, f"image {i}: {problem.detail}", title=problem.title)
+        predictions.append(result)
+    outputs, parts = [], []
+    for name, as_binary in asked.outputs.items():
+        values = [getattr(p, name) for p in predictions]
+        output: dict[str, Any] = {
+            "name": name,
+            "datatype": "BYTES" if name == "label" else "FP32",
+            "shape": [len(values), *_sizes(loaded)[name]],
+        }
+        if as_binary:
+            parts.append(_binary(values))
+            output["parameters"] = {"binary_data_size": len(parts[-1])}
+        else:
+            output["data"] = values if name == "label" else np.concatenate(values).tolist()
+        outputs.append(output)
+    answered = {"model_name": loaded.name, "model_version": loaded.version, "outputs": outputs}
+    if asked.id is not None:
+        answered["id"] = asked.id
+    return answered, parts
+
+
+def _binary(values: Sequence[str] | Sequence[npt.NDArray[np.float32]]) -> bytes:
+    if isinstance(values[0], str):
+        encoded = [str(value).encode() for value in values]
+        return b"".join(struct.pack("<I", len(value)) + value for value in encoded)
+    return np.concatenate(values).astype("<f4").tobytes()

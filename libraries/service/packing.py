@@ -1,0 +1,86 @@
+"""A bundle as an MLflow model: the bundle, the code that runs it and what has to be installed, in one folder."""
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from libraries.base.storage import sha256
+from libraries.base.tracking import PackedModel
+from libraries.service.tutorial import COLUMN
+
+_CODE = Path(__file__).parents[1]
+_MODEL = Path(__file__).with_name("pyfunc.py")
+
+
+def pack(bundle: Path, *, name: str, requirements: Path) -> PackedModel:
+    """What the run history needs to keep a bundle that `mlflow models serve` can serve.
+
+    Args:
+        requirements: file with the packages a service needs; the model asks for them as they are installed here.
+    """
+    packages = installed(requirements)
+    content = {path.relative_to(root).as_posix(): sha256(path) for root, path in _files(bundle)}
+    fingerprint = hashlib.sha256(json.dumps([content, packages], sort_keys=True).encode()).hexdigest()
+    save = partial(_save, bundle=bundle, packages=packages)
+    return PackedModel(name, fingerprint, save)
+
+
+def installed(requirements: Path) -> list[str]:
+    """The packages of a requirements file, each pinned to the version installed here, if it is."""
+    lines = (line.partition("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines())
+    return [_pinned(line) for line in lines if line]
+
+
+def _pinned(line: str) -> str:
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    requirement = Requirement(line)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        requirement.specifier = SpecifierSet(f"=={metadata.version(requirement.name)}")
+    return str(requirement)
+
+
+def _files(bundle: Path) -> Iterator[tuple[Path, Path]]:
+    """Everything that goes into the model, and the folder that it is named from."""
+    yield from ((bundle.parent, path) for path in sorted(bundle.iterdir()))
+    yield from ((_CODE.parent, path) for path in sorted(_CODE.rglob("*")) if _is_code(path))
+
+
+def _is_code(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
+
+
+def _save(path: Path, *, bundle: Path, packages: Sequence[str], mlflow_model: Any) -> None:
+    """Write the model into a folder that does not exist yet."""
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    mlflow.pyfunc.save_model(
+        path,
+        mlflow_model=mlflow_model,
+        python_model=_MODEL,
+        artifacts={"bundle": str(bundle)},
+        code_paths=[str(_CODE)],
+        signature=ModelSignature(inputs=Schema([ColSpec("string", COLUMN)])),
+        input_example=pd.DataFrame({COLUMN: [_example()]}),
+        pip_requirements=list(packages),
+    )
+
+
+def _example() -> str:
+    """A grey image, as base64."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 127).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

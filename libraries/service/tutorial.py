@@ -1,0 +1,124 @@
+"""The tutorial's request and answer: base64 images in JSON, as /score, Azure ML and MLflow pass them.
+
+{"input_df": [{"image base64 string": "..."}]} → {"label", "score", "allScores", "Id2Labels", "executionTimeMs"}
+"""
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from libraries.base.errors import ImageError, InputError
+from libraries.classifier.bundle import Classifier, Prediction
+from libraries.data.images import MAX_PIXELS, Pixels, load_bytes
+from libraries.service.problems import Problem, image_problem
+
+TABLE, COLUMN = "input_df", "image base64 string"
+EXAMPLE = {TABLE: [{COLUMN: "iVBORw0KGgo..."}]}
+_EXPECTED = f'expected {{"{TABLE}": [{{"{COLUMN}": "..."}}]}}'
+
+
+def images(body: bytes | str) -> list[bytes | ImageError]:
+    """The image files in a request, in order; what is no base64 gives its error.
+
+    Raises:
+        InputError: not JSON of the expected form.
+    """
+    if not body:  # what Azure ML's server makes of other types, too
+        raise InputError(f"the request is empty, or of another type than application/json: {_EXPECTED}")
+    try:
+        rows = json.loads(body)[TABLE]
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the request is not JSON: {_EXPECTED}") from error
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"the request has no {TABLE}: {_EXPECTED}") from error
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) and COLUMN in r for r in rows):
+        raise InputError(f"{TABLE} is not a list of images: {_EXPECTED}")
+    return [from_base64(row[COLUMN]) for row in rows]
+
+
+def from_base64(text: Any) -> bytes | ImageError:
+    """The bytes of an image file; line ends and a leading `data:image/png;base64,` are understood."""
+    if not isinstance(text, str):
+        return ImageError("is not text: expected an image file as base64")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text.translate(_WHITESPACE), validate=True)
+    except (binascii.Error, ValueError) as error:
+        return ImageError(f"is not base64: {error}")
+
+
+_WHITESPACE = dict.fromkeys(map(ord, " \t\r\n"))
+
+
+def answer(prediction: Prediction, labels: Sequence[str], *, milliseconds: float) -> dict[str, Any]:
+    """What the tutorial's callers read; `score` and `allScores` are calibrated probabilities."""
+    return {
+        "label": prediction.label,
+        "score": float(prediction.probabilities.max()),
+        "allScores": [float(p) for p in prediction.probabilities],
+        "Id2Labels": {str(i): label for i, label in enumerate(labels)},
+        "executionTimeMs": round(milliseconds, 3),
+    }
+
+
+def answers(
+    results: Sequence[Prediction | ImageError], labels: Sequence[str], *, milliseconds: float
+) -> dict[str, Any] | list[dict[str, Any]]:
+    """The answer to a request: that of its only image, or a list, in which a bad image spoils no other.
+
+    Raises:
+        Problem: the only image cannot be used.
+    """
+    if len(results) > 1:
+        return rows(results, labels, milliseconds=milliseconds)
+    if isinstance(results[0], ImageError):
+        raise image_problem(results[0])
+    return answer(results[0], labels, milliseconds=milliseconds)
+
+
+def rows(
+    results: Sequence[Prediction | ImageError], labels: Sequence[str], *, milliseconds: float
+) -> list[dict[str, Any]]:
+    """The answer for every image, or what is wrong with it."""
+    return [
+        {"error": image_problem(result).to_json()}
+        if isinstance(result, ImageError)
+        else answer(result, labels, milliseconds=milliseconds)
+        for result in results
+    ]
+
+
+def respond(body: bytes | str, classifier: Classifier, *, max_pixels: int) -> dict[str, Any] | list[dict[str, Any]]:
+    """Request in, answer out, for hosts that bring their own HTTP.
+
+    Args:
+        body: of the request.
+        max_pixels: larger images are refused.
+
+    Raises:
+        Problem: what the caller did wrong.
+    """
+    begun = time.perf_counter()
+    try:
+        files = images(body)
+    except InputError as error:
+        raise Problem(400, str(error)) from error
+    results = classify(files, classifier, max_pixels=max_pixels)
+    return answers(results, classifier.labels, milliseconds=1000 * (time.perf_counter() - begun))
+
+
+def classify(
+    files: Iterable[bytes | ImageError], classifier: Classifier, *, max_pixels: int = MAX_PIXELS
+) -> list[Prediction | ImageError]:
+    """What the classifier says of every image file, in order; a bad one gives its error."""
+
+    def fitted(file: bytes | ImageError) -> Pixels:
+        if isinstance(file, ImageError):
+            raise file
+        return load_bytes(file, classifier.rule, max_pixels=max_pixels)
+
+    return [result for _, result in classifier.predict_stream(files, fitted)]

@@ -1,0 +1,65 @@
+"""Call the service: one picture several times, as in the tutorial, or all images of a folder.
+
+Reads:  the picture `imagePath`, or with --folder every image below that folder, which is never written to. A key comes
+        from the environment variable SERVICE_KEY or the file --keyFile.
+Writes: with --folder proc/<datasetName>/predictions/<folder>.csv: path, label, probabilities, or what is wrong.
+The address --url is that of scripts/deploymain.py, or the scoring URI of a service in a cloud.
+"""
+
+from typing import TYPE_CHECKING
+
+from libraries.base.command import run
+from libraries.base.console import ProgressBar, table
+from libraries.base.errors import InputError
+from libraries.base.layout import Layout
+from libraries.service.keys import read_key
+from PARAMETERS import Parameters
+
+if TYPE_CHECKING:
+    from libraries.service.client import Client
+
+
+def main(parameters: Parameters) -> None:
+    from libraries.service.client import Client
+
+    key = read_key(parameters.keyFile, "SERVICE_KEY")
+    retries = 3 if parameters.folder is None else 8  # thousands of images can wait while the service starts anew
+    with Client(parameters.url, key=key, retries=retries) as client:
+        if parameters.folder is None:
+            call(client, parameters)
+        else:
+            classify(client, parameters)
+
+
+def call(client: "Client", parameters: Parameters) -> None:
+    from libraries.data.images import read
+
+    image = read(parameters.imagePath)
+    print(f"Sending {parameters.imagePath} to {parameters.url}, {parameters.calls} times")
+    scores = [client.score(image) for _ in range(parameters.calls)]
+    times = [(i, s.milliseconds, s.server_milliseconds, s.overhead_milliseconds) for i, s in enumerate(scores, 1)]
+    rows = [(f"call {i}", *(f"{ms:.1f} ms" for ms in row)) for i, *row in times]
+    print(table("Time", ["", "whole", "server", "overhead"], rows))
+    score = scores[-1]
+    ranked = sorted(score.probabilities.items(), key=lambda item: -item[1])
+    print(table(f"Label: {score.label}", ["", "probability"], [(label, f"{p:.2%}") for label, p in ranked]))
+
+
+def classify(client: "Client", parameters: Parameters) -> None:
+    from libraries.service.folder import classify_folder, image_files
+
+    folder = parameters.folder.resolve()
+    total = sum(1 for _ in image_files(folder))
+    if not total:
+        raise InputError(f"{folder} holds no image: give another --folder")
+    print(f"Sending the {total:,} images of {folder} to {parameters.url}")
+    target = Layout(parameters).proc / "predictions" / f"{folder.name or 'root'}.csv"
+    with ProgressBar("Classifying", total=total) as bar:
+        summary = classify_folder(client, folder, target, in_flight=parameters.requestsInFlight, progress=bar.update)
+    rows = [*summary.labels.items(), *(("no label: " + reason, n) for reason, n in summary.errors.most_common())]
+    print(table("What became of the images", ["", "images"], rows, footer=["all", sum(n for _, n in rows)]))
+    print(f"By the model {' and then '.join(summary.models)}\nEvery image with its probabilities: {target}")
+
+
+if __name__ == "__main__":
+    run(main, Parameters)

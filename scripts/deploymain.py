@@ -1,0 +1,90 @@
+"""Serve the trained classifier: a REST service and a web page, on this machine or as an Azure ML scoring script.
+
+Reads:  the bundle proc/<datasetName>/model_<classifier>/, or the folder --bundle, or AZUREML_MODEL_DIR.
+Serves: http://<host>:<port>/ until Ctrl-C. The key that callers must show comes from the environment variable
+        SERVICE_KEY or the file --keyFile. --insecure: listen beyond this machine without a key.
+Writes: with --stage, and serves nothing: proc/<datasetName>/deployment_<classifier>/, ready to be deployed to Azure ML.
+SIGHUP, or POST /admin/reload with the key SERVICE_ADMIN_KEY, loads the bundle again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from libraries.base.command import run as run_script
+from libraries.base.errors import ParameterError
+from libraries.base.layout import Layout
+from libraries.service.keys import read_key
+from PARAMETERS import RESOURCES, Parameters
+
+
+def main(parameters: Parameters, *, insecure: bool = False, stage: bool = False) -> None:
+    if stage:
+        write_stage(parameters)
+    else:
+        serve(parameters, insecure=insecure)
+
+
+def serve(parameters: Parameters, *, insecure: bool) -> None:
+    key = read_key(parameters.keyFile, "SERVICE_KEY")
+    admin_key = read_key(parameters.adminKeyFile, "SERVICE_ADMIN_KEY")
+
+    from libraries.service.app import create_app
+    from libraries.service.gate import Access
+    from libraries.service.server import Server, is_loopback
+    from libraries.service.service import Limits, Service
+
+    if key is None and not insecure and not is_loopback(parameters.host):
+        raise ParameterError(
+            f"host {parameters.host} is reached from other machines, and there is no key: set SERVICE_KEY or --keyFile "
+            "(or insist with --insecure)"
+        )
+    folder = parameters.bundle or current_bundle(parameters)
+    limits = Limits(
+        megabytes=parameters.serve_maxMegabytes,
+        images=parameters.serve_maxImages,
+        megapixels=parameters.serve_maxMegapixels,
+        wait=parameters.serve_maxWait,
+        timeout=parameters.serve_timeout,
+    )
+    access = Access(key, admin_key, parameters.serve_requestsPerMinute)
+    service = Service(folder, precision=parameters.run_precision, limits=limits)
+    print(f"Serving the bundle {folder}")
+    app = create_app(service, page=RESOURCES / "webPage", access=access)
+    Server(app, service, host=parameters.host, port=parameters.port, announce=print).run()
+
+
+def current_bundle(parameters: Parameters) -> Path:
+    layout = Layout(parameters)
+    layout.bundle.check()
+    return layout.bundle.folder
+
+
+def write_stage(parameters: Parameters) -> None:
+    from libraries.service.staging import commands, endpoint_name, stage
+
+    layout = Layout(parameters)
+    folder = layout.proc / f"deployment_{layout.classifier}"
+    stage(parameters.bundle or current_bundle(parameters), folder, project=Path(__file__).parents[1])
+    name = endpoint_name(layout.dataset, layout.classifier)
+    print(f"To deploy {folder} to Azure ML, with the Azure CLI and its extension ml:\n\n  cd '{folder}'")
+    print("\n".join(f"  {command}" for command in commands(name)))
+    print(f"\nwhere {name} may be any name that is free in your region. The last two show what to call it with:")
+    print("python scripts/6_callWebservice.py --url <scoring URI>, the key in the environment variable SERVICE_KEY")
+
+
+def init() -> None:
+    """Azure ML calls this once."""
+    global score
+    from libraries.service.azure import scorer
+
+    parameters = Parameters.load()
+    score = scorer(precision=parameters.run_precision, max_pixels=parameters.serve_maxMegapixels * 10**6)
+
+
+def run(raw: str) -> Any:
+    """Azure ML calls this with every request, in the tutorial's form."""
+    return score(raw)
+
+
+if __name__ == "__main__":
+    run_script(main, Parameters)

@@ -1,0 +1,300 @@
+"""A folder through a service: every image a row, in order, whatever happens."""
+
+import csv
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from libraries.base.errors import ImageError, InputError, ServiceError, StorageError
+from libraries.service.client import Client
+from libraries.service.folder import Summary, _in_order, classify_folder, image_files
+from tests.fake_service import MODEL, FakeService, Handler, Request, give, prediction, problem
+
+HEADER = ["path", "label", "probability", "probability of defective", "probability of functional", "error"]
+GOOD = ["functional", "0.750000", "0.250000", "0.750000", ""]
+
+Classify = Callable[..., Summary]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty files whose content is their number."""
+    for i in range(20):
+        path = tmp_path / "pictures" / f"{'ab'[i % 2]}" / f"{i:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % i)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "table.csv"
+
+
+@pytest.fixture
+def classify(fake: FakeService, folder: Path, table: Path) -> Classify:
+    def call(**options: int) -> Summary:
+        with Client(fake.url, sleep=lambda seconds: None, timeout=10.0, retries=1) as client:
+            return classify_folder(client, folder, table, **options)
+
+    return call
+
+
+def rows(table: Path) -> list[list[str]]:
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def on_image(number: int, behaviour: Callable[[Handler], None]) -> Callable[[Handler, Request], None]:
+    """Behave so for the image of this number, and as one should for all others."""
+
+    def answer(handler: Handler, request: Request) -> None:
+        if request.body == b"%d" % number:
+            behaviour(handler)
+        else:
+            give(prediction())(handler, request)
+
+    return answer
+
+
+# The table
+
+
+def test_rows_are_in_order_although_the_first_image_takes_longest(
+    fake: FakeService, classify: Classify, folder: Path, table: Path
+) -> None:
+    others_done = threading.Event()
+
+    def answer(handler: Handler, request: Request) -> None:
+        number = int(request.body)
+        if number == 0:
+            assert others_done.wait(10)
+        elif fake.counts["/predict"] >= 12:
+            others_done.set()
+        label = "defective" if number % 3 == 0 else "functional"
+        give(prediction(label, 0.5 + number / 100))(handler, request)
+
+    fake.on("/predict", answer)
+    summary = classify(in_flight=3)
+    header, *found = rows(table)
+    assert header == HEADER
+    assert [row[0] for row in found] == [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*.jpg"))]
+    for path, label, probability, defective, functional, error in found:
+        number = int(Path(path).stem)
+        assert label == ("defective" if number % 3 == 0 else "functional")
+        assert float(probability) == pytest.approx(0.5 + number / 100, abs=1e-6)
+        assert probability == (defective if label == "defective" else functional)
+        assert float(defective) + float(functional) == pytest.approx(1, abs=2e-6)
+        assert error == ""
+    assert summary == Summary({"defective": 7, "functional": 13}, {}, {"cells_svm 3f2a9c0d11ee": None})
+    assert len({request.peer for request in fake.requests}) <= 4, "connections are kept"
+
+
+def test_same_table_however_many_requests_in_flight(classify: Classify, table: Path) -> None:
+    tables = []
+    for in_flight in (1, 2, 64):
+        classify(in_flight=in_flight)
+        tables.append(table.read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_images_that_cannot_be_used_are_rows_with_an_error(
+    fake: FakeService, classify: Classify, folder: Path, table: Path
+) -> None:
+    fake.on("/model", give({**MODEL, "limits": {"megabytes": 1}}))
+    refusals = {
+        b"3": problem(422, "is no whole JPEG (begins with b'hello')", "Not an image"),
+        b"4": problem(413, "has 99 pixels, more than the 9 allowed", "Image too large"),
+    }
+
+    def answer(handler: Handler, request: Request) -> None:
+        refusal = refusals.get(request.body)
+        if refusal is None:
+            give(prediction())(handler, request)
+        else:
+            handler.answer(422 if request.body == b"3" else 413, refusal)
+
+    fake.on("/predict", answer)
+    (folder / "a" / "00.jpg").write_bytes(b"x" * (2**20 + 1))
+    os.mkfifo(folder / "a" / "pipe.jpg")
+    (folder / "a" / "link.png").symlink_to("nowhere")
+    summary = classify()
+    found = {path: (label, error) for path, label, *_, error in rows(table)[1:]}
+    assert found["a/00.jpg"] == ("", "has 1,048,577 bytes, more than the 1,048,576 allowed")
+    assert found["a/pipe.jpg"] == ("", "is not a regular file")
+    assert found["a/link.png"] == ("", "is a broken link to nowhere")
+    assert found["b/03.jpg"] == ("", "the image is refused: is no whole JPEG (begins with b'hello')")
+    assert found["a/04.jpg"] == ("", "the image is refused: has 99 pixels, more than the 9 allowed")
+    assert sum(value == ("functional", "") for value in found.values()) == 17
+    assert all(len(row) == len(HEADER) for row in rows(table))
+    assert summary.errors == {
+        "File too large": 1,
+        "File cannot be read": 2,
+        "Not an image": 1,
+        "Image too large": 1,
+    }
+    assert max(len(request.body) for request in fake.requests) < 2**20
+
+
+def test_names_of_any_kind_are_written(classify: Classify, folder: Path, table: Path) -> None:
+    for name in (b'a, "b"\nc.JPG', b"\xff\xfe.tif", "Zelle ü.webp".encode()):
+        (folder / os.fsdecode(name)).write_bytes(b"x")
+    classify()
+    paths = {row[0] for row in rows(table)[1:]}
+    assert {'a, "b"\nc.JPG', "\\udcff\\udcfe.tif", "Zelle ü.webp"} < paths
+
+
+def test_another_model_in_service_meanwhile_is_told(fake: FakeService, classify: Classify) -> None:
+    fake.on("/predict", *[give(prediction())] * 5, give(prediction(version="new")))
+    assert list(classify().models) == ["cells_svm 3f2a9c0d11ee", "cells_svm new"]
+
+
+# What ends it
+
+
+def left(table: Path) -> list[Path]:
+    return list(table.parent.iterdir()) if table.parent.exists() else []
+
+
+def test_failure_of_the_service_over_one_image_is_a_row(fake: FakeService, classify: Classify, table: Path) -> None:
+    fake.on("/predict", on_image(7, lambda handler: handler.answer(500, problem(500, "so it is", "Internal"))))
+    assert classify().errors == {"Internal": 1}
+    assert [row[5] for row in rows(table) if row[0] == "b/07.jpg"] == [
+        f"{fake.url}/predict answers with an error (500: so it is)"
+    ]
+
+
+def test_service_that_keeps_failing_ends_it_and_an_earlier_table_stays(
+    fake: FakeService, classify: Classify, table: Path
+) -> None:
+    classify()
+    before = table.read_bytes()
+    fake.on("/predict", *[give(prediction())] * 3, lambda handler, _: handler.reset())
+    with pytest.raises(ServiceError, match="broke off"):
+        classify()
+    assert table.read_bytes() == before
+    assert left(table) == [table]
+    assert fake.counts["/predict"] < 20 + 3 + 2 * (8 + 4 * 16)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        (lambda handler: handler.answer(401, problem(401, "key")), "asks for a key"),
+        (lambda handler: handler.answer(404, b"?"), "is not there"),
+        (lambda handler: handler.answer(302, b"", Location="http://elsewhere.example"), "redirects"),
+        (lambda handler: handler.answer(200, b"?"), "is not understood"),
+        (lambda handler: give(_other_labels())(handler, None), "answer with other labels, of another model: run again"),
+    ],
+    ids=["key", "path", "redirect", "shape", "labels"],
+)
+def test_service_that_is_none_ends_it_at_once(
+    fake: FakeService, classify: Classify, table: Path, behaviour: Callable[[Handler], None], message: str
+) -> None:
+    fake.on("/predict", on_image(10, behaviour))
+    with pytest.raises(ServiceError, match=message):
+        classify(in_flight=2)
+    assert left(table) == []
+
+
+def _other_labels() -> object:
+    other = prediction()
+    other["predictions"][0]["probabilities"][1]["label"] = "broken"
+    return other
+
+
+def test_no_service_at_all_ends_it_before_it_begins(fake: FakeService, classify: Classify, table: Path) -> None:
+    fake.on("/model", give(problem(401, "key"), 401))
+    with pytest.raises(ServiceError, match="asks for a key"):
+        classify()
+    assert left(table) == []
+    assert fake.counts["/predict"] == 0
+
+
+def test_ctrl_c_waits_for_no_one_and_leaves_nothing(fake: FakeService, classify: Classify, table: Path) -> None:
+    def interrupt(handler: Handler) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        handler.hang()
+
+    fake.on("/predict", on_image(10, interrupt))
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        classify(in_flight=2)
+    assert time.monotonic() - started < 5, "the client's time-out is 10 s"
+    assert left(table) == []
+
+
+def test_table_that_cannot_be_written_ends_it(fake: FakeService, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with Client(fake.url) as client, pytest.raises(StorageError, match="could not be written"):
+        classify_folder(client, folder, tmp_path / "file" / "table.csv")
+    assert fake.counts["/predict"] == 0
+
+
+# The files
+
+
+def test_image_files_are_sorted_as_paths_are(folder: Path) -> None:
+    for name in ("a.jpg", "a-b/z.PNG", "a/b/c.tiff", "B.gif", "a b.bmp", "notes.txt", ".hidden.jpg", ".cache/x.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    (folder / "c.jpg").mkdir()
+    (folder / "c.jpg" / "x.jpg").symlink_to(folder / "a.jpg")
+    (folder / "loop").symlink_to(folder)
+    (folder / "loop.jpg").symlink_to(folder)
+    found = list(image_files(folder))
+    assert found == sorted(found)
+    names = {p.relative_to(folder).as_posix() for p in found}
+    assert {n for n in names if not n[2:4].isdigit()} == {
+        *("a.jpg", "a-b/z.PNG", "a/b/c.tiff", "B.gif", "a b.bmp", "c.jpg/x.jpg")
+    }
+    assert len(names) == 26
+
+
+def test_folders_are_read_when_their_turn_comes(folder: Path) -> None:
+    found = image_files(folder)
+    assert next(found) == folder / "a" / "00.jpg"
+    (folder / "b").rename(folder / "c")
+    with pytest.raises(InputError, match=r"the folder .*b cannot be read: No such file"):
+        list(found)
+    with pytest.raises(InputError, match="nowhere cannot be read"):
+        next(image_files(folder / "nowhere"))
+
+
+def test_a_stream_of_any_length_takes_bounded_memory() -> None:
+    taken = itertools.count()
+
+    def items() -> Iterator[int]:
+        yield from taken
+
+    first_may_end = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert first_may_end.wait(10)
+        if item == 60:
+            first_may_end.set()
+        return item * item
+
+    stream = _in_order(work, items(), workers=4)
+    assert [next(stream) for _ in range(1000)] == [(i, i * i) for i in range(1000)]
+    assert next(taken) <= 1000 + 4 * 16
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_what_work_raises_takes_its_place_in_the_stream() -> None:
+    def work(item: int) -> int:
+        if item == 2:
+            raise ImageError("no")
+        return item
+
+    results = [result for _, result in _in_order(work, range(4), workers=2)]
+    assert results[:2] + results[3:] == [0, 1, 3]
+    assert isinstance(results[2], ImageError)
+    assert list(_in_order(work, [], workers=2)) == []

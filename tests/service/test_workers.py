@@ -1,0 +1,179 @@
+"""The queue's bounds: whole requests or none, refused quickly, timed out, and never a leak in what is waiting."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from libraries.service.problems import Problem
+from libraries.service.workers import Workers
+
+
+class Gate:
+    """Work that does not end before it may."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.open = threading.Event()
+        self.done: list[int] = []
+
+    def work(self, item: int) -> int:
+        self.begun.release()
+        assert self.open.wait(30)
+        self.done.append(item)
+        return -item
+
+
+@asynccontextmanager
+async def workers(*, threads: int = 2, longest_wait: float = 0.1, seconds: float = 1.0) -> AsyncIterator[Workers]:
+    pool = Workers(threads=threads, longest_wait=longest_wait, seconds=seconds)
+    yield pool
+    await asyncio.to_thread(pool.close)
+    assert pool.waiting == 0
+
+
+async def begun(gate: Gate, count: int) -> None:
+    """Once so many jobs have begun."""
+    for _ in range(count):
+        assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+def test_results_come_in_order_with_the_time_they_waited() -> None:
+    async def test() -> None:
+        async with workers(threads=4) as pool:
+            done = await pool.run(lambda n: n * n, range(50), timeout=30)
+            assert [result for result, _ in done] == [n * n for n in range(50)]
+            assert all(0 <= waited < 30 for _, waited in done)
+
+    run(test())
+
+
+def test_who_would_wait_too_long_is_refused_at_once_and_the_others_are_answered() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with workers() as pool:
+            accepted = [asyncio.create_task(pool.run(gate.work, [i], timeout=30)) for i in range(3)]
+            await begun(gate, 2)
+            assert pool.waiting == 1  # two at work, one waits: 1 x 1 s / 2 threads > 0.1 s
+            before = time.perf_counter()
+            for _ in range(100):
+                with pytest.raises(Problem) as refused:
+                    await pool.run(gate.work, [99], timeout=30)
+                assert (refused.value.status, refused.value.retry_after) == (503, 1)
+            assert time.perf_counter() - before < 0.5
+            assert pool.waiting == 1
+            gate.open.set()
+            assert [await task for task in accepted] == [[(-i, pytest.approx(0, abs=30))] for i in range(3)]
+        assert sorted(gate.done) == [0, 1, 2]
+
+    run(test())
+
+
+def test_a_request_is_taken_whole_whatever_its_number_and_those_after_it_wait_their_turn() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with workers(seconds=60.0) as pool:
+            many = asyncio.create_task(pool.run(gate.work, range(40), timeout=30))
+            await begun(gate, 2)
+            assert pool.waiting == 38
+            with pytest.raises(Problem) as refused:
+                pool.check()
+            assert refused.value.retry_after == 38 * 60 / 2
+            gate.open.set()
+            assert [result for result, _ in await many] == [-i for i in range(40)]
+
+    run(test())
+
+
+def test_a_timeout_is_504_and_takes_back_what_has_not_begun() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with workers() as pool:
+            with pytest.raises(Problem) as late:
+                await pool.run(gate.work, range(10), timeout=0.05)
+            assert late.value.status == 504
+            assert pool.waiting == 0
+            gate.open.set()
+        assert len(gate.done) <= 2  # those that had begun
+
+    run(test())
+
+
+def test_a_cancelled_request_takes_back_what_has_not_begun() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with workers() as pool:
+            task = asyncio.create_task(pool.run(gate.work, range(10), timeout=30))
+            await begun(gate, 2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert pool.waiting == 0
+            gate.open.set()
+        assert len(gate.done) == 2
+
+    run(test())
+
+
+def test_an_error_in_the_work_is_raised_and_takes_back_the_rest() -> None:
+    async def test() -> None:
+        gate = Gate()
+
+        def work(item: int) -> int:
+            if item == 0:
+                raise ZeroDivisionError
+            return gate.work(item)
+
+        async with workers() as pool:
+            with pytest.raises(ZeroDivisionError):
+                await pool.run(work, range(10), timeout=30)
+            assert pool.waiting == 0
+            gate.open.set()
+            assert await pool.run(lambda n: n, [7], timeout=30) == [(7, pytest.approx(0, abs=30))]
+
+    run(test())
+
+
+def test_the_bound_follows_the_time_that_jobs_take_even_those_given_up() -> None:
+    async def test() -> None:
+        async with workers(threads=1, seconds=100.0) as pool:
+            await pool.run(lambda n: n, range(200), timeout=30)
+            assert pool.seconds < 1  # 100 x 0.95^200
+            gate, before = Gate(), pool.seconds
+            with pytest.raises(Problem):
+                await pool.run(gate.work, [1], timeout=0.05)
+            gate.open.set()
+            await pool.run(lambda n: n, [2], timeout=30)  # after the first has ended
+            assert pool.seconds > before
+
+    run(test())
+
+
+def test_waiting_is_zero_after_thousands_of_requests_of_all_fates() -> None:
+    async def test() -> None:
+        def work(item: int) -> int:
+            if item % 7 == 0:
+                raise KeyError(item)
+            return item
+
+        async def request(pool: Workers, number: int) -> None:
+            with suppress(Problem, KeyError):
+                await pool.run(work, range(number, number + 5), timeout=1e-4 if number % 3 == 0 else 30)
+
+        async with workers(threads=4, longest_wait=1e9) as pool:
+            tasks = [asyncio.create_task(request(pool, number)) for number in range(2000)]
+            for task in tasks[::5]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await pool.run(lambda n: n, range(8), timeout=30)
+            assert pool.waiting == 0
+
+    run(test())
