@@ -45,6 +45,12 @@ $(VENV)/azure/.setup: requirements-azure.txt requirements-serve.txt | $(VENV)/.s
 	$(RUN) -m pip --quiet --disable-pip-version-check --python $(@D) install -r requirements-azure.txt
 	@touch $@
 
+# The tests drive pages in Chromium. Where it is not, and cannot be installed, those tests are skipped and say so.
+$(VENV)/.browser: | $(VENV)/.setup
+	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || true
+	@touch $@
+
 demo: $(VENV)/.demo  ## Scripts 0 to 5 on 2,624 images of solar cells (about a minute after the set-up)
 	@for step in $(STEPS); do \
 		echo; echo "== $$step"; \
@@ -57,7 +63,7 @@ serve: $(VENV)/.setup  ## The trained classifier as a service and a web page on 
 stage: $(VENV)/.setup  ## A folder from which the trained classifier is deployed to Azure ML
 	$(RUN) scripts/deploymain.py --rootDir "$(ROOT)" --stage
 
-test: $(VENV)/.dev $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
+test: $(VENV)/.dev $(VENV)/.browser $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
 	$(RUN) -m pytest -n 2 --durations=10
 
 check: $(VENV)/.dev  ## Lint, format and types

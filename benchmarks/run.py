@@ -34,8 +34,8 @@ TITLES = {
 }
 INTRODUCTION = """# Benchmarks
 
-Measured by `make bench`, `make bench-accuracy` and `make bench-serve`. Machines vary: compare figures of one table only,
-and ratios rather than seconds.
+Measured by `make bench`, `make bench-accuracy` and `make bench-serve`. Machines vary: compare figures of one table
+only, and ratios rather than seconds.
 """
 
 
