@@ -31,7 +31,7 @@ def main(parameters: Parameters) -> None:
     if parameters.classifier == "dnn" and not layout.bundle.is_current():
         from libraries.classifier.bundle import write_refined
 
-        write_refined(layout.bundle, layout.network, settings=parameters.model_dump(mode="json"))
+        write_refined(layout.bundle, layout.network, settings=parameters.portable())
         print(f"Written: the bundle {layout.bundle.folder}")
     print(f"The network is in {layout.network.folder}; next: scripts/3_runDNN.py")
 

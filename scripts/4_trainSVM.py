@@ -63,7 +63,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     chosen = (str(rows[result.best]["normalisation"]), float(rows[result.best]["C"]))
     plots.save(plots.sweep(rows, chosen=chosen), folder / "sweep.png")
     layout.svm.commit([folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")])
-    settings = parameters.model_dump(mode="json")
+    settings = parameters.portable()
     write_bundle(layout.bundle, layout.network, labels=labels, calibration=calibration, linear=model, settings=settings)
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update({k: v for k, v in rows[result.best].items() if isinstance(v, float)})

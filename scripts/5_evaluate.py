@@ -33,7 +33,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     from libraries.evaluation import outputs, trial
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.reading import accuracy_table
-    from libraries.service.packing import pack
+    from libraries.service.hosts.packing import pack
 
     print(f"Classifying the test images with the bundle {layout.bundle.folder}")
     examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
@@ -47,7 +47,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     measured = metrics(
         tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed
     )
-    written = outputs.write(tested, measured, layout=layout, settings=parameters.model_dump(mode="json"))
+    written = outputs.write(tested, measured, layout=layout, settings=parameters.portable())
     add_metrics(layout.bundle, measured)
     print(f"{accuracy_table(measured)}\n\nWritten:")
     record.tags.update(data=layout.examples.identity()[:12], test_set=trial.fingerprint(tested))

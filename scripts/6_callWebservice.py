@@ -16,11 +16,11 @@ from libraries.service.keys import read_key
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:
-    from libraries.service.client import Client
+    from libraries.service.calling.client import Client
 
 
 def main(parameters: Parameters) -> None:
-    from libraries.service.client import Client
+    from libraries.service.calling.client import Client
 
     key = read_key(parameters.keyFile, "SERVICE_KEY")
     retries = 3 if parameters.folder is None else 8  # thousands of images can wait while the service starts anew
@@ -46,7 +46,7 @@ def call(client: "Client", parameters: Parameters) -> None:
 
 
 def classify(client: "Client", parameters: Parameters) -> None:
-    from libraries.service.folder import classify_folder, image_files
+    from libraries.service.calling.folder import classify_folder, image_files
 
     folder = parameters.folder.resolve()
     total = sum(1 for _ in image_files(folder))

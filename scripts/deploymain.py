@@ -28,9 +28,10 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
     key = read_key(parameters.keyFile, "SERVICE_KEY")
     admin_key = read_key(parameters.adminKeyFile, "SERVICE_ADMIN_KEY")
 
+    from libraries.data.web.addresses import is_loopback
     from libraries.service.app import create_app
     from libraries.service.gate import Access
-    from libraries.service.server import Server, is_loopback
+    from libraries.service.server import Server
     from libraries.service.service import Limits, Service
 
     if key is None and not insecure and not is_loopback(parameters.host):
@@ -60,7 +61,7 @@ def current_bundle(parameters: Parameters) -> Path:
 
 
 def write_stage(parameters: Parameters) -> None:
-    from libraries.service.staging import commands, endpoint_name, stage
+    from libraries.service.hosts.staging import commands, endpoint_name, stage
 
     layout = Layout(parameters)
     folder = layout.proc / f"deployment_{layout.classifier}"
@@ -75,7 +76,7 @@ def write_stage(parameters: Parameters) -> None:
 def init() -> None:
     """Azure ML calls this once."""
     global score
-    from libraries.service.azure import scorer
+    from libraries.service.hosts.azure import scorer
 
     parameters = Parameters.load()
     score = scorer(precision=parameters.run_precision, max_pixels=parameters.serve_maxMegapixels * 10**6)

@@ -69,7 +69,7 @@ def test_help_and_bad_parameters_load_nothing_heavy(script: str) -> None:
         "libraries.evaluation.trial",
         "libraries.evaluation.heatmaps",
         "libraries.service.app",
-        "libraries.service.folder",
+        "libraries.service.calling.folder",
     ],
 )
 def test_light_modules_need_no_torch(module: str) -> None:

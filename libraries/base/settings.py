@@ -93,6 +93,11 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ParameterError(cls._explain(error)) from error
 
+    def portable(self) -> dict[str, Any]:
+        """All values that mean something on another machine, ready for JSON: no paths, no addresses."""
+        places = {name for name, value in self if isinstance(value, Path) or "://" in str(value)}
+        return self.model_dump(mode="json", exclude=places)
+
     @classmethod
     def check_name(cls, name: str) -> None:
         """Raise ParameterError with the nearest known name if there is no such parameter."""

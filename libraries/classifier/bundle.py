@@ -51,7 +51,7 @@ def write_bundle(
         [bundle.folder / MODEL],
         **{name: described[name] for name in kept},
         labels=list(labels),
-        settings={name: value for name, value in settings.items() if name not in ("rootDir", "trackingUri")},
+        settings=dict(settings),
         versions={name: metadata.version(name) for name in ("numpy", "onnx", "openvino", "pillow")},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -188,6 +188,7 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
         raise StorageError(f"{path} does not exist: a bundle is a folder model_*/, which scripts/4_trainSVM.py writes")
     model = read_json(path)
     try:
+        _ = model["files"][MODEL]  # a file without a hash is not loaded
         return {**model, "files": dict(model["files"])}, list(model["labels"]), ResizeRule.from_json(model["resize"])
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{path} does not describe a whole bundle: restore or rebuild it") from error

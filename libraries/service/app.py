@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
 from libraries.base.errors import ImageError, InputError
-from libraries.service import answers, protocol_paths, tutorial
+from libraries.service import answers, inference_paths, tutorial
 from libraries.service.bodies import Upload, check_json, uploads
 from libraries.service.gate import OPEN, Access, Gate
 from libraries.service.problems import Problem, image_problem, response
@@ -65,7 +65,7 @@ def create_app(service: Service, *, page: Path, access: Access | None = None) ->
         openapi_url="/openapi.json",
     )
     _add_paths(app, service)
-    protocol_paths.add_paths(app, service)
+    inference_paths.add_paths(app, service)
     _add_page(app, page)
     _add_problems(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
@@ -129,18 +129,9 @@ def _add_paths(app: FastAPI, service: Service) -> None:
             if len(images) > service.limits.images:
                 raise Problem(413, f"the request holds more than the {service.limits.images} images allowed")
             loaded, outcomes = await service.classify(images)
-        elapsed = 1000 * (time.perf_counter() - begun)
-        rows = [
-            {"error": image_problem(o.result).to_json()}
-            if isinstance(o.result, ImageError)
-            else tutorial.answer(o.result, loaded.classifier.labels, milliseconds=elapsed)
-            for o in outcomes
-        ]
-        if len(rows) > 1:
-            return _json(rows)
-        if isinstance(outcomes[0].result, ImageError):
-            raise image_problem(outcomes[0].result)
-        return _json(rows[0])
+        results = [outcome.result for outcome in outcomes]
+        milliseconds = 1000 * (time.perf_counter() - begun)
+        return _json(tutorial.answers(results, loaded.classifier.labels, milliseconds=milliseconds))
 
     @app.get("/model", responses=answers.problems(401, 429, 503))
     async def model() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Loading, overriding, checking and explaining parameters."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,11 @@ def test_home_folder_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ParameterError, match=r"rootDir = ~/imageClassification is refused: this user has no home"):
         Parameters.load()
     assert Parameters.load({"rootDir": "/data"}).rootDir == Path("/data")
+
+
+def test_what_another_machine_may_know_has_no_paths_and_no_addresses() -> None:
+    parameters = Parameters.load({"trackingUri": "https://user:password@server", "bundle": "/home/someone/model"})
+    known = parameters.portable()
+    assert known["classifier"] == "svm"
+    assert not {"rootDir", "trackingUri", "bundle", "imagePath", "url"} & set(known)
+    assert "/home" not in json.dumps(known)

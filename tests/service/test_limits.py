@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import requests
 
-from libraries.service import server as server_module
+from libraries.service import protocol
 from libraries.service.app import create_app
-from libraries.service.server import BoundedProtocol, Server
+from libraries.service.protocol import BoundedProtocol
+from libraries.service.server import Server
 from libraries.service.service import Limits, Service
 from tests.service.conftest import PAGE, Live, encoded
 from tests.service.test_app import assert_silent
@@ -241,7 +242,7 @@ def test_who_does_not_read_the_answer_is_let_go(running: Running) -> None:
 
 
 def test_one_connection_too_many_is_told_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_CONNECTIONS", 3)
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 3)
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), TIMEOUT))

@@ -134,3 +134,13 @@ def is_public(address: str) -> bool:
 def _is_ordinary(ip: _IPv4 | _IPv6) -> bool:
     special = any(ip in network for network in _SPECIAL if network.version == ip.version)
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or special)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine and nobody else's, as its name or number tells."""
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, 6.3
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from libraries.base.errors import DownloadError
 from libraries.data.web import addresses
-from libraries.data.web.addresses import checked_addresses, is_public, parse
+from libraries.data.web.addresses import checked_addresses, is_loopback, is_public, parse
 
 NOT_PUBLIC = [
     "127.0.0.1",
@@ -198,3 +198,12 @@ def test_a_host_that_is_not_found_may_be_found_later(monkeypatch: pytest.MonkeyP
 def test_a_host_name_that_is_none() -> None:
     with pytest.raises(DownloadError, match="host not found"):
         checked_addresses(parse("http://a..b/"))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True)]
+    + [(host, False) for host in ("0.0.0.0", "::", "", "192.0.2.1", "localhost.example.org", "127.0.0.1.example.org")],
+)
+def test_is_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

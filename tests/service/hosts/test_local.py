@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from libraries.base.errors import ServiceError
-from libraries.service.local import LocalService
+from libraries.service.hosts.local import LocalService
 from tests.conftest import SCRIPTS
 
 SCRIPT = SCRIPTS / "deploymain.py"

@@ -13,9 +13,9 @@ import requests
 
 from libraries.base.errors import ParameterError, ServiceError, StorageError
 from libraries.classifier.bundle import Classifier, Prediction, find_bundle
-from libraries.service.azure import scorer
-from libraries.service.client import Client
-from libraries.service.staging import stage
+from libraries.service.calling.client import Client
+from libraries.service.hosts.azure import scorer
+from libraries.service.hosts.staging import stage
 from libraries.service.tutorial import COLUMN, TABLE
 from tests.conftest import ROOT, small_run
 from tests.service.conftest import encoded

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from libraries.base.errors import MissingInput, StorageError
-from libraries.service import staging
-from libraries.service.staging import commands, endpoint_name, stage
+from libraries.service.hosts import staging
+from libraries.service.hosts.staging import commands, endpoint_name, stage
 from PARAMETERS import Parameters
 from tests.conftest import ROOT, files, run_main, small_run
 

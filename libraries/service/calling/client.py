@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from libraries.base.errors import ServiceError
-from libraries.service.connection import Connection, Reply, image_refused, not_understood, problem, shown
+from libraries.service.calling.connection import Connection, Reply, image_refused, not_understood, problem, shown
 
 T = TypeVar("T")
 

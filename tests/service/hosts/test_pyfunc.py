@@ -4,11 +4,8 @@ import base64
 import contextlib
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +18,14 @@ from libraries.base import tracking
 from libraries.base.errors import ServiceError
 from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier, Prediction
-from libraries.service.client import Client
-from libraries.service.packing import installed
+from libraries.service.calling.client import Client
+from libraries.service.hosts.packing import installed
 from libraries.service.tutorial import COLUMN
 from PARAMETERS import Parameters
 from tests.conftest import files, run_main, small_run
+from tests.service.processes import ServerProcess
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what MLflow's own dependencies warn of is not ours to mend
-
-START_SECONDS = 120  # of a server that takes 10 on two idle cores
 
 
 @pytest.fixture(scope="module")
@@ -150,32 +146,9 @@ def serving(model: Path) -> Iterator[str]:
         "PATH": f"{mlflow.parent}{os.pathsep}{os.environ['PATH']}",  # MLflow looks for uvicorn there
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    server = subprocess.Popen(
-        [str(mlflow), "models", "serve", "-m", model.as_uri(), *options],
-        env=environment,
-        cwd=os.sep,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # it starts further processes, which end with it
-    )
-    assert server.stderr is not None
-    watchdog = threading.Timer(START_SECONDS, os.killpg, (server.pid, signal.SIGKILL))
-    watchdog.start()
-    try:
-        said: list[str] = []
-        for line in server.stderr:
-            said.append(line)
-            if "Uvicorn running" in line:
-                break
-        else:
-            pytest.fail("the server did not start: " + "".join(said)[-2000:])
-        threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would hold it up
+    command = [str(mlflow), "models", "serve", "-m", model.as_uri(), *options]
+    with ServerProcess(command, ready="Uvicorn running", env=environment):
         yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        watchdog.cancel()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait(timeout=30)
 
 
 def test_packages_are_pinned_as_installed(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import ImageError, InputError, ServiceError, StorageError
-from libraries.service.client import Client
-from libraries.service.folder import Summary, _in_order, classify_folder, image_files
+from libraries.service.calling.client import Client
+from libraries.service.calling.folder import Summary, _in_order, classify_folder, image_files
 from tests.fake_service import MODEL, FakeService, Handler, Request, give, prediction, problem
 
 HEADER = ["path", "label", "probability", "probability of defective", "probability of functional", "error"]

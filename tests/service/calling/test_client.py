@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from libraries.base.errors import ParameterError, ServiceError
-from libraries.service.client import Client
-from libraries.service.connection import MAX_ANSWER, MAX_WAITING, MOST_IN_VAIN
+from libraries.service.calling.client import Client
+from libraries.service.calling.connection import MAX_ANSWER, MAX_WAITING, MOST_IN_VAIN
 from tests.certificates import self_signed
 from tests.fake_service import (
     MODEL,

@@ -14,8 +14,8 @@ from libraries.base.errors import ImageError, ImageTooLarge, InputError, Service
 from libraries.base.storage import atomic
 from libraries.data.images import MAX_BYTES, SUFFIXES, read
 from libraries.data.web.crew import Crew
-from libraries.service.client import Answer, Client
-from libraries.service.connection import IMAGE_REFUSED
+from libraries.service.calling.client import Answer, Client
+from libraries.service.calling.connection import IMAGE_REFUSED
 
 _AHEAD = 16  # images per thread that may be done before their turn to be written
 _POLL = 0.5  # seconds; Ctrl-C is noticed at the latest then

@@ -19,7 +19,7 @@ import pytest
 from libraries.base.errors import ImageError, ServiceError
 from libraries.base.storage import TEMPORARY
 from libraries.classifier.bundle import Classifier
-from libraries.service.client import Client
+from libraries.service.calling.client import Client
 from PARAMETERS import Parameters
 from tests.conftest import SCRIPTS, command_line, files
 from tests.fake_service import FakeService

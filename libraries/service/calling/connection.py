@@ -5,7 +5,6 @@ network. Proxies of the environment are used, except to reach this machine.
 """
 
 import http.client
-import ipaddress
 import itertools
 import json
 import logging
@@ -23,7 +22,7 @@ import urllib3
 from urllib3 import exceptions
 
 from libraries.base.errors import DownloadError, ParameterError, ServiceError
-from libraries.data.web.addresses import Target, is_public, parse, resolve
+from libraries.data.web.addresses import Target, is_loopback, is_public, parse, resolve
 from libraries.data.web.bounded import BoundedPoolManager, BoundedProxyManager, Budget, current_budget
 from libraries.data.web.fetch import retry_after
 from libraries.data.web.schedule import backoff
@@ -204,16 +203,6 @@ def _check_way_of_key(target: Target) -> None:
     if any(is_public(address) for address in addresses):
         raise ParameterError(f"url = {target.url}: the key would be sent unencrypted: use https://")
     log.warning("the key goes to %s unencrypted: use https:// unless you trust this network", target.url)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, as its name or number tells."""
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, 6.3
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _pools(target: Target) -> urllib3.PoolManager:

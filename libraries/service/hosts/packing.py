@@ -15,7 +15,7 @@ from libraries.base.storage import sha256
 from libraries.base.tracking import PackedModel
 from libraries.service.tutorial import COLUMN
 
-_CODE = Path(__file__).parents[1]
+_CODE = Path(__file__).parents[2]
 _MODEL = Path(__file__).with_name("pyfunc.py")
 
 

@@ -1,0 +1,1 @@
+"""Calling a service: one image, or a folder of them."""

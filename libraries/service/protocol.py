@@ -1,0 +1,168 @@
+"""HTTP/1.1 as uvicorn speaks it, with what it lacks against strangers: bounds on time and on what is not body."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from libraries.service.problems import Problem, response
+
+MOST_CONNECTIONS = 4096
+
+
+class Connection:
+    """A transport whose end neither cuts off an answer nor waits for ever.
+
+    A socket closed while bytes of the request are unread is reset, and the client may never see the answer (RFC 9112,
+    9.6). So if more may come, only the sending side is closed, until the client closes its own.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: "BoundedProtocol") -> None:
+        self._transport, self._protocol = transport, protocol
+        self._is_closing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._is_closing or self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        """Send, unless it is too late."""
+        if not self.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is written already, then end."""
+        if self.is_closing():
+            return
+        self._is_closing = True
+        if self._protocol.is_whole:
+            self._transport.close()
+        else:
+            self._transport.write_eof()
+            self._protocol.flow.resume_reading()
+        self._protocol.give(self._protocol.seconds_to_close, self._transport.abort)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 whose headers must come soon and be short, whose bodies do not go on after the answer, and whose answers
+    are fetched.
+
+    Attributes:
+        is_whole: all of the latest request has come, or nothing of it.
+    """
+
+    seconds_for_headers = 10.0  # also between two requests
+    seconds_after_answer = 10.0  # for the rest of a body that was answered before it had all come
+    seconds_to_read = 30.0  # while the client takes nothing of an answer
+    seconds_to_close = 5.0
+    most_bytes_beside_body = 65_536  # of headers; also of trailers, or between two chunks
+
+    is_whole = True
+    _timer: asyncio.TimerHandle | None = None
+    _until_read: asyncio.TimerHandle | None = None
+    _beside_body = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(Connection(transport, self))  # type: ignore[arg-type]
+        self.give(self.seconds_for_headers)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._stop_waiting_for_reader()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self.is_whole and b"pgrade" in data:
+            data = _without_offers(data)
+        self._beside_body += len(data)
+        super().data_received(data)
+        if self._beside_body > self.most_bytes_beside_body:
+            self.send_400_response("the headers are too long")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.is_whole = False
+        self.give(self.seconds_for_headers, self._refuse_slow)
+
+    def on_headers_complete(self) -> None:
+        self._beside_body = 0
+        self._stop_timer()
+        if len(self.connections) > MOST_CONNECTIONS:
+            self.app = _too_many_connections
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._beside_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.is_whole = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self.give(self.seconds_for_headers if self.is_whole else self.seconds_after_answer)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and end."""
+        self._refuse(Problem(400, msg))
+
+    def _refuse_slow(self) -> None:
+        self._refuse(Problem(408, f"the headers did not arrive within {self.seconds_for_headers:g} s"))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer a request that has not all come, and end; without an answer if another is on its way."""
+        cycle = self.cycle
+        is_due = cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started)
+        if is_due and not self.pipeline and not self.transport.is_closing():
+            answer = response(problem, headers={"Connection": "close"})
+            head = [STATUS_LINE[problem.status].rstrip(), *(b": ".join(header) for header in answer.raw_headers)]
+            self.transport.write(b"\r\n".join([*head, b"", bytes(answer.body)]))
+        self.is_whole = False  # nobody knows where it ends
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._until_read = self.loop.call_later(self.seconds_to_read, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting_for_reader()
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._until_read is not None:
+            self._until_read.cancel()
+            self._until_read = None
+
+    def give(self, seconds: float, end: Callable[[], None] | None = None) -> None:
+        """End the connection after so many seconds, by default in the orderly way, unless there is progress."""
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, end or self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _without_offers(data: bytes) -> bytes:
+    """A request that offers another protocol, as Java's client does, without the offer: its body would not be read."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(rb"\r\nX-Offer:", head) + end + body
+
+
+_OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
+
+
+async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
+    problem = Problem(503, "too many connections: try again in a moment", retry_after=1)
+    await response(problem, headers={"Connection": "close"})(scope, receive, send)
