@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, Response
 from libraries.base.errors import ImageError, InputError
 from libraries.service import answers, inference_paths, tutorial
 from libraries.service.bodies import Upload, check_json, uploads
-from libraries.service.gate import OPEN, Access, Gate
+from libraries.service.gate import COMPUTING, OPEN, Access, Gate
 from libraries.service.problems import Problem, image_problem, response
 from libraries.service.service import Service
 
@@ -200,10 +200,18 @@ def _described(app: FastAPI) -> dict[str, Any]:
         for path, methods in document["paths"].items():
             for method in methods.values():
                 method["security"] = [] if path in OPEN else [{"key": []}]
+                method["tags"] = [_group(path)]
                 if "HTTPValidationError" in str(method["responses"].get("422")):
                     del method["responses"]["422"]
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _group(path: str) -> str:
+    """Under which heading the documentation shows a path."""
+    if path.startswith("/v2"):
+        return "Open Inference Protocol"
+    return "Classify" if path in COMPUTING else "Operate"
 
 
 async def _uploads(service: Service, request: Request, body: bytes, *, most: int) -> list[Upload]:

@@ -15,7 +15,7 @@ from libraries.service.service import Service
 
 OPEN = frozenset({"/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"})  # without a key
 _OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
-_COMPUTING = frozenset({"/predict", "/explain", "/score"})
+COMPUTING = frozenset({"/predict", "/explain", "/score"})
 _OTHERS = frozenset({"/model", "/metrics", "/admin/reload"})
 _MOST_CLIENTS = 10_000  # whose rate is remembered
 
@@ -82,7 +82,7 @@ class Gate:
             self._authorise(given, self.access.admin_key)
         elif self.access.key is not None:
             self._authorise(given, self.access.key)
-        if scope["method"] == "POST" and (path in _COMPUTING or path.endswith("/infer")):
+        if scope["method"] == "POST" and (path in COMPUTING or path.endswith("/infer")):
             _ = self.service.model.current  # Problem 503 while it is being loaded
             self.service.workers.check()
 
@@ -117,7 +117,7 @@ class Rate:
 
 def _known(path: str) -> str:
     """The path as metrics name it: one of a few."""
-    if path in OPEN or path in _COMPUTING or path in _OTHERS:
+    if path in OPEN or path in COMPUTING or path in _OTHERS:
         return path
     if path.endswith("/infer"):
         return "/v2/models/{name}/infer"
