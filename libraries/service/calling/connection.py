@@ -77,11 +77,12 @@ class Connection:
             self._headers["Authorization"] = f"Bearer {checked_key(key, 'the argument key')}"
             _check_way_of_key(self.target)
         self._timeout, self._retries, self._sleep = timeout, retries, sleep
-        self._has_answered = False
+        self._has_answered = self._closed = False
         self._pools = _pools(self.target)
 
     def close(self) -> None:
-        """Close the connections that are kept open."""
+        """Close the connections that are kept open; requests that are under way are not tried again."""
+        self._closed = True
         self._pools.clear()
 
     def request(self, method: str, path: str, *, body: bytes = b"", content_type: str = "") -> Reply:
@@ -97,7 +98,7 @@ class Connection:
             except ServiceError as error:
                 retries = self._retries if self._has_answered else min(self._retries, MOST_IN_VAIN)
                 pause = backoff(tries, error.retry_after) if error.passing and tries <= retries else None
-                if pause is None or waited + pause > MAX_WAITING:
+                if pause is None or self._closed or waited + pause > MAX_WAITING:
                     raise
             self._sleep(pause)
             waited += pause

@@ -169,6 +169,19 @@ def test_tries_end_with_waits_that_grow(fake: FakeService, client: Make, sleeps:
     assert len(sleeps) == 4
 
 
+def test_closed_client_does_not_try_again(fake: FakeService, client: Make, sleeps: list[float]) -> None:
+    asking = client()
+
+    def closes(handler: Handler, _: Request) -> None:
+        with asking:
+            pass
+        handler.reset()
+
+    fake.on("/predict", closes)
+    assert refused(lambda: asking.predict(IMAGE)).passing
+    assert (len(fake.requests), sleeps) == (1, [])
+
+
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_honoured(fake: FakeService, client: Make, sleeps: list[float], status: int, form: str) -> None:
