@@ -3,9 +3,7 @@
 import csv
 import itertools
 import os
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -215,22 +213,6 @@ def test_no_service_at_all_ends_it_before_it_begins(fake: FakeService, classify:
         classify()
     assert left(table) == []
     assert fake.counts["/predict"] == 0
-
-
-def test_ctrl_c_waits_for_no_one_and_leaves_nothing(fake: FakeService, classify: Classify, table: Path) -> None:
-    once = iter([signal.SIGINT])
-
-    def interrupt(handler: Handler) -> None:
-        for number in once:  # another one would end the tests
-            signal.pthread_kill(threading.main_thread().ident or 0, number)
-        handler.hang()
-
-    fake.on("/predict", on_image(10, interrupt))
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        classify(in_flight=2)
-    assert time.monotonic() - started < 5, "the client's time-out is 10 s"
-    assert left(table) == []
 
 
 def test_table_that_cannot_be_written_ends_it(fake: FakeService, folder: Path, tmp_path: Path) -> None:
