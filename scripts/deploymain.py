@@ -44,7 +44,7 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
         megabytes=parameters.serve_maxMegabytes,
         images=parameters.serve_maxImages,
         megapixels=parameters.serve_maxMegapixels,
-        wait=parameters.serve_maxWait,
+        queue=parameters.serve_maxQueue,
         timeout=parameters.serve_timeout,
     )
     access = Access(key, admin_key, parameters.serve_requestsPerMinute)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from libraries.network.streaming import usable_cores
 from serving import contenders
 from serving.contenders import precisions, running
 from serving.load import LOST, REFUSED, UNANSWERED, Run, closed_loop, open_loop
@@ -47,6 +48,7 @@ def _measure(bundle: Path, precision: str, images: list[bytes], *, rounds: int, 
 def _figures(peaks: list[Run], lows: list[Run], highs: list[Run]) -> dict[str, Any]:
     """Medians over the rounds."""
     statuses = {name: sum((r.statuses for r in runs), Counter()) for name, runs in (("0.8", lows), ("3.0", highs))}
+    cores = usable_cores()
     triples = list(zip(peaks, lows, highs, strict=True))
 
     def milliseconds(runs: list[Run], percent: float, status: int) -> float:
@@ -56,6 +58,10 @@ def _figures(peaks: list[Run], lows: list[Run], highs: list[Run]) -> dict[str, A
         "peak [images/s]": statistics.median(run.goodput for run in peaks),
         "goodput at 0.8 / sent": statistics.median(low.goodput / low.rate for low in lows),
         "goodput at 3.0 / peak": statistics.median(high.goodput / peak.goodput for peak, _, high in triples),
+        "the same, per core that the generator left": statistics.median(
+            (high.goodput / (cores - high.own_share)) / (peak.goodput / (cores - peak.own_share))
+            for peak, _, high in triples
+        ),
         "p50 at 0.8 [ms]": milliseconds(lows, 50, 200),
         "p99 at 0.8 [ms]": milliseconds(lows, 99, 200),
         "p50 at 3.0 [ms]": milliseconds(highs, 50, 200),

@@ -2,15 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from libraries.service.problems import Problem
 
@@ -43,44 +42,16 @@ class BodyReader:
         self.buffered = 0
         self._parsing = asyncio.Lock()
 
-    @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """The whole body, which counts as buffered until the end of the block.
+    def read(self, request: Request) -> "_Reading":
+        """A context with the whole body, which counts as buffered until its end.
 
         Raises:
             Problem: 400 it broke off; 408 too slow; 413 too large; 415 compressed; 503 too many bodies are in memory.
         """
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Problem(415, "the body is compressed: send it as it is")
-        declared = request.headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > self.most_bytes:
-            raise self._too_large()
-        chunks: list[bytes] = []
-        try:
-            await self._receive(request, chunks)
-            chunks[:] = [b"".join(chunks)]
-            yield chunks[0]
-        finally:
-            self.buffered -= sum(map(len, chunks))
+        return _Reading(self, request)
 
-    async def _receive(self, request: Request, chunks: list[bytes]) -> None:
-        size = 0
-        try:
-            async with asyncio.timeout(self.seconds):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > self.most_bytes:
-                        raise self._too_large()
-                    if self.buffered + len(chunk) > self.most_buffered:
-                        raise Problem(503, "the service is receiving too much at once: try again", retry_after=1)
-                    self.buffered += len(chunk)
-                    chunks.append(chunk)
-        except TimeoutError as error:
-            raise Problem(408, f"the request did not arrive within {self.seconds:g} s") from error
-        except ClientDisconnect as error:
-            raise Problem(400, "the request broke off") from error
-
-    def _too_large(self) -> Problem:
+    def too_large(self) -> Problem:
+        """What is wrong with a body of more than `most_bytes`."""
         return Problem(413, f"the request has more than the {self.most_bytes:,} bytes allowed")
 
     async def parse(
@@ -91,6 +62,53 @@ class BodyReader:
             return parser(body, *arguments, **options)
         async with self._parsing:
             return await asyncio.to_thread(parser, body, *arguments, **options)
+
+
+class _Reading:
+    """The context of a body; no generators, which the event loop would register and forget at some expense."""
+
+    def __init__(self, reader: BodyReader, request: Request) -> None:
+        self._reader, self._request, self._size = reader, request, 0
+
+    async def __aenter__(self) -> bytes:
+        headers = self._request.headers
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Problem(415, "the body is compressed: send it as it is")
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > self._reader.most_bytes:
+            raise self._reader.too_large()
+        try:
+            async with asyncio.timeout(self._reader.seconds):
+                return await self._receive()
+        except TimeoutError as error:
+            self._forget()
+            raise Problem(408, f"the request did not arrive within {self._reader.seconds:g} s") from error
+        except BaseException:
+            self._forget()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._forget()
+
+    async def _receive(self) -> bytes:
+        reader, chunks, more = self._reader, [], True
+        while more:
+            message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                raise Problem(400, "the request broke off")
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            if self._size + len(chunk) > reader.most_bytes:
+                raise reader.too_large()
+            if reader.buffered + len(chunk) > reader.most_buffered:
+                raise Problem(503, "the service is receiving too much at once: try again", retry_after=1)
+            self._size += len(chunk)
+            reader.buffered += len(chunk)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _forget(self) -> None:
+        self._reader.buffered -= self._size
+        self._size = 0
 
 
 def check_json(body: bytes, *, most: int) -> None:

@@ -14,7 +14,9 @@ MOST_CONNECTIONS = 4096
 
 
 class Connection:
-    """A transport whose end neither cuts off an answer nor waits for ever.
+    """A transport whose end neither cuts off an answer nor waits for ever, and which sends head and body together.
+
+    uvicorn writes them one after the other: two calls of the system and two packets, which wake the client twice.
 
     A socket closed while bytes of the request are unread is reset, and the client may never see the answer (RFC 9112,
     9.6). So if more may come, only the sending side is closed, until the client closes its own.
@@ -23,6 +25,7 @@ class Connection:
     def __init__(self, transport: asyncio.Transport, protocol: "BoundedProtocol") -> None:
         self._transport, self._protocol = transport, protocol
         self._is_closing = False
+        self._head = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -32,14 +35,26 @@ class Connection:
         return self._is_closing or self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
-        """Send, unless it is too late."""
-        if not self.is_closing():
-            self._transport.write(data)
+        """Send, unless it is too late; the head of an answer with what follows it."""
+        if self.is_closing():
+            return
+        if data.startswith(b"HTTP/") and not self._head:
+            self._head = data
+            self._protocol.loop.call_soon(self._send_head)
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def _send_head(self) -> None:
+        if self._head and not self._transport.is_closing():
+            self._transport.write(self._head)
+        self._head = b""
 
     def close(self) -> None:
         """Send what is written already, then end."""
         if self.is_closing():
             return
+        self._send_head()
         self._is_closing = True
         if self._protocol.is_whole:
             self._transport.close()
@@ -80,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self.is_whole and b"pgrade" in data:
+        if self.is_whole:
             data = _without_offers(data)
         self._beside_body += len(data)
         super().data_received(data)
@@ -156,8 +171,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def _without_offers(data: bytes) -> bytes:
     """A request that offers another protocol, as Java's client does, without the offer: its body would not be read."""
-    head, end, body = data.partition(b"\r\n\r\n")
-    return _OFFER.sub(rb"\r\nX-Offer:", head) + end + body
+    end = data.find(b"\r\n\r\n")
+    end = len(data) if end < 0 else end
+    if not _OFFER.search(data, 0, end):
+        return data
+    return _OFFER.sub(rb"\r\nX-Offer:", data[:end]) + data[end:]
 
 
 _OFFER = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)

@@ -41,7 +41,7 @@ class Limits:
         megabytes: of a request.
         images: in a request.
         megapixels: of an image.
-        wait: seconds; a request that would wait longer is refused.
+        queue: images per core; requests are refused while so many wait.
         timeout: seconds for a request to be computed.
         arrival: seconds for a request to arrive.
     """
@@ -49,7 +49,7 @@ class Limits:
     megabytes: int = 32
     images: int = 64
     megapixels: int = 50
-    wait: float = 0.1
+    queue: int = 6
     timeout: float = 30.0
     arrival: float = 20.0
 
@@ -93,8 +93,9 @@ class Service:
         self._one_large = Lock()
         most = self.limits.megabytes * 2**20
         self.bodies = BodyReader(most_bytes=most, most_buffered=_BUFFERED * most, seconds=self.limits.arrival)
-        # one more than cores: while one is between two images, the others compute
-        self.workers = Workers(threads=usable_cores() + 1, longest_wait=self.limits.wait)
+        cores = usable_cores()
+        # one thread more than cores: while one is between two images, the others compute
+        self.workers = Workers(threads=cores + 1, most_waiting=cores * self.limits.queue)
         self.metrics.queue.set_function(lambda: self.workers.waiting)
 
     async def start(self) -> None:

@@ -67,7 +67,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "serve_maxMegabytes": (1, NOTHING, NOTHING),
     "serve_maxImages": (1, NOTHING, NOTHING),
     "serve_maxMegapixels": (1, NOTHING, NOTHING),
-    "serve_maxWait": (1.0, NOTHING, NOTHING),
+    "serve_maxQueue": (1, NOTHING, NOTHING),
     "serve_timeout": (1.0, NOTHING, NOTHING),
     "serve_requestsPerMinute": (1, NOTHING, NOTHING),
 }

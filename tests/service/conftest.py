@@ -88,7 +88,7 @@ def new_client(bundle: Path) -> Iterator[NewClient]:
 @pytest.fixture(scope="module")
 def client(new_client: NewClient) -> TestClient:
     """A client of a service without keys, with the default limits."""
-    return new_client(Limits(wait=10.0))
+    return new_client(Limits(queue=1000))
 
 
 class Live:
@@ -167,6 +167,6 @@ def start_service(bundle: Path) -> Iterator[StartService]:
 @pytest.fixture(scope="module")
 def live(bundle: Path) -> Iterator[Live]:
     """The real service, ready; one for all tests of a module, so it has to stand all of them."""
-    with Live(bundle, "--serve_maxWait=60", "--serve_maxMegabytes=8") as live:
+    with Live(bundle, "--serve_maxQueue=1000", "--serve_maxMegabytes=8") as live:
         live.wait_for("Ready: ")
         yield live

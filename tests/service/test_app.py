@@ -267,7 +267,7 @@ def counted(client: TestClient) -> dict[tuple[str, ...], float]:
 
 
 def test_metrics_count_requests_stages_images_and_labels(new_client: NewClient, picture: bytes) -> None:
-    client = new_client(Limits(wait=10.0))
+    client = new_client(Limits(queue=1000))
     before = counted(client)
     (found,) = client.post("/predict", content=picture).json()["predictions"]
     client.post("/predict", files=[("a", ("a", picture)), ("b", ("b", NO_IMAGE))])

@@ -16,7 +16,7 @@ ADDRESS = "198.51.100.7"
 
 @pytest.fixture(scope="module")
 def guarded(new_client: NewClient) -> TestClient:
-    return new_client(Limits(wait=10.0), access=Access(KEY, ADMIN_KEY))
+    return new_client(Limits(queue=1000), access=Access(KEY, ADMIN_KEY))
 
 
 def bearer(key: str | bytes) -> dict[bytes, bytes]:
@@ -118,7 +118,7 @@ def test_a_world_of_addresses_takes_no_more_memory() -> None:
 
 
 def test_429_says_when_to_come_again_and_open_paths_do_not_count(new_client: NewClient, picture: bytes) -> None:
-    client = new_client(Limits(wait=10.0), access=Access(requests_per_minute=3))
+    client = new_client(Limits(queue=1000), access=Access(requests_per_minute=3))
     statuses = []
     for _ in range(5):
         assert client.get("/v2/health/ready").status_code == 200
@@ -133,9 +133,9 @@ def test_429_says_when_to_come_again_and_open_paths_do_not_count(new_client: New
 
 
 def test_busy_is_said_before_the_body_is_read(new_client: NewClient) -> None:
-    client = new_client(Limits(wait=0.1))
+    client = new_client(Limits())
     service = client.app.state.service  # type: ignore[attr-defined]
-    service.workers._count(10_000)
+    service.workers.waiting += 10_000
     try:
         unread = []
 
@@ -162,7 +162,7 @@ def test_busy_is_said_before_the_body_is_read(new_client: NewClient) -> None:
         assert client.get("/model").status_code == 200
         assert 'rejected_total{reason="Service Unavailable"} 4.0' in client.get("/metrics").text
     finally:
-        service.workers._count(-10_000)
+        service.workers.waiting -= 10_000
 
 
 def test_every_answer_forbids_guessing_its_type(guarded: TestClient) -> None:

@@ -78,7 +78,7 @@ BREAK: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture
 def own_client(new_client: NewClient, own_bundle: Path) -> TestClient:
-    return new_client(Limits(wait=10.0), folder=own_bundle, access=Access(admin_key=ADMIN_KEY))
+    return new_client(Limits(queue=1000), folder=own_bundle, access=Access(admin_key=ADMIN_KEY))
 
 
 def test_a_broken_bundle_is_refused_and_the_old_one_goes_on(

@@ -127,7 +127,7 @@ def test_ctrl_c_ends_it_quietly(start_service: StartService) -> None:
 
 
 def test_sighup_replaces_the_bundle_under_load(own_bundle: Path, start_service: StartService, picture: bytes) -> None:
-    live = start_service("--serve_maxWait=60", folder=own_bundle)
+    live = start_service("--serve_maxQueue=1000", folder=own_bundle)
     stopping = threading.Event()
 
     def hammer() -> list[tuple[int, str]]:

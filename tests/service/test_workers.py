@@ -29,8 +29,8 @@ class Gate:
 
 
 @asynccontextmanager
-async def workers(*, threads: int = 2, longest_wait: float = 0.1, seconds: float = 1.0) -> AsyncIterator[Workers]:
-    pool = Workers(threads=threads, longest_wait=longest_wait, seconds=seconds)
+async def workers(*, threads: int = 2, most_waiting: int = 1, seconds: float = 1.0) -> AsyncIterator[Workers]:
+    pool = Workers(threads=threads, most_waiting=most_waiting, seconds=seconds)
     yield pool
     await asyncio.to_thread(pool.close)
     assert pool.waiting == 0
@@ -62,7 +62,7 @@ def test_who_would_wait_too_long_is_refused_at_once_and_the_others_are_answered(
         async with workers() as pool:
             accepted = [asyncio.create_task(pool.run(gate.work, [i], timeout=30)) for i in range(3)]
             await begun(gate, 2)
-            assert pool.waiting == 1  # two at work, one waits: 1 x 1 s / 2 threads > 0.1 s
+            assert pool.waiting == 1
             before = time.perf_counter()
             for _ in range(100):
                 with pytest.raises(Problem) as refused:
@@ -73,6 +73,18 @@ def test_who_would_wait_too_long_is_refused_at_once_and_the_others_are_answered(
             gate.open.set()
             assert [await task for task in accepted] == [[(-i, pytest.approx(0, abs=30))] for i in range(3)]
         assert sorted(gate.done) == [0, 1, 2]
+
+    run(test())
+
+
+def test_nothing_is_refused_while_a_thread_is_free() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with workers(threads=4, most_waiting=0) as pool:
+            tasks = [asyncio.create_task(pool.run(gate.work, [i], timeout=30)) for i in range(4)]
+            await begun(gate, 4)
+            gate.open.set()
+            assert [result for task in tasks for result, _ in await task] == [0, -1, -2, -3]
 
     run(test())
 
@@ -168,7 +180,7 @@ def test_waiting_is_zero_after_thousands_of_requests_of_all_fates() -> None:
             with suppress(Problem, KeyError):
                 await pool.run(work, range(number, number + 5), timeout=1e-4 if number % 3 == 0 else 30)
 
-        async with workers(threads=4, longest_wait=1e9) as pool:
+        async with workers(threads=4, most_waiting=10**6) as pool:
             tasks = [asyncio.create_task(request(pool, number)) for number in range(2000)]
             for task in tasks[::5]:
                 task.cancel()

@@ -45,7 +45,7 @@ def served(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     key_file = tmp_path_factory.mktemp("secret") / "key"
     key_file.write_text(KEY + "\n")
     key_file.chmod(0o600)
-    with Live(bundle, f"--keyFile={key_file}", "--serve_maxWait=60") as live:
+    with Live(bundle, f"--keyFile={key_file}", "--serve_maxQueue=1000") as live:
         live.wait_for("Ready: ")
         yield Served(live.url, bundle, key_file)
 
