@@ -1,7 +1,8 @@
 """Train a linear SVM on the embeddings, choosing C by cross-validation, and write the bundle that is deployed.
 
 Reads:  proc/<datasetName>/features_<classifier>/ and the network folder.
-Writes: svm_<classifier>/svm.npz, sweep.csv, sweep.png, and the bundle model_<classifier>/.
+Writes: svm_<classifier>/svm.npz, sweep.csv, sweep.png, learning_curve.csv, learning_curve.png, and the bundle
+model_<classifier>/.
 """
 
 from libraries.base import tracking
@@ -22,6 +23,8 @@ def main(parameters: Parameters) -> None:
 
 
 def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+    import textwrap
+
     import numpy as np
 
     from libraries.base.storage import write_csv
@@ -29,7 +32,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     from libraries.classifier.bundle import write_bundle
     from libraries.classifier.records import save_model, sweep_table, sweep_text
     from libraries.data.dataset import read_examples
-    from libraries.evaluation import plots
+    from libraries.evaluation import learning_curve, plots
     from libraries.network.features import read_features
 
     features = read_features(layout.features.folder)
@@ -37,6 +40,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     labels = sorted(set(features.label))
     y = np.array([labels.index(label) for label in features.label])  # [N]
     is_train = np.array([split == "train" for split in features.split])  # [N]
+    groups = [group_of[path] for path in features.path]
     print(
         f"Training on {is_train.sum():,} embeddings of {features.embedding.shape[1]:,} numbers, {len(labels)} classes"
     )
@@ -50,7 +54,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
         c_values=parameters.svm_CVals,
         normalisations=normalisations,
         folds=parameters.svm_folds,
-        groups=[group_of[path] for path, train in zip(features.path, is_train, strict=True) if train],
+        groups=[group for group, train in zip(groups, is_train, strict=True) if train],
         seed=parameters.randomSeed,
     )
     rows = sweep_table(result, features.embedding[~is_train], y[~is_train])
@@ -62,12 +66,28 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     write_csv(folder / "sweep.csv", rows)
     chosen = (str(rows[result.best]["normalisation"]), float(rows[result.best]["C"]))
     plots.save(plots.sweep(rows, chosen=chosen), folder / "sweep.png")
-    layout.svm.commit([folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")])
+    curve = learning_curve.learning_curve(
+        features.embedding,
+        y,
+        is_train=is_train,
+        groups=groups,
+        names=labels,
+        normalisation=chosen[0],
+        c=chosen[1],
+        calibration=calibration,
+        seed=parameters.randomSeed,
+    )
+    advice = learning_curve.advice(curve)
+    print("", *(textwrap.fill(sentence, 100) for sentence in advice), sep="\n")
+    write_csv(folder / "learning_curve.csv", learning_curve.rows(curve))
+    plots.save(plots.learning_curve(curve), folder / "learning_curve.png")
+    files = ("svm.npz", "sweep.csv", "sweep.png", "learning_curve.csv", "learning_curve.png")
+    layout.svm.commit([folder / name for name in files], advice=advice)
     settings = parameters.portable()
     write_bundle(layout.bundle, layout.network, labels=labels, calibration=calibration, linear=model, settings=settings)
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update({k: v for k, v in rows[result.best].items() if isinstance(v, float)})
-    record.files.append(folder / "sweep.png")
+    record.files += [folder / "sweep.png", folder / "learning_curve.png"]
 
 
 if __name__ == "__main__":

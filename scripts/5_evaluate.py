@@ -47,7 +47,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     measured = metrics(
         tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed
     )
-    written = outputs.write(tested, measured, layout=layout, settings=parameters.portable())
+    written = outputs.write(tested, measured, classifier=classifier, layout=layout, settings=parameters.portable())
     add_metrics(layout.bundle, measured)
     print(f"{accuracy_table(measured)}\n\nWritten:")
     record.tags.update(data=layout.examples.identity()[:12], test_set=trial.fingerprint(tested))

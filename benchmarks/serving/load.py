@@ -18,6 +18,7 @@ import uvloop
 
 LOST, REFUSED, UNANSWERED = "connection lost", "connection refused", "no answer"
 _SECONDS_FOR_THE_LAST = 15.0
+_TICK = 0.001  # seconds, the resolution of libuv's timers: shorter ones would keep a core busy
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def open_loop(
             else:
                 late.append(due)
         if coming:
-            asyncio.get_running_loop().call_later(coming[0] - load.now(), arrive, load)
+            asyncio.get_running_loop().call_later(max(_TICK, coming[0] - load.now()), arrive, load)
 
     def release(connection: _Connection) -> None:
         if late:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from libraries.base.errors import InputError
 from libraries.classifier.bundle import Classifier, Prediction
@@ -23,6 +24,7 @@ Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Method = Literal["class activation map", "occlusion"]
 
+FOR, AGAINST = (224, 101, 0), (111, 66, 193)  # colours of evidence, as in the web page
 GRID = 8  # parts of an image, in each direction, that are covered one after the other
 
 
@@ -67,6 +69,28 @@ def heatmap_of_fitted(classifier: Classifier, fitted: Pixels, label: str, *, siz
     if classifier.has_evidence:
         return Heatmap(label, margin(classifier.evidence(fitted), index), edges, "class activation map")
     return Heatmap(label, occlusion(classifier, fitted, index), edges, "occlusion")
+
+
+def paint(heatmap: Heatmap, edges: Box, *, side: int) -> Pixels:
+    """A heatmap to lay over a square picture: uint8 RGBA [side, side, 4].
+
+    The colour says for or against, the opacity how much, relative to the strongest; outside the map there is nothing.
+
+    Args:
+        edges: of the square picture, in fractions of the upright picture as those of the map (`images.area`).
+    """
+    height, width = heatmap.values.shape
+    left, top, right, bottom = heatmap.area
+    across, down = width / (right - left), height / (bottom - top)  # cells of the map per width and height of a picture
+    place = (
+        *((edges[2] - edges[0]) / side * across, 0.0, (edges[0] - left) * across),
+        *(0.0, (edges[3] - edges[1]) / side * down, (edges[1] - top) * down),
+    )
+    values = Image.fromarray(heatmap.values.astype(np.float32))
+    drawn = np.asarray(values.transform((side, side), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR))
+    strength = np.clip(drawn / (np.abs(heatmap.values).max() or 1.0), -1, 1)
+    colours = np.where(strength[..., None] > 0, np.array(FOR, np.uint8), np.array(AGAINST, np.uint8))
+    return np.dstack([colours, np.round(255 * np.abs(strength)).astype(np.uint8)])
 
 
 def margin(logits: Float, index: int) -> Float:

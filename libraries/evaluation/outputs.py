@@ -1,21 +1,38 @@
 """Everything that an evaluation leaves in its folder: numbers, predictions, pictures, report."""
 
+import io
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from libraries.base.errors import ImageError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.storage import read_json, write_csv, write_json
-from libraries.data.images import ResizeRule, load
+from libraries.classifier.bundle import Classifier
+from libraries.data.dataset import Example, load_example
+from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
+from libraries.evaluation.heatmaps import heatmap_of_fitted, paint
 from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.trial import Tested, prediction_rows
+
+_EVIDENCE = 112  # pixels of a heatmap's side: it is smooth
+_MOST_OCCLUDED = 12  # mistakes, where a heatmap takes an inference for each part of the image
 
 _THUMBNAIL = ResizeRule(report.THUMBNAIL, "pad", "bicubic", (255, 255, 255))
 
 
-def write(tested: Tested, measured: Mapping[str, Any], *, layout: Layout, settings: Mapping[str, Any]) -> list[Path]:
+def write(
+    tested: Tested,
+    measured: Mapping[str, Any],
+    *,
+    classifier: Classifier,
+    layout: Layout,
+    settings: Mapping[str, Any],
+) -> list[Path]:
     """Write the evaluation folder, its manifest last.
 
     Returns:
@@ -27,7 +44,12 @@ def write(tested: Tested, measured: Mapping[str, Any], *, layout: Layout, settin
     write_json(folder / "metrics.json", measured)
     write_csv(folder / "predictions.csv", prediction_rows(tested))
     pictures = _pictures(tested, folder)
-    earlier = {"sweep": layout.svm.folder / "sweep.png", "training_curves": layout.network.folder / "training.png"}
+    earlier = {
+        "learning_curve": layout.svm.folder / "learning_curve.png",
+        "sweep": layout.svm.folder / "sweep.png",
+        "training_curves": layout.network.folder / "training.png",
+    }
+    has_svm = layout.svm.manifest.exists()
     model = read_json(layout.bundle.manifest)
     report.write_report(
         folder / "report.html",
@@ -39,7 +61,8 @@ def write(tested: Tested, measured: Mapping[str, Any], *, layout: Layout, settin
         },
         metrics=measured,
         figures=pictures | {name: path for name, path in earlier.items() if path.exists()},
-        mistakes=_mistakes(tested),
+        notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
+        mistakes=_mistakes(tested, classifier, images=layout.images),
         thumbnail=lambda path: report.jpeg(load(layout.images / path, _THUMBNAIL)),
         parameters=settings,
         provenance={
@@ -65,17 +88,32 @@ def _pictures(tested: Tested, folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.png" for name in figures}
 
 
-def _mistakes(tested: Tested) -> list[report.Mistake]:
+def _mistakes(tested: Tested, classifier: Classifier, *, images: Path) -> list[report.Mistake]:
     chosen = confident_mistakes(tested.labels, tested.probabilities, count=report.MOST_MISTAKES)
+    explained = len(chosen) if classifier.has_evidence else _MOST_OCCLUDED
     return [
         report.Mistake(
             path=tested.examples[i].path,
             true_label=tested.examples[i].label,
-            predicted_label=tested.names[tested.predictions[i]],
+            predicted_label=(label := tested.names[tested.predictions[i]]),
             probabilities=tested.probabilities[i].tolist(),
+            evidence=_evidence(classifier, tested.examples[i], label, images=images) if place < explained else None,
         )
-        for i in chosen
+        for place, i in enumerate(chosen)
     ]
+
+
+def _evidence(classifier: Classifier, example: Example, label: str, *, images: Path) -> bytes | None:
+    """The evidence for a label as a PNG to lay over the thumbnail; None if the image cannot be read any more."""
+    size = example.width, example.height
+    try:
+        fitted = load_example(example, folder=images, rule=classifier.rule)
+    except (ImageError, StaleInput):
+        return None
+    found = heatmap_of_fitted(classifier, fitted, label, size=size)
+    file = io.BytesIO()
+    Image.fromarray(paint(found, area(size, _THUMBNAIL), side=_EVIDENCE)).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def scalars(measured: Mapping[str, Any]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from libraries.base.storage import atomic_path
 from libraries.evaluation import drawing, metrics
 from libraries.evaluation.drawing import BLUE, GRAY, INK, PALE, VERMILION, Array, Curve
+from libraries.evaluation.learning_curve import LearningCurve
 
 DPI = 150
 LineStyle = Literal["-", "--", ":", "-."]
@@ -180,6 +181,29 @@ def training_curves(rows: Sequence[Row], *, chosen_epoch: int) -> Figure:
     below.set(xlabel=f"epoch ({np.median(_column(rows, 'seconds')):.3g} s each)", ylabel="learning rate")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawing.tidy(below)
+    return figure
+
+
+def learning_curve(curve: LearningCurve) -> Figure:
+    """Accuracy on the test images against the number of training images: of all, with its range, and of each class."""
+    figure = drawing.new_figure(8, 4.8)
+    axes = figure.subplots()
+    classes = curve.accuracy_per_class.mean(axis=1)  # [P, K]
+    images = curve.images.astype(float)
+    curves = {int(c): (images, classes[:, c]) for c in np.flatnonzero(np.isfinite(classes[-1]))}
+    scores = {c: float(classes[-1, c]) for c in curves}
+    drawing.curves_by_class(axes, curves, scores, names=curve.names, score="accuracy", place="lower right")
+    mean, low, high = curve.accuracy.mean(axis=1), curve.accuracy.min(axis=1), curve.accuracy.max(axis=1)
+    axes.fill_between(images, low, high, color=INK, alpha=0.12, linewidth=0)
+    axes.plot(images, mean, color=INK, linewidth=2.6, marker="o", markersize=5, zorder=3)
+    axes.annotate(f"{mean[-1]:.1%}", (images[-1], mean[-1]), (7, 0), textcoords="offset points", va="center")
+    axes.set_xscale("log")
+    axes.set_xticks(images, [f"{count:,}" for count in curve.images])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(drawing.percent)
+    axes.set(xlabel="training images", ylabel="accuracy on the test images")
+    drawing.tidy(axes)
+    drawing.write_title(axes, "Accuracy and training images")
     return figure
 
 

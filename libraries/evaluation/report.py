@@ -22,6 +22,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")
 MOST_MISTAKES = 60  # in the gallery, so that the file stays small
 MOST_CONFUSIONS = 10
+MOST_COLUMNS = 40  # of the confusion matrix as a table
 THUMBNAIL = 224  # pixels of the longer side
 SHARPNESS = 1.6  # pixels of a picture for one of the page
 WIDE, DOUBLE = 1.3, 1.75  # width by height of a picture that takes both columns, and of two pictures side by side
@@ -50,6 +51,11 @@ CAPTIONS = {
         "Choosing C",
         "C was chosen by cross-validation within the training images (validation); the test images were not consulted.",
     ),
+    "learning_curve": (
+        "Would more images help?",
+        "The accuracy on the test images of SVMs trained on parts of the training images: of all images (black, with "
+        "its range over random choices of a part), and of each class.",
+    ),
     "training_curves": (
         "Training",
         "The epoch was chosen on a validation part of the training images; the test images were not consulted.",
@@ -65,12 +71,14 @@ class Mistake:
         path: as in examples.csv.
         true_label, predicted_label: names of classes.
         probabilities: [K], in the order of the labels in the metrics.
+        evidence: for the predicted label, a PNG to lay over the thumbnail; None: there is none.
     """
 
     path: str
     true_label: str
     predicted_label: str
     probabilities: Sequence[float]
+    evidence: bytes | None = None
 
 
 def write_report(
@@ -80,6 +88,7 @@ def write_report(
     facts: Mapping[str, str],
     metrics: Mapping[str, Any],
     figures: Mapping[str, Path | bytes],
+    notes: Mapping[str, Sequence[str]] | None = None,
     mistakes: Sequence[Mistake],
     thumbnail: Callable[[str], bytes],
     parameters: Mapping[str, Any],
@@ -93,17 +102,20 @@ def write_report(
         facts: a few facts for the head, e.g. classifier, network, date.
         metrics: of `libraries.evaluation.metrics.metrics`.
         figures: PNG files or bytes by name; those named in CAPTIONS come with a heading and an explanation.
+        notes: sentences to stand above the figure of that name.
         mistakes: the most confident ones first; the first 60 are shown.
         thumbnail: gives a small JPEG of the image with that path, e.g. by `jpeg`; an ImageError leaves a gap.
         parameters: name → value, in the fold-out.
         provenance: versions, hashes and whatever else says what this was made from, in the fold-out.
     """
-    first, *others = [_figure(key, image) for key, image in figures.items()] or [""]
+    notes = notes or {}
+    first, *others = [_figure(key, image, notes.get(key, ())) for key, image in figures.items()] or [""]
     sections = [
         _head(title, facts, metrics),
         f'<section class="reading"><h2>In words</h2>{_paragraphs(reading.sentences(metrics))}</section>',
         first,
         _classes(metrics),
+        _matrix(metrics),
         _confusions(metrics) if len(metrics["labels"]) > 2 else "",
         _mistakes(mistakes, metrics, thumbnail),
         f'<div class="pair">{"".join(others)}</div>',
@@ -188,7 +200,7 @@ def _head(title: str, facts: Mapping[str, str], metrics: Mapping[str, Any]) -> s
 </dl>"""
 
 
-def _figure(key: str, image: Path | bytes) -> str:
+def _figure(key: str, image: Path | bytes, notes: Sequence[str]) -> str:
     data = image if isinstance(image, bytes) else image.read_bytes()
     with Image.open(io.BytesIO(data)) as opened:
         width, height = opened.size
@@ -197,6 +209,7 @@ def _figure(key: str, image: Path | bytes) -> str:
     double = " double" if width > DOUBLE * height else ""
     return f"""<section class="figure{wide}">
 <h2>{text(title)}</h2>
+{_paragraphs(notes)}
 <p class="soft">{text(caption)}</p>
 <div class="picture{double}">
 <img src="{_data("png", data)}" alt="{text(title)}" width="{round(width / SHARPNESS)}">
@@ -240,6 +253,32 @@ def _cell(value: float | None, form: str) -> str:
     return f'<td data-value="{value:.6f}">{form.format(value)}</td>'
 
 
+def _matrix(metrics: Mapping[str, Any]) -> str:
+    """The confusion matrix as a table to sort: by a column, to see what is taken for that class."""
+    labels, matrix = metrics["labels"], metrics["confusion_matrix"]
+    if not 2 < len(labels) <= MOST_COLUMNS:
+        return ""
+    heads = "".join(f'<th aria-sort="none">{name(label)}</th>' for label in labels)
+    rows = []
+    for i, label in enumerate(labels):
+        total = sum(matrix[i]) or 1
+        cells = (
+            f'<td data-value="{images}" class="{"right" if i == j else "wrong"}" '
+            f'style="--p:{100 * images / total:.0f}%">{f"{images:,}" if images else ""}</td>'
+            for j, images in enumerate(matrix[i])
+        )
+        rows.append(f'<tr><th scope="row">{name(label)}</th>{"".join(cells)}</tr>')
+    return f"""<section>
+<h2>What is taken for what</h2>
+<p class="soft">A row for each true class, with how many of its images went where. A click on a class sorts the rows by
+what is taken for it.</p>
+<div class="scroll"><table class="sortable matrix">
+<thead><tr><th aria-sort="ascending">true class</th>{heads}</tr></thead>
+<tbody>{"".join(rows)}</tbody>
+</table></div>
+</section>"""
+
+
 def _confusions(metrics: Mapping[str, Any]) -> str:
     pairs = reading.confusions(metrics)[:MOST_CONFUSIONS]
     if not pairs:
@@ -262,11 +301,18 @@ def _mistakes(mistakes: Sequence[Mistake], metrics: Mapping[str, Any], thumbnail
     if not mistakes:
         return '<section><h2>Mistakes</h2><p class="soft">There are none.</p></section>'
     cards = "".join(_mistake(mistake, metrics["labels"], thumbnail) for mistake in mistakes[:MOST_MISTAKES])
+    switch = _EVIDENCE_SWITCH if any(mistake.evidence for mistake in mistakes) else ""
     return (
         '<section><h2>The most confident mistakes</h2><p class="soft">Worth a look: wrong labels, odd images and what '
         "the training images lack show here first. Each with its highest probabilities; the bar of the true class is "
-        f'coloured.</p><ol class="mistakes">{cards}</ol></section>'
+        f'coloured.</p>{switch}<ol class="mistakes">{cards}</ol></section>'
     )
+
+
+_EVIDENCE_SWITCH = (
+    '<input type="checkbox" id="evidence"><label for="evidence">Show what speaks <b class="for">for</b> and '
+    '<b class="against">against</b> the wrong answer</label>'
+)
 
 
 def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str], bytes]) -> str:
@@ -274,6 +320,9 @@ def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str],
         picture = f'<img src="{_data("jpeg", thumbnail(mistake.path))}" alt="{text(mistake.path)}" loading="lazy">'
     except ImageError as error:
         picture = f'<div class="missing">{text(error.reason)}</div>'
+    if mistake.evidence is not None:
+        overlay = f'<img class="evidence" src="{_data("png", mistake.evidence)}" alt="" loading="lazy">'
+        picture = f'<div class="shown">{picture}{overlay}</div>'
     ranked = sorted(zip(labels, mistake.probabilities, strict=True), key=lambda pair: -pair[1])
     shown = ranked[:PROBABILITIES] + [pair for pair in ranked[PROBABILITIES:] if pair[0] == mistake.true_label]
     rows = "".join(

@@ -14,7 +14,17 @@ from libraries.base.storage import Artefact
 from libraries.classifier import svm
 from libraries.classifier.bundle import Classifier, Prediction, write_bundle
 from libraries.data.images import ResizeRule, fit
-from libraries.evaluation.heatmaps import GRID, Heatmap, heatmap, heatmap_of_fitted, margin, occlusion
+from libraries.evaluation.heatmaps import (
+    AGAINST,
+    FOR,
+    GRID,
+    Heatmap,
+    heatmap,
+    heatmap_of_fitted,
+    margin,
+    occlusion,
+    paint,
+)
 from libraries.network.backbones import load_pretrained
 from libraries.network.engine import Engine
 from libraries.network.folder import resize_rule, write_network
@@ -204,3 +214,26 @@ def test_neither_pytorch_nor_matplotlib_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Painted over a picture
+
+
+def test_painted_evidence_lies_where_it_was_found() -> None:
+    values = np.array([[2.0, 0.0], [0.0, -1.0]], np.float32)
+    found = Heatmap("a", values, (0.0, 0.0, 1.0, 1.0), "occlusion")
+    painted = paint(found, (0.0, 0.0, 1.0, 1.0), side=64)
+    assert painted.shape == (64, 64, 4)
+    assert painted[5, 5].tolist() == [*FOR, 255]
+    assert painted[-6, -6, :3].tolist() == list(AGAINST)
+    assert int(painted[-6, -6, 3]) == pytest.approx(128, abs=6), "half as strong"
+    assert painted[5, -6, 3] < 20
+
+
+def test_painted_evidence_keeps_its_place_in_a_padded_picture_and_ends_where_the_map_ends() -> None:
+    found = Heatmap("a", np.ones((4, 4), np.float32), (0.25, 0.0, 0.75, 1.0), "occlusion")  # the middle of a wide one
+    painted = paint(found, (0.0, -0.5, 1.0, 1.5), side=80)  # padded above and below
+    rows, columns = np.nonzero(painted[..., 3])
+    assert (rows.min(), rows.max()) == (20, 59)
+    assert (columns.min(), columns.max()) == (20, 59)
+    assert (painted[25:55, 25:55, 3] == 255).all()

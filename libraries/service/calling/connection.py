@@ -8,6 +8,7 @@ import http.client
 import itertools
 import json
 import logging
+import re
 import ssl
 import time
 import urllib.request
@@ -169,7 +170,7 @@ class Connection:
 
     def _refusal(self, response: urllib3.BaseHTTPResponse, url: str, answer: bytes) -> ServiceError:
         """What an answer other than 200 says, and what to do about it."""
-        status = response.status
+        status = _status(response)
         title, detail = problem(answer)
         title = title or (HTTPStatus(status).phrase if status in set(HTTPStatus) else f"HTTP {status}")
         said = f"{status}: {detail or title}"
@@ -191,6 +192,13 @@ class Connection:
         passing = status in _PASSING or status >= 500
         wait = retry_after(response.headers.get("Retry-After")) if passing else None
         return ServiceError(text, reason=title, status=status, passing=passing, retry_after=wait)
+
+
+def _status(response: urllib3.BaseHTTPResponse) -> int:
+    """The status of an answer; that of the model where Azure ML, which puts 424 in its place, tells it in a header."""
+    told = response.headers.get("ms-azureml-model-error-statuscode", "")
+    is_told = response.status == HTTPStatus.FAILED_DEPENDENCY and re.fullmatch("[45][0-9]{2}", told)
+    return int(told) if is_told else response.status
 
 
 def _check_way_of_key(target: Target) -> None:

@@ -182,6 +182,15 @@ def test_closed_client_does_not_try_again(fake: FakeService, client: Make, sleep
     assert (len(fake.requests), sleeps) == (1, [])
 
 
+@pytest.mark.parametrize(("told", "status"), [("422", 422), ("503", 503), ("200", 424), ("4x2", 424), ("", 424)])
+def test_status_that_azure_tells_in_a_header(fake: FakeService, client: Make, told: str, status: int) -> None:
+    header = {"ms_azureml_model_error_statuscode": told}
+    fake.on("/score", give(problem(status, "no picture"), 424, **header))
+    error = refused(lambda: client(retries=0).score(IMAGE))
+    assert (error.status, error.passing) == (status, status == 503)
+    assert ("the image is refused" in str(error)) == (status == 422)
+
+
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_honoured(fake: FakeService, client: Make, sleeps: list[float], status: int, form: str) -> None:

@@ -1,0 +1,204 @@
+"""How the accuracy of an SVM grows with its training images, and which more of them would help most.
+
+From stored embeddings, so a fit takes a fraction of a second. What is told about classes is measured, not guessed from
+their accuracy: a class may be hard, and its images enough, or easy, and yet wanting them for the sake of the others.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.classifier.calibration import Calibration
+from libraries.classifier.svm import LARGEST_FLOAT64, LinearModel, fit_path
+from libraries.classifier.threads import side_by_side
+
+Array = npt.NDArray[np.float64]
+Int = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+HALVINGS = 6  # the smallest part is 1/64 of the training images
+FEWEST = 2  # images per class, on average, in the smallest part
+MOST_REPEATS = 5
+MOST_CLASSES = 10  # whose gain is measured: those of the lowest accuracy
+MOST_WORK = 2e9  # numbers multiplied, about: half a minute on two cores
+PLATEAU = 0.005  # of accuracy, gained by the last doubling
+NOTABLE = 0.003  # of class-averaged accuracy
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Accuracies on the test images of SVMs trained on parts of the training images, for R random choices of each part.
+
+    Attributes:
+        names: K names of the classes.
+        images: [P], in each part, rising; the last part is all of them.
+        images_per_class: [K], in the last part.
+        accuracy: [P, R], fractions. The last row is of one and the same SVM.
+        accuracy_per_class: [P, R, K]; NaN for a class without test images.
+        gain_per_class: [K, R], what the second half of a class's training images adds to the class-averaged accuracy,
+            while those of the others are all there; NaN where not measured.
+    """
+
+    names: Sequence[str]
+    images: Int
+    images_per_class: Int
+    accuracy: Array
+    accuracy_per_class: Array
+    gain_per_class: Array
+
+
+def learning_curve(
+    embeddings: Float32,
+    labels: Int,
+    *,
+    is_train: npt.NDArray[np.bool_],
+    groups: Sequence[str],
+    names: Sequence[str],
+    normalisation: str,
+    c: float,
+    calibration: Calibration,
+    seed: int = 0,
+) -> LearningCurve:
+    """Train on ever smaller parts of the training images, stratified by class, and test.
+
+    With the normalisation, C and calibration that were chosen for all of the images, so that the last point is the
+    classifier itself; the other points may be slightly lower than with choices of their own.
+
+    Args:
+        embeddings, labels: [N, D] and [N], training and test images; there must be some of both.
+        groups: [N], whole groups are taken or left out.
+    """
+    k = len(names)
+    x, y, x_test, y_test = embeddings[is_train], labels[is_train], embeddings[~is_train], labels[~is_train]
+    group_of = [group for group, train in zip(groups, is_train, strict=True) if train]
+    members = np.bincount(y, minlength=k)
+    fractions = 0.5 ** np.arange(_halvings(members), -1, -1)  # rising, the last is 1
+    measured = min(k, MOST_CLASSES)
+    repeats = int(np.clip(MOST_WORK / (x.size * max(k, 2) * (2 + measured)), 1, MOST_REPEATS))
+    positions = [_positions(y, group_of, seed=seed, repeat=r) for r in range(repeats)]
+
+    def test(chosen: npt.NDArray[np.bool_]) -> Array:
+        """Accuracy per class of an SVM trained on the chosen images, [K]."""
+        path = fit_path(x[chosen], y[chosen], number_of_classes=k, c_values=[c], normalisation=normalisation)
+        model: LinearModel = next(path)
+        return _accuracy_per_class(calibration.labels(model.scores(x_test)), y_test, number_of_classes=k)
+
+    per_class = np.empty((len(fractions), repeats, k))
+    per_class[-1] = test(np.ones(len(y), bool))
+    gains = np.full((k, repeats), np.nan)
+
+    def one_part(part: int, repeat: int) -> None:
+        per_class[part, repeat] = test(positions[repeat] <= fractions[part])
+
+    def one_class(index: int, repeat: int) -> None:
+        halved = test((y != index) | (positions[repeat] <= 0.5))
+        gains[index, repeat] = np.nanmean(per_class[-1, repeat]) - np.nanmean(halved)
+
+    weakest = np.argsort(np.nan_to_num(per_class[-1, 0], nan=2.0), kind="stable")[:measured]
+    tasks = [partial(one_part, part, repeat) for part in range(len(fractions) - 1) for repeat in range(repeats)]
+    tasks += [partial(one_class, int(index), repeat) for index in weakest for repeat in range(repeats)]
+    side_by_side(tasks, at_most=LARGEST_FLOAT64 // x.size)
+    shares = np.bincount(y_test, minlength=k) / len(y_test)
+    return LearningCurve(
+        names=list(names),
+        images=np.array([np.mean([(p <= fraction).sum() for p in positions]).round() for fraction in fractions], int),
+        images_per_class=members,
+        accuracy=np.nansum(per_class * shares, axis=2),
+        accuracy_per_class=per_class,
+        gain_per_class=gains,
+    )
+
+
+def _halvings(members: Int) -> int:
+    """How often the training images can be halved."""
+    return max(0, min(HALVINGS, int(np.log2(members.sum() / (FEWEST * np.count_nonzero(members))))))
+
+
+def _positions(labels: Int, groups: Sequence[str], *, seed: int, repeat: int) -> Array:
+    """For each image the part of its class, > 0 and <= 1, from which on it belongs to a part of the training images.
+
+    Parts are nested, and the first group of a class belongs to all of them.
+    """
+
+    def rank(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}:{repeat}:{groups[index]}".encode("utf-8", "surrogateescape")).digest()
+
+    order = sorted(range(len(labels)), key=rank)  # groups stay together
+    positions = np.empty(len(labels))
+    for label in np.unique(labels):
+        mine = [i for i in order if labels[i] == label]
+        names = [groups[i] for i in mine]
+        last = {name: place for place, name in enumerate(names)}  # of a group
+        positions[mine] = [(last[name] + 1) / len(mine) for name in names]
+        positions[[i for i in mine if groups[i] == names[0]]] = 0.0
+    return positions
+
+
+def _accuracy_per_class(predicted: Int, labels: Int, *, number_of_classes: int) -> Array:
+    members = np.bincount(labels, minlength=number_of_classes)
+    right = np.bincount(labels[predicted == labels], minlength=number_of_classes)
+    accuracy: Array = np.divide(right, members, out=np.full(number_of_classes, np.nan), where=members > 0)
+    return accuracy
+
+
+def advice(curve: LearningCurve) -> list[str]:
+    """What the curve says about collecting more images, in sentences."""
+    if len(curve.images) < 2:
+        return ["There are too few training images to tell how the accuracy grows with them."]
+    return [_on_the_whole(curve), _by_class(curve)]
+
+
+def _on_the_whole(curve: LearningCurve) -> str:
+    means = curve.accuracy.mean(axis=1)
+    half, whole = curve.images[-2:]
+    gain = means[-1] - means[-2]
+    told = (
+        f"Twice the training images, {whole:,} instead of {half:,}, took the accuracy from {means[-2]:.1%} to "
+        f"{means[-1]:.1%}."
+    )
+    if gain < max(PLATEAU, _error_of_mean(curve.accuracy[-2])):
+        return f"{told} It is near its plateau: more images like these would help little."
+    before = means[-2] - means[-3] if len(means) > 2 else gain
+    next_gain = gain * float(np.clip(gain / before if before > 0 else 1.0, 0.25, 1.0))
+    return f"{told} It still grows: twice as many again may add about {100 * next_gain:.1f} points."
+
+
+def _by_class(curve: LearningCurve) -> str:
+    gains = curve.gain_per_class
+    known = np.flatnonzero(np.isfinite(gains).all(axis=1)).tolist()
+    mean = gains.mean(axis=1)
+    best = max(known, key=lambda index: mean[index])
+    if mean[best] < max(NOTABLE, 2 * _error_of_mean(gains[best])):
+        return "No class stands out as the one that lacks images."
+    return (
+        f"More images of ‘{curve.names[best]}’ would help most: the second half of its "
+        f"{curve.images_per_class[best]:,} training images raised the class-averaged accuracy by "
+        f"{100 * mean[best]:.1f} points."
+    )
+
+
+def _error_of_mean(values: Array) -> float:
+    """Standard error of the mean of [R] values; 0 for a single one."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def rows(curve: LearningCurve) -> list[dict[str, Any]]:
+    """The rows of learning_curve.csv: training images, repeat, accuracy, accuracy of every class."""
+    return [
+        {
+            "images": int(images),
+            "repeat": repeat,
+            "accuracy": float(curve.accuracy[part, repeat]),
+            **{
+                f"accuracy of {name}": None if np.isnan(value) else float(value)
+                for name, value in zip(curve.names, curve.accuracy_per_class[part, repeat], strict=True)
+            },
+        }
+        for part, images in enumerate(curve.images)
+        for repeat in range(curve.accuracy.shape[1])
+    ]

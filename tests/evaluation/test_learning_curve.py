@@ -1,0 +1,134 @@
+"""Accuracy against training images: the last point is the classifier, parts are nested and fair, advice is measured."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from libraries.classifier import svm
+from libraries.classifier.calibration import fit_calibration
+from libraries.evaluation import learning_curve as curves
+from libraries.evaluation.learning_curve import LearningCurve, advice, learning_curve, rows
+
+NAMES = ["a", "b", "c"]
+C = 1.0
+
+
+def clouds(sizes: list[int], *, spread: float, test: int = 60, seed: int = 0) -> dict[str, Any]:
+    """Embeddings of three classes around directions of their own, `sizes` for training and `test` for testing."""
+    generator = np.random.default_rng(seed)
+    labels = np.concatenate([np.repeat(np.arange(3), sizes), np.repeat(np.arange(3), test)])
+    centres = np.eye(3, 20)
+    embeddings = (centres[labels] + spread * generator.normal(size=(len(labels), 20))).astype(np.float32)
+    is_train = np.arange(len(labels)) < sum(sizes)
+    return {
+        "embeddings": embeddings,
+        "labels": labels,
+        "is_train": is_train,
+        "groups": [f"{i}" for i in range(len(labels))],
+    }
+
+
+def curve_of(data: dict[str, Any], **changes: Any) -> LearningCurve:
+    train = data["is_train"]
+    model = next(
+        svm.fit_path(
+            data["embeddings"][train],
+            data["labels"][train],
+            number_of_classes=3,
+            c_values=[C],
+            normalisation="standardise",
+        )
+    )
+    calibration = fit_calibration(model.scores(data["embeddings"][train]), data["labels"][train])
+    options = {"names": NAMES, "normalisation": "standardise", "c": C, "calibration": calibration}
+    return learning_curve(**data, **options | changes)
+
+
+def test_last_point_is_the_classifier_and_parts_are_halves() -> None:
+    data = clouds([64, 64, 64], spread=0.5)
+    curve = curve_of(data)
+    train = data["is_train"]
+    model = next(
+        svm.fit_path(
+            data["embeddings"][train],
+            data["labels"][train],
+            number_of_classes=3,
+            c_values=[C],
+            normalisation="standardise",
+        )
+    )
+    calibration = fit_calibration(model.scores(data["embeddings"][train]), data["labels"][train])
+    predicted = calibration.labels(model.scores(data["embeddings"][~train]))
+    assert curve.accuracy[-1] == pytest.approx(np.mean(predicted == data["labels"][~train]), abs=1e-12)
+    assert curve.images.tolist() == [6, 12, 24, 48, 96, 192]
+    assert curve.accuracy.shape == (6, curves.MOST_REPEATS)
+    assert curve.accuracy_per_class.mean(axis=2) == pytest.approx(curve.accuracy), "as many test images of each class"
+    assert curve.accuracy[0].mean() + 0.1 < curve.accuracy[-1].mean(), "six images teach less than 192"
+    assert np.ptp(curve.accuracy[1]) > 0 == np.ptp(curve.accuracy[-1])
+
+
+def test_same_seed_same_curve() -> None:
+    data = clouds([30, 20, 10], spread=0.5)
+    first, second, other = curve_of(data, seed=1), curve_of(data, seed=1), curve_of(data, seed=2)
+    assert np.array_equal(first.accuracy_per_class, second.accuracy_per_class)
+    assert np.array_equal(first.gain_per_class, second.gain_per_class)
+    assert not np.array_equal(first.accuracy, other.accuracy)
+
+
+def test_parts_are_nested_stratified_and_keep_groups_whole() -> None:
+    labels = np.repeat([0, 1], [40, 20])
+    groups = [f"{label} {i // 4}" for i, label in enumerate(labels)]
+    positions = curves._positions(labels, groups, seed=0, repeat=0)
+    for fraction in (1 / 64, 0.25, 0.5, 1.0):
+        chosen = positions <= fraction
+        members = Counter(groups[i] for i in np.flatnonzero(chosen))
+        assert set(members.values()) == {4}
+        for label, count in ((0, 40), (1, 20)):
+            assert chosen[labels == label].sum() == max(4, int(fraction * count) // 4 * 4)
+
+
+def test_the_class_that_lacks_images_is_named() -> None:
+    curve = curve_of(clouds([200, 200, 6], spread=0.45))
+    assert int(np.argmax(curve.gain_per_class.mean(axis=1))) == 2
+    assert "More images of ‘c’ would help most: the second half of its 6 training images" in advice(curve)[1]
+
+
+def test_plateau_is_told_where_images_are_enough() -> None:
+    overall, by_class = advice(curve_of(clouds([400, 400, 400], spread=0.2)))
+    assert "near its plateau" in overall
+    assert by_class == "No class stands out as the one that lacks images."
+
+
+def test_growth_is_told_where_it_goes_on() -> None:
+    overall = advice(curve_of(clouds([16, 16, 16], spread=0.6)))[0]
+    assert "48 instead of 24" in overall
+    assert "still grows" in overall
+
+
+def test_too_few_images_for_a_curve() -> None:
+    curve = curve_of(clouds([2, 2, 2], spread=0.1))
+    assert curve.images.tolist() == [6]
+    assert advice(curve) == ["There are too few training images to tell how the accuracy grows with them."]
+
+
+def test_class_without_test_images_is_unknown() -> None:
+    data = clouds([30, 30, 30], spread=0.3)
+    keep = data["is_train"] | (data["labels"] != 1)
+    data = {key: np.asarray(value)[keep] for key, value in data.items()}
+    curve = curve_of(data)
+    assert np.isnan(curve.accuracy_per_class[:, :, 1]).all()
+    assert np.isfinite(curve.accuracy).all()
+    assert np.isfinite(curve.gain_per_class).all()
+    assert {row["accuracy of b"] for row in rows(curve)} == {None}
+    assert all(advice(curve))
+
+
+def test_work_is_bounded_by_fewer_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "MOST_WORK", 1.0)
+    monkeypatch.setattr(curves, "MOST_CLASSES", 1)
+    curve = curve_of(clouds([60, 60, 12], spread=0.5))
+    assert curve.accuracy.shape[1] == 1
+    assert np.isfinite(curve.gain_per_class).all(axis=1).sum() == 1, "of the weakest class"
+    assert all(advice(curve))
