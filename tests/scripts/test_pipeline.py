@@ -27,6 +27,7 @@ FILES = {
         *(f"dnn_fixed/{name}" for name in ("model.json", "model.onnx", "weights.safetensors")),
         *(f"features_svm/{name}" for name in ("manifest.json", "part-00000.parquet")),
         *(f"svm_svm/{name}" for name in ("manifest.json", "svm.npz", "sweep.csv", "sweep.png")),
+        *("svm_svm/learning_curve.csv", "svm_svm/learning_curve.png"),
         *(f"model_svm/{name}" for name in ("model.json", "model.onnx")),
     ],
     "dnn": [
@@ -67,6 +68,13 @@ def test_from_images_to_report(parameters: Make, process: Process, classifier: s
         with (proc / "svm_svm" / "sweep.csv").open(newline="") as file:
             accuracies = {row["test_accuracy"] for row in csv.DictReader(file)}
         assert str(metrics["overall_accuracy"]) in accuracies, "the accuracy printed in step 4 is that of step 5"
+        with (proc / "svm_svm" / "learning_curve.csv").open(newline="") as file:
+            points = list(csv.DictReader(file))
+        assert points[-1]["images"] == "36"
+        assert float(points[-1]["accuracy"]) == pytest.approx(metrics["overall_accuracy"]), "ends at the classifier"
+        advice = json.loads((proc / "svm_svm" / "manifest.json").read_text())["advice"]
+        report = (proc / "evaluation_svm" / "report.html").read_text(encoding="utf-8")
+        assert advice and all(sentence in report for sentence in advice)
     assert json.loads((proc / f"model_{classifier}" / "model.json").read_text())["metrics"] == metrics
 
     # the bundle is all that is needed to classify an image of any size
