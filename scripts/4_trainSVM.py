@@ -66,28 +66,30 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     write_csv(folder / "sweep.csv", rows)
     chosen = (str(rows[result.best]["normalisation"]), float(rows[result.best]["C"]))
     plots.save(plots.sweep(rows, chosen=chosen), folder / "sweep.png")
-    curve = learning_curve.learning_curve(
-        features.embedding,
-        y,
-        is_train=is_train,
-        groups=groups,
-        names=labels,
-        normalisation=chosen[0],
-        c=chosen[1],
-        calibration=calibration,
-        seed=parameters.randomSeed,
-    )
-    advice = learning_curve.advice(curve)
-    print("", *(textwrap.fill(sentence, 100) for sentence in advice), sep="\n")
-    write_csv(folder / "learning_curve.csv", learning_curve.rows(curve))
-    plots.save(plots.learning_curve(curve), folder / "learning_curve.png")
-    files = ("svm.npz", "sweep.csv", "sweep.png", "learning_curve.csv", "learning_curve.png")
-    layout.svm.commit([folder / name for name in files], advice=advice)
+    files, advice = [folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")], []
+    if not is_train.all():
+        curve = learning_curve.learning_curve(
+            features.embedding,
+            y,
+            is_train=is_train,
+            groups=groups,
+            names=labels,
+            normalisation=chosen[0],
+            c=chosen[1],
+            calibration=calibration,
+            seed=parameters.randomSeed,
+        )
+        advice = learning_curve.advice(curve)
+        print("", *(textwrap.fill(sentence, 100) for sentence in advice), sep="\n")
+        files += [folder / "learning_curve.csv", folder / "learning_curve.png"]
+        write_csv(files[-2], learning_curve.rows(curve))
+        plots.save(plots.learning_curve(curve), files[-1])
+    layout.svm.commit(files, advice=advice)
     settings = parameters.portable()
     write_bundle(layout.bundle, layout.network, labels=labels, calibration=calibration, linear=model, settings=settings)
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update({k: v for k, v in rows[result.best].items() if isinstance(v, float)})
-    record.files += [folder / "sweep.png", folder / "learning_curve.png"]
+    record.files += [path for path in files if path.suffix == ".png"]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from libraries.base.errors import ImageError, StaleInput
@@ -17,12 +19,14 @@ from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
 from libraries.evaluation.heatmaps import heatmap_of_fitted, paint
 from libraries.evaluation.metrics import confident_mistakes
+from libraries.evaluation.neighbours import nearest
 from libraries.evaluation.trial import Tested, prediction_rows
+from libraries.network.features import Features, read_features
 
 _EVIDENCE = 112  # pixels of a heatmap's side: it is smooth
 _MOST_OCCLUDED = 12  # mistakes, where a heatmap takes an inference for each part of the image
 
-_THUMBNAIL = ResizeRule(report.THUMBNAIL, "pad", "bicubic", (255, 255, 255))
+_ALIKE = 3  # training images beside a mistake
 
 
 def write(
@@ -62,8 +66,8 @@ def write(
         metrics=measured,
         figures=pictures | {name: path for name, path in earlier.items() if path.exists()},
         notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
-        mistakes=_mistakes(tested, classifier, images=layout.images),
-        thumbnail=lambda path: report.jpeg(load(layout.images / path, _THUMBNAIL)),
+        mistakes=_mistakes(tested, classifier, layout),
+        thumbnail=lambda path, side: report.jpeg(load(layout.images / path, _thumbnail(side))),
         parameters=settings,
         provenance={
             "versions": model["versions"],
@@ -88,8 +92,13 @@ def _pictures(tested: Tested, folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.png" for name in figures}
 
 
-def _mistakes(tested: Tested, classifier: Classifier, *, images: Path) -> list[report.Mistake]:
+def _thumbnail(side: int) -> ResizeRule:
+    return ResizeRule(side, "pad", "bicubic", (255, 255, 255))
+
+
+def _mistakes(tested: Tested, classifier: Classifier, layout: Layout) -> list[report.Mistake]:
     chosen = confident_mistakes(tested.labels, tested.probabilities, count=report.MOST_MISTAKES)
+    alike = _alike(tested.embeddings[chosen], read_features(layout.features.folder))
     explained = len(chosen) if classifier.has_evidence else _MOST_OCCLUDED
     return [
         report.Mistake(
@@ -97,13 +106,21 @@ def _mistakes(tested: Tested, classifier: Classifier, *, images: Path) -> list[r
             true_label=tested.examples[i].label,
             predicted_label=(label := tested.names[tested.predictions[i]]),
             probabilities=tested.probabilities[i].tolist(),
-            evidence=_evidence(classifier, tested.examples[i], label, images=images) if place < explained else None,
+            evidence=_evidence(classifier, tested.examples[i], label, layout.images) if place < explained else None,
+            alike=alike[place],
         )
         for place, i in enumerate(chosen)
     ]
 
 
-def _evidence(classifier: Classifier, example: Example, label: str, *, images: Path) -> bytes | None:
+def _alike(embeddings: npt.NDArray[np.float32], features: Features) -> list[list[tuple[str, str]]]:
+    """Path and label of the training images most like each of the embeddings [M, D]."""
+    training = np.flatnonzero(np.array(features.split) == "train")
+    rows = training[nearest(features.embedding[training], embeddings, count=_ALIKE)]
+    return [[(features.path[i], features.label[i]) for i in row] for row in rows]
+
+
+def _evidence(classifier: Classifier, example: Example, label: str, images: Path) -> bytes | None:
     """The evidence for a label as a PNG to lay over the thumbnail; None if the image cannot be read any more."""
     size = example.width, example.height
     try:
@@ -112,7 +129,9 @@ def _evidence(classifier: Classifier, example: Example, label: str, *, images: P
         return None
     found = heatmap_of_fitted(classifier, fitted, label, size=size)
     file = io.BytesIO()
-    Image.fromarray(paint(found, area(size, _THUMBNAIL), side=_EVIDENCE)).save(file, "PNG", optimize=True)
+    Image.fromarray(paint(found, area(size, _thumbnail(report.THUMBNAIL)), side=_EVIDENCE)).save(
+        file, "PNG", optimize=True
+    )
     return file.getvalue()
 
 

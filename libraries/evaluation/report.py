@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).with_name("report.js")
 MOST_MISTAKES = 60  # in the gallery, so that the file stays small
 MOST_CONFUSIONS = 10
 MOST_COLUMNS = 40  # of the confusion matrix as a table
-THUMBNAIL = 224  # pixels of the longer side
+THUMBNAIL, SMALL = 224, 96  # pixels of the longer side, of mistakes and of the images like them
 SHARPNESS = 1.6  # pixels of a picture for one of the page
 WIDE, DOUBLE = 1.3, 1.75  # width by height of a picture that takes both columns, and of two pictures side by side
 LONG_TABLE = 40  # rows: longer ones scroll
@@ -72,6 +72,7 @@ class Mistake:
         true_label, predicted_label: names of classes.
         probabilities: [K], in the order of the labels in the metrics.
         evidence: for the predicted label, a PNG to lay over the thumbnail; None: there is none.
+        alike: path and label of the training images most like it.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Mistake:
     predicted_label: str
     probabilities: Sequence[float]
     evidence: bytes | None = None
+    alike: Sequence[tuple[str, str]] = ()
 
 
 def write_report(
@@ -90,7 +92,7 @@ def write_report(
     figures: Mapping[str, Path | bytes],
     notes: Mapping[str, Sequence[str]] | None = None,
     mistakes: Sequence[Mistake],
-    thumbnail: Callable[[str], bytes],
+    thumbnail: Callable[[str, int], bytes],
     parameters: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> None:
@@ -104,7 +106,7 @@ def write_report(
         figures: PNG files or bytes by name; those named in CAPTIONS come with a heading and an explanation.
         notes: sentences to stand above the figure of that name.
         mistakes: the most confident ones first; the first 60 are shown.
-        thumbnail: gives a small JPEG of the image with that path, e.g. by `jpeg`; an ImageError leaves a gap.
+        thumbnail: gives a JPEG of the image with that path, of so many pixels; an ImageError leaves a gap.
         parameters: name → value, in the fold-out.
         provenance: versions, hashes and whatever else says what this was made from, in the fold-out.
     """
@@ -135,11 +137,9 @@ def write_report(
 
 
 def jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """A JPEG of an image uint8 [H, W, 3], at most 224 pixels long."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    """A small JPEG of an image uint8 [H, W, 3]."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=82, optimize=True)
+    Image.fromarray(pixels).save(file, "JPEG", quality=82, optimize=True)
     return file.getvalue()
 
 
@@ -297,15 +297,16 @@ def _confusions(metrics: Mapping[str, Any]) -> str:
 </section>"""
 
 
-def _mistakes(mistakes: Sequence[Mistake], metrics: Mapping[str, Any], thumbnail: Callable[[str], bytes]) -> str:
+def _mistakes(mistakes: Sequence[Mistake], metrics: Mapping[str, Any], thumbnail: Callable[[str, int], bytes]) -> str:
     if not mistakes:
         return '<section><h2>Mistakes</h2><p class="soft">There are none.</p></section>'
     cards = "".join(_mistake(mistake, metrics["labels"], thumbnail) for mistake in mistakes[:MOST_MISTAKES])
     switch = _EVIDENCE_SWITCH if any(mistake.evidence for mistake in mistakes) else ""
     return (
         '<section><h2>The most confident mistakes</h2><p class="soft">Worth a look: wrong labels, odd images and what '
-        "the training images lack show here first. Each with its highest probabilities; the bar of the true class is "
-        f'coloured.</p>{switch}<ol class="mistakes">{cards}</ol></section>'
+        "the training images lack show here first. Each with its highest probabilities, the bar of the true class "
+        "coloured, and with the training images that are most like it to the network: often they are the reason."
+        f'</p>{switch}<ol class="mistakes">{cards}</ol></section>'
     )
 
 
@@ -315,11 +316,8 @@ _EVIDENCE_SWITCH = (
 )
 
 
-def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str], bytes]) -> str:
-    try:
-        picture = f'<img src="{_data("jpeg", thumbnail(mistake.path))}" alt="{text(mistake.path)}" loading="lazy">'
-    except ImageError as error:
-        picture = f'<div class="missing">{text(error.reason)}</div>'
+def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str, int], bytes]) -> str:
+    picture = _picture(mistake.path, thumbnail, THUMBNAIL)
     if mistake.evidence is not None:
         overlay = f'<img class="evidence" src="{_data("png", mistake.evidence)}" alt="" loading="lazy">'
         picture = f'<div class="shown">{picture}{overlay}</div>'
@@ -332,8 +330,26 @@ def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str],
     )
     return (
         f"<li>{picture}{name(mistake.true_label)} taken for <b>{name(mistake.predicted_label)}</b><ul>{rows}</ul>"
-        f'<p class="path">{name(mistake.path)}</p></li>'
+        f'{_alike(mistake, thumbnail)}<p class="path">{name(mistake.path)}</p></li>'
     )
+
+
+def _picture(path: str, thumbnail: Callable[[str, int], bytes], side: int) -> str:
+    try:
+        return f'<img src="{_data("jpeg", thumbnail(path, side))}" alt="{text(path)}" loading="lazy">'
+    except ImageError as error:
+        return f'<div class="missing">{text(error.reason)}</div>'
+
+
+def _alike(mistake: Mistake, thumbnail: Callable[[str, int], bytes]) -> str:
+    if not mistake.alike:
+        return ""
+    cards = "".join(
+        f'<li class="{"truth" if label == mistake.true_label else "other"}" title="{text(path)}">'
+        f"{_picture(path, thumbnail, SMALL)}{name(label)}</li>"
+        for path, label in mistake.alike
+    )
+    return f'<ol class="alike">{cards}</ol>'
 
 
 def _fold(title: str, entries: Mapping[str, Any]) -> str:

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -38,6 +39,7 @@ _BODY = {
         },
     }
 }
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _COMPUTING = answers.problems(400, 401, 408, 413, 415, 422, 429, 503, 504)
 
 
@@ -74,8 +76,22 @@ def create_app(service: Service, *, page: Path, access: Access | None = None) ->
     return app
 
 
+class _DirectRoute(APIRoute):
+    """A path whose function takes the request as it is.
+
+    FastAPI's way to find arguments would take a seventh of the event loop's time for an image.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function itself."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
 def _add_paths(app: FastAPI, service: Service) -> None:
-    @app.post("/predict", response_model=answers.PredictAnswer, responses=_COMPUTING, openapi_extra=_BODY)
+    router = APIRouter(route_class=_DirectRoute)
+
+    @router.post("/predict", response_model=answers.PredictAnswer, responses=_COMPUTING, openapi_extra=_BODY)
     async def predict(request: Request) -> Response:
         """Classify an image (its bytes) or several (a multipart form); in a form a bad image spoils no other."""
         begun = time.perf_counter()
@@ -106,7 +122,7 @@ def _add_paths(app: FastAPI, service: Service) -> None:
             loaded, found = await service.explain(sent.data, label)
         return _json(answers.explanation(loaded, found, seconds=time.perf_counter() - begun))
 
-    @app.post(
+    @router.post(
         "/score",
         response_model=answers.ScoreAnswer | list[answers.ScoreAnswer | answers.ScoreError],
         responses=_COMPUTING,
@@ -153,6 +169,8 @@ def _add_paths(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    app.include_router(router)
 
 
 class FreshFiles(StaticFiles):
@@ -221,4 +239,4 @@ async def _uploads(service: Service, request: Request, body: bytes, *, most: int
 
 
 def _json(value: Any) -> Response:
-    return Response(json.dumps(value, ensure_ascii=False), media_type="application/json")
+    return Response(_encode(value), media_type="application/json")

@@ -19,6 +19,7 @@ from libraries.data.images import ResizeRule
 from libraries.evaluation import outputs
 from libraries.evaluation.metrics import metrics
 from libraries.evaluation.trial import Tested as Answers
+from libraries.network.features import Features
 from PARAMETERS import Parameters
 
 FILES = ["metrics.json", "predictions.csv", "roc_and_confusion.png", "precision_recall.png", "reliability.png"]
@@ -34,6 +35,17 @@ def layout(tmp_path: Path) -> Layout:
         storage.write_text(file, artefact.name)
         artefact.commit([file], **facts)
     return layout
+
+
+@pytest.fixture(autouse=True)
+def known(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The one training image in the feature store."""
+    path = "class 0/known.png"
+    (layout.images / path).parent.mkdir(parents=True)
+    Image.new("RGB", (20, 30)).save(layout.images / path)
+    stored = Features([path], ["known"], ["train"], np.ones((1, 4), np.float32), None)
+    monkeypatch.setattr(outputs, "read_features", lambda folder: stored)
+    return path
 
 
 def answers(layout: Layout, names: list[str], *, without: int | None = None, mistakes: int = 4) -> Answers:
@@ -92,7 +104,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_folder_of_two_classes(layout: Layout) -> None:
+def test_folder_of_two_classes(layout: Layout, known: str) -> None:
     tested = answers(layout, ["defective", "functional"])
     measured, written = evaluated(layout, tested)
     folder = layout.evaluation.folder
@@ -109,6 +121,7 @@ def test_folder_of_two_classes(layout: Layout) -> None:
     for row in wrong:
         assert f'alt="{row["path"]}"' in report, "every mistake is shown"
     assert report.count("data:image/png") == 3 + len(wrong), "with three pictures and the evidence of each mistake"
+    assert report.count(f'alt="{known}"') == len(wrong), "the training image most like it"
     for name in FILES[2:]:
         with Image.open(folder / name) as picture:
             assert picture.format == "PNG"

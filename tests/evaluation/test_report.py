@@ -56,10 +56,10 @@ def example(n: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return labels, p / p.sum(axis=1, keepdims=True)
 
 
-def thumbnail(path: str) -> bytes:
+def thumbnail(path: str, side: int) -> bytes:
     if "broken" in path:
         raise ImageError("the file is <cut> short", path)
-    return report.jpeg(np.full((300, 400, 3), 128, np.uint8))
+    return report.jpeg(np.full((side, side, 3), 128, np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -179,12 +179,37 @@ def test_the_true_class_is_always_among_a_mistakes_probabilities(tmp_path: Path)
     assert "1.0%" in card and "fourth" not in card
 
 
+def test_evidence_and_the_images_alike_are_shown_where_there_are_any() -> None:
+    alike = [("first/1.jpg", "first"), ("last/broken.jpg", "last")]
+    mistake = report.Mistake("a.jpg", "last", "first", [0.9, 0.1], evidence=b"map", alike=alike)
+    section = Page(report._mistakes([mistake], {"labels": ["first", "last"]}, thumbnail))
+    assert [image["alt"] for image in section.named("img")] == ["a.jpg", "", "first/1.jpg"]
+    assert "data:image/png;base64,bWFw" in str(section.named("img")[1]["src"])
+    assert [item["title"] for item in section.named("li") if item.get("title")] == [path for path, _ in alike]
+    assert section.named("input") == [{"type": "checkbox", "id": "evidence"}]
+    plain = report.Mistake("a.jpg", "last", "first", [0.9, 0.1])
+    bare = Page(report._mistakes([plain], {"labels": ["first", "last"]}, thumbnail))
+    assert not bare.named("input")
+    assert len(bare.named("ol")) == 1
+
+
+def test_matrix_of_a_few_classes_can_be_sorted_by_each(tmp_path: Path, picture: Path) -> None:
+    html, _, result = write(tmp_path / "report.html", picture, names=["cat", "<dog>", "owl"])
+    table = html[html.index('<table class="sortable matrix">') :]
+    cells = [int(value) for value in re.findall(r'<td data-value="(\d+)"', table[: table.index("</table>")])]
+    assert cells == [images for row in result["confusion_matrix"] for images in row]
+    assert "&lt;dog&gt;" in table
+    for names in (["cat", "dog"], [f"class {i}" for i in range(report.MOST_COLUMNS + 1)]):
+        html, _, _ = write(tmp_path / "report.html", picture, names=names, n=500)
+        assert "matrix" not in html[html.index("</style>") :], (
+            "of two classes the picture says it all; of many no page can"
+        )
+
+
 def test_jpeg_keeps_the_shape() -> None:
-    with Image.open(io.BytesIO(report.jpeg(np.zeros((300, 600, 3), np.uint8)))) as image:
-        assert image.size == (224, 112)
+    with Image.open(io.BytesIO(report.jpeg(np.zeros((30, 60, 3), np.uint8)))) as image:
+        assert image.size == (60, 30)
         assert image.format == "JPEG"
-    with Image.open(io.BytesIO(report.jpeg(np.zeros((1, 1, 3), np.uint8)))) as image:
-        assert image.size == (1, 1)
 
 
 # In words
