@@ -32,7 +32,9 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     from libraries.classifier.bundle import write_bundle
     from libraries.classifier.records import save_model, sweep_table, sweep_text
     from libraries.data.dataset import read_examples
-    from libraries.evaluation import learning_curve, plots
+    from libraries.evaluation import plots
+    from libraries.evaluation.learning_curve import learning_curve
+    from libraries.evaluation.training_outputs import write_learning_curve
     from libraries.network.features import read_features
 
     features = read_features(layout.features.folder)
@@ -68,7 +70,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     plots.save(plots.sweep(rows, chosen=chosen), folder / "sweep.png")
     files, advice = [folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")], []
     if not is_train.all():
-        curve = learning_curve.learning_curve(
+        curve = learning_curve(
             features.embedding,
             y,
             is_train=is_train,
@@ -79,11 +81,9 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
             calibration=calibration,
             seed=parameters.randomSeed,
         )
-        advice = learning_curve.advice(curve)
+        advice = curve.advice()
         print("", *(textwrap.fill(sentence, 100) for sentence in advice), sep="\n")
-        files += [folder / "learning_curve.csv", folder / "learning_curve.png"]
-        write_csv(files[-2], learning_curve.rows(curve))
-        plots.save(plots.learning_curve(curve), files[-1])
+        files += write_learning_curve(curve, folder)
     layout.svm.commit(files, advice=advice)
     settings = parameters.portable()
     write_bundle(layout.bundle, layout.network, labels=labels, calibration=calibration, linear=model, settings=settings)

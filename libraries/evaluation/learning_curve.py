@@ -51,6 +51,28 @@ class LearningCurve:
     accuracy_per_class: Array
     gain_per_class: Array
 
+    def advice(self) -> list[str]:
+        """What the curve says about collecting more images, in sentences."""
+        if len(self.images) < 2:
+            return ["There are too few training images to tell how the accuracy grows with them."]
+        return [_on_the_whole(self), _by_class(self)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of learning_curve.csv: training images, repeat, accuracy, accuracy of every class."""
+        return [
+            {
+                "images": int(images),
+                "repeat": repeat,
+                "accuracy": float(self.accuracy[part, repeat]),
+                **{
+                    f"accuracy of {name}": None if np.isnan(value) else float(value)
+                    for name, value in zip(self.names, self.accuracy_per_class[part, repeat], strict=True)
+                },
+            }
+            for part, images in enumerate(self.images)
+            for repeat in range(self.accuracy.shape[1])
+        ]
+
 
 def learning_curve(
     embeddings: Float32,
@@ -146,13 +168,6 @@ def _accuracy_per_class(predicted: Int, labels: Int, *, number_of_classes: int) 
     return accuracy
 
 
-def advice(curve: LearningCurve) -> list[str]:
-    """What the curve says about collecting more images, in sentences."""
-    if len(curve.images) < 2:
-        return ["There are too few training images to tell how the accuracy grows with them."]
-    return [_on_the_whole(curve), _by_class(curve)]
-
-
 def _on_the_whole(curve: LearningCurve) -> str:
     means = curve.accuracy.mean(axis=1)
     half, whole = curve.images[-2:]
@@ -185,20 +200,3 @@ def _by_class(curve: LearningCurve) -> str:
 def _error_of_mean(values: Array) -> float:
     """Standard error of the mean of [R] values; 0 for a single one."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-
-
-def rows(curve: LearningCurve) -> list[dict[str, Any]]:
-    """The rows of learning_curve.csv: training images, repeat, accuracy, accuracy of every class."""
-    return [
-        {
-            "images": int(images),
-            "repeat": repeat,
-            "accuracy": float(curve.accuracy[part, repeat]),
-            **{
-                f"accuracy of {name}": None if np.isnan(value) else float(value)
-                for name, value in zip(curve.names, curve.accuracy_per_class[part, repeat], strict=True)
-            },
-        }
-        for part, images in enumerate(curve.images)
-        for repeat in range(curve.accuracy.shape[1])
-    ]

@@ -1,12 +1,14 @@
-"""What a training leaves in the network folder: table, picture, and the refined network with its calibration."""
+"""What training leaves in its folder: tables, pictures, and the refined network with its calibration."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from libraries.base.storage import Artefact, write_csv
 from libraries.classifier.calibration import fit_calibration
 from libraries.data.images import ResizeRule
 from libraries.evaluation import plots
+from libraries.evaluation.learning_curve import LearningCurve
 from libraries.network.folder import write_network
 from libraries.network.refine import Refined
 from libraries.network.training_sets import TrainingSets
@@ -38,3 +40,11 @@ def write_refined_network(
         best_epoch=refined.best_epoch,
     )
     return rows
+
+
+def write_learning_curve(curve: LearningCurve, folder: Path) -> list[Path]:
+    """Write learning_curve.csv and learning_curve.png."""
+    table, picture = folder / "learning_curve.csv", folder / "learning_curve.png"
+    write_csv(table, curve.rows())
+    plots.save(plots.learning_curve(curve), picture)
+    return [table, picture]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from libraries.classifier import svm
-from libraries.classifier.calibration import fit_calibration
+from libraries.classifier.calibration import Calibration, fit_calibration
+from libraries.classifier.svm import LinearModel
 from libraries.evaluation import learning_curve as curves
-from libraries.evaluation.learning_curve import LearningCurve, advice, learning_curve, rows
+from libraries.evaluation.learning_curve import LearningCurve, learning_curve
 
 NAMES = ["a", "b", "c"]
 C = 1.0
@@ -30,18 +31,16 @@ def clouds(sizes: list[int], *, spread: float, test: int = 60, seed: int = 0) ->
     }
 
 
+def trained(data: dict[str, Any]) -> tuple[LinearModel, Calibration]:
+    """The SVM on all training images."""
+    x, y = (data[name][data["is_train"]] for name in ("embeddings", "labels"))
+    path = svm.fit_path(x, y, number_of_classes=3, c_values=[C], normalisation="standardise")
+    model = next(path)
+    return model, fit_calibration(model.scores(x), y)
+
+
 def curve_of(data: dict[str, Any], **changes: Any) -> LearningCurve:
-    train = data["is_train"]
-    model = next(
-        svm.fit_path(
-            data["embeddings"][train],
-            data["labels"][train],
-            number_of_classes=3,
-            c_values=[C],
-            normalisation="standardise",
-        )
-    )
-    calibration = fit_calibration(model.scores(data["embeddings"][train]), data["labels"][train])
+    _, calibration = trained(data)
     options = {"names": NAMES, "normalisation": "standardise", "c": C, "calibration": calibration}
     return learning_curve(**data, **options | changes)
 
@@ -50,16 +49,7 @@ def test_last_point_is_the_classifier_and_parts_are_halves() -> None:
     data = clouds([64, 64, 64], spread=0.5)
     curve = curve_of(data)
     train = data["is_train"]
-    model = next(
-        svm.fit_path(
-            data["embeddings"][train],
-            data["labels"][train],
-            number_of_classes=3,
-            c_values=[C],
-            normalisation="standardise",
-        )
-    )
-    calibration = fit_calibration(model.scores(data["embeddings"][train]), data["labels"][train])
+    model, calibration = trained(data)
     predicted = calibration.labels(model.scores(data["embeddings"][~train]))
     assert curve.accuracy[-1] == pytest.approx(np.mean(predicted == data["labels"][~train]), abs=1e-12)
     assert curve.images.tolist() == [6, 12, 24, 48, 96, 192]
@@ -92,17 +82,17 @@ def test_parts_are_nested_stratified_and_keep_groups_whole() -> None:
 def test_the_class_that_lacks_images_is_named() -> None:
     curve = curve_of(clouds([200, 200, 6], spread=0.45))
     assert int(np.argmax(curve.gain_per_class.mean(axis=1))) == 2
-    assert "More images of ‘c’ would help most: the second half of its 6 training images" in advice(curve)[1]
+    assert "More images of ‘c’ would help most: the second half of its 6 training images" in curve.advice()[1]
 
 
 def test_plateau_is_told_where_images_are_enough() -> None:
-    overall, by_class = advice(curve_of(clouds([400, 400, 400], spread=0.2)))
+    overall, by_class = curve_of(clouds([400, 400, 400], spread=0.2)).advice()
     assert "near its plateau" in overall
     assert by_class == "No class stands out as the one that lacks images."
 
 
 def test_growth_is_told_where_it_goes_on() -> None:
-    overall = advice(curve_of(clouds([16, 16, 16], spread=0.6)))[0]
+    overall = curve_of(clouds([16, 16, 16], spread=0.6)).advice()[0]
     assert "48 instead of 24" in overall
     assert "still grows" in overall
 
@@ -110,7 +100,7 @@ def test_growth_is_told_where_it_goes_on() -> None:
 def test_too_few_images_for_a_curve() -> None:
     curve = curve_of(clouds([2, 2, 2], spread=0.1))
     assert curve.images.tolist() == [6]
-    assert advice(curve) == ["There are too few training images to tell how the accuracy grows with them."]
+    assert curve.advice() == ["There are too few training images to tell how the accuracy grows with them."]
 
 
 def test_class_without_test_images_is_unknown() -> None:
@@ -121,8 +111,8 @@ def test_class_without_test_images_is_unknown() -> None:
     assert np.isnan(curve.accuracy_per_class[:, :, 1]).all()
     assert np.isfinite(curve.accuracy).all()
     assert np.isfinite(curve.gain_per_class).all()
-    assert {row["accuracy of b"] for row in rows(curve)} == {None}
-    assert all(advice(curve))
+    assert {row["accuracy of b"] for row in curve.rows()} == {None}
+    assert all(curve.advice())
 
 
 def test_work_is_bounded_by_fewer_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,4 +121,4 @@ def test_work_is_bounded_by_fewer_repeats(monkeypatch: pytest.MonkeyPatch) -> No
     curve = curve_of(clouds([60, 60, 12], spread=0.5))
     assert curve.accuracy.shape[1] == 1
     assert np.isfinite(curve.gain_per_class).all(axis=1).sum() == 1, "of the weakest class"
-    assert all(advice(curve))
+    assert all(curve.advice())
