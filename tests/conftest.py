@@ -6,6 +6,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,12 @@ from PARAMETERS import Parameters
 
 # Tests run side by side, one to a core; threads that wait for each other across them would cost minutes.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Matplotlib keeps a list of fonts for a user; a bad one, from another program, would make the scripts under test warn.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _matplotlib = tempfile.TemporaryDirectory(prefix="matplotlib-")
+    os.environ["MPLCONFIGDIR"] = _matplotlib.name
+    from matplotlib import font_manager as font_manager  # makes the list, once for all the processes
 
 # A shell starts background jobs with Ctrl-C ignored, and the scripts under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
