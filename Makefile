@@ -7,7 +7,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stage test check runs bench bench-accuracy bench-serve clean
+.PHONY: help setup demo serve notebooks stage test check runs bench bench-accuracy bench-serve clean
 
 help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ demo: $(VENV)/.demo  ## Scripts 0 to 5 on 2,624 images of solar cells (about a m
 
 serve: $(VENV)/.setup  ## The trained classifier as a service and a web page on this machine
 	$(RUN) scripts/deploymain.py --rootDir "$(ROOT)"
+
+notebooks: $(VENV)/.setup  ## Look at images, mend labels, understand results, in the browser (JupyterLab)
+	PARAMETERS_rootDir="$(ROOT)" $(VENV)/bin/jupyter lab --notebook-dir=notebooks
 
 stage: $(VENV)/.setup  ## A folder from which the trained classifier is deployed to Azure ML
 	$(RUN) scripts/deploymain.py --rootDir "$(ROOT)" --stage

@@ -1,16 +1,19 @@
 """Check every image and split the data set into training and test images.
 
-Reads:  images/<datasetName>/<label>/*, and dedicatedTestImages.tsv there if it exists (it fixes the test set).
+Reads:  images/<datasetName>/<label>/*, and beside the labels, if they exist, dedicatedTestImages.tsv (it fixes the test
+        set) and annotations.jsonl (images that were marked by hand are left out).
 Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA-256 of every intact image.
 """
 
 import os
+from collections import Counter
 
 from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import progress, table
-from libraries.base.layout import Layout
+from libraries.base.layout import ANNOTATIONS, Layout
 from libraries.data import dataset
+from libraries.data.annotations import Annotations
 from PARAMETERS import Parameters
 
 
@@ -18,7 +21,8 @@ def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
     with tracking.run("1_prepareData", parameters) as record:
         print(f"Reading the images in {layout.images}")
-        found = dataset.scan(layout.images)
+        annotations = Annotations(layout.images)
+        found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
         examples, refused = dataset.check_images(
             layout.images, found, workers=os.cpu_count() or 1, progress=lambda items: progress(items, "Checking")
         )
@@ -27,6 +31,10 @@ def main(parameters: Parameters) -> None:
         for suffix, count in found.skipped.items():
             print(f"  left out: {count} {suffix} (not an image format that is read)")
 
+        for mark, count in Counter(annotations.marks.values()).items():
+            print(f"  left out: {count:,} marked {mark} in {ANNOTATIONS}")
+        if pending := annotations.pending():
+            print(f"  Warning: {len(pending):,} labels changed by hand are not in the folders: see showImages.ipynb")
         for one, other in dataset.contradictions(examples):
             print(f"  Warning: {one} and {other} are the same file under two labels: one of them is wrong")
 
@@ -34,17 +42,17 @@ def main(parameters: Parameters) -> None:
         test_list = layout.images / dataset.DEDICATED_TEST_IMAGES
         if test_list.exists():
             print(f"The test set is the one in {test_list}")
-            examples = dataset.split_by_list(examples, test_list)
+            examples = dataset.split_by_list(examples, test_list, moved=annotations.moved, left_out=annotations.marks)
         else:
             examples = dataset.split(examples, ratio_train=parameters.ratioTrainTest, seed=parameters.randomSeed)
 
         layout.examples.begin()
         target = layout.examples.folder / "examples.csv"
         dataset.write_examples(target, examples)
-        layout.examples.commit([target], left_out=[str(error.path) for error in refused])
+        layout.examples.commit([target], left_out=[*(str(error.path) for error in refused), *annotations.marks])
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
-        record.metrics.update(images=len(examples), classes=len(counts), left_out=len(refused))
+        record.metrics.update(images=len(examples), classes=len(counts), left_out=len(refused) + len(annotations.marks))
         show(counts)
     print(f"Written: {target}")
 

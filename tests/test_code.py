@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ("base", "data", "network", "classifier", "evaluation", "service")
+FLOORS = ("base", "data", "network", "classifier", "evaluation", "service", "widgets")
 MODULES = sorted((ROOT / "libraries").rglob("*.py"))
 
 
@@ -70,6 +70,8 @@ def test_help_and_bad_parameters_load_nothing_heavy(script: str) -> None:
         "libraries.evaluation.heatmaps",
         "libraries.service.app",
         "libraries.service.calling.folder",
+        "libraries.widgets.images",
+        "libraries.widgets.results",
     ],
 )
 def test_light_modules_need_no_torch(module: str) -> None:

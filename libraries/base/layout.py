@@ -1,9 +1,11 @@
 """Where everything lies under DATA_DIR, and what each artefact is made from."""
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from libraries.base.errors import StorageError
 from libraries.base.settings import Settings
 from libraries.base.storage import Artefact
 
@@ -23,6 +25,8 @@ REFINEMENT = (
     "rf_validationFraction",
 )
 
+ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
+
 NETWORK_FORMAT = 2  # of what step 2 writes; 2 since model.onnx also has the feature map
 
 
@@ -39,6 +43,8 @@ class Layout:
         self.root: Path = self._values["rootDir"]
         self.images = self.root / "images" / self.dataset
         self.proc = self.root / "proc" / self.dataset
+
+        self.thumbnails = self.proc / "thumbnails.sqlite"
 
     def _artefact(
         self,
@@ -62,7 +68,13 @@ class Layout:
     def examples(self) -> Artefact:
         """examples.csv: the images, their labels and the split."""
         parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed")
-        return self._artefact("examples.csv", "examples.json", by="1_prepareData", parameters=parameters)
+        return self._artefact(
+            "examples.csv",
+            "examples.json",
+            by="1_prepareData",
+            parameters=parameters,
+            annotations=_newest_state(self.images / ANNOTATIONS),
+        )
 
     @cached_property
     def network(self) -> Artefact:
@@ -113,3 +125,14 @@ class Layout:
         name = f"evaluation_{self.classifier}"
         inputs = (self.bundle, self.features)
         return self._artefact(name, f"{name}/manifest.json", by="5_evaluate", parameters=(), inputs=inputs)
+
+
+def _newest_state(log: Path) -> str | None:
+    """What stands for all annotations in the newest whole line of their log (see `data.annotations`); None for none."""
+    try:
+        *whole, _ = log.read_bytes().split(b"\n")
+        return str(state) if whole and (state := json.loads(whole[-1])["state"]) else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{log} cannot be read ({error}): mend its last line, or move the file away") from error

@@ -194,5 +194,5 @@ class Artefact:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = "none" if value is None else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -2,11 +2,13 @@
 
 import csv
 import hashlib
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, Literal
 
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
@@ -60,18 +62,30 @@ def scan(folder: Path) -> Scan:
     paths: dict[str, list[str]] = {}
     skipped: Counter[str] = Counter()
     for folder_of_class in classes:
-        files = sorted(p for p in folder_of_class.rglob("*") if not p.is_dir() and not _is_hidden(p, folder))
-        images = [p for p in files if p.suffix.lower() in SUFFIXES]
-        skipped.update(p.suffix.lower() or "no suffix" for p in files if p.suffix.lower() not in SUFFIXES)
+        label = check_label(folder_of_class.name)
+        images, others = image_files(folder_of_class)
+        skipped.update(PurePosixPath(path).suffix.lower() or "no suffix" for path in others)
         if not images:
             known = ", ".join(sorted(SUFFIXES))
             raise InputError(f"{folder_of_class} holds no image ({known}): add some, or remove the folder")
-        paths[check_label(folder_of_class.name)] = [p.relative_to(folder).as_posix() for p in images]
+        paths[label] = [f"{folder_of_class.name}/{path}" for path in images]
     return Scan(paths, skipped)
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def image_files(folder: Path) -> tuple[list[str], list[str]]:
+    """The images in a folder and its sub-folders, by their suffix, and the other files: sorted paths relative to it.
+
+    What is hidden is left out, and links to folders are not followed. 50,000 files take about 0.1 s.
+    """
+    found: tuple[list[str], list[str]] = ([], [])
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(place).relative_to(folder).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        for name in files:
+            if not name.startswith("."):
+                found["." + name.rpartition(".")[2].lower() not in SUFFIXES].append(prefix + name)
+    return sorted(found[0]), sorted(found[1])
 
 
 def check_images(
@@ -165,8 +179,31 @@ def _by_label(examples: Iterable[Example]) -> dict[str, list[Example]]:
     return found
 
 
-def split_by_list(examples: Sequence[Example], list_path: Path) -> list[Example]:
+def leave_out(found: Scan, paths: Collection[str]) -> Scan:
+    """What was found, without these images.
+
+    Raises:
+        InputError: no image of a class is left.
+    """
+    kept = {label: [path for path in of_label if path not in paths] for label, of_label in found.paths.items()}
+    for label, of_label in kept.items():
+        if not of_label:
+            raise InputError(f"every image of class '{label}' is marked: take marks away, or remove the folder")
+    return Scan(kept, found.skipped)
+
+
+def split_by_list(
+    examples: Sequence[Example],
+    list_path: Path,
+    *,
+    moved: Mapping[str, str] = MappingProxyType({}),
+    left_out: Collection[str] = (),
+) -> list[Example]:
     """Put exactly the images of the list (one `label<TAB>file name`, or one path, per line) into the test set.
+
+    Args:
+        moved: present paths of images that the list may still name by their first.
+        left_out: images that the list may name though they are no examples.
 
     Raises:
         InputError: a line names no image, or one side of the split stays empty.
@@ -177,6 +214,10 @@ def split_by_list(examples: Sequence[Example], list_path: Path) -> list[Example]
         if not line.strip():
             continue
         path = "/".join(part.strip() for part in line.split("\t"))
+        if path not in known:
+            path = moved.get(path, path)
+        if path in left_out:
+            continue
         if path not in known:
             raise InputError(
                 f"{list_path} line {number}: there is no intact image '{path}'; correct or remove the line"

@@ -108,6 +108,15 @@ class ImageFacts:
     bytes: int
 
 
+class Header(NamedTuple):
+    """What an image file says of itself: format and mode as Pillow names them, pixels as stored."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
 def load(path: str | Path, rule: ResizeRule) -> Pixels:
     """The image in a file, fitted: uint8 [S, S, 3].
 
@@ -168,6 +177,20 @@ def area(size: Size, rule: ResizeRule) -> Box:
         (left + (rule.size - x) * across) / size[0],
         (top + (rule.size - y) * down) / size[1],
     )
+
+
+def header(data: bytes, *, path: str | Path | None = None) -> Header:
+    """What the bytes of an image file begin with; nothing is decoded.
+
+    Raises:
+        ImageError: no image of a known format.
+    """
+    _silence_pillow()
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return Header(str(image.format), image.mode, image.width, image.height)
+    except Exception as error:  # damaged bytes make Pillow raise almost anything
+        raise ImageError(f"is no {', '.join(_FORMATS)} image", path) from error
 
 
 def inspect(path: str | Path) -> ImageFacts:

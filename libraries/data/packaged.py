@@ -6,6 +6,7 @@ from pathlib import Path
 
 from libraries.base.errors import InputError
 from libraries.base.storage import atomic, sweep
+from libraries.data.annotations import Annotations
 
 SOLAR_CELLS_ABOUT = (
     "2,624 electroluminescence images of solar cells (elpv-dataset, Deitsch et al. 2019), "
@@ -19,6 +20,8 @@ def copy_solar_cells(
 ) -> int:
     """Copy the images of the package elpv-dataset to `folder`/<label>/; what is there already stays as it is.
 
+    An image whose label was changed by hand belongs to its new label.
+
     Returns:
         How many images were copied.
 
@@ -31,7 +34,9 @@ def copy_solar_cells(
             "the solar-cell images come in the package elpv-dataset: install it with 'pip install elpv-dataset'"
         )
     data = Path(spec.origin).parent / "data"
-    pairs = [(data / name, folder / label / Path(name).name) for name, label in _solar_cell_labels(data / "labels.csv")]
+    moved = Annotations(folder).moved
+    named = [(data / name, f"{label}/{Path(name).name}") for name, label in _solar_cell_labels(data / "labels.csv")]
+    pairs = [(source, folder / moved.get(path, path)) for source, path in named]
     for label_folder in {target.parent for _, target in pairs}:
         sweep(label_folder)
     missing = [(source, target) for source, target in pairs if not target.exists()]

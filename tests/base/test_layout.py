@@ -123,7 +123,7 @@ def test_a_network_of_an_earlier_version_is_named(tmp_path: Path, classifier: st
     del manifest["parameters"]["format"]
     storage.write_json(made.network.manifest, manifest)
     with pytest.raises(
-        StaleInput, match=r"made with format = null, but now it is 2: run scripts/2_refineDNN\.py again"
+        StaleInput, match=r"made with format = none, but now it is 2: run scripts/2_refineDNN\.py again"
     ):
         made.network.check()
 

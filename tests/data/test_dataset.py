@@ -1,5 +1,6 @@
 """Scanning, checking and splitting folders of images."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,21 @@ def test_dedicated_test_images_name_the_wrong_line(tmp_path: Path) -> None:
     listed.write_text("cat\t1.png\ncat\tnone.png\n")
     with pytest.raises(InputError, match=r"line 2: there is no intact image 'cat/none.png'"):
         dataset.split_by_list([example("cat/1.png")], listed)
+
+
+def test_dedicated_test_images_may_have_moved_or_be_left_out(tmp_path: Path) -> None:
+    listed = tmp_path / dataset.DEDICATED_TEST_IMAGES
+    listed.write_text("cat\t1.png\ncat\t2.png\ncat\t3.png\n")
+    examples = [example("cat/1.png"), example("dog/2.png"), example("dog/1.png")]
+    split = dataset.split_by_list(examples, listed, moved={"cat/2.png": "dog/2.png"}, left_out=["cat/3.png"])
+    assert [e.path for e in split if e.split == "test"] == ["cat/1.png", "dog/2.png"]
+
+
+def test_images_left_out_are_not_scanned_and_a_class_needs_one() -> None:
+    found = dataset.Scan({"cat": ["cat/1.png", "cat/2.png"], "dog": ["dog/1.png"]}, Counter())
+    assert dataset.leave_out(found, {"cat/1.png"}).paths == {"cat": ["cat/2.png"], "dog": ["dog/1.png"]}
+    with pytest.raises(InputError, match="every image of class 'dog' is marked"):
+        dataset.leave_out(found, {"dog/1.png"})
 
 
 def test_examples_csv_round_trip(tmp_path: Path) -> None:

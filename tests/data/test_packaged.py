@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import InputError
+from libraries.data.annotations import Annotations
 from libraries.data.packaged import copy_solar_cells
 
 Pairs = Sequence[tuple[Path, Path]]
@@ -97,3 +98,16 @@ def test_package_without_an_image_gives_the_command_that_repairs_it(tmp_path: Pa
     (package / "data" / "images" / "cell0003.png").unlink()
     with pytest.raises(InputError, match=r"cell0003\.png .*'pip install --force-reinstall elpv-dataset'"):
         copy_solar_cells(tmp_path / "images")
+
+
+@pytest.mark.usefixtures("package")
+def test_an_image_whose_label_was_changed_is_not_copied_again(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    copy_solar_cells(folder)
+    Annotations(folder).relabel(["functional/cell0002.png"], "defective")
+    after = contents(folder)
+    assert copy_solar_cells(folder) == 0
+    assert contents(folder) == after
+    (folder / "defective" / "cell0002.png").unlink()
+    assert copy_solar_cells(folder) == 1
+    assert contents(folder) == after

@@ -1,0 +1,407 @@
+"""Corrections of a data set by hand: an image gets another label, or a mark that keeps it out.
+
+Another label moves the file to that class's folder, under a free name; a mark moves nothing. Every step is one line of
+a log beside the class folders, written before the files are touched and only ever appended to: each step can be undone,
+also after a restart, and all can be made again on a fresh copy of the images.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from libraries.base.errors import InputError, StorageError
+from libraries.base.layout import ANNOTATIONS
+from libraries.base.storage import sha256, storage_error
+from libraries.data.labels import check_label
+
+Mark = Literal["ambiguous", "excluded"]
+MARKS: tuple[Mark, ...] = ("ambiguous", "excluded")
+
+_PATIENCE = 10.0  # seconds that a step waits for one of another notebook
+
+
+class Place(NamedTuple):
+    """Where an image is, relative to the data set's folder, and how it is marked."""
+
+    path: str
+    mark: Mark | None
+
+    @property
+    def label(self) -> str:
+        """The class whose folder it is in."""
+        return PurePosixPath(self.path).parts[0]
+
+
+class Change(NamedTuple):
+    """What a step does to one image. `sha256` is of the file, where it moves."""
+
+    before: Place
+    after: Place
+    sha256: str | None = None
+
+    @property
+    def is_move(self) -> bool:
+        return self.before.path != self.after.path
+
+    def inverse(self) -> "Change":
+        return Change(self.after, self.before, self.sha256)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The changes that were made, and for every image that was left as it is one line that says why."""
+
+    changes: tuple[Change, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+# 'undo' takes back the newest change or redo that stands, 'redo' the newest undo; 'failure' what could not be done.
+_Kind = Literal["change", "undo", "redo", "failure"]
+
+
+class _Step(NamedTuple):
+    """One line of the log."""
+
+    kind: _Kind
+    changes: tuple[Change, ...]
+    state: str | None = None  # of all annotations after it
+
+
+@dataclass
+class _State:
+    """What all steps come to."""
+
+    marks: dict[str, Mark] = field(default_factory=dict)  # by present path
+    first: dict[str, str] = field(default_factory=dict)  # first path by present path, of images that moved
+    sha256: dict[str, str | None] = field(default_factory=dict)  # by present path, of images that moved
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        for before, after, digest in changes:
+            self.marks.pop(before.path, None)
+            if after.mark is not None:
+                self.marks[after.path] = after.mark
+            if before.path != after.path:
+                first = self.first.pop(before.path, before.path)
+                self.sha256.pop(before.path, None)
+                if first != after.path:
+                    self.first[after.path], self.sha256[after.path] = first, digest
+
+    def after(self, changes: Iterable[Change]) -> "_State":
+        """A copy, with changes made."""
+        new = _State(dict(self.marks), dict(self.first), dict(self.sha256))
+        new.apply(changes)
+        return new
+
+    def digest(self) -> str | None:
+        """How many labels and marks, and a hash of them; None where there are none."""
+        content = [sorted(self.first.items()), sorted(self.marks.items())]
+        if not any(content):
+            return None
+        identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+        return f"{len(self.first)} labels, {len(self.marks)} marks, {identity}"
+
+
+class Annotations:
+    """The annotations of one data set, whose folder is images/<dataset>."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the log; no file is touched.
+
+        Raises:
+            StorageError: it cannot be read, or is damaged; names the line.
+        """
+        self.folder = folder
+        self._log = folder / ANNOTATIONS
+        self._bytes = self._lines = 0  # of the log, that are taken in
+        self._state = _State()
+        self._done: list[_Step] = []  # what can be undone
+        self._undone: list[_Step] = []  # what can be redone
+        self._steps: list[_Step] = []
+        self.refresh()
+
+    @property
+    def marks(self) -> dict[str, Mark]:
+        """The mark of every image that has one, by its present path."""
+        return self._state.marks
+
+    @property
+    def moved(self) -> dict[str, str]:
+        """The present path of every image that is not where it was, by its first path."""
+        return {first: now for now, first in self._state.first.items()}
+
+    @property
+    def state(self) -> str | None:
+        """What stands for all of them: equal texts, equal annotations; None where there are none."""
+        return self._state.digest()
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._undone)
+
+    def first_path(self, path: str) -> str:
+        """Where the image that is now at `path` was before any annotation."""
+        return self._state.first.get(path, path)
+
+    def moves_since(self, state: str | None) -> dict[str, str]:
+        """The present path of every image that has moved since the annotations were in a state, by its path then."""
+        then = max((i + 1 for i, step in enumerate(self._steps) if step.state == state), default=0)
+        now: dict[str, str] = {}  # by path before the steps that are already gone through, the newest first
+        for step in reversed(self._steps[then:]):
+            for before, after, _ in reversed(step.changes):
+                if before.path != after.path:
+                    now[before.path] = now.pop(after.path, after.path)
+        return {path: present for path, present in now.items() if path != present}
+
+    def relabel(self, paths: Sequence[str], label: str) -> Outcome:
+        """Move images to another class, whose folder exists; their sub-folders inside the class stay.
+
+        Raises:
+            InputError: there is no such class.
+            StorageError: the log cannot be written; nothing has changed.
+        """
+        check_label(label)
+        if not (self.folder / label).is_dir():
+            raise InputError(f"{self.folder} has no folder '{label}': make it, and open the data set again")
+        with self._locked():
+            taken: set[str] = set()
+            places = [Place(path, self.marks.get(path)) for path in paths]
+            return self._carry_out(
+                "change", [Change(old, self._free(old, label, taken)) for old in places if old.label != label]
+            )
+
+    def mark(self, paths: Sequence[str], mark: Mark | None) -> Outcome:
+        """Mark images, or take their marks away.
+
+        Raises:
+            StorageError: the log cannot be written; nothing has changed.
+        """
+        with self._locked():
+            places = [Place(path, self.marks.get(path)) for path in paths]
+            return self._carry_out("change", [Change(old, Place(old.path, mark)) for old in places if old.mark != mark])
+
+    def undo(self) -> Outcome:
+        """Take back the newest step that stands; where there is none, nothing is done."""
+        with self._locked():
+            return self._invert("undo", self._done)
+
+    def redo(self) -> Outcome:
+        """Make again what was undone last; after another change there is nothing to redo."""
+        with self._locked():
+            return self._invert("redo", self._undone)
+
+    def pending(self) -> dict[str, str]:
+        """Moves in the log that are not in the folder, as after the images were copied anew: first → present path."""
+        return {
+            first: now
+            for first, now in self.moved.items()
+            if not (self.folder / now).exists() and (self.folder / first).exists()
+        }
+
+    def replay(self) -> Outcome:
+        """Make the pending moves. A file that is not the one that was moved then stays where it is."""
+        changes, problems = [], []
+        with self._locked():
+            for first, now in self.pending().items():
+                try:
+                    if sha256(self.folder / first) != self._state.sha256[now]:
+                        problems.append(f"{first} is left there: it is not the image that was moved to {now}")
+                        continue
+                    _move(self.folder / first, self.folder / now)
+                    changes.append(Change(Place(first, None), Place(now, self.marks.get(now))))
+                except OSError as error:
+                    problems.append(_left(first, error))
+        return Outcome(tuple(changes), tuple(problems))
+
+    def recover(self) -> None:
+        """Finish the newest step, if its process was killed between its line in the log and the moves.
+
+        Raises:
+            StorageError: a file cannot be moved.
+        """
+        with self._locked():
+            for change in self._steps[-1].changes if self._steps else ():
+                source, target = self.folder / change.before.path, self.folder / change.after.path
+                if change.is_move and source.exists() and (not target.exists() or target.stat().st_size == 0):
+                    try:
+                        target.unlink(missing_ok=True)  # the empty file that `_move` begins with
+                        _move(source, target)
+                    except OSError as error:
+                        raise storage_error(error, target) from error
+
+    def refresh(self) -> None:
+        """Take in what another notebook has added to the log.
+
+        Raises:
+            StorageError: it cannot be read, or is damaged; names the line.
+        """
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._bytes)
+                added = file.read()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageError(f"{self._log} cannot be read: {error.strerror}") from error
+        for line in added.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break  # a write that did not end: the step was never made
+            try:
+                step = _parse(line)
+            except (ValueError, KeyError, TypeError, InputError) as error:
+                raise StorageError(
+                    f"{self._log} is damaged in line {self._lines + 1} ({error}): mend the line, or move the file away"
+                ) from error
+            self._take_in(step)
+            self._bytes += len(line)
+            self._lines += 1
+
+    def _take_in(self, step: _Step) -> None:
+        self._steps.append(step)
+        self._state.apply(step.changes)
+        if step.kind in ("undo", "redo"):
+            source, other = (self._done, self._undone) if step.kind == "undo" else (self._undone, self._done)
+            if source:
+                source.pop()
+            other.append(step)
+        elif step.kind == "change":
+            self._done.append(step)
+            self._undone.clear()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One step at a time, also between notebooks, from what the log says now."""
+        try:
+            with FileLock(self.folder / f".{ANNOTATIONS}.lock", timeout=_PATIENCE):
+                self.refresh()
+                yield
+        except Timeout as error:
+            raise StorageError(
+                f"{self._log} is in use by another notebook for {_PATIENCE:.0f} s: try again, or close that one"
+            ) from error
+        except OSError as error:
+            raise storage_error(error, self._log) from error
+
+    def _invert(self, kind: Literal["undo", "redo"], steps: Sequence[_Step]) -> Outcome:
+        if not steps:
+            return Outcome()
+        taken: set[str] = set()
+        changes = [change.inverse() for change in reversed(steps[-1].changes)]
+        return self._carry_out(
+            kind,
+            [c._replace(after=self._free(c.after, c.after.label, taken)) if c.is_move else c for c in changes],
+        )
+
+    def _free(self, place: Place, label: str, taken: set[str]) -> Place:
+        """The place of an image in the folder of a class, under its own name or, if that is taken, a numbered one."""
+        wanted = PurePosixPath(label, *PurePosixPath(place.path).parts[1:])
+        path, number = wanted, 1
+        while path.as_posix() in taken or os.path.lexists(self.folder / path):
+            number += 1
+            path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+        taken.add(path.as_posix())
+        return Place(path.as_posix(), place.mark)
+
+    def _carry_out(self, kind: _Kind, planned: Sequence[Change]) -> Outcome:
+        """Log a step, then move its files; an image that is not there, or cannot be moved, is left out of it."""
+        changes, made, problems = [], [], []
+        for change in planned:
+            try:
+                changes.append(change._replace(sha256=_identity(self.folder / change.before.path, change)))
+            except OSError as error:
+                problems.append(_left(change.before.path, error))
+        if not changes and kind == "change":
+            return Outcome((), tuple(problems))
+        self._append(kind, changes)
+        for change in changes:
+            try:
+                if change.is_move:
+                    _move(self.folder / change.before.path, self.folder / change.after.path)
+                made.append(change)
+            except OSError as error:
+                problems.append(_left(change.before.path, error))
+        if len(made) < len(changes):
+            self._append("failure", [change.inverse() for change in changes if change not in made])
+        return Outcome(tuple(made), tuple(problems))
+
+    def _append(self, kind: _Kind, changes: Sequence[Change]) -> None:
+        """Write a step to the log, whole and safe on the disk, or not at all."""
+        step = _Step(kind, tuple(changes), self._state.after(changes).digest())
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "kind": step.kind,
+            "changes": [[*c.before, *c.after, c.sha256] for c in step.changes],
+            "state": step.state,
+        }
+        line = json.dumps(entry).encode() + b"\n"
+        with self._log.open("ab") as file:
+            try:
+                file.truncate(self._bytes)  # the rest of a write that did not end
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(self._bytes)
+                raise
+        self._take_in(step)
+        self._bytes += len(line)
+        self._lines += 1
+
+
+def _parse(line: bytes) -> _Step:
+    """A line of the log, which may come from a stranger."""
+    entry: dict[str, Any] = json.loads(line)
+    if entry["kind"] not in ("change", "undo", "redo", "failure"):
+        raise ValueError(f"kind {entry['kind']!r}")
+    changes = []
+    for path, mark, new_path, new_mark, digest in entry["changes"]:
+        for each in (path, new_path):
+            if not isinstance(each, str):
+                raise ValueError(f"path {each!r}")
+            label, *rest = each.split("/")
+            check_label(label)
+            if not rest or "\0" in each or any(part in ("", ".", "..") or os.sep in part for part in rest):
+                raise ValueError(f"path {each!r}")
+        for each in (mark, new_mark):
+            if each not in (None, *MARKS):
+                raise ValueError(f"mark {each!r}")
+        changes.append(Change(Place(path, mark), Place(new_path, new_mark), digest))
+    return _Step(entry["kind"], tuple(changes), entry["state"])
+
+
+def _identity(path: Path, change: Change) -> str | None:
+    """SHA-256 of a file that is to be moved, by which a replay knows it."""
+    if not change.is_move:
+        path.stat()
+        return None
+    if path.is_symlink() and not path.readlink().is_absolute():
+        raise OSError(None, "it is a relative link, which would break")
+    return sha256(path)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a file, but never over another: the name is claimed first, by an empty file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb"):
+        pass
+    try:
+        source.replace(target)
+    except OSError:
+        target.unlink()
+        raise
+
+
+def _left(path: str, error: OSError) -> str:
+    return f"{path} is left as it is: {error.strerror or error}"

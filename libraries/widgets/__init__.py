@@ -1,0 +1,1 @@
+"""Images and results to look at in a notebook: widgets of anywidget, their pages in pages/."""

@@ -1,0 +1,220 @@
+"""The images of a data set, to look at and to correct: other labels and marks, by keyboard, each step to be undone."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from libraries.base.errors import ImageError, InputError, MissingInput
+from libraries.base.layout import Layout
+from libraries.data.annotations import MARKS, Annotations, Mark, Outcome
+from libraries.data.dataset import Example, image_files, read_examples
+from libraries.data.images import header, read
+from libraries.data.labels import check_labels
+from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
+
+Split = Literal["train", "test"]
+
+
+class ImageViewer(Viewer):
+    """The images of one data set, with what script 1 knows of them, and all annotations."""
+
+    _esm = page_code("parts.js", "images.js")
+    _css = PAGES / "viewer.css"
+
+    def __init__(
+        self,
+        images: Path,
+        *,
+        examples: Sequence[Example] = (),
+        prepared: str | None = None,
+        thumbnails: Path,
+    ) -> None:
+        """
+        Args:
+            images: the data set's folder, with one folder per class.
+            examples: what script 1 has found; none if it has not run.
+            prepared: the state of the annotations that it has found.
+            thumbnails: the file that keeps them.
+
+        Raises:
+            InputError: there is no such folder, or no folder of a class in it.
+            StorageError: the log of annotations is damaged.
+        """
+        if not images.is_dir():
+            raise InputError(
+                f"{images} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
+            )
+        super().__init__(images, thumbnails)
+        self._examples = {example.path: example for example in examples}
+        self._prepared = prepared
+        self._label: str | None = None
+        self._mark: Mark | None = None
+        self._split: Split | Literal["new"] | None = None
+        self._name = ""
+        self._said = ""
+        self._annotations = Annotations(images)
+        self._annotations.recover()
+        self._read_folder()
+        self._actions |= {
+            "filter": self._filter,
+            "relabel": lambda images, label: self._step(
+                self._annotations.relabel(self._paths_of(images), label), label
+            ),
+            "mark": self._mark_images,
+            "undo": lambda: self._step(self._annotations.undo(), "undone"),
+            "redo": lambda: self._step(self._annotations.redo(), "done again"),
+            "replay": lambda: self._step(self._annotations.replay(), "moved again"),
+            "reload": self._read_folder,
+        }
+        self.show()
+
+    @classmethod
+    def of(cls, layout: Layout) -> "ImageViewer":
+        """The images of the data set of these parameters."""
+        try:
+            made = layout.examples.read()
+            examples = read_examples(layout.examples.folder / "examples.csv")
+        except MissingInput:
+            made, examples = {"parameters": {}}, []
+        return cls(
+            layout.images,
+            examples=examples,
+            prepared=made["parameters"].get("annotations"),
+            thumbnails=layout.thumbnails,
+        )
+
+    # What the page shows
+
+    def path(self, image: int) -> str:
+        return self._paths[image]
+
+    def item(self, image: int) -> Message:
+        path = self._paths[image]
+        label, _, name = path.partition("/")
+        first = self._annotations.first_path(path)
+        return {
+            "name": shown(name),
+            "label": label,
+            "was": first.partition("/")[0] if first != path else None,
+            "mark": self._annotations.marks.get(path),
+            "split": self._split_of(path),
+        }
+
+    def facts(self, image: int) -> tuple[Message, list[bytes]]:
+        path = self._paths[image]
+        example = self._example(path)
+        facts: dict[str, str] = {"file": shown(path)}
+        try:
+            data = read(self._images / path)
+            head = header(data)
+            facts["image"] = f"{head.format}, {head.mode}, {head.width:,} × {head.height:,} pixels, {len(data):,} bytes"
+        except ImageError as error:
+            facts["image"] = error.reason
+        if example is None:
+            facts["split"] = "new: script 1 has not seen it"
+        else:
+            facts["split"] = {"train": "training", "test": "test"}[example.split]
+            copies = [e.path for e in self._copies[example.sha256] if e is not example]
+            if copies:
+                facts["the same file"] = _some(copies)
+            if example.group != example.path:
+                facts["group"] = shown(example.group)
+        if (first := self._annotations.first_path(path)) != path:
+            facts["was"] = shown(first)
+        return {"facts": facts}, []
+
+    def summary(self) -> Message:
+        count = Counter(path.partition("/")[0] for path in self._paths)
+        marks = Counter(self._annotations.marks.values())
+        return {
+            "labels": [{"name": label, "images": count[label]} for label in self._labels],
+            "marks": {mark: marks[mark] for mark in MARKS},
+            "images": len(self._paths),
+            "filter": {"label": self._label, "mark": self._mark, "split": self._split, "name": self._name},
+            "canUndo": self._annotations.can_undo,
+            "canRedo": self._annotations.can_redo,
+            "pending": self._pending,
+            "isPrepared": bool(self._examples),
+            "isStale": bool(self._examples) and self._annotations.state != self._prepared,
+            "said": self._said,
+        }
+
+    # Actions
+
+    def _filter(
+        self,
+        label: str | None = None,
+        mark: Mark | None = None,
+        split: Split | Literal["new"] | None = None,
+        name: str = "",
+    ) -> None:
+        """Show the images with this label, mark and side of the split, and these letters in their file's name."""
+        self._label, self._mark, self._split, self._name = label, mark, split, str(name)
+        marks, wanted = self._annotations.marks, self._name.casefold()
+        self._show_matching(
+            [
+                image
+                for image, path in enumerate(self._paths)
+                if (label is None or path.startswith(f"{label}/"))
+                and (mark is None or marks.get(path) == mark)
+                and (split is None or self._split_of(path) == split)
+                and (not wanted or wanted in path.partition("/")[2].casefold())
+            ]
+        )
+
+    def _mark_images(self, images: Sequence[int], mark: Mark) -> None:
+        """Mark images; those that all have the mark lose it."""
+        paths = self._paths_of(images)
+        new = None if all(self._annotations.marks.get(path) == mark for path in paths) else mark
+        self._step(self._annotations.mark(paths, new), new or f"not {mark}")
+
+    def _step(self, outcome: Outcome, what: str) -> None:
+        """Take in what a step of the annotations has done, and say it."""
+        for before, after, _ in outcome.changes:
+            image = self._numbers.pop(before.path, None)
+            if image is not None:  # else another notebook has moved it there
+                self._paths[image] = after.path
+                self._numbers[after.path] = image
+        self._follow_moves()
+        if len(outcome.changes) == 1:
+            self._said = f"{shown(PurePosixPath(outcome.changes[0].before.path).name)}: {what}"
+        else:
+            self._said = f"{len(outcome.changes):,} images: {what}"
+        self._problem = " ".join(outcome.problems[:3])
+
+    def _read_folder(self) -> None:
+        """Read the folders anew."""
+        self._annotations.refresh()
+        folders = sorted(p.name for p in self._images.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if not folders:
+            raise InputError(f"{self._images} holds no folder: put one folder of images per class there")
+        check_labels(folders)
+        self._labels = folders
+        self._paths = [f"{label}/{path}" for label in folders for path in image_files(self._images / label)[0]]
+        self._numbers = {path: image for image, path in enumerate(self._paths)}
+        self._copies: defaultdict[str, list[Example]] = defaultdict(list)
+        for example in self._examples.values():
+            self._copies[example.sha256].append(example)
+        self._follow_moves()
+        self._filter(self._label, self._mark, self._split, self._name)
+
+    def _follow_moves(self) -> None:
+        self._then = {now: then for then, now in self._annotations.moves_since(self._prepared).items()}
+        self._pending = len(self._annotations.pending())
+
+    def _paths_of(self, images: Sequence[int]) -> list[str]:
+        return [self._paths[image] for image in images]
+
+    def _example(self, path: str) -> Example | None:
+        """What script 1 knows of an image, which may have moved since."""
+        return self._examples.get(self._then.get(path, path))
+
+    def _split_of(self, path: str) -> Split | Literal["new"]:
+        example = self._example(path)
+        return "new" if example is None else example.split
+
+
+def _some(paths: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(shown(path) for path in paths[:most])
+    return shown if len(paths) <= most else f"{shown} and {len(paths) - most:,} more"

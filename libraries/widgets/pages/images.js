@@ -1,0 +1,126 @@
+// The images of a data set: filter them, look at them, give them other labels and marks.
+
+const MARK_KEYS = { a: "ambiguous", x: "excluded" };
+
+function render({ model, el }) {
+  const state = () => model.get("state");
+  const viewer = makeViewer({
+    model, el,
+    help: "Arrows move, Shift extends the selection, Space selects, Ctrl+A all · digits, or l and a name, label · a ambiguous, "
+      + "x excluded · u undo, r redo · Page Up, Page Down · Enter large · / search",
+    caption: item => [
+      item.mark ? `marked ${item.mark}` : "",
+      [item.label,
+        ...(item.was ? [element("span", { className: "was" }, ` was ${item.was}`)] : []),
+        ...(item.mark ? [element("span", { className: "mark" }, item.mark)] : [])],
+    ],
+    describe: item => [item.name, item.label, item.mark].filter(Boolean).join(", "),
+    keys(event, control) {
+      const key = event.key.toLowerCase();
+      if (control) {
+        if (key === "z") viewer.act(event.shiftKey ? "redo" : "undo");
+        else if (key === "y") viewer.act("redo");
+        else return false;
+      } else if (/^[0-9]$/.test(key)) {
+        const label = state().labels[(Number(key) + 9) % 10];
+        if (label) relabel(label.name);
+      } else if (key in MARK_KEYS) mark(MARK_KEYS[key]);
+      else if (key === "u") viewer.act("undo");
+      else if (key === "r") viewer.act("redo");
+      else if (key === "l") byName.focus();
+      else if (key === "/") search.focus();
+      else return false;
+      return true;
+    },
+  });
+
+  function relabel(label) {
+    const images = viewer.targets();
+    if (!images.length) return;
+    viewer.act("relabel", { images, label });
+    viewer.goOn();
+  }
+
+  function mark(name) {
+    const images = viewer.targets();
+    if (!images.length) return;
+    viewer.act("mark", { images, mark: name });
+    viewer.goOn();
+  }
+
+  // What is shown
+  const labels = select("which images", () => filter());
+  const splits = select("training or test", () => filter());
+  const search = element("input", { type: "search", placeholder: "file name", "aria-label": "file name" });
+  let typing = 0;
+  search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filter, 250); });
+  search.addEventListener("keydown", event => { if (event.key === "Enter") viewer.grid.focus(); });
+
+  function filter() {
+    const [kind, value] = [labels.value.slice(0, 6), labels.value.slice(6)];
+    viewer.act("filter", {
+      label: kind === "label:" ? value : null, mark: kind === "mark :" ? value : null,
+      split: splits.value || null, name: search.value,
+    });
+  }
+
+  // What is done
+  const buttons = element("span", { className: "buttons" });
+  const names = element("datalist", { id: `names-${Math.random().toString(36).slice(2)}` });
+  const byName = element("input", { placeholder: "label by name", "aria-label": "label by name" });
+  byName.setAttribute("list", names.id);
+  byName.addEventListener("keydown", event => {
+    if (event.key !== "Enter") return;
+    relabel(byName.value);
+    byName.value = "";
+    viewer.grid.focus();
+  });
+  const undo = element("button", { type: "button", title: "u, Ctrl+Z", onclick: () => viewer.act("undo") }, "Undo");
+  const redo = element("button", { type: "button", title: "r, Ctrl+Y", onclick: () => viewer.act("redo") }, "Redo");
+  const said = element("span", { className: "said", role: "status" });
+  const notes = element("div", { className: "notes" });
+  viewer.top.append(
+    element("div", { className: "bar" }, labels, splits, search, viewer.pager),
+    element("div", { className: "bar" }, buttons, byName, names, undo, redo, said),
+    notes);
+  let buttonsFor = "";
+
+  function draw() {
+    const now = state(), { filter: chosen } = now;
+    fill(labels, [
+      ["", `all ${NUMBER.format(now.images)} images`],
+      ...now.labels.map(({ name, images }) => [`label:${name}`, `${name} (${NUMBER.format(images)})`]),
+      ...Object.entries(now.marks).map(([name, images]) => [`mark :${name}`, `marked ${name} (${NUMBER.format(images)})`]),
+    ], chosen.label ? `label:${chosen.label}` : chosen.mark ? `mark :${chosen.mark}` : "");
+    fill(splits, [["", "training and test"], ["train", "training"], ["test", "test"], ["new", "new, not yet prepared"]],
+      chosen.split ?? "");
+    if (document.activeElement !== search) search.value = chosen.name;
+    const all = JSON.stringify(now.labels.map(label => label.name));
+    if (buttonsFor !== all) {
+      buttonsFor = all;
+      const press = (key, text, action) => element("button", { type: "button", onclick: () => { action(); viewer.grid.focus(); } },
+        element("kbd", {}, key), ` ${text}`);
+      buttons.replaceChildren(
+        ...now.labels.slice(0, 10).map(({ name }, i) => press(String((i + 1) % 10), name, () => relabel(name))),
+        ...Object.entries(MARK_KEYS).map(([key, name]) => press(key, name, () => mark(name))));
+      names.replaceChildren(...now.labels.map(({ name }) => element("option", { value: name })));
+      byName.hidden = now.labels.length <= 10;
+    }
+    undo.disabled = !now.canUndo;
+    redo.disabled = !now.canRedo;
+    said.textContent = now.said;
+    notes.replaceChildren(
+      ...(now.isStale ? [element("p", {}, "Your changes count when scripts 1 to 5 have run again, scripts/1_prepareData.py first.")] : []),
+      ...(now.isPrepared ? [] : [element("p", {}, "Script 1 has not run yet: scripts/1_prepareData.py splits the images into training and test.")]),
+      ...(now.pending ? [element("p", {}, `${NUMBER.format(now.pending)} labels changed earlier are not in the folders. `,
+        element("button", { type: "button", onclick: () => viewer.act("replay") }, "Make these changes again"))] : []));
+    viewer.draw();
+  }
+
+  viewer.onMessage("look", (message, buffers) => showLarge(viewer, message, buffers));
+  model.on("change:state", draw);
+  draw();
+  return () => { model.off("change:state", draw); viewer.close(); };
+}
+
+export default { render };

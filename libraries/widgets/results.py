@@ -1,0 +1,324 @@
+"""What a classifier made of the test images, to look at: every score, every mistake, and why."""
+
+import csv
+import io
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from libraries.base.errors import ImageError, InputError, MissingInput, PipelineError, StaleInput
+from libraries.base.layout import Layout
+from libraries.base.storage import read_json
+from libraries.classifier.bundle import Classifier
+from libraries.data.annotations import Annotations
+from libraries.data.images import decode, read
+from libraries.evaluation.heatmaps import heatmap, paint
+from libraries.evaluation.neighbours import nearest
+from libraries.network.features import read_features
+from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Order = Literal["loss", "margin", "most confident", "least confident", "name"]
+
+_ALIKE = 5  # training images beside an image
+_BARS = 12  # classes with the highest probabilities
+_STEPS = 1000  # of the threshold
+_EVIDENCE = 256  # pixels of a heatmap's side: it is smooth
+
+
+class Predictions(NamedTuple):
+    """predictions.csv: row i of every field belongs to the same test image.
+
+    Attributes:
+        names: K names of the classes.
+        probabilities: float32 [N, K].
+    """
+
+    names: list[str]
+    paths: list[str]
+    labels: Ints
+    predictions: Ints
+    probabilities: Floats
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read predictions.csv as 5_evaluate wrote it.
+
+    Raises:
+        InputError: it is not such a table.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        names = [column.removeprefix("probability of ") for column in header[3:]]
+        number = {name: i for i, name in enumerate(names)}
+        labels, predictions = (np.array([number[row[column]] for row in rows]) for column in (1, 2))
+        probabilities = np.array([row[3:] for row in rows], np.float32)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run scripts/5_evaluate.py again") from error
+    return Predictions(names, [row[0] for row in rows], labels, predictions, probabilities)
+
+
+class ResultsViewer(Viewer):
+    """The test images of one evaluation."""
+
+    _esm = page_code("parts.js", "results.js")
+    _css = PAGES / "viewer.css"
+
+    def __init__(
+        self,
+        predictions: Predictions,
+        *,
+        images: Path,
+        bundle: Path,
+        features: Path,
+        thumbnails: Path,
+        moved: Mapping[str, str],
+        title: str,
+        stale: str = "",
+    ) -> None:
+        """
+        Args:
+            images: the data set's folder.
+            bundle: the classifier's folder, for evidence; opened when first needed.
+            features: the feature store, for the nearest training images; read when first needed.
+            thumbnails: the file that keeps them.
+            moved: present paths of images that are not where they were when they were tested.
+            title: the classifier and how good it is.
+            stale: why the evaluation is not of the present data and parameters; empty if it is.
+        """
+        super().__init__(images, thumbnails)
+        self._of = predictions
+        self._bundle, self._store = bundle, features
+        self._moved, self._title, self._stale = moved, title, stale
+        self._row = np.arange(len(predictions.paths))
+        self._matrix = np.zeros((len(predictions.names),) * 2, np.int64)
+        np.add.at(self._matrix, (predictions.labels, predictions.predictions), 1)
+        self._computing = threading.Lock()
+        self._chosen: dict[str, Any] = {}
+        self._threshold: Message | None = None
+        self._actions |= {"filter": self._filter, "threshold": self._choose_class, "evidence": self._show_evidence}
+        has_mistakes = bool(self._matrix.sum() > np.trace(self._matrix))
+        self._filter(right=False if has_mistakes else None)
+        self._choose_class(0)
+        self.show()
+
+    @classmethod
+    def of(cls, layout: Layout) -> "ResultsViewer":
+        """The evaluation of the classifier of these parameters.
+
+        Raises:
+            MissingInput: script 5 has not evaluated it.
+        """
+        layout.evaluation.read()
+        try:
+            layout.evaluation.check()
+            stale = ""
+        except (StaleInput, MissingInput) as error:
+            stale = str(error)
+        metrics = read_json(layout.evaluation.folder / "metrics.json")
+        then = layout.examples.read()["parameters"].get("annotations")
+        return cls(
+            read_predictions(layout.evaluation.folder / "predictions.csv"),
+            images=layout.images,
+            bundle=layout.bundle.folder,
+            features=layout.features.folder,
+            thumbnails=layout.thumbnails,
+            moved=Annotations(layout.images).moves_since(then),
+            title=f"{layout.dataset}, {layout.classifier}: {metrics['overall_accuracy']:.1%} of "
+            f"{metrics['number_of_test_images']:,} test images right",
+            stale=stale,
+        )
+
+    # What the page shows
+
+    def path(self, image: int) -> str:
+        path = self._of.paths[image]
+        return self._moved.get(path, path)
+
+    def item(self, image: int) -> Message:
+        of = self._of
+        predicted = int(of.predictions[image])
+        return {
+            "name": shown(of.paths[image]),
+            "label": of.names[of.labels[image]],
+            "predicted": of.names[predicted],
+            "probability": float(of.probabilities[image, predicted]),
+            "isRight": predicted == int(of.labels[image]),
+        }
+
+    def facts(self, image: int) -> tuple[Message, list[bytes]]:
+        of = self._of
+        p = of.probabilities[image]
+        order = np.argsort(-p, kind="stable")
+        kept = order[:_BARS].tolist()
+        if of.labels[image] not in kept:
+            kept[-1] = int(of.labels[image])
+        facts = {
+            "file": shown(of.paths[image]),
+            "loss": f"{self._loss[image]:.2f}",
+            "margin": f"{100 * self._margin[image]:.1f} points",
+        }
+        if self.path(image) != of.paths[image]:
+            facts["since then"] = f"label changed to {self.path(image).partition('/')[0]}"
+        bars = [
+            {
+                "label": of.names[i],
+                "probability": float(p[i]),
+                "isTrue": i == int(of.labels[image]),
+                "isPredicted": i == int(of.predictions[image]),
+            }
+            for i in kept
+        ]
+        alike, pictures = [], []
+        for path, label in self._alike(image):
+            try:
+                pictures.append(self._thumbnails.get(self._moved.get(path, path)))
+                alike.append({"name": shown(path), "label": label})
+            except ImageError:
+                continue  # gone since; the next one tells as much
+        return {"facts": facts, "bars": bars, "others": len(of.names) - len(bars), "alike": alike}, pictures
+
+    def summary(self) -> Message:
+        return {
+            "title": self._title,
+            "names": self._of.names,
+            "matrix": self._matrix.tolist(),
+            "images": len(self._of.paths),
+            "filter": self._chosen,
+            "threshold": self._threshold,
+            "stale": self._stale,
+        }
+
+    # Actions
+
+    def _filter(
+        self,
+        *,
+        truth: int | None = None,
+        predicted: int | None = None,
+        right: bool | None = None,
+        name: str = "",
+        order: Order = "loss",
+        at: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Show the images of a row, column or cell of the confusion matrix, right or wrong, in an order.
+
+        Args:
+            at: {"kind": "missed" or "false alarm", "label": number, "threshold": fraction}: those that this decision
+                gets wrong.
+        """
+        of = self._of
+        self._chosen = {
+            "truth": truth,
+            "predicted": predicted,
+            "right": right,
+            "name": str(name),
+            "order": order,
+            "at": at and dict(at),
+        }
+        kept = np.ones(len(self._row), bool)
+        if truth is not None:
+            kept &= of.labels == truth
+        if predicted is not None:
+            kept &= of.predictions == predicted
+        if right is not None:
+            kept &= (of.labels == of.predictions) == right
+        if at:
+            is_of_class = of.labels == at["label"]
+            says_so = of.probabilities[:, at["label"]] >= at["threshold"]
+            kept &= is_of_class & ~says_so if at["kind"] == "missed" else ~is_of_class & says_so
+        if wanted := str(name).casefold():
+            kept &= np.array([wanted in path.casefold() for path in of.paths], bool)
+        confidence = of.probabilities[self._row, of.predictions]
+        key: Mapping[Order, npt.NDArray[Any]] = {
+            "loss": -self._loss,
+            "margin": self._margin,
+            "most confident": -confidence,
+            "least confident": confidence,
+            "name": self._row,
+        }
+        self._show_matching([int(i) for i in np.argsort(key[order], kind="stable") if kept[i]])
+
+    def _choose_class(self, label: int) -> None:
+        """Count, for every threshold, what the decision 'probability of this class at least so much' gets right."""
+        p, is_of_class = self._of.probabilities[:, label].astype(np.float64), self._of.labels == label
+        steps = np.arange(_STEPS + 1) / _STEPS
+
+        def at_least(values: npt.NDArray[np.float64]) -> list[int]:
+            counts: list[int] = (len(values) - np.searchsorted(np.sort(values), steps - 1e-9)).tolist()
+            return counts
+
+        self._threshold = {
+            "label": label,
+            "truePositives": at_least(p[is_of_class]),
+            "falsePositives": at_least(p[~is_of_class]),
+            "positives": int(is_of_class.sum()),
+        }
+
+    def _show_evidence(self, image: int, label: int) -> None:
+        self._in_background(self._send_evidence, image, label)
+
+    def _send_evidence(self, image: int, label: int) -> None:
+        with self._computing:
+            if image != self._looked_at:
+                return
+            message: Message = {"evidence": image, "label": label, "method": "", "problem": ""}
+            try:
+                pixels = decode(read(self._images / self.path(image)))
+                found = heatmap(self._classifier, pixels, self._of.names[label])
+            except PipelineError as error:
+                self.send({**message, "problem": str(error)}, [b""])
+                return
+        file = io.BytesIO()
+        Image.fromarray(paint(found, (0.0, 0.0, 1.0, 1.0), side=_EVIDENCE)).save(file, "PNG")
+        self.send({**message, "method": found.method}, [file.getvalue()])
+
+    # What takes its time, when first needed
+
+    @cached_property
+    def _classifier(self) -> Classifier:
+        return Classifier(self._bundle)
+
+    @cached_property
+    def _embeddings(self) -> tuple[Floats, list[tuple[str, str]], Floats, dict[str, int]]:
+        """Embeddings of the training images with their paths and labels, and of the test images with rows by path."""
+        features = read_features(self._store)
+        is_training = np.array(features.split) == "train"
+        training, test = np.flatnonzero(is_training).tolist(), np.flatnonzero(~is_training).tolist()
+        named = [(features.path[i], features.label[i]) for i in training]
+        rows = {features.path[i]: row for row, i in enumerate(test)}
+        return features.embedding[training], named, features.embedding[test], rows
+
+    def _alike(self, image: int) -> Sequence[tuple[str, str]]:
+        """Path and label of the training images most like a test image, as the network sees them."""
+        try:
+            with self._computing:
+                training, named, test, rows = self._embeddings
+        except PipelineError:
+            return []  # no feature store any more
+        row = rows.get(self._of.paths[image])
+        if row is None or not named:
+            return []
+        return [named[i] for i in nearest(training, test[[row]], count=_ALIKE)[0]]
+
+    @cached_property
+    def _loss(self) -> Floats:
+        """−log of the probability of the true class, float32 [N]."""
+        p = self._of.probabilities[self._row, self._of.labels]
+        loss: Floats = -np.log(np.maximum(p, 1e-6))  # predictions.csv has six digits
+        return loss
+
+    @cached_property
+    def _margin(self) -> Floats:
+        """The highest probability minus the second, float32 [N]."""
+        second, first = np.sort(self._of.probabilities, axis=1)[:, -2:].T
+        margin: Floats = first - second
+        return margin

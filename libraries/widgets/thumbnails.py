@@ -1,0 +1,106 @@
+"""Small pictures of images, made when they are first looked at and kept in one file."""
+
+import io
+import logging
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+from PIL import Image
+
+from libraries.data.images import Pixels, decode, read
+
+SIDE = 192  # pixels of the longer side: sharp at 128 on a fine screen
+
+log = logging.getLogger(__name__)
+
+
+class Thumbnails:
+    """The thumbnails of a data set's images. Any thread may ask.
+
+    A thumbnail is known by its image's path, size and time of change. The file that keeps them may be deleted at any
+    time; where it cannot be read or written, thumbnails are made each time.
+    """
+
+    def __init__(self, images: Path, store: Path) -> None:
+        """
+        Args:
+            images: folder that the paths are relative to.
+            store: an SQLite file.
+        """
+        self._images = images
+        self._lock = threading.Lock()
+        self._store: sqlite3.Connection | None = None
+        try:
+            store.parent.mkdir(parents=True, exist_ok=True)
+            self._store = sqlite3.connect(store, check_same_thread=False, timeout=2)
+            self._store.execute("PRAGMA journal_mode=WAL")  # a second notebook reads while this one writes
+            self._store.execute("PRAGMA synchronous=NORMAL")
+            self._store.execute(
+                "CREATE TABLE IF NOT EXISTS thumbnails (path BLOB PRIMARY KEY, version TEXT, jpeg BLOB)"
+            )
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+
+    def get(self, path: str) -> bytes:
+        """The thumbnail of the image at `path`, a JPEG of at most `SIDE` pixels in each direction.
+
+        Raises:
+            ImageError: it cannot be read or decoded.
+        """
+        data: bytes | None = None
+        file = self._images / path
+        try:
+            status = file.stat()
+            version = f"{status.st_size} {status.st_mtime_ns} {SIDE}"
+        except OSError:
+            data = read(file)  # says why
+            version = ""
+        if (kept := self._kept(path, version)) is not None:
+            return kept
+        made = jpeg(decode(data or read(file), path=path, at_least=SIDE), SIDE)
+        self._keep(path, version, made)
+        return made
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+
+    def _kept(self, path: str, version: str) -> bytes | None:
+        with self._lock:
+            if self._store is None:
+                return None
+            try:
+                query = "SELECT jpeg FROM thumbnails WHERE path = ? AND version = ?"
+                row = self._store.execute(query, (os.fsencode(path), version)).fetchone()
+            except sqlite3.Error as error:
+                self._give_up(error)
+                return None
+        return None if row is None else bytes(row[0])
+
+    def _keep(self, path: str, version: str, made: bytes) -> None:
+        with self._lock:
+            if self._store is None:
+                return
+            try:
+                with self._store:
+                    self._store.execute("REPLACE INTO thumbnails VALUES (?, ?, ?)", (os.fsencode(path), version, made))
+            except sqlite3.Error as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("thumbnails are not kept: %s", error)
+        self._store = None
+
+
+def jpeg(image: Pixels, side: int, *, quality: int = 82) -> bytes:
+    """An image, uint8 [H, W, 3], as a JPEG of at most `side` pixels in each direction; never enlarged."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return file.getvalue()
