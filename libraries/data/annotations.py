@@ -101,12 +101,12 @@ class _State:
         return new
 
     def digest(self) -> str | None:
-        """How many labels and marks, and a hash of them; None where there are none."""
+        """How many images are moved and marked, and a hash of all that; None where there are none."""
         content = [sorted(self.first.items()), sorted(self.marks.items())]
         if not any(content):
             return None
         identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-        return f"{len(self.first)} labels, {len(self.marks)} marks, {identity}"
+        return f"{len(self.first)} moved, {len(self.marks)} marked, {identity}"
 
 
 class Annotations:
@@ -202,11 +202,13 @@ class Annotations:
             return self._invert("redo", self._undone)
 
     def pending(self) -> dict[str, str]:
-        """Moves in the log that are not in the folder, as after the images were copied anew: first → present path."""
+        """Moves that stand in the log but not in the folder: first → present path.
+
+        So it is after the images were copied anew, and after a process was killed between its line in the log and the
+        move.
+        """
         return {
-            first: now
-            for first, now in self.moved.items()
-            if not (self.folder / now).exists() and (self.folder / first).exists()
+            first: now for first, now in self.moved.items() if self._is_free(now) and (self.folder / first).exists()
         }
 
     def replay(self) -> Outcome:
@@ -214,31 +216,24 @@ class Annotations:
         changes, problems = [], []
         with self._locked():
             for first, now in self.pending().items():
+                source, target = self.folder / first, self.folder / now
                 try:
-                    if sha256(self.folder / first) != self._state.sha256[now]:
+                    if sha256(source) != self._state.sha256[now]:
                         problems.append(f"{first} is left there: it is not the image that was moved to {now}")
                         continue
-                    _move(self.folder / first, self.folder / now)
+                    target.unlink(missing_ok=True)
+                    _move(source, target)
                     changes.append(Change(Place(first, None), Place(now, self.marks.get(now))))
                 except OSError as error:
                     problems.append(_left(first, error))
         return Outcome(tuple(changes), tuple(problems))
 
-    def recover(self) -> None:
-        """Finish the newest step, if its process was killed between its line in the log and the moves.
-
-        Raises:
-            StorageError: a file cannot be moved.
-        """
-        with self._locked():
-            for change in self._steps[-1].changes if self._steps else ():
-                source, target = self.folder / change.before.path, self.folder / change.after.path
-                if change.is_move and source.exists() and (not target.exists() or target.stat().st_size == 0):
-                    try:
-                        target.unlink(missing_ok=True)  # the empty file that `_move` begins with
-                        _move(source, target)
-                    except OSError as error:
-                        raise storage_error(error, target) from error
+    def _is_free(self, path: str) -> bool:
+        """Whether there is no file, or only the empty one that `_move` begins with."""
+        try:
+            return (self.folder / path).stat().st_size == 0
+        except OSError:
+            return True
 
     def refresh(self) -> None:
         """Take in what another notebook has added to the log.

@@ -41,11 +41,11 @@ class ImageViewer(Viewer):
             InputError: there is no such folder, or no folder of a class in it.
             StorageError: the log of annotations is damaged.
         """
+        super().__init__(images, thumbnails)
         if not images.is_dir():
             raise InputError(
                 f"{images} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
             )
-        super().__init__(images, thumbnails)
         self._examples = {example.path: example for example in examples}
         self._prepared = prepared
         self._label: str | None = None
@@ -54,7 +54,6 @@ class ImageViewer(Viewer):
         self._name = ""
         self._said = ""
         self._annotations = Annotations(images)
-        self._annotations.recover()
         self._read_folder()
         self._actions |= {
             "filter": self._filter,
@@ -216,5 +215,5 @@ class ImageViewer(Viewer):
 
 
 def _some(paths: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(shown(path) for path in paths[:most])
-    return shown if len(paths) <= most else f"{shown} and {len(paths) - most:,} more"
+    named = ", ".join(shown(path) for path in paths[:most])
+    return named if len(paths) <= most else f"{named} and {len(paths) - most:,} more"

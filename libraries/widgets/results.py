@@ -57,6 +57,8 @@ def read_predictions(path: Path) -> Predictions:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file)
+        if not rows:
+            raise ValueError("it has no rows")
         names = [column.removeprefix("probability of ") for column in header[3:]]
         number = {name: i for i, name in enumerate(names)}
         labels, predictions = (np.array([number[row[column]] for row in rows]) for column in (1, 2))

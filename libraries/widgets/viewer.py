@@ -121,7 +121,7 @@ class Viewer(anywidget.AnyWidget):
     def _receive(self, _: object, content: Any, __: object) -> None:
         try:
             self.act(content)
-        except (KeyError, TypeError, ValueError, IndexError) as error:  # not from our page
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:  # not from our page
             log.warning("the message %.200r is not understood: %r", content, error)
 
     def _turn_to(self, page: int) -> None:

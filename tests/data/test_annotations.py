@@ -264,16 +264,16 @@ annotations.Annotations(Path(sys.argv[1])).relabel(["cat/1.jpg", "cat/2.jpg", "c
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs Unix")
 @pytest.mark.parametrize("moment", ["before", "claimed"])
-def test_a_step_that_was_killed_is_finished(folder: Path, moment: str) -> None:
+def test_a_step_that_was_killed_can_be_finished(folder: Path, moment: str) -> None:
     before = files(folder)
     done = subprocess.run([sys.executable, "-c", KILLED, str(folder), moment], check=False)
     assert done.returncode == -signal.SIGKILL
     assert "cat/2.jpg" in files(folder) and "cow/9.jpg" in files(folder)
     annotations = Annotations(folder)
-    annotations.recover()
+    assert annotations.pending() == {"cat/2.jpg": "dog/2-2.jpg", "cow/9.jpg": "dog/9.jpg"}
+    whole(annotations.replay())
     assert sorted(files(folder).values()) == sorted(before.values())
     assert files(folder)["dog/2-2.jpg"] == "cat/2.jpg" and files(folder)["dog/9.jpg"] == "cow/9.jpg"
-    annotations.recover()
     whole(annotations.undo())
     assert files(folder) == before
 
@@ -360,7 +360,10 @@ def test_examples_are_stale_after_a_change_and_not_after_its_undo(folder: Path) 
     examples.commit([examples.folder / "examples.csv"])
     annotations = Annotations(folder)
     annotations.relabel(["cat/1.jpg"], "cow")
-    with pytest.raises(storage.StaleInput, match=r'annotations = none, but now it is "1 labels, 0 marks, \w+": run scripts/1_prepareData.py'):
+    with pytest.raises(
+        storage.StaleInput,
+        match=r'annotations = none, but now it is "1 moved, 0 marked, \w+": run scripts/1_prepareData.py',
+    ):
         Layout(small_run(root)).examples.check()
     annotations.undo()
     Layout(small_run(root)).examples.check()

@@ -1,0 +1,236 @@
+"""The viewer of images without a browser: what its page shows after each action, and what happens to the files."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from libraries.base.errors import InputError
+from libraries.base.layout import Layout
+from libraries.data.annotations import Annotations
+from libraries.widgets.images import ImageViewer
+from libraries.widgets.viewer import PER_PAGE
+from tests.conftest import run_main, small_run
+
+WaitFor = Callable[[str], tuple[dict[str, Any], list[bytes]]]
+
+
+def shown(viewer: ImageViewer) -> list[str]:
+    """Label and name of the images on the page."""
+    return [f"{item['label']}/{item['name']}" for item in viewer.state["items"]]
+
+
+def counts(viewer: ImageViewer) -> dict[str, int]:
+    return {label["name"]: label["images"] for label in viewer.state["labels"]}
+
+
+def number(viewer: ImageViewer, path: str) -> int:
+    """The number of an image on the page."""
+    return next(item["id"] for item in viewer.state["items"] if f"{item['label']}/{item['name']}" == path)
+
+
+def test_a_page_of_images(layout: Layout) -> None:
+    viewer = ImageViewer.of(layout)
+    assert counts(viewer) == {"blobs": 16, "checks": 16, "stripes": 16}
+    assert shown(viewer)[:2] == ["blobs/00.png", "blobs/01.jpg"] and len(shown(viewer)) == 48
+    assert (viewer.state["page"], viewer.state["pages"], viewer.state["matching"]) == (0, 1, 48)
+    assert not (viewer.state["canUndo"] or viewer.state["isStale"] or viewer.state["problem"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [
+        ({}, 48),
+        ({"label": "blobs"}, 16),
+        ({"split": "test"}, 12),
+        ({"label": "checks", "split": "train"}, 12),
+        ({"name": "07.J"}, 3),
+        ({"name": "no such"}, 0),
+        ({"mark": "excluded"}, 1),
+        ({"split": "new"}, 0),
+    ],
+)
+def test_filters(layout: Layout, wanted: dict[str, str], count: int) -> None:
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "mark", "images": [3], "mark": "excluded"})
+    viewer.act({"do": "filter", **wanted})
+    assert viewer.state["matching"] == count == len(viewer.state["items"])
+    for item in viewer.state["items"]:
+        assert all(item[key] == value for key, value in wanted.items() if key != "name")
+
+
+def test_pages(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libraries.widgets.viewer.PER_PAGE", 20)
+    viewer = ImageViewer.of(layout)
+    pages = []
+    for page in range(3):
+        viewer.act({"do": "page", "page": page})
+        pages.append(shown(viewer))
+    assert [len(page) for page in pages] == [20, 20, 8] and len({path for page in pages for path in page}) == 48
+    viewer.act({"do": "page", "page": 99})
+    assert viewer.state["page"] == 2 and viewer.state["first"] == 40
+    viewer.act({"do": "filter", "label": "blobs"})
+    assert (viewer.state["page"], viewer.state["pages"]) == (0, 1)
+    assert PER_PAGE == 60
+
+
+def test_another_label_and_back(layout: Layout) -> None:
+    viewer = ImageViewer.of(layout)
+    images = [number(viewer, "blobs/00.png"), number(viewer, "stripes/01.jpg")]
+    viewer.act({"do": "relabel", "images": images, "label": "checks"})
+    assert (layout.images / "checks" / "00-2.png").exists() and (layout.images / "checks" / "01-2.jpg").exists()
+    assert counts(viewer) == {"blobs": 15, "checks": 18, "stripes": 15}
+    item = next(item for item in viewer.state["items"] if item["id"] == images[0])
+    assert (item["label"], item["name"], item["was"]) == ("checks", "00-2.png", "blobs")
+    assert viewer.state["said"] == "2 images: checks" and viewer.state["isStale"] and viewer.state["canUndo"]
+    viewer.act({"do": "undo"})
+    assert (layout.images / "blobs" / "00.png").exists()
+    assert viewer.state["said"] == "2 images: undone" and not viewer.state["isStale"]
+    assert counts(viewer) == {"blobs": 16, "checks": 16, "stripes": 16}
+    viewer.act({"do": "redo"})
+    assert counts(viewer) == {"blobs": 15, "checks": 18, "stripes": 15} and viewer.state["isStale"]
+
+
+def test_an_image_stays_on_the_page_until_another_is_asked_for(layout: Layout) -> None:
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "filter", "label": "blobs"})
+    image = number(viewer, "blobs/00.png")
+    viewer.act({"do": "relabel", "images": [image], "label": "checks"})
+    assert viewer.state["items"][0]["id"] == image
+    viewer.act({"do": "filter", "label": "blobs"})
+    assert image not in [item["id"] for item in viewer.state["items"]]
+
+
+def test_marks_come_and_go(layout: Layout) -> None:
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "mark", "images": [0, 1], "mark": "ambiguous"})
+    assert viewer.state["marks"] == {"ambiguous": 2, "excluded": 0}
+    viewer.act({"do": "mark", "images": [1], "mark": "excluded"})
+    viewer.act({"do": "mark", "images": [0, 1], "mark": "excluded"})
+    assert viewer.state["marks"] == {"ambiguous": 0, "excluded": 2}
+    viewer.act({"do": "mark", "images": [0, 1], "mark": "excluded"})
+    assert viewer.state["marks"] == {"ambiguous": 0, "excluded": 0}
+
+
+def test_a_restart_goes_on_where_it_was(layout: Layout) -> None:
+    first = ImageViewer.of(layout)
+    first.act({"do": "relabel", "images": [0], "label": "checks"})
+    first.close()
+    second = ImageViewer.of(layout)
+    assert counts(second) == {"blobs": 15, "checks": 17, "stripes": 16} and second.state["isStale"]
+    assert second.state["items"][number(second, "checks/00-2.png")]["split"] in ("train", "test")
+    second.act({"do": "undo"})
+    assert counts(second) == {"blobs": 16, "checks": 16, "stripes": 16} and not second.state["isStale"]
+
+
+def test_script_1_takes_the_changes_in(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "relabel", "images": [0], "label": "checks"})
+    viewer.act({"do": "mark", "images": [1, 2], "mark": "excluded"})
+    viewer.act({"do": "mark", "images": [3], "mark": "ambiguous"})
+    parameters = small_run(layout.root)
+    run_main("1_prepareData", parameters)
+    said = capsys.readouterr().out
+    assert "left out: 2 marked excluded" in said and "left out: 1 marked ambiguous" in said
+    again = ImageViewer.of(Layout(parameters))
+    assert not again.state["isStale"]
+    splits = {f"{item['label']}/{item['name']}": item["split"] for item in again.state["items"]}
+    assert splits["checks/00-2.png"] != "new"
+    assert [path for path, split in splits.items() if split == "new"] == [
+        "blobs/01.jpg",
+        "blobs/02.jpg",
+        "blobs/03.jpg",
+    ]
+    Layout(parameters).examples.check()
+
+
+def test_before_script_1(layout: Layout) -> None:
+    layout.examples.begin()
+    viewer = ImageViewer.of(layout)
+    assert not viewer.state["isPrepared"] and not viewer.state["isStale"]
+    assert {item["split"] for item in viewer.state["items"]} == {"new"}
+
+
+def test_moves_can_be_made_again_on_a_fresh_copy(layout: Layout) -> None:
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "relabel", "images": [0], "label": "checks"})
+    viewer.close()
+    (layout.images / "checks" / "00-2.png").rename(layout.images / "blobs" / "00.png")
+    viewer = ImageViewer.of(layout)
+    assert viewer.state["pending"] == 1 and counts(viewer)["checks"] == 16
+    viewer.act({"do": "replay"})
+    assert viewer.state["pending"] == 0 and counts(viewer)["checks"] == 17
+    assert (layout.images / "checks" / "00-2.png").exists()
+
+
+def test_what_cannot_be_done_is_said(layout: Layout) -> None:
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "relabel", "images": [0], "label": "no such class"})
+    assert "has no folder 'no such class'" in viewer.state["problem"]
+    (layout.images / "blobs" / "00.png").unlink()
+    viewer.act({"do": "relabel", "images": [0, 1], "label": "checks"})
+    assert viewer.state["problem"] == "blobs/00.png is left as it is: No such file or directory"
+    assert counts(viewer)["checks"] == 17
+    viewer.act({"do": "undo"})
+    assert viewer.state["problem"] == ""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [None, {}, {"do": "delete"}, {"do": "page"}, {"do": "relabel", "images": [999], "label": "checks"}, "undo", 7],
+)
+def test_a_message_that_is_not_ours_does_no_harm(
+    layout: Layout, message: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    viewer = ImageViewer.of(layout)
+    before = viewer.state
+    viewer._receive(viewer, message, [])
+    assert viewer.state == before and "is not understood" in caplog.text
+
+
+def test_no_folder_names_the_script(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"does not exist: put one folder .* or run scripts/0_downloadData.py"):
+        ImageViewer.of(Layout(small_run(tmp_path)))
+    (tmp_path / "images" / "textures").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds no folder"):
+        ImageViewer.of(Layout(small_run(tmp_path)))
+
+
+def test_another_notebook_has_moved_an_image(layout: Layout) -> None:
+    viewer = ImageViewer.of(layout)
+    Annotations(layout.images).relabel(["blobs/00.png"], "checks")
+    viewer.act({"do": "relabel", "images": [0], "label": "stripes"})
+    assert "blobs/00.png is left as it is" in viewer.state["problem"]
+    viewer.act({"do": "undo"})  # of the other's step
+    assert counts(viewer)["blobs"] == 16 and (layout.images / "blobs" / "00.png").exists()
+
+
+def test_thumbnails_come_as_messages(layout: Layout, wait_for: WaitFor) -> None:
+    viewer = ImageViewer.of(layout)
+    (layout.images / "blobs" / "01.jpg").write_bytes(b"no image")
+    viewer.act({"do": "thumbnails", "images": [0, 1]})
+    answers = {content["thumbnail"]: (content, buffers) for content, buffers in (wait_for("thumbnail") for _ in "ab")}
+    assert Image.open(io.BytesIO(answers[0][1][0])).format == "JPEG"
+    assert answers[1][0]["problem"].startswith("is no whole")
+
+
+def test_the_large_view_tells_the_facts(layout: Layout, wait_for: WaitFor) -> None:
+    (layout.images / "stripes" / "copy.jpg").write_bytes((layout.images / "stripes" / "01.jpg").read_bytes())
+    run_main("1_prepareData", small_run(layout.root))
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "look", "image": number(viewer, "stripes/copy.jpg")})
+    content, (large,) = wait_for("look")
+    with Image.open(layout.images / "stripes" / "copy.jpg") as original, Image.open(io.BytesIO(large)) as picture:
+        assert picture.size == original.size
+        width, height = original.size
+    facts = content["facts"]
+    assert facts["file"] == "stripes/copy.jpg" and facts["the same file"] == "stripes/01.jpg"
+    assert facts["image"].startswith(f"JPEG, RGB, {width} × {height} pixels, ")
+    assert facts["split"] in ("training", "test") and facts["group"] == "stripes/01.jpg"
+    (layout.images / "blobs" / "00.png").unlink()
+    viewer.act({"do": "look", "image": 0})
+    content, _ = wait_for("look")
+    assert content["problem"] == "does not exist" and content["facts"]["image"] == "does not exist"
