@@ -32,7 +32,7 @@ def layout(tmp_path: Path, pictures: Path) -> Layout:
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
-    """A DATA_DIR with a whole run and images of its own, made once for all processes. Read only: copy it to change it."""
+    """A DATA_DIR with a whole run, made once for all processes. Read only: copy it to change it."""
     root = bundle.parents[3] / "evaluated"
     with FileLock(f"{root}.lock"):
         if not root.exists():
