@@ -1,6 +1,6 @@
 """Run the benchmarks one after the other and put what they print into BENCHMARKS.md.
 
-    python benchmarks/run.py [name ...]        all of: featurize memory training svm;
+    python benchmarks/run.py [name ...]        all of: featurize memory training svm viewing;
                                                by name also: accuracy training_accuracy serve
 
 Each benchmark is a section of its own, replaced when it is run again, with its command, machine, versions and date.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "BENCHMARKS.md"
-QUICK = ("featurize", "memory", "training", "svm")  # minutes each
+QUICK = ("featurize", "memory", "training", "svm", "viewing")  # minutes each
 ARGUMENTS = {
     "memory": ["--precision", "bf16"],  # 100,000 images in half the time
     "svm": ["--folds", "2"],  # LIBLINEAR takes minutes for a fold
@@ -30,6 +30,7 @@ TITLES = {
     "training_accuracy": "Refining a network, at equal accuracy",
     "svm": "The path of linear SVMs",
     "accuracy": "Accuracy on the solar cells",
+    "viewing": "The notebooks on large data sets",
     "serve": "The service under load",
 }
 INTRODUCTION = """# Benchmarks
