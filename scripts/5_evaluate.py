@@ -11,6 +11,8 @@ from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
 from PARAMETERS import RESOURCES, Parameters
 
+EARLIER_RUNS = 12  # in the report
+
 
 def main(parameters: Parameters, *, compare: bool = False) -> None:
     layout = Layout(parameters)
@@ -31,6 +33,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     from libraries.classifier.bundle import Classifier, add_metrics
     from libraries.data.dataset import read_examples
     from libraries.evaluation import outputs, trial
+    from libraries.evaluation.history import earlier_runs
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.reading import accuracy_table
     from libraries.service.hosts.packing import pack
@@ -47,10 +50,18 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     measured = metrics(
         tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed
     )
-    written = outputs.write(tested, measured, classifier=classifier, layout=layout, settings=parameters.portable())
+    record.tags.update(data=layout.examples.identity()[:12], test_set=trial.fingerprint(tested))
+    earlier = earlier_runs(
+        tracking.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
+        parameters=parameters.model_dump(),
+        data=record.tags["data"],
+        test_set=record.tags["test_set"],
+    )
+    written = outputs.write(
+        tested, measured, classifier=classifier, layout=layout, settings=parameters.portable(), earlier=earlier
+    )
     add_metrics(layout.bundle, measured)
     print(f"{accuracy_table(measured)}\n\nWritten:")
-    record.tags.update(data=layout.examples.identity()[:12], test_set=trial.fingerprint(tested))
     record.metrics.update(outputs.scalars(measured))
     record.files.extend(path for path in written if path.suffix != ".html")
     record.model = pack(

@@ -236,6 +236,19 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
     ]
 
 
+def earlier_runs(step: str, parameters: Settings, *, count: int) -> list[dict[str, Any]]:
+    """`recent_runs` of the data set of these parameters; none where no history is kept, or it cannot be reached."""
+    values = parameters.model_dump()
+    if not values["runHistory"]:
+        return []
+    try:
+        store = values["trackingUri"] or local_store(values["rootDir"])
+        return recent_runs(store, experiment=values["datasetName"], step=step, count=count)
+    except Exception as error:  # whatever a store may raise; its text may repeat a password in the address
+        logger.warning("run history: earlier runs cannot be read (%s)", type(error).__name__)
+        return []
+
+
 def newest_model(store: str, *, experiment: str, name: str) -> str | None:
     """Where the newest model of this name is: `mlflow models serve -m <it>`; None: the history has no such model."""
     _import_mlflow()

@@ -1,7 +1,7 @@
 """Everything that an evaluation leaves in its folder: numbers, predictions, pictures, report."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from libraries.data.dataset import Example, load_example
 from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
 from libraries.evaluation.heatmaps import heatmap_of_fitted, paint
+from libraries.evaluation.history import EarlierRun
+from libraries.evaluation.html import jpeg
 from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.neighbours import nearest
 from libraries.evaluation.trial import Tested, prediction_rows
@@ -36,8 +38,13 @@ def write(
     classifier: Classifier,
     layout: Layout,
     settings: Mapping[str, Any],
+    earlier: Sequence[EarlierRun] = (),
 ) -> list[Path]:
     """Write the evaluation folder, its manifest last.
+
+    Args:
+        settings: all parameters, for the report.
+        earlier: evaluations of the same data set, for the report.
 
     Returns:
         metrics.json, predictions.csv, the pictures, and report.html as the last.
@@ -48,7 +55,7 @@ def write(
     write_json(folder / "metrics.json", measured)
     write_csv(folder / "predictions.csv", prediction_rows(tested))
     pictures = _pictures(tested, folder)
-    earlier = {
+    of_training = {
         "learning_curve": layout.svm.folder / "learning_curve.png",
         "sweep": layout.svm.folder / "sweep.png",
         "training_curves": layout.network.folder / "training.png",
@@ -64,16 +71,17 @@ def write(
             "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
         },
         metrics=measured,
-        figures=pictures | {name: path for name, path in earlier.items() if path.exists()},
+        figures=pictures | {name: path for name, path in of_training.items() if path.exists()},
         notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
         mistakes=_mistakes(tested, classifier, layout),
-        thumbnail=lambda path, side: report.jpeg(load(layout.images / path, _thumbnail(side))),
+        thumbnail=lambda path, side: jpeg(load(layout.images / path, _thumbnail(side))),
         parameters=settings,
         provenance={
             "versions": model["versions"],
             "bundle": model["files"],
             "examples.csv": layout.examples.identity(),
         },
+        earlier=earlier,
     )
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
     artefact.commit(files)

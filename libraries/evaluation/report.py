@@ -3,20 +3,19 @@
 import base64
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from libraries.base.errors import ImageError
 from libraries.base.storage import write_text
 from libraries.evaluation import reading
+from libraries.evaluation.history import EarlierRun
+from libraries.evaluation.html import cell, embedded, fold, name, paragraphs, scale, text
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")
@@ -95,6 +94,7 @@ def write_report(
     thumbnail: Callable[[str, int], bytes],
     parameters: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    earlier: Sequence[EarlierRun] = (),
 ) -> None:
     """Write the report, whole or not at all.
 
@@ -109,21 +109,23 @@ def write_report(
         thumbnail: gives a JPEG of the image with that path, of so many pixels; an ImageError leaves a gap.
         parameters: name → value, in the fold-out.
         provenance: versions, hashes and whatever else says what this was made from, in the fold-out.
+        earlier: evaluations of the same data set, the newest first.
     """
     notes = notes or {}
     first, *others = [_figure(key, image, notes.get(key, ())) for key, image in figures.items()] or [""]
     sections = [
         _head(title, facts, metrics),
-        f'<section class="reading"><h2>In words</h2>{_paragraphs(reading.sentences(metrics))}</section>',
+        f'<section class="reading"><h2>In words</h2>{paragraphs(reading.sentences(metrics))}</section>',
         first,
         _classes(metrics),
         _matrix(metrics),
         _confusions(metrics) if len(metrics["labels"]) > 2 else "",
         _mistakes(mistakes, metrics, thumbnail),
         f'<div class="pair">{"".join(others)}</div>',
+        _earlier(earlier, metrics) if earlier else "",
         "<section><h2>How this was made</h2>"
-        + _fold("Parameters", parameters)
-        + _fold("Provenance", provenance)
+        + fold("Parameters", parameters)
+        + fold("Provenance", provenance)
         + "</section>",
     ]
     script = SCRIPT.read_text(encoding="utf-8")
@@ -134,44 +136,6 @@ def write_report(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     write_text(path, page)
-
-
-def jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """A small JPEG of an image uint8 [H, W, 3]."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=82, optimize=True)
-    return file.getvalue()
-
-
-def text(value: Any) -> str:
-    """Anything as HTML text: escaped, and file names that are not Unicode made so."""
-    return escape(str(value).encode("utf-8", "replace").decode())
-
-
-def name(value: str) -> str:
-    """A label or a path, whose writing direction must not disturb what stands around it."""
-    return f"<bdi>{text(value)}</bdi>"
-
-
-def _data(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _paragraphs(sentences: Iterable[str]) -> str:
-    return "".join(f"<p>{text(sentence)}</p>" for sentence in sentences)
-
-
-def _scale(value: float | None, interval: Sequence[float] | None, mark: float | None = None) -> str:
-    """A line from 0 to 100% with the value, its interval, and a mark to compare with."""
-    parts = []
-    if interval is not None:
-        low, high = interval
-        parts.append(f'<span class="range" style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></span>')
-    if mark is not None:
-        parts.append(f'<span class="mark" style="left:{100 * mark:.2f}%"></span>')
-    if value is not None:
-        parts.append(f'<span class="dot" style="left:{100 * value:.2f}%"></span>')
-    return f'<div class="scale" aria-hidden="true">{"".join(parts)}</div>'
 
 
 def _head(title: str, facts: Mapping[str, str], metrics: Mapping[str, Any]) -> str:
@@ -189,7 +153,7 @@ def _head(title: str, facts: Mapping[str, str], metrics: Mapping[str, Any]) -> s
     return f"""<header>
 <p class="overline">{" · ".join(map(text, [title, *facts.values()]))}</p>
 <h1><strong>{reading.percent(accuracy)}</strong> of {metrics["number_of_test_images"]:,} test images are right</h1>
-{_scale(accuracy, interval, majority)}
+{scale(accuracy, interval, majority)}
 <p class="legend">
 <span><span class="range"></span>95% interval {reading.interval(interval)}</span>
 <span><span class="mark"></span>always saying {name(reading.majority_class(metrics))} {reading.percent(majority)}</span>
@@ -209,10 +173,10 @@ def _figure(key: str, image: Path | bytes, notes: Sequence[str]) -> str:
     double = " double" if width > DOUBLE * height else ""
     return f"""<section class="figure{wide}">
 <h2>{text(title)}</h2>
-{_paragraphs(notes)}
+{paragraphs(notes)}
 <p class="soft">{text(caption)}</p>
 <div class="picture{double}">
-<img src="{_data("png", data)}" alt="{text(title)}" width="{round(width / SHARPNESS)}">
+<img src="{embedded("png", data)}" alt="{text(title)}" width="{round(width / SHARPNESS)}">
 </div>
 </section>"""
 
@@ -226,11 +190,11 @@ def _classes(metrics: Mapping[str, Any]) -> str:
         interval = metrics["intervals"]["accuracy_per_class"][label]
         cells = [
             f"<td>{name(label)}</td>",
-            _cell(metrics["number_of_test_images_per_class"][label], "{:,}"),
-            _cell(accuracy[label], "{:.1%}"),
+            cell(metrics["number_of_test_images_per_class"][label], "{:,}"),
+            cell(accuracy[label], "{:.1%}"),
             f'<td class="soft">{reading.interval(interval)}</td>',
-            f'<td class="bar">{_scale(accuracy[label], interval)}</td>',
-            *(_cell(metrics[f"{key}_per_class"][label], "{:.3f}") for key in ("auc", "average_precision", "f1")),
+            f'<td class="bar">{scale(accuracy[label], interval)}</td>',
+            *(cell(metrics[f"{key}_per_class"][label], "{:.3f}") for key in ("auc", "average_precision", "f1")),
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     heads = (
@@ -245,12 +209,6 @@ def _classes(metrics: Mapping[str, Any]) -> str:
 <tbody>{"".join(rows)}</tbody>
 </table></div>
 </section>"""
-
-
-def _cell(value: float | None, form: str) -> str:
-    if value is None:
-        return '<td data-value="">–</td>'
-    return f'<td data-value="{value:.6f}">{form.format(value)}</td>'
 
 
 def _matrix(metrics: Mapping[str, Any]) -> str:
@@ -319,7 +277,7 @@ _EVIDENCE_SWITCH = (
 def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str, int], bytes]) -> str:
     picture = _picture(mistake.path, thumbnail, THUMBNAIL)
     if mistake.evidence is not None:
-        overlay = f'<img class="evidence" src="{_data("png", mistake.evidence)}" alt="" loading="lazy">'
+        overlay = f'<img class="evidence" src="{embedded("png", mistake.evidence)}" alt="" loading="lazy">'
         picture = f'<div class="shown">{picture}{overlay}</div>'
     ranked = sorted(zip(labels, mistake.probabilities, strict=True), key=lambda pair: -pair[1])
     shown = ranked[:PROBABILITIES] + [pair for pair in ranked[PROBABILITIES:] if pair[0] == mistake.true_label]
@@ -336,7 +294,7 @@ def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str, 
 
 def _picture(path: str, thumbnail: Callable[[str, int], bytes], side: int) -> str:
     try:
-        return f'<img src="{_data("jpeg", thumbnail(path, side))}" alt="{text(path)}" loading="lazy">'
+        return f'<img src="{embedded("jpeg", thumbnail(path, side))}" alt="{text(path)}" loading="lazy">'
     except ImageError as error:
         return f'<div class="missing">{text(error.reason)}</div>'
 
@@ -352,12 +310,22 @@ def _alike(mistake: Mistake, thumbnail: Callable[[str, int], bytes]) -> str:
     return f'<ol class="alike">{cards}</ol>'
 
 
-def _fold(title: str, entries: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><td>{text(key)}</td><td>{_value(value)}</td></tr>" for key, value in entries.items())
-    return f'<details><summary>{title}</summary><table class="names"><tbody>{rows}</tbody></table></details>'
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "<br>".join(f"{text(key)}: {text(inner)}" for key, inner in value.items())
-    return text(value)
+def _earlier(runs: Sequence[EarlierRun], metrics: Mapping[str, Any]) -> str:
+    """The table of earlier runs, below this one."""
+    present = EarlierRun("this run", (), metrics["overall_accuracy"], metrics["class_averaged_accuracy"], True)
+    rows = "".join(
+        f"<tr><td>{text(run.when)}</td><td>{'<br>'.join(map(text, run.differences))}</td>"
+        f"{cell(run.accuracy, '{:.1%}')}{cell(run.class_averaged, '{:.1%}')}"
+        f'<td class="bar">{scale(run.accuracy, None)}</td></tr>'
+        for run in (present, *runs)
+    )
+    heads = "".join(f"<th>{head}</th>" for head in ("evaluated", "different then", "accuracy", "class-averaged"))
+    return f"""<section>
+<h2>Earlier runs</h2>
+<p class="soft">What was different then, and what came of it. Only runs on the same test images can be compared; and the
+best of many runs looks better than it is, since it was chosen by the test images.</p>
+<div class="scroll"><table class="earlier">
+<thead><tr>{heads}<th class="bar"></th></tr></thead>
+<tbody>{rows}</tbody>
+</table></div>
+</section>"""

@@ -52,6 +52,27 @@ def test_unreachable_server_is_a_warning_and_the_run_goes_to_the_file(
     assert record.model_uri == tracking.newest_model(store, experiment="textures", name="textures 1.0_svm")
 
 
+def test_earlier_runs_are_those_of_the_data_set_the_newest_first(parameters: Callable[..., Parameters]) -> None:
+    p = parameters(runHistory=True)
+    for accuracy in (0.5, 0.75):
+        with tracking.run("5_evaluate", p) as record:
+            record.metrics["overall_accuracy"] = accuracy
+    found = tracking.earlier_runs("5_evaluate", p, count=5)
+    assert [run["metrics"]["overall_accuracy"] for run in found] == [0.75, 0.5]
+    assert len(tracking.earlier_runs("5_evaluate", p, count=1)) == 1
+    assert tracking.earlier_runs("5_evaluate", parameters(runHistory=True, datasetName="other"), count=5) == []
+    assert tracking.earlier_runs("5_evaluate", parameters(runHistory=False), count=5) == []
+
+
+def test_earlier_runs_of_an_unreachable_server_are_none(
+    parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
+) -> None:
+    p = parameters(runHistory=True, trackingUri="http://user:secret@127.0.0.1:9/")
+    assert tracking.earlier_runs("5_evaluate", p, count=5) == []
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "libraries.base.tracking"]
+    assert "earlier runs cannot be read" in warning and "secret" not in warning
+
+
 def test_nothing_is_logged_when_switched_off_or_when_the_step_fails(parameters: Callable[..., Parameters]) -> None:
     p = parameters()
     with tracking.run("1_prepareData", p):

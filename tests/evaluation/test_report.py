@@ -14,6 +14,8 @@ from PIL import Image
 
 from libraries.base.errors import ImageError
 from libraries.evaluation import plots, reading, report
+from libraries.evaluation.history import EarlierRun
+from libraries.evaluation.html import jpeg
 from libraries.evaluation.metrics import confident_mistakes, metrics
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -59,7 +61,7 @@ def example(n: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def thumbnail(path: str, side: int) -> bytes:
     if "broken" in path:
         raise ImageError("the file is <cut> short", path)
-    return report.jpeg(np.full((side, side, 3), 128, np.uint8))
+    return jpeg(np.full((side, side, 3), 128, np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,10 @@ def write(
         thumbnail=thumbnail,
         parameters={"svm_CVals": [0.1, 1.0]},
         provenance={"model.onnx": "sha256 <0>", "versions": {"numpy": "<2>"}},
+        earlier=[
+            EarlierRun("2026-02-02 10:00", ("other <test> images", "rf_views = 8"), 0.4321, None, False),
+            EarlierRun("2026-01-01 10:00", ("nothing",), 0.1234, 0.2356, True),
+        ],
     )
     html = path.read_text(encoding="utf-8")
     return html, Page(html), result
@@ -117,6 +123,7 @@ def test_says_what_matters(tmp_path: Path, picture: Path) -> None:
         "sha256 <0>",
         "numpy: <2>",
         "my <own>",
+        *("Earlier runs", "2026-02-02 10:00", "other <test> images", "rf_views = 8", "43.2%", "12.3%", "23.6%"),
         *reading.sentences(result),
     ):
         assert text in page.text
@@ -207,7 +214,7 @@ def test_matrix_of_a_few_classes_can_be_sorted_by_each(tmp_path: Path, picture: 
 
 
 def test_jpeg_keeps_the_shape() -> None:
-    with Image.open(io.BytesIO(report.jpeg(np.zeros((30, 60, 3), np.uint8)))) as image:
+    with Image.open(io.BytesIO(jpeg(np.zeros((30, 60, 3), np.uint8)))) as image:
         assert image.size == (60, 30)
         assert image.format == "JPEG"
 

@@ -7,13 +7,16 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from libraries.base.errors import MissingInput, StaleInput
+from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier
+from libraries.widgets.results import ResultsViewer
 from PARAMETERS import Parameters
 from tests.conftest import STEPS, command_line, files, hashes
 
@@ -46,6 +49,21 @@ EVALUATION = [
 ]
 
 
+def shows_results(parameters: Parameters) -> None:
+    """The viewer of results shows a test image with scores, training images like it, and evidence."""
+    viewer = ResultsViewer.of(Layout(parameters))
+    sent: list[dict[str, Any]] = []
+    viewer.send = lambda content, buffers=None: sent.append(content)
+    viewer.act({"do": "look", "image": 0})
+    viewer.act({"do": "evidence", "image": 0, "label": 1})
+    viewer._pool.shutdown()
+    viewer.close()
+    told = {key: value for message in sent for key, value in message.items()}
+    assert viewer.state["stale"] == told["problem"] == ""
+    assert (told["look"], told["evidence"], len(told["bars"]), len(told["alike"])) == (0, 0, 3, 5)
+    assert told["method"] in ("class activation map", "occlusion")
+
+
 @pytest.mark.parametrize("classifier", ["svm", "dnn"])
 def test_from_images_to_report(parameters: Make, process: Process, classifier: str) -> None:
     p = parameters(classifier=classifier)
@@ -76,6 +94,8 @@ def test_from_images_to_report(parameters: Make, process: Process, classifier: s
         report = (proc / "evaluation_svm" / "report.html").read_text(encoding="utf-8")
         assert advice and all(sentence in report for sentence in advice)
     assert json.loads((proc / f"model_{classifier}" / "model.json").read_text())["metrics"] == metrics
+
+    shows_results(p)
 
     # the bundle is all that is needed to classify an image of any size
     moved = p.rootDir / "elsewhere"
@@ -116,6 +136,8 @@ def test_classifiers_live_side_by_side(parameters: Make, main: Main) -> None:
         )
     }
     main("5_evaluate", svm)  # still whole
+    shows_results(svm)
+    shows_results(refined)
 
 
 @pytest.mark.parametrize("step", STEPS[1:])
