@@ -12,7 +12,7 @@ function render({ model, el }) {
       item.mark ? `marked ${item.mark}` : "",
       [item.label,
         ...(item.was ? [element("span", { className: "was" }, ` was ${item.was}`)] : []),
-        ...(item.mark ? [element("span", { className: "mark" }, item.mark)] : [])],
+        ...(item.mark ? [" · ", element("span", { className: "mark" }, item.mark)] : [])],
     ],
     describe: item => [item.name, item.label, item.mark].filter(Boolean).join(", "),
     keys(event, control) {

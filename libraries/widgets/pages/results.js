@@ -1,6 +1,7 @@
 // The test images with what a classifier made of them: confusion matrix, scores, evidence, a threshold.
 
 const MOST_CELLS = 20; // classes; of more, only the most frequent confusions are listed
+const HINT = "e, or a click on a class, shows what speaks for it";
 const ORDERS = [
   ["loss", "worst first (loss)"], ["margin", "closest calls first (margin)"], ["most confident", "most confident first"],
   ["least confident", "least confident first"], ["name", "by class and name"],
@@ -26,8 +27,7 @@ function render({ model, el }) {
       } else if (event.key === "e") {
         followed = null;
         explain(evidence ? null : predicted());
-      }
-      else if (event.key === "/") search.focus();
+      } else if (event.key === "/") search.focus();
       else return false;
       return true;
     },
@@ -107,7 +107,7 @@ function render({ model, el }) {
     viewer.large.querySelector(".evidence")?.remove();
     drawBars();
     const method = viewer.large.querySelector(".method");
-    if (method) method.textContent = evidence ? "looking …" : "";
+    if (method) method.textContent = evidence ? "looking …" : HINT;
     if (evidence) viewer.act("evidence", { image: looked.look, label: state().names.indexOf(label) });
   }
 
@@ -130,7 +130,7 @@ function render({ model, el }) {
     if (message.others > 0) bars.append(element("p", { className: "legend" }, `${NUMBER.format(message.others)} further classes`));
     const alike = element("div", { className: "alike" }, ...message.alike.map(({ name, label }, i) =>
       element("figure", { title: name }, element("img", { src: picture(buffers[i + 1]), alt: name }), element("figcaption", {}, label))));
-    showLarge(viewer, message, buffers, element("p", { className: "legend method" }), bars,
+    showLarge(viewer, message, buffers, element("p", { className: "legend method" }, HINT), bars,
       ...(message.alike.length ? [element("p", { className: "legend" }, "training images most like it"), alike] : []));
     if (evidence) explain(followed && message.bars.some(bar => bar.label === followed) ? followed : predicted());
     drawBars();
