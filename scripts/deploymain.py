@@ -55,8 +55,10 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
 
 
 def current_bundle(parameters: Parameters) -> Path:
-    layout = Layout(parameters)
+    layout = Layout(parameters, with_annotations=False)  # a label changed by hand stops no service
     layout.bundle.check()
+    if not Layout(parameters).bundle.is_current():
+        print("Note: labels have been changed by hand since this classifier was trained")
     return layout.bundle.folder
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from libraries.base.errors import StorageError
 from libraries.base.settings import Settings
-from libraries.base.storage import Artefact
+from libraries.base.storage import Artefact, read_json
 
 NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode", "rf_views")
 REFINEMENT = (
@@ -36,7 +36,12 @@ class Layout:
     A parameter that changes how fast a result comes (device, batch size of inference) is not part of any recipe.
     """
 
-    def __init__(self, parameters: Settings) -> None:
+    def __init__(self, parameters: Settings, *, with_annotations: bool = True) -> None:
+        """
+        Args:
+            with_annotations: whether all is stale, too, once labels were changed by hand.
+        """
+        self._with_annotations = with_annotations
         self._values: dict[str, Any] = parameters.model_dump()
         self.classifier: str = self._values["classifier"]
         self.dataset: str = self._values["datasetName"]
@@ -68,13 +73,19 @@ class Layout:
     def examples(self) -> Artefact:
         """examples.csv: the images, their labels and the split."""
         parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed")
+        state = _newest_state(self.images / ANNOTATIONS) if self._with_annotations else self._prepared_state()
         return self._artefact(
             "examples.csv",
             "examples.json",
             by="1_prepareData",
             parameters=parameters,
-            annotations=_newest_state(self.images / ANNOTATIONS),
+            annotations=state,
         )
+
+    def _prepared_state(self) -> Any:
+        """What stands for the annotations that script 1 has seen."""
+        manifest = self.proc / "examples.json"
+        return read_json(manifest)["parameters"].get("annotations") if manifest.exists() else None
 
     @cached_property
     def network(self) -> Artefact:
