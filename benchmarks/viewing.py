@@ -81,9 +81,7 @@ def measure(layout: Layout, predictions: Predictions) -> dict[str, float]:
     viewer.close()
     options = {"images": layout.images, "bundle": layout.proc, "features": layout.proc, "thumbnails": layout.thumbnails}
     results: list[ResultsViewer] = []
-    found["open the results"] = seconds(
-        lambda: results.append(ResultsViewer(predictions, **options, moved={}, title=""))
-    )
+    found["open the results"] = seconds(lambda: results.append(ResultsViewer(predictions, **options, title="")))
     found["sort them"] = seconds(lambda: results[0].act({"do": "filter", "order": "margin"}))
     results[0].close()
     return found

@@ -64,7 +64,6 @@ class ImageViewer(Viewer):
             "undo": lambda: self._step(self._annotations.undo(), "undone"),
             "redo": lambda: self._step(self._annotations.redo(), "done again"),
             "replay": lambda: self._step(self._annotations.replay(), "moved again"),
-            "reload": self._read_folder,
         }
         self.show()
 
@@ -183,8 +182,7 @@ class ImageViewer(Viewer):
         self._problem = " ".join(outcome.problems[:3])
 
     def _read_folder(self) -> None:
-        """Read the folders anew."""
-        self._annotations.refresh()
+        """Find the images of every class."""
         folders = sorted(p.name for p in self._images.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not folders:
             raise InputError(f"{self._images} holds no folder: put one folder of images per class there")

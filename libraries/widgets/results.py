@@ -16,7 +16,7 @@ from libraries.base.errors import ImageError, InputError, MissingInput, Pipeline
 from libraries.base.layout import Layout
 from libraries.base.storage import read_json
 from libraries.classifier.bundle import Classifier
-from libraries.data.annotations import Annotations
+from libraries.data.annotations import Annotations, Outcome
 from libraries.data.images import decode, read
 from libraries.evaluation.heatmaps import heatmap, paint
 from libraries.evaluation.neighbours import nearest
@@ -28,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 Order = Literal["loss", "margin", "most confident", "least confident", "name"]
 
 _ALIKE = 5  # training images beside an image
-_BARS = 12  # classes with the highest probabilities
+_BARS = 100  # classes with the highest probabilities
 _STEPS = 1000  # of the threshold
 _EVIDENCE = 256  # pixels of a heatmap's side: it is smooth
 
@@ -82,8 +82,8 @@ class ResultsViewer(Viewer):
         bundle: Path,
         features: Path,
         thumbnails: Path,
-        moved: Mapping[str, str],
         title: str,
+        then: str | None = None,
         stale: str = "",
     ) -> None:
         """
@@ -92,21 +92,30 @@ class ResultsViewer(Viewer):
             bundle: the classifier's folder, for evidence; opened when first needed.
             features: the feature store, for the nearest training images; read when first needed.
             thumbnails: the file that keeps them.
-            moved: present paths of images that are not where they were when they were tested.
             title: the classifier and how good it is.
+            then: the state of the annotations when the images were tested.
             stale: why the evaluation is not of the present data and parameters; empty if it is.
         """
         super().__init__(images, thumbnails)
         self._of = predictions
         self._bundle, self._store = bundle, features
-        self._moved, self._title, self._stale = moved, title, stale
+        self._title, self._then, self._stale = title, then, stale
+        self._annotations = Annotations(images)
+        self._moved = self._annotations.moves_since(then)  # present paths, by those when the images were tested
         self._row = np.arange(len(predictions.paths))
         self._matrix = np.zeros((len(predictions.names),) * 2, np.int64)
         np.add.at(self._matrix, (predictions.labels, predictions.predictions), 1)
         self._computing = threading.Lock()
         self._chosen: dict[str, Any] = {}
         self._threshold: Message | None = None
-        self._actions |= {"filter": self._filter, "threshold": self._choose_class, "evidence": self._show_evidence}
+        self._said = ""
+        self._actions |= {
+            "filter": self._filter,
+            "threshold": self._choose_class,
+            "evidence": self._show_evidence,
+            "relabel": self._relabel,
+            "undo": lambda: self._step(self._annotations.undo(), "undone"),
+        }
         has_mistakes = bool(self._matrix.sum() > np.trace(self._matrix))
         self._filter(right=False if has_mistakes else None)
         self._choose_class(0)
@@ -133,9 +142,9 @@ class ResultsViewer(Viewer):
             bundle=layout.bundle.folder,
             features=layout.features.folder,
             thumbnails=layout.thumbnails,
-            moved=Annotations(layout.images).moves_since(then),
             title=f"{layout.dataset}, {layout.classifier}: {metrics['overall_accuracy']:.1%} of "
             f"{metrics['number_of_test_images']:,} test images right",
+            then=then,
             stale=stale,
         )
 
@@ -154,6 +163,7 @@ class ResultsViewer(Viewer):
             "predicted": of.names[predicted],
             "probability": float(of.probabilities[image, predicted]),
             "isRight": predicted == int(of.labels[image]),
+            "now": self.path(image).partition("/")[0] if self.path(image) != of.paths[image] else None,
         }
 
     def facts(self, image: int) -> tuple[Message, list[bytes]]:
@@ -169,7 +179,7 @@ class ResultsViewer(Viewer):
             "margin": f"{100 * self._margin[image]:.1f} points",
         }
         if self.path(image) != of.paths[image]:
-            facts["since then"] = f"label changed to {self.path(image).partition('/')[0]}"
+            facts["is now"] = shown(self.path(image))
         bars = [
             {
                 "label": of.names[i],
@@ -197,6 +207,9 @@ class ResultsViewer(Viewer):
             "filter": self._chosen,
             "threshold": self._threshold,
             "stale": self._stale,
+            "said": self._said,
+            "canUndo": self._annotations.can_undo,
+            "isStale": self._annotations.state != self._then,
         }
 
     # Actions
@@ -264,6 +277,16 @@ class ResultsViewer(Viewer):
             "falsePositives": at_least(p[~is_of_class]),
             "positives": int(is_of_class.sum()),
         }
+
+    def _relabel(self, image: int, label: int) -> None:
+        """Mend the label of an image (see `data.annotations`)."""
+        name = self._of.names[label]
+        self._step(self._annotations.relabel([self.path(image)], name), name)
+
+    def _step(self, outcome: Outcome, what: str) -> None:
+        self._moved = self._annotations.moves_since(self._then)
+        self._said = "; ".join(f"{shown(change.after.path)}: {what}" for change in outcome.changes[:1])
+        self._problem = " ".join(outcome.problems[:3])
 
     def _show_evidence(self, image: int, label: int) -> None:
         self._in_background(self._send_evidence, image, label)

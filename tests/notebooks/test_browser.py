@@ -200,6 +200,21 @@ def test_results_are_explored(parameters: Parameters, open_notebook: Open, tmp_p
     page.keyboard.press("e")
     expect(evidence).to_have_count(0)
 
+    # a wrong label is mended on the spot
+    first = page.locator(".viewer .box.cursor")
+    path = parameters.rootDir / "images" / "textures" / (first.get_attribute("title") or "")
+    assert path.exists()
+    expect(page.locator(".viewer dl")).to_contain_text(f"{path.parent.name}/{path.name}")
+    wrong = next(name for name in ("blobs", "stripes") if name != path.parent.name)
+    page.keyboard.press("l")
+    page.locator(".viewer .mend").select_option(wrong)
+    expect(first).to_contain_text(f"now {wrong}")
+    expect(page.locator(".viewer .notes")).to_contain_text("scripts 1 to 5")
+    assert not path.exists()
+    page.keyboard.press("u")
+    expect(page.locator(".viewer .notes")).to_be_empty()
+    assert path.exists()
+
     # precision and recall move with the threshold
     slider, numbers = page.locator(".viewer input[type=range]"), page.locator(".viewer .numbers")
     slider.fill("0")

@@ -40,7 +40,6 @@ def viewer_of(predictions: Predictions, folder: Path, **changes: Any) -> Results
         "bundle": folder / "bundle",
         "features": folder / "features",
         "thumbnails": folder / "kept.sqlite",
-        "moved": {},
         "title": "textures, svm",
     }
     return ResultsViewer(predictions, **{**options, **changes})
@@ -117,12 +116,12 @@ def test_the_threshold_counts_what_a_decision_gets_right(tmp_path: Path) -> None
 
 
 def test_of_many_classes_the_best_and_the_true_one_are_shown(tmp_path: Path) -> None:
-    of = drawn(k=40)
+    of = drawn(k=140)
     viewer = viewer_of(of, tmp_path)
     image = int(np.argmin(of.probabilities[np.arange(90), of.labels]))
     message, _ = viewer.facts(image)
     bars = message["bars"]
-    assert len(bars) == 12 and message["others"] == 28
+    assert len(bars) == 100 and message["others"] == 40
     assert [bar["label"] for bar in bars if bar["isTrue"]] == [of.names[of.labels[image]]] == [bars[-1]["label"]]
     assert bars[0]["isPredicted"] and bars[0]["probability"] == pytest.approx(of.probabilities[image].max())
 
@@ -218,7 +217,22 @@ def test_a_label_changed_since_is_told(layout: Layout, wait_for: WaitFor) -> Non
     assert (layout.images / viewer.path(0)).exists() and viewer.path(0) != path
     viewer.act({"do": "look", "image": 0})
     message, _ = wait_for("look")
-    assert message["problem"] == "" and message["facts"]["since then"].startswith("label changed to ")
+    assert message["problem"] == "" and message["facts"]["is now"] == viewer.path(0)
+
+
+def test_a_label_is_mended_where_the_mistake_shows(layout: Layout) -> None:
+    viewer = ResultsViewer.of(layout)
+    path, other = viewer.path(0), next(i for i, name in enumerate(viewer.state["names"]) if name != "blobs")
+    assert path.startswith("blobs/") and not viewer.state["canUndo"] and not viewer.state["isStale"]
+    viewer.act({"do": "filter", "order": "name"})
+    viewer.act({"do": "relabel", "image": 0, "label": other})
+    moved, name = viewer.path(0), viewer.state["names"][other]
+    assert moved.startswith(f"{name}/") and (layout.images / moved).exists()
+    assert not (layout.images / path).exists()
+    assert viewer.state["items"][0]["now"] == name and viewer.state["isStale"]
+    assert viewer.state["said"] == f"{moved}: {name}"
+    viewer.act({"do": "undo"})
+    assert (layout.images / path).exists() and viewer.path(0) == path and not viewer.state["isStale"]
 
 
 def test_before_script_5_the_script_is_named(layout: Layout) -> None:

@@ -12,11 +12,11 @@ function render({ model, el }) {
   let looked = null, chosen = null, followed = null, evidence = false, url = ""; // followed: a class that the user picked
   const viewer = makeViewer({
     model, el,
-    help: "Arrows move · e evidence · digits: evidence for a class · Page Up, Page Down · Enter large · / search",
+    help: "Arrows move · e evidence · digits: evidence for a class · l mend the label, u undo · Page Up, Page Down · Enter large · / search",
     caption: item => [
       item.isRight ? "right" : "wrong",
       [element("span", { className: "score" }, percent(item.probability)), item.predicted,
-        ...(item.isRight ? [] : [element("br"), `is ${item.label}`])],
+        ...(item.isRight && !item.now ? [] : [element("br"), item.now ? `now ${item.now}` : `is ${item.label}`])],
     ],
     describe: item => `${item.name}: ${item.label} taken for ${item.predicted}, ${percent(item.probability)}`,
     keys(event, control) {
@@ -27,7 +27,9 @@ function render({ model, el }) {
       } else if (event.key === "e") {
         followed = null;
         explain(evidence ? null : predicted());
-      } else if (event.key === "/") search.focus();
+      } else if (event.key === "u") viewer.act("undo");
+      else if (event.key === "l") viewer.large.querySelector(".mend")?.focus();
+      else if (event.key === "/") search.focus();
       else return false;
       return true;
     },
@@ -42,6 +44,8 @@ function render({ model, el }) {
   search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filter, 250); });
   search.addEventListener("keydown", event => { if (event.key === "Enter") viewer.grid.focus(); });
   const which = element("span", { className: "which", role: "status" });
+  const undo = element("button", { type: "button", title: "u", onclick: () => viewer.act("undo") }, "Undo");
+  const said = element("span", { className: "said", role: "status" });
   const title = element("div", { className: "title" });
   const notes = element("div", { className: "notes" });
   const matrix = element("div", { className: "matrix" });
@@ -50,7 +54,7 @@ function render({ model, el }) {
   }));
   viewer.top.append(title, notes,
     element("div", { className: "panels" }, matrix, threshold.root),
-    element("div", { className: "bar" }, sides, orders, search, which, viewer.pager));
+    element("div", { className: "bar" }, sides, orders, search, undo, which, said, viewer.pager));
 
   function filter(changes = {}) {
     const { truth, predicted, at } = state().filter;
@@ -128,9 +132,16 @@ function render({ model, el }) {
       element("span", { className: "track" }, element("span", { className: "fill", style: `width:${100 * bar.probability}%` })),
       element("span", { className: "score" }, percent(bar.probability)))));
     if (message.others > 0) bars.append(element("p", { className: "legend" }, `${NUMBER.format(message.others)} further classes`));
+    const mend = select("the right label", () => {
+      viewer.act("relabel", { image: message.look, label: state().names.indexOf(mend.value) });
+      viewer.grid.focus();
+    });
+    mend.classList.add("mend");
+    fill(mend, [["", "another label"], ...state().names.map(label => [label, label])], "");
     const alike = element("div", { className: "alike" }, ...message.alike.map(({ name, label }, i) =>
       element("figure", { title: name }, element("img", { src: picture(buffers[i + 1]), alt: name }), element("figcaption", {}, label))));
     showLarge(viewer, message, buffers, element("p", { className: "legend method" }, HINT), bars,
+      element("p", { className: "legend" }, "is the label wrong? give it ", mend),
       ...(message.alike.length ? [element("p", { className: "legend" }, "training images most like it"), alike] : []));
     if (evidence) explain(followed && message.bars.some(bar => bar.label === followed) ? followed : predicted());
     drawBars();
@@ -151,7 +162,11 @@ function render({ model, el }) {
   function draw() {
     const now = state(), { filter: f, names } = now;
     title.textContent = now.title;
-    notes.replaceChildren(...(now.stale ? [element("p", {}, `These results are not of the present state: ${now.stale}`)] : []));
+    const note = now.isStale ? "Labels have changed since these results: they count when scripts 1 to 5 have run again."
+      : now.stale && `These results are not of the present state: ${now.stale}`;
+    notes.replaceChildren(...(note ? [element("p", {}, note)] : []));
+    undo.hidden = !now.canUndo;
+    said.textContent = now.said;
     fill(sides, [["", "right and wrong"], ["wrong", "wrong"], ["right", "right"]], f.right === null ? "" : f.right ? "right" : "wrong");
     orders.value = f.order;
     if (document.activeElement !== search) search.value = f.name;
