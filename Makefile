@@ -67,7 +67,7 @@ stage: $(VENV)/.setup  ## A folder from which the trained classifier is deployed
 	$(RUN) scripts/deploymain.py --rootDir "$(ROOT)" --stage
 
 test: $(VENV)/.dev $(VENV)/.browser $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
-	$(RUN) -m pytest -n 2 --durations=10
+	$(RUN) -m pytest -n 2 --dist worksteal --durations=10
 
 check: $(VENV)/.dev  ## Lint, format and types
 	$(RUN) -m ruff check

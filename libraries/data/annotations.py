@@ -6,53 +6,21 @@ also after a restart, and all can be made again on a fresh copy of the images.
 """
 
 import contextlib
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
 from libraries.base.layout import ANNOTATIONS
 from libraries.base.storage import sha256, storage_error
+from libraries.data.annotation_log import Change, Kind, Mark, Place, State, Step, from_line, to_line
 from libraries.data.labels import check_label
 
-Mark = Literal["ambiguous", "excluded"]
-MARKS: tuple[Mark, ...] = ("ambiguous", "excluded")
-
 _PATIENCE = 10.0  # seconds that a step waits for one of another notebook
-
-
-class Place(NamedTuple):
-    """Where an image is, relative to the data set's folder, and how it is marked."""
-
-    path: str
-    mark: Mark | None
-
-    @property
-    def label(self) -> str:
-        """The class whose folder it is in."""
-        return PurePosixPath(self.path).parts[0]
-
-
-class Change(NamedTuple):
-    """What a step does to one image. `sha256` is of the file, where it moves."""
-
-    before: Place
-    after: Place
-    sha256: str | None = None
-
-    @property
-    def is_move(self) -> bool:
-        return self.before.path != self.after.path
-
-    def inverse(self) -> "Change":
-        return Change(self.after, self.before, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -61,52 +29,6 @@ class Outcome:
 
     changes: tuple[Change, ...] = ()
     problems: tuple[str, ...] = ()
-
-
-# 'undo' takes back the newest change or redo that stands, 'redo' the newest undo; 'failure' what could not be done.
-_Kind = Literal["change", "undo", "redo", "failure"]
-
-
-class _Step(NamedTuple):
-    """One line of the log."""
-
-    kind: _Kind
-    changes: tuple[Change, ...]
-    state: str | None = None  # of all annotations after it
-
-
-@dataclass
-class _State:
-    """What all steps come to."""
-
-    marks: dict[str, Mark] = field(default_factory=dict)  # by present path
-    first: dict[str, str] = field(default_factory=dict)  # first path by present path, of images that moved
-    sha256: dict[str, str | None] = field(default_factory=dict)  # by present path, of images that moved
-
-    def apply(self, changes: Iterable[Change]) -> None:
-        for before, after, digest in changes:
-            self.marks.pop(before.path, None)
-            if after.mark is not None:
-                self.marks[after.path] = after.mark
-            if before.path != after.path:
-                first = self.first.pop(before.path, before.path)
-                self.sha256.pop(before.path, None)
-                if first != after.path:
-                    self.first[after.path], self.sha256[after.path] = first, digest
-
-    def after(self, changes: Iterable[Change]) -> "_State":
-        """A copy, with changes made."""
-        new = _State(dict(self.marks), dict(self.first), dict(self.sha256))
-        new.apply(changes)
-        return new
-
-    def digest(self) -> str | None:
-        """How many images are moved and marked, and a hash of all that; None where there are none."""
-        content = [sorted(self.first.items()), sorted(self.marks.items())]
-        if not any(content):
-            return None
-        identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-        return f"{len(self.first)} moved, {len(self.marks)} marked, {identity}"
 
 
 class Annotations:
@@ -121,10 +43,10 @@ class Annotations:
         self.folder = folder
         self._log = folder / ANNOTATIONS
         self._bytes = self._lines = 0  # of the log, that are taken in
-        self._state = _State()
-        self._done: list[_Step] = []  # what can be undone
-        self._undone: list[_Step] = []  # what can be redone
-        self._steps: list[_Step] = []
+        self._state = State()
+        self._done: list[Step] = []  # what can be undone
+        self._undone: list[Step] = []  # what can be redone
+        self._steps: list[Step] = []
         self.refresh()
 
     @property
@@ -253,7 +175,7 @@ class Annotations:
             if not line.endswith(b"\n"):
                 break  # a write that did not end: the step was never made
             try:
-                step = _parse(line)
+                step = from_line(line)
             except (ValueError, KeyError, TypeError, InputError) as error:
                 raise StorageError(
                     f"{self._log} is damaged in line {self._lines + 1} ({error}): mend the line, or move the file away"
@@ -262,7 +184,7 @@ class Annotations:
             self._bytes += len(line)
             self._lines += 1
 
-    def _take_in(self, step: _Step) -> None:
+    def _take_in(self, step: Step) -> None:
         self._steps.append(step)
         self._state.apply(step.changes)
         if step.kind in ("undo", "redo"):
@@ -288,7 +210,7 @@ class Annotations:
         except OSError as error:
             raise storage_error(error, self._log) from error
 
-    def _invert(self, kind: Literal["undo", "redo"], steps: Sequence[_Step]) -> Outcome:
+    def _invert(self, kind: Literal["undo", "redo"], steps: Sequence[Step]) -> Outcome:
         if not steps:
             return Outcome()
         taken: set[str] = set()
@@ -308,7 +230,7 @@ class Annotations:
         taken.add(path.as_posix())
         return Place(path.as_posix(), place.mark)
 
-    def _carry_out(self, kind: _Kind, planned: Sequence[Change]) -> Outcome:
+    def _carry_out(self, kind: Kind, planned: Sequence[Change]) -> Outcome:
         """Log a step, then move its files; an image that is not there, or cannot be moved, is left out of it."""
         changes, made, problems = [], [], []
         for change in planned:
@@ -330,16 +252,10 @@ class Annotations:
             self._append("failure", [change.inverse() for change in changes if change not in made])
         return Outcome(tuple(made), tuple(problems))
 
-    def _append(self, kind: _Kind, changes: Sequence[Change]) -> None:
+    def _append(self, kind: Kind, changes: Sequence[Change]) -> None:
         """Write a step to the log, whole and safe on the disk, or not at all."""
-        step = _Step(kind, tuple(changes), self._state.after(changes).digest())
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "kind": step.kind,
-            "changes": [[*c.before, *c.after, c.sha256] for c in step.changes],
-            "state": step.state,
-        }
-        line = json.dumps(entry).encode() + b"\n"
+        step = Step(kind, tuple(changes), self._state.after(changes).digest())
+        line = to_line(step)
         with self._log.open("ab") as file:
             try:
                 file.truncate(self._bytes)  # the rest of a write that did not end
@@ -353,27 +269,6 @@ class Annotations:
         self._take_in(step)
         self._bytes += len(line)
         self._lines += 1
-
-
-def _parse(line: bytes) -> _Step:
-    """A line of the log, which may come from a stranger."""
-    entry: dict[str, Any] = json.loads(line)
-    if entry["kind"] not in ("change", "undo", "redo", "failure"):
-        raise ValueError(f"kind {entry['kind']!r}")
-    changes = []
-    for path, mark, new_path, new_mark, digest in entry["changes"]:
-        for each in (path, new_path):
-            if not isinstance(each, str):
-                raise ValueError(f"path {each!r}")
-            label, *rest = each.split("/")
-            check_label(label)
-            if not rest or "\0" in each or any(part in ("", ".", "..") or os.sep in part for part in rest):
-                raise ValueError(f"path {each!r}")
-        for each in (mark, new_mark):
-            if each not in (None, *MARKS):
-                raise ValueError(f"mark {each!r}")
-        changes.append(Change(Place(path, mark), Place(new_path, new_mark), digest))
-    return _Step(entry["kind"], tuple(changes), entry["state"])
 
 
 def _identity(path: Path, change: Change) -> str | None:

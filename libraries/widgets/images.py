@@ -7,7 +7,8 @@ from typing import Literal
 
 from libraries.base.errors import ImageError, InputError, MissingInput
 from libraries.base.layout import Layout
-from libraries.data.annotations import MARKS, Annotations, Mark, Outcome
+from libraries.data.annotation_log import MARKS, Mark
+from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, image_files, read_examples
 from libraries.data.images import header, read
 from libraries.data.labels import check_labels
