@@ -64,7 +64,7 @@ class ImageViewer(Viewer):
             "mark": self._mark_images,
             "undo": lambda: self._step(self._annotations.undo(), "undone"),
             "redo": lambda: self._step(self._annotations.redo(), "done again"),
-            "replay": lambda: self._step(self._annotations.replay(), "moved again"),
+            "replay": self._replay,
         }
         self.show()
 
@@ -195,11 +195,15 @@ class ImageViewer(Viewer):
         for example in self._examples.values():
             self._copies[example.sha256].append(example)
         self._follow_moves()
+        self._pending = len(self._annotations.pending())
         self._filter(self._label, self._mark, self._split, self._name)
+
+    def _replay(self) -> None:
+        self._step(self._annotations.replay(), "moved again")
+        self._pending = len(self._annotations.pending())
 
     def _follow_moves(self) -> None:
         self._then = {now: then for then, now in self._annotations.moves_since(self._prepared).items()}
-        self._pending = len(self._annotations.pending())
 
     def _paths_of(self, images: Sequence[int]) -> list[str]:
         return [self._paths[image] for image in images]
