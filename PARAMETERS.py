@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import PositiveFloat
 
 from libraries.base.settings import Settings, UserPath, group
+from libraries.data.web.search.names import LicenceFilter, ProviderName
 
 RESOURCES = Path(__file__).parent / "resources"
 
@@ -49,6 +50,20 @@ class Parameters(Settings):
 
     # ---- 0_downloadData
     imgUrlsPath: UserPath | None = download(None, "list of images to download, one `label<TAB>url` per line")
+    searchProvider: ProviderName = download(
+        "openverse",
+        "who searches for the words in resources/<datasetName>Queries.toml; brave needs a key in the environment "
+        "variable BRAVE_API_KEY, serpapi one in SERPAPI_API_KEY",
+    )
+    searchContact: str | None = download(
+        None, "your e-mail address or web page, told to the servers that are asked; wikimedia wants it", private=True
+    )
+    searchLicence: LicenceFilter = download(
+        "any", "only images whose licence permits commercial use, modification, or both (openverse and wikimedia)"
+    )
+    searchUrl: str | None = download(
+        None, "another server that answers like the provider; none: its own", pattern=r"^https?://"
+    )
     download_workers: int = download(16, "downloads at once", ge=1, le=256)
     download_timeout: float = download(60.0, "seconds after which one download is given up", gt=0)
     download_retries: int = download(3, "further tries after a failure that may pass (time-out, 429, 5xx)", ge=0, le=20)

@@ -1,7 +1,10 @@
 """Fill DATA_DIR/images/<datasetName>/<label>/ with images.
 
-Reads:  the list of URLs `imgUrlsPath`, or, for the data set 'solarCells', the images in the package elpv-dataset.
-Writes: images/<datasetName>/<label>/*, and for a list proc/<datasetName>/downloads.csv, every URL with its outcome.
+Reads:  the list of URLs `imgUrlsPath`; or resources/<datasetName>Queries.toml, words to search the web for; or, for
+        the data set 'solarCells', the images in the package elpv-dataset.
+Writes: images/<datasetName>/<label>/*; for a list or a search proc/<datasetName>/downloads.csv, every URL with its
+        outcome; for a search also search.tsv and search.csv, what was found and whose it is, and, beside the images,
+        ATTRIBUTION.md.
 Skip this script if your images already lie there, one folder per class.
 """
 
@@ -13,20 +16,24 @@ from libraries.base.console import ProgressBar, progress, table
 from libraries.base.errors import InputError
 from libraries.base.layout import Layout
 from libraries.data import packaged
-from PARAMETERS import Parameters
+from PARAMETERS import RESOURCES, Parameters
 
 
 def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
+    queries = RESOURCES / f"{parameters.datasetName}Queries.toml"
     with tracking.run("0_downloadData", parameters) as record:
         if parameters.imgUrlsPath is not None:
             download_list(parameters.imgUrlsPath, parameters, layout, record)
+        elif queries.exists():
+            search_and_download(queries, parameters, layout, record)
         elif parameters.datasetName == "solarCells":
             copy_solar_cells(layout, record)
         else:
             raise InputError(
                 f"there is no source for the data set '{parameters.datasetName}': "
-                f"put one folder of images per class into {layout.images}, or give a list of URLs with --imgUrlsPath"
+                f"put one folder of images per class into {layout.images}, give a list of URLs with --imgUrlsPath, "
+                f"or write words to search for into {queries}"
             )
     print(f"The images are in {layout.images}; next: scripts/1_prepareData.py")
 
@@ -38,10 +45,48 @@ def copy_solar_cells(layout: Layout, record: tracking.Record) -> None:
     print(f"{copied:,} images copied" if copied else "All images were there already")
 
 
+def search_and_download(queries_path: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+    from libraries.data.web.fetch import Timeouts
+    from libraries.data.web.search.providers import open_provider
+    from libraries.data.web.search.queries import read_queries
+    from libraries.data.web.search.search import TABLE, URLS, search
+
+    queries = read_queries(queries_path)
+    count = len(queries.queries)
+    print(f"Searching for {count} queries of {queries_path} with {parameters.searchProvider}")
+    with (
+        open_provider(
+            parameters.searchProvider,
+            licence=parameters.searchLicence,
+            url=parameters.searchUrl,
+            contact=parameters.searchContact,
+            allowed_hosts=parameters.download_allowedHosts,
+            timeouts=Timeouts(total=parameters.download_timeout),
+            retries=parameters.download_retries,
+        ) as provider,
+        ProgressBar("Searching", total=count, unit="queries") as bar,
+    ):
+        where, licence = parameters.searchUrl, parameters.searchLicence
+        results = search(queries, provider, folder=layout.proc, licence=licence, url=where, progress=bar.show)
+    found = len(results.rows)
+    print(table("Found", ["label", "queries", "images"], results.per_label(), footer=["all", count, found]))
+    if results.elsewhere:
+        print(f"{results.elsewhere:,} images were found for several labels and stay with the first")
+    print(f"Whose they are: {layout.proc / TABLE}")
+    record.metrics.update(queries=count, found=found)
+    record.files.append(layout.proc / TABLE)
+    if not found:
+        raise InputError(f"no query of {queries_path} found an image: change the words, or searchLicence")
+    download_list(layout.proc / URLS, parameters, layout, record)
+
+
 def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
     from libraries.data.web.download import download
     from libraries.data.web.fetch import Timeouts
     from libraries.data.web.outcomes import summary
+    from libraries.data.web.search.attribution import write_attribution
+    from libraries.data.web.search.client import user_agent
+    from libraries.data.web.search.search import TABLE
     from libraries.data.web.urllist import read_url_list
 
     pairs = read_url_list(urls)
@@ -58,12 +103,15 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tr
             max_bytes=parameters.download_maxBytes,
             max_side=parameters.download_maxSide,
             allowed_hosts=parameters.download_allowedHosts,
+            user_agent=user_agent(parameters.searchContact),
             retry_failed=parameters.download_retryFailed,
             progress=lambda done, total, had: bar.show(done),
         )
     reasons = summary(outcomes)
     print(table("What became of the URLs", ["", "URLs"], reasons.items(), footer=["all", len(outcomes)]))
     print(f"Every URL with its outcome: {table_path}")
+    if listed := write_attribution(layout.images, table=layout.proc / TABLE, outcomes=table_path):
+        print(f"Whose the {listed:,} images found by searching are: {layout.images / 'ATTRIBUTION.md'}")
     record.metrics.update(urls=len(outcomes), downloaded=reasons.get("downloaded", 0))
     record.files.append(table_path)
 

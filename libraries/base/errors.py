@@ -53,6 +53,7 @@ class DownloadError(PipelineError):
         passing: whether it may be over in a moment (time-outs, 429, 5xx, no connection) and so is worth another try.
         http_status: the server's answer, where there was one.
         retry_after: seconds that the server asks to wait.
+        body: the beginning of the server's refusal, where the fetcher was asked to keep it.
     """
 
     def __init__(
@@ -71,6 +72,11 @@ class DownloadError(PipelineError):
         self.passing = passing
         self.http_status = http_status
         self.retry_after = retry_after
+        self.body = b""
+
+
+class SearchError(PipelineError):
+    """A service that finds images cannot be reached, refuses, or gives an answer that is not understood."""
 
 
 class ServiceError(PipelineError):

@@ -30,11 +30,13 @@ def group(title: str) -> Callable[..., Any]:
     """A maker of parameters that `--help` lists under `title`: `maker(default, description, **limits)`.
 
     Limits are pydantic's (`ge`, `le`, `gt`, `lt`, `min_length`, `pattern` …); `formerly` gives other spellings that
-    are understood too.
+    are understood too; `private` values are never written into what others get.
     """
 
-    def parameter(default: Any, description: str, *, formerly: Sequence[str] = (), **limits: Any) -> Any:
-        extra: dict[str, Any] = {"group": title, "formerly": list(formerly)}
+    def parameter(
+        default: Any, description: str, *, formerly: Sequence[str] = (), private: bool = False, **limits: Any
+    ) -> Any:
+        extra: dict[str, Any] = {"group": title, "formerly": list(formerly), "private": private}
         return Field(default, description=description, json_schema_extra=extra, **limits)
 
     return parameter
@@ -94,9 +96,10 @@ class Settings(BaseSettings):
             raise ParameterError(cls._explain(error)) from error
 
     def portable(self) -> dict[str, Any]:
-        """All values that mean something on another machine, ready for JSON: no paths, no addresses."""
+        """All values that mean something on another machine, ready for JSON: no paths, addresses or private ones."""
         places = {name for name, value in self if isinstance(value, Path) or "://" in str(value)}
-        return self.model_dump(mode="json", exclude=places)
+        private = {name for name, field in type(self).model_fields.items() if _extra(field)["private"]}
+        return self.model_dump(mode="json", exclude=places | private)
 
     @classmethod
     def check_name(cls, name: str) -> None:
@@ -161,7 +164,7 @@ def _described(kind: Any, metadata: Sequence[Any] = ()) -> str:
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
     extra = field.json_schema_extra
-    return extra if isinstance(extra, dict) else {"group": "Parameters", "formerly": []}
+    return extra if isinstance(extra, dict) else {"group": "Parameters", "formerly": [], "private": False}
 
 
 def _parsed(value: Any, kind: Any) -> Any:

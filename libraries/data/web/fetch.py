@@ -6,12 +6,13 @@ and certifi's are trusted. Proxies of the environment are not used: a proxy reso
 checked would not be what is connected to. There are no cookies and no passwords.
 """
 
+import contextlib
 import email.utils
 import http.client
 import ssl
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -47,6 +48,7 @@ class Answer:
 
     body: bytes
     http_status: int
+    retry_after: float | None = None  # seconds; an answer to a search may say so with the status 200
 
 
 class Fetcher:
@@ -58,16 +60,31 @@ class Fetcher:
         allowed_hosts: names or addresses, as they stand in the URLs, that may be private and use any port.
         user_agent: its part before the first slash is the name by which X-Robots-Tag addresses this program.
         threads: that fetch at once.
+        headers: further ones, or others than those for an image.
+        redirects: that are followed; none where a header or the URL holds a key.
+        refusal_bytes: of the body of a refusal, to be kept with the error.
     """
 
     def __init__(
-        self, *, timeouts: Timeouts, max_bytes: int, allowed_hosts: Iterable[str], user_agent: str, threads: int
+        self,
+        *,
+        timeouts: Timeouts,
+        max_bytes: int,
+        allowed_hosts: Iterable[str],
+        user_agent: str,
+        threads: int,
+        headers: Mapping[str, str] | None = None,
+        redirects: int = MAX_REDIRECTS,
+        refusal_bytes: int = 0,
     ) -> None:
         self._timeouts = timeouts
         self._max_bytes = max_bytes
         self._allowed_hosts = frozenset(host.strip("[]").rstrip(".").lower() for host in allowed_hosts)
         self._agent = user_agent.partition("/")[0].lower()
         self._headers = {"User-Agent": user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
+        self._headers |= headers or {}
+        self._redirects = redirects
+        self._refusal_bytes = refusal_bytes
         context = ssl.create_default_context()
         context.load_verify_locations(certifi.where())
         self._pools = BoundedPoolManager(num_pools=2 * threads, maxsize=threads, ssl_context=context)
@@ -94,7 +111,7 @@ class Fetcher:
             budget.close()
 
     def _follow(self, url: str) -> Answer:
-        for _ in range(MAX_REDIRECTS + 1):
+        for _ in range(self._redirects + 1):
             target = parse(url)
             response = self._open(target)
             try:
@@ -103,10 +120,13 @@ class Fetcher:
                     url = _joined(target, location)
                     continue
                 self._check(response)
-                return Answer(self._body(response), response.status)
+                return Answer(self._body(response), response.status, retry_after(response.headers.get("Retry-After")))
+            except DownloadError as error:
+                error.body = self._refusal(response)
+                raise
             finally:
                 response.close()  # does nothing where the body was read to its end and the connection can be used again
-        raise DownloadError("too many redirects", detail=f"more than {MAX_REDIRECTS}")
+        raise DownloadError("too many redirects", detail=f"more than {self._redirects}")
 
     def _open(self, target: Target) -> urllib3.BaseHTTPResponse:
         """The response from the first of the target's addresses that accepts a connection; its body is not yet read."""
@@ -147,6 +167,14 @@ class Fetcher:
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length[:20]) > self._max_bytes:
             raise self._too_large(status)
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """The beginning of a refusal's body, as far as it can be read."""
+        if not self._refusal_bytes:
+            return b""
+        with contextlib.suppress(exceptions.HTTPError, http.client.HTTPException, OSError, DownloadError):
+            return response.read(self._refusal_bytes, decode_content=False)
+        return b""
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         """The body; uncompressed, should it come compressed although that was not asked for."""

@@ -76,7 +76,7 @@ class OutcomeTable:
             StorageError: the file is not such a table, or cannot be written.
         """
         self.path = path
-        self.outcomes = {outcome.pair: outcome for outcome in _read(path)}
+        self.outcomes = {outcome.pair: outcome for outcome in read_outcomes(path)}
         write_text(path, _csv(self.outcomes.values(), header=True))
         self._file: IO[str] = path.open("a", encoding="utf-8", newline="")
 
@@ -110,7 +110,12 @@ def _csv(outcomes: Iterable[Outcome], *, header: bool = False) -> str:
     return text.getvalue()
 
 
-def _read(path: Path) -> list[Outcome]:
+def read_outcomes(path: Path) -> list[Outcome]:
+    """The outcomes in a table, later ones of a pair after earlier ones; none where there is no table yet.
+
+    Raises:
+        StorageError: the file is not such a table.
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

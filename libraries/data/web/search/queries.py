@@ -1,0 +1,146 @@
+"""The file of queries: which words to search for, for each label. `resources/fashionTextureQueries.toml` is one."""
+
+import itertools
+import math
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from libraries.base.errors import InputError, MissingInput
+from libraries.data.labels import check_label, check_labels
+
+IMAGES = 50  # of each query, where the file does not say
+MAX_IMAGES = 500
+MAX_QUERIES = 500
+MAX_LENGTH = 200  # characters of a query
+MAX_WORDS = 50  # of a query: Brave's limit, the lowest
+_MAX_BYTES = 1_000_000  # of the file
+_KEYS = ("images", "labels", "words")
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for, and the label of what is found."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Queries:
+    """A file of queries: all of them, label by label, and how many images are wanted of each."""
+
+    images: int
+    queries: tuple[Query, ...]
+
+
+def read_queries(path: Path) -> Queries:
+    """The queries of a file, every `{word}` replaced by each of its words, and several by every combination.
+
+    A query that comes up twice for one label is asked once.
+
+    Raises:
+        MissingInput: there is no such file.
+        InputError: it is no TOML, or breaks a rule. Names the file and the key.
+    """
+    table = _table(path)
+    unknown = [key for key in table if key not in _KEYS]
+    if unknown:
+        raise InputError(f"{path}, {unknown[0]}: there is no such key; known are {', '.join(_KEYS)}")
+    images = table.get("images", IMAGES)
+    if type(images) is not int or not 1 <= images <= MAX_IMAGES:
+        raise InputError(f"{path}, images: expected a whole number from 1 to {MAX_IMAGES}, found {str(images)[:40]!r}")
+    words = {name: _texts(path, f"words.{name}", value) for name, value in _section(path, table, "words").items()}
+    queries: dict[str, Query] = {}
+    for name, value in _section(path, table, "labels").items():
+        for query in _of_label(path, name, value, words):
+            other = queries.setdefault(query.text.casefold(), query)
+            if other.label != query.label:
+                where = f"{path}, labels.{name}"
+                raise InputError(f"{where}: the query {query.text!r} is one of '{other.label}' already: keep it in one")
+            if len(queries) > MAX_QUERIES:
+                raise InputError(f"{path}, labels.{name}: more than {MAX_QUERIES} queries in all: use fewer words")
+    try:
+        check_labels(query.label for query in queries.values())
+    except InputError as error:
+        raise InputError(f"{path}, labels: {error}") from None
+    if not queries:
+        raise InputError(f'{path}, labels: there is none; each is a line like striped = ["striped shirt"]')
+    return Queries(images, tuple(queries.values()))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise MissingInput(f"the file of queries {path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"the file of queries {path} cannot be read: {error.strerror or error}") from error
+    if len(data) > _MAX_BYTES:
+        raise InputError(f"{path} is no file of queries: it has more than {_MAX_BYTES:,} bytes")
+    try:
+        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:  # of UTF-8 and of TOML
+        raise InputError(f"{path} is not TOML: {error}") from None
+
+
+def _section(path: Path, table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = table.get(name, {})
+    if not isinstance(section, dict):
+        raise InputError(f"{path}, {name}: expected a section [{name}], found {str(section)[:40]!r}")
+    return section
+
+
+def _texts(path: Path, key: str, value: Any) -> list[str]:
+    """A list of texts as it should be: not empty, nor any of them."""
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise InputError(f'{path}, {key}: expected a list of texts, like ["one", "two"]')
+    texts = [" ".join(text.split()) for text in value]
+    if not all(texts):
+        raise InputError(f"{path}, {key}: holds an empty text")
+    return texts
+
+
+def _of_label(path: Path, name: str, value: Any, words: Mapping[str, list[str]]) -> list[Query]:
+    """The queries of one label."""
+    key = f"labels.{name}"
+    try:
+        label = check_label(name)
+    except InputError as error:
+        raise InputError(f"{path}, {key}: {error}") from None
+    if label.startswith("#"):
+        raise InputError(f"{path}, {key}: begins with '#', which marks comments in lists of URLs")
+    found: list[Query] = []
+    for template in _texts(path, key, value):
+        found += [Query(label, _checked(path, key, text)) for text in _expanded(path, key, template, words)]
+    return found
+
+
+def _expanded(path: Path, key: str, template: str, words: Mapping[str, list[str]]) -> list[str]:
+    names = list(dict.fromkeys(_PLACE.findall(template)))
+    for name in names:
+        if name not in words:
+            known = f"known are {', '.join(words)}" if words else "the section [words] has none"
+            raise InputError(f"{path}, {key}: there is no word {{{name}}}; {known}")
+    if set("{}") & set(_PLACE.sub("", template)):
+        raise InputError(f"{path}, {key}: a brace without its partner in {template!r}; words are written {{name}}")
+    if math.prod(len(words[name]) for name in names) > MAX_QUERIES:  # before they are all made
+        raise InputError(f"{path}, {key}: more than {MAX_QUERIES} queries: use fewer words")
+    combinations = itertools.product(*(words[name] for name in names))
+    chosen = (dict(zip(names, combination, strict=True)) for combination in combinations)
+    return [_PLACE.sub(lambda place, of=of: of[place[1]], template) for of in chosen]  # type: ignore[misc]
+
+
+def _checked(path: Path, key: str, text: str) -> str:
+    if len(text) > MAX_LENGTH or len(text.split()) > MAX_WORDS:
+        limits = f"{MAX_LENGTH} characters or {MAX_WORDS} words"
+        raise InputError(f"{path}, {key}: a query of more than {limits}: {text[:40]!r}")
+    if any(unicodedata.category(c).startswith("C") for c in text):
+        raise InputError(f"{path}, {key}: control characters in {text!r}")
+    return text

@@ -1,0 +1,97 @@
+"""What was found, as files: a list to download from, and a table that says whose each image is."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from libraries.base.errors import StorageError
+from libraries.base.storage import storage_error, write_text
+from libraries.data.web.outcomes import Pair
+from libraries.data.web.search.found import Found
+
+COLUMNS = (
+    "label",
+    "query",
+    "url",
+    "licence",
+    "licence_url",
+    "creator",
+    "title",
+    "page",
+    "attribution",
+    "provider",
+    "rank",
+    "width",
+    "height",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: an image, the query that found it first, and the label that it is for."""
+
+    label: str
+    query: str
+    found: Found
+
+    @property
+    def pair(self) -> Pair:
+        """What identifies it."""
+        return self.label, self.found.url
+
+
+def write_results(rows: Sequence[Row], *, urls: Path, table: Path) -> None:
+    """Write the list `urls` (label<TAB>url) and the table `table`.
+
+    Rows of an earlier table stay, after the new ones: images that were downloaded from it still have creators to name.
+
+    Raises:
+        StorageError: a file cannot be written, or the earlier table is none.
+    """
+    new = {row.pair for row in rows}
+    earlier = [row for row in read_table(table) if row.pair not in new]
+    write_text(table, _csv([*rows, *earlier]))
+    write_text(urls, "".join(f"{row.label}\t{row.found.url}\n" for row in rows))
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a table; none where there is no table yet.
+
+    Raises:
+        StorageError: the file is not such a table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise _foreign(path)
+            return [_row(values) for values in reader]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except (ValueError, TypeError, csv.Error):  # a number that is none, a line that is too short
+        raise _foreign(path) from None
+
+
+def _foreign(path: Path) -> StorageError:
+    return StorageError(f"{path} is not a table of images found: move it away and run scripts/0_downloadData.py again")
+
+
+def _csv(rows: Iterable[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        values = vars(row.found) | {"label": row.label, "query": row.query}
+        writer.writerow({column: values[column] for column in COLUMNS})
+    return text.getvalue()
+
+
+def _row(values: dict[str, Any]) -> Row:
+    label, query = values.pop("label"), values.pop("query")
+    width, height = (int(values[side]) if values[side] else None for side in ("width", "height"))
+    return Row(label, query, Found(**{**values, "rank": int(values["rank"]), "width": width, "height": height}))
