@@ -78,6 +78,17 @@ class Parameters(Settings):
         "filename",
         "subdir: all images of one sub-folder of a class go to the same side, so one object is never on both",
     )
+    duplicates: Literal["exact", "near", "scene"] = prepare(
+        "near",
+        "what is taken for one picture, and stays on one side: exact: the same pixels; near: also scaled, compressed, "
+        "mirrored, retouched; scene: also embeddings alike",
+    )
+    duplicates_maxDistance: int = prepare(
+        10, "near: bits of 256 in which difference hashes differ; above 16 pictures that only look alike", ge=0, le=64
+    )
+    duplicates_minSimilarity: float = prepare(
+        0.97, "scene: least cosine of two embeddings; lower where pictures are varied", ge=0.5, le=1
+    )
 
     # ---- 2_refineDNN
     rf_pretrainedModelFilename: str = refine(

@@ -1,8 +1,11 @@
-"""Check every image and split the data set into training and test images.
+"""Check every image, find duplicates, and split the data set into training and test images.
 
 Reads:  images/<datasetName>/<label>/*, and beside the labels, if they exist, dedicatedTestImages.tsv (it fixes the test
         set) and annotations.jsonl (images that were marked by hand are left out).
-Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA-256 of every intact image.
+Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA-256 of every intact image, and
+        duplicates.csv: which images are alike. Duplicates always stand on one side of the split.
+--removeDuplicates keeps the largest of exact and near copies and moves the rest to images/<datasetName>/.duplicates/.
+--restoreDuplicates moves them back. --leakReport tells what a plain random split would have done.
 """
 
 import os
@@ -10,51 +13,103 @@ from collections import Counter
 
 from libraries.base import tracking
 from libraries.base.command import run
-from libraries.base.console import progress, table
+from libraries.base.console import ProgressBar, progress, table
+from libraries.base.errors import ParameterError
 from libraries.base.layout import ANNOTATIONS, Layout
-from libraries.data import dataset
+from libraries.data import dataset, duplicates, removal
 from libraries.data.annotations import Annotations
 from PARAMETERS import Parameters
 
 
-def main(parameters: Parameters) -> None:
+def main(
+    parameters: Parameters, *, removeDuplicates: bool = False, restoreDuplicates: bool = False, leakReport: bool = False
+) -> None:
+    if removeDuplicates and restoreDuplicates:
+        raise ParameterError("--removeDuplicates and --restoreDuplicates are opposites: give one of them")
     layout = Layout(parameters)
     with tracking.run("1_prepareData", parameters) as record:
+        if restoreDuplicates:
+            print(*removal.restore(layout.images).told("brought back"), sep="\n")
         print(f"Reading the images in {layout.images}")
         annotations = Annotations(layout.images)
-        found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
-        examples, refused = dataset.check_images(
-            layout.images, found, workers=os.cpu_count() or 1, progress=lambda items: progress(items, "Checking")
-        )
-        for error in refused:
-            print(f"  left out: {error}")
-        for suffix, count in found.skipped.items():
-            print(f"  left out: {count} {suffix} (not an image format that is read)")
+        checked = check(layout, annotations)
+        alike = find_alike(parameters, layout, checked)
+        if removeDuplicates and (gone := remove(layout, alike)):
+            checked = checked.without(gone)
+            alike = find_alike(parameters, layout, checked)
+        print(*alike.told(), sep="\n")
 
-        for mark, count in Counter(annotations.marks.values()).items():
-            print(f"  left out: {count:,} marked {mark} in {ANNOTATIONS}")
-        if pending := annotations.pending():
-            print(f"  Warning: {len(pending):,} labels changed by hand are not in the folders: see showImages.ipynb")
-        for one, other in dataset.contradictions(examples):
-            print(f"  Warning: {one} and {other} are the same file under two labels: one of them is wrong")
-
-        examples = dataset.group_examples(examples, parameters.imagesSplitBy)
+        examples = dataset.group_examples(checked.examples, parameters.imagesSplitBy, alike=alike.groups())
         test_list = layout.images / dataset.DEDICATED_TEST_IMAGES
         if test_list.exists():
             print(f"The test set is the one in {test_list}")
-            examples = dataset.split_by_list(examples, test_list, moved=annotations.moved, left_out=annotations.marks)
+            left_out = [*annotations.marks, *removal.removed(layout.images)]
+            examples = dataset.split_by_list(examples, test_list, moved=annotations.moved, left_out=left_out)
+            if parted := duplicates.parted(examples, alike.groups()):
+                print(f"Warning: {parted:,} of these test images have a duplicate in training: see duplicates.csv")
         else:
             examples = dataset.split(examples, ratio_train=parameters.ratioTrainTest, seed=parameters.randomSeed)
 
         layout.examples.begin()
         target = layout.examples.folder / "examples.csv"
         dataset.write_examples(target, examples)
-        layout.examples.commit([target], left_out=[*(str(error.path) for error in refused), *annotations.marks])
+        alike.write(layout.examples.folder / "duplicates.csv")
+        refused = [str(error.path) for error in checked.refused]
+        layout.examples.commit([target], left_out=[*refused, *annotations.marks])
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(refused) + len(annotations.marks))
         show(counts)
+        if leakReport:
+            from libraries.evaluation.leak import report
+
+            pictures = dataset.group_examples(alike.examples, "filename", alike=alike.groups())
+            options = {"ratio_train": parameters.ratioTrainTest, "seed": parameters.randomSeed}
+            print(*report(pictures, layout, **options), sep="\n")
     print(f"Written: {target}")
+
+
+def check(layout: Layout, annotations: Annotations) -> dataset.Checked:
+    found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
+    checked = dataset.check_images(
+        layout.images, found, workers=os.cpu_count() or 1, progress=lambda items: progress(items, "Checking")
+    )
+    for error in checked.refused:
+        print(f"  left out: {error}")
+    for suffix, count in found.skipped.items():
+        print(f"  left out: {count} {suffix} (not an image format that is read)")
+    for mark, count in Counter(annotations.marks.values()).items():
+        print(f"  left out: {count:,} marked {mark} in {ANNOTATIONS}")
+    if pending := annotations.pending():
+        print(f"  Warning: {len(pending):,} labels changed by hand are not in the folders: see showImages.ipynb")
+    return checked
+
+
+def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked) -> duplicates.Duplicates:
+    embeddings = None
+    if parameters.duplicates == "scene":
+        from libraries.network.embedding import embed_pretrained
+
+        with ProgressBar("Embedding", total=len(checked.examples)) as bar:
+            embeddings = embed_pretrained(checked.examples, layout, parameters.model_dump(), progress=bar.update)
+    return duplicates.find(
+        checked.examples,
+        checked.tiny,
+        folder=layout.images,
+        max_distance=None if parameters.duplicates == "exact" else parameters.duplicates_maxDistance,
+        embeddings=embeddings,
+        min_similarity=parameters.duplicates_minSimilarity,
+        workers=os.cpu_count() or 1,
+    )
+
+
+def remove(layout: Layout, alike: duplicates.Duplicates) -> set[str]:
+    removals, contradicting = removal.plan(alike)
+    if contradicting:
+        print(f"{len(contradicting):,} groups hold one picture under two labels and are left as they are")
+    moved = removal.remove(layout.images, removals)
+    print(*moved.told(f"moved to {layout.images / removal.REMOVED}, listed there in {removal.LIST}"), sep="\n")
+    return set(moved.paths)
 
 
 def show(counts: dict[str, dict[str, int]]) -> None:

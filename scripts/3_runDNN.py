@@ -6,17 +6,13 @@ A run that was stopped goes on with the part it was at.
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
 from PARAMETERS import Parameters
-
-if TYPE_CHECKING:
-    from libraries.network.engine import Engine
-    from libraries.network.torch_engine import TorchEngine
 
 
 def main(parameters: Parameters) -> None:
@@ -34,6 +30,7 @@ def main(parameters: Parameters) -> None:
 def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: tracking.Record) -> None:
     from libraries.data.dataset import added_since, load_example, read_examples
     from libraries.data.images import ResizeRule
+    from libraries.network.embedding import open_engine
     from libraries.network.features import write_features
 
     examples = read_examples(layout.examples.folder / "examples.csv")
@@ -43,7 +40,12 @@ def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], r
             f"Warning: {len(added):,} images are new, e.g. {added[0]}: run scripts/1_prepareData.py again to use them"
         )
     load = partial(load_example, folder=layout.images, rule=ResizeRule.from_json(network["resize"]))
-    engine = open_engine(parameters, layout)
+    engine = open_engine(
+        layout.network.folder,
+        device=parameters.device,
+        precision=parameters.run_precision,
+        batch_size=parameters.run_mbSize,
+    )
     print(f"Running {network['architecture']} over {len(examples):,} images in {engine.precision}")
     layout.features.begin()
     with ProgressBar("Featurizing", total=len(examples)) as bar:
@@ -59,25 +61,6 @@ def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], r
         print(f"  left out: {error}")
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update(images=len(examples), left_out=len(failed))
-
-
-def open_engine(parameters: Parameters, layout: Layout) -> "Engine | TorchEngine":
-    """OpenVINO on a CPU, PyTorch on a GPU."""
-    from libraries.network.devices import find_device
-    from libraries.network.engine import Engine
-
-    device = find_device(parameters.device)
-    if device == "cpu":
-        return Engine(layout.network.folder / "model.onnx", precision=parameters.run_precision)
-    from libraries.network.export import load_network
-    from libraries.network.torch_engine import TorchEngine
-
-    return TorchEngine(
-        load_network(layout.network.folder),
-        device=device,
-        precision=parameters.run_precision,
-        batch_size=parameters.run_mbSize,
-    )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ REFINEMENT = (
     "rf_validationFraction",
 )
 
+DUPLICATES = ("duplicates", "duplicates_maxDistance", "duplicates_minSimilarity")
+
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
 
 NETWORK_FORMAT = 2  # of what step 2 writes; 2 since model.onnx also has the feature map
@@ -72,7 +74,7 @@ class Layout:
     @cached_property
     def examples(self) -> Artefact:
         """examples.csv: the images, their labels and the split."""
-        parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed")
+        parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed", *DUPLICATES)
         state = _newest_state(self.images / ANNOTATIONS) if self._with_annotations else self._prepared_state()
         return self._artefact(
             "examples.csv",
@@ -88,12 +90,17 @@ class Layout:
         return read_json(manifest)["parameters"].get("annotations") if manifest.exists() else None
 
     @cached_property
+    def pretrained(self) -> Artefact:
+        """dnn_fixed/: the pretrained network as it is, which needs no examples."""
+        return self._artefact(
+            "dnn_fixed", "dnn_fixed/model.json", by="2_refineDNN", parameters=NETWORK, format=NETWORK_FORMAT
+        )
+
+    @cached_property
     def network(self) -> Artefact:
         """dnn_fixed/ (pretrained, as it is) or dnn_refined/ (trained on the user's images)."""
         if not self.is_refined:
-            return self._artefact(
-                "dnn_fixed", "dnn_fixed/model.json", by="2_refineDNN", parameters=NETWORK, format=NETWORK_FORMAT
-            )
+            return self.pretrained
         return self._artefact(
             "dnn_refined",
             "dnn_refined/model.json",

@@ -86,13 +86,32 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table atomically, one row per mapping; the first row's keys are the header."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> None:
+    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    names = columns or (list(rows[0]) if rows else [])
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file, but never over another: the name is claimed first, by an empty file.
+
+    A process killed in between leaves the empty file, which stands for nothing.
+
+    Raises:
+        OSError: `target` exists, or one of the two folders cannot be written; then nothing has changed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb"):
+        pass
+    try:
+        source.replace(target)
+    except OSError:
+        target.unlink()
+        raise
 
 
 def sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
 from libraries.base.layout import ANNOTATIONS
-from libraries.base.storage import sha256, storage_error
+from libraries.base.storage import move, sha256, storage_error
 from libraries.data.annotation_log import Change, Kind, Mark, Place, State, Step, from_line, to_line
 from libraries.data.labels import check_label
 
@@ -86,6 +86,24 @@ class Annotations:
                     now[before.path] = now.pop(after.path, after.path)
         return {path: present for path, present in now.items() if path != present}
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One step at a time, also between notebooks and scripts, from what the log says now.
+
+        Raises:
+            StorageError: another one takes too long, or a file cannot be written.
+        """
+        try:
+            with FileLock(self.folder / f".{ANNOTATIONS}.lock", timeout=_PATIENCE):
+                self.refresh()
+                yield
+        except Timeout as error:
+            raise StorageError(
+                f"{self._log} is in use by another notebook or script for {_PATIENCE:.0f} s: try again, or end that one"
+            ) from error
+        except OSError as error:
+            raise storage_error(error, self._log) from error
+
     def relabel(self, paths: Sequence[str], label: str) -> Outcome:
         """Move images to another class, whose folder exists; their sub-folders inside the class stay.
 
@@ -96,7 +114,7 @@ class Annotations:
         check_label(label)
         if not (self.folder / label).is_dir():
             raise InputError(f"{self.folder} has no folder '{label}': make it, and open the data set again")
-        with self._locked():
+        with self.locked():
             taken: set[str] = set()
             places = [Place(path, self.marks.get(path)) for path in paths]
             return self._carry_out(
@@ -109,18 +127,18 @@ class Annotations:
         Raises:
             StorageError: the log cannot be written; nothing has changed.
         """
-        with self._locked():
+        with self.locked():
             places = [Place(path, self.marks.get(path)) for path in paths]
             return self._carry_out("change", [Change(old, Place(old.path, mark)) for old in places if old.mark != mark])
 
     def undo(self) -> Outcome:
         """Take back the newest step that stands; where there is none, nothing is done."""
-        with self._locked():
+        with self.locked():
             return self._invert("undo", self._done)
 
     def redo(self) -> Outcome:
         """Make again what was undone last; after another change there is nothing to redo."""
-        with self._locked():
+        with self.locked():
             return self._invert("redo", self._undone)
 
     def pending(self) -> dict[str, str]:
@@ -136,7 +154,7 @@ class Annotations:
     def replay(self) -> Outcome:
         """Make the pending moves. A file that is not the one that was moved then stays where it is."""
         changes, problems = [], []
-        with self._locked():
+        with self.locked():
             for first, now in self.pending().items():
                 source, target = self.folder / first, self.folder / now
                 try:
@@ -144,14 +162,14 @@ class Annotations:
                         problems.append(f"{first} is left there: it is not the image that was moved to {now}")
                         continue
                     target.unlink(missing_ok=True)
-                    _move(source, target)
+                    move(source, target)
                     changes.append(Change(Place(first, None), Place(now, self.marks.get(now))))
                 except OSError as error:
                     problems.append(_left(first, error))
         return Outcome(tuple(changes), tuple(problems))
 
     def _is_free(self, path: str) -> bool:
-        """Whether there is no file, or only the empty one that `_move` begins with."""
+        """Whether there is no file, or only the empty one that `move` begins with."""
         try:
             return (self.folder / path).stat().st_size == 0
         except OSError:
@@ -196,20 +214,6 @@ class Annotations:
             self._done.append(step)
             self._undone.clear()
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One step at a time, also between notebooks, from what the log says now."""
-        try:
-            with FileLock(self.folder / f".{ANNOTATIONS}.lock", timeout=_PATIENCE):
-                self.refresh()
-                yield
-        except Timeout as error:
-            raise StorageError(
-                f"{self._log} is in use by another notebook for {_PATIENCE:.0f} s: try again, or close that one"
-            ) from error
-        except OSError as error:
-            raise storage_error(error, self._log) from error
-
     def _invert(self, kind: Literal["undo", "redo"], steps: Sequence[Step]) -> Outcome:
         if not steps:
             return Outcome()
@@ -244,7 +248,7 @@ class Annotations:
         for change in changes:
             try:
                 if change.is_move:
-                    _move(self.folder / change.before.path, self.folder / change.after.path)
+                    move(self.folder / change.before.path, self.folder / change.after.path)
                 made.append(change)
             except OSError as error:
                 problems.append(_left(change.before.path, error))
@@ -279,18 +283,6 @@ def _identity(path: Path, change: Change) -> str | None:
     if path.is_symlink() and not path.readlink().is_absolute():
         raise OSError(None, "it is a relative link, which would break")
     return sha256(path)
-
-
-def _move(source: Path, target: Path) -> None:
-    """Rename a file, but never over another: the name is claimed first, by an empty file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb"):
-        pass
-    try:
-        source.replace(target)
-    except OSError:
-        target.unlink()
-        raise
 
 
 def _left(path: str, error: OSError) -> str:

@@ -9,12 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
 from libraries.base.storage import write_csv
 from libraries.data.images import SUFFIXES, Pixels, ResizeRule, inspect, load_bytes
 from libraries.data.labels import check_label, check_labels
+from libraries.data.pairs import Forest
 
 DEDICATED_TEST_IMAGES = "dedicatedTestImages.tsv"
 
@@ -42,6 +46,25 @@ class Scan:
 
     paths: dict[str, list[str]]
     skipped: Counter[str]
+
+
+class Checked(NamedTuple):
+    """What decoding every file has shown.
+
+    Attributes:
+        examples: N, not yet split: all 'train', each a group.
+        refused: files that are no intact images.
+        tiny: uint8 [N, 16, 17], the examples as tiny gray pictures, by which duplicates are found.
+    """
+
+    examples: list[Example]
+    refused: list[ImageError]
+    tiny: Pixels
+
+    def without(self, paths: Collection[str]) -> "Checked":
+        """The same, but for these images."""
+        rows = [row for row, example in enumerate(self.examples) if example.path not in paths]
+        return Checked([self.examples[row] for row in rows], self.refused, self.tiny[rows])
 
 
 def scan(folder: Path) -> Scan:
@@ -90,26 +113,32 @@ def image_files(folder: Path) -> tuple[list[str], list[str]]:
 
 def check_images(
     folder: Path, found: Scan, *, workers: int, progress: Callable[[Sequence[str]], Iterable[str]] = iter
-) -> tuple[list[Example], list[ImageError]]:
-    """Decode every file, in parallel: examples not yet split (all 'train', each a group), and what was refused."""
+) -> Checked:
+    """Decode every file, in parallel.
+
+    Raises:
+        InputError: no file of a class is an intact image.
+    """
     labels = {path: label for label, paths in found.paths.items() for path in paths}
 
-    def check(path: str) -> Example | ImageError:
+    def check(path: str) -> tuple[Example, Pixels] | ImageError:
         try:
             facts = inspect(folder / path)
         except ImageError as error:
             return ImageError(error.reason, path)
-        return Example(path, labels[path], "train", path, facts.width, facts.height, facts.bytes, facts.sha256)
+        example = Example(path, labels[path], "train", path, facts.width, facts.height, facts.bytes, facts.sha256)
+        return example, facts.tiny
 
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(check, labels)
         checked = [next(results) for _ in progress(list(labels))]
-    good = [c for c in checked if isinstance(c, Example)]
+    good = [c for c in checked if not isinstance(c, ImageError)]
     refused = [c for c in checked if isinstance(c, ImageError)]
+    examples = [example for example, _ in good]
     for label in found.paths:
-        if not any(e.label == label for e in good):
+        if not any(e.label == label for e in examples):
             raise InputError(f"no file in {folder / label} is an intact image: replace them, or remove the folder")
-    return good, refused
+    return Checked(examples, refused, np.stack([tiny for _, tiny in good]))
 
 
 def added_since(folder: Path, examples: Sequence[Example], *, left_out: Sequence[str]) -> list[str]:
@@ -118,27 +147,38 @@ def added_since(folder: Path, examples: Sequence[Example], *, left_out: Sequence
     return [path for paths in scan(folder).paths.values() for path in paths if path not in known]
 
 
-def group_examples(examples: Sequence[Example], by: Literal["filename", "subdir"]) -> list[Example]:
-    """Give every example its group: its sub-folder inside the class, or itself; exact copies share a group.
+def group_examples(
+    examples: Sequence[Example],
+    by: Literal["filename", "subdir"],
+    *,
+    alike: npt.NDArray[np.int64] | None = None,
+) -> list[Example]:
+    """Give every example its group: its sub-folder inside the class, or itself; duplicates share a group.
 
-    The same bytes on both sides of the split would be a test on training data.
+    The same picture on both sides of the split would be a test on training data. A group has the name of the first of
+    those that it is joined of, so that images without duplicates keep theirs.
+
+    Args:
+        alike: int [N], of each example the row of the first one that shows the same (see `duplicates`). By default
+            only files that are the same to the byte are alike, and where sub-folders count not even those.
     """
     if by == "subdir":
-        return [replace(e, group=_subdir(e)) for e in examples]
-    first: dict[str, str] = {}
-    return [replace(e, group=first.setdefault(e.sha256, e.path)) for e in examples]
+        names = [_subdir(e) for e in examples]
+    else:
+        first: dict[str, str] = {}
+        names = [first.setdefault(e.sha256, e.path) for e in examples]
+    forest = Forest(len(examples))
+    row_of: dict[str, int] = {}
+    for row, name in enumerate(names):
+        forest.join(row, row_of.setdefault(name, row))
+        if alike is not None:
+            forest.join(row, int(alike[row]))
+    return [replace(e, group=names[row]) for e, row in zip(examples, forest.groups().tolist(), strict=True)]
 
 
 def _subdir(example: Example) -> str:
     parts = PurePosixPath(example.path).parts
     return "/".join(parts[:2]) if len(parts) > 2 else example.path
-
-
-def contradictions(examples: Sequence[Example]) -> list[tuple[str, str]]:
-    """Pairs of paths whose files are the same to the byte but stand under different labels."""
-    first: dict[str, Example] = {}
-    pairs = [(first.setdefault(e.sha256, e), e) for e in examples]
-    return [(one.path, other.path) for one, other in pairs if one.label != other.label]
 
 
 def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:

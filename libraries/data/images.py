@@ -98,14 +98,25 @@ class ResizeRule:
         return cls(**{**value, "fill": tuple(value["fill"])})
 
 
+TINY = (17, 16)  # width and height of the picture by which near-duplicates are found
+# A JPEG is decoded at a scale that leaves so many times as much. At 8 the difference hash of photographs differs from
+# that of a full decode in 0.9 of 256 bits in the mean, 5 at most; at 4 in 2.5, at 1 in 11. It costs no more than at 4.
+_TINY_DETAIL = 8
+
+
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is worth knowing of an image file: upright size in pixels, SHA-256 and length of the file."""
+    """What is worth knowing of an image file: upright size in pixels, SHA-256 and length of the file.
+
+    Attributes:
+        tiny: the whole upright picture as uint8 [16, 17] gray.
+    """
 
     width: int
     height: int
     sha256: str
     bytes: int
+    tiny: Pixels
 
 
 class Header(NamedTuple):
@@ -194,16 +205,33 @@ def header(data: bytes, *, path: str | Path | None = None) -> Header:
 
 
 def inspect(path: str | Path) -> ImageFacts:
-    """Size and identity of an image file, after decoding all of it.
+    """Size, identity and tiny picture of an image file, after decoding all of it.
 
     Raises:
         ImageError: exactly when `load` would.
     """
     data = read(path)
-    # 1/8 scale: every byte of a JPEG still passes through the entropy decoder, which is what finds damage
-    decoded = _decoded(data, path=path, max_pixels=MAX_PIXELS, enough=lambda size: (1, 1))
+    # At reduced scale every byte of a JPEG still passes through the entropy decoder, which is what finds damage.
+    enough = _TINY_DETAIL * max(TINY)
+    decoded = _decoded(data, path=path, max_pixels=MAX_PIXELS, enough=lambda size: (enough, enough))
     width, height = decoded.size if decoded.turn not in _SIDEWAYS else reversed(decoded.size)
-    return ImageFacts(width, height, hashlib.sha256(data).hexdigest(), len(data))
+    return ImageFacts(width, height, hashlib.sha256(data).hexdigest(), len(data), _tiny(decoded))
+
+
+def tiny(image: Pixels) -> Pixels:
+    """An upright image in memory, uint8 [H, W, 3], as `inspect` makes it tiny: uint8 [16, 17] gray."""
+    height, width, _ = image.shape
+    return _tiny(_Decoded(Image.fromarray(image), (width, height), shrink=1, turn=None))
+
+
+def pixel_sha256(path: str | Path) -> str:
+    """SHA-256 of an image's size and upright RGB pixels, equal for files of any format that hold the same picture.
+
+    Raises:
+        ImageError: as `load` does.
+    """
+    pixels = decode(read(path), path=path)
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 # From file to pixels
@@ -349,6 +377,12 @@ def _whole_at_least(size: Size, rule: ResizeRule) -> Size:
     """The least width and height of the whole image that leave enough detail for this rule."""
     (left, top, right, bottom), (width, height) = _plan(size, rule)
     return math.ceil(_DETAIL * width * size[0] / (right - left)), math.ceil(_DETAIL * height * size[1] / (bottom - top))
+
+
+def _tiny(decoded: _Decoded) -> Pixels:
+    """The whole picture, upright, as uint8 [16, 17] gray."""
+    gray = _turned(decoded.image, decoded.turn).convert("L")
+    return np.array(gray.resize(TINY, Image.Resampling.LANCZOS))
 
 
 def _fitted(decoded: _Decoded, rule: ResizeRule) -> Pixels:

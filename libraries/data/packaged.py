@@ -7,6 +7,7 @@ from pathlib import Path
 from libraries.base.errors import InputError
 from libraries.base.storage import atomic, sweep
 from libraries.data.annotations import Annotations
+from libraries.data.removal import removed
 
 SOLAR_CELLS_ABOUT = (
     "2,624 electroluminescence images of solar cells (elpv-dataset, Deitsch et al. 2019), "
@@ -20,7 +21,7 @@ def copy_solar_cells(
 ) -> int:
     """Copy the images of the package elpv-dataset to `folder`/<label>/; what is there already stays as it is.
 
-    An image whose label was changed by hand belongs to its new label.
+    An image whose label was changed by hand belongs to its new label; removed duplicates stay removed.
 
     Returns:
         How many images were copied.
@@ -39,7 +40,8 @@ def copy_solar_cells(
     pairs = [(source, folder / moved.get(path, path)) for source, path in named]
     for label_folder in {target.parent for _, target in pairs}:
         sweep(label_folder)
-    missing = [(source, target) for source, target in pairs if not target.exists()]
+    taken_out = {folder / path for path in removed(folder)}
+    missing = [(source, target) for source, target in pairs if not target.exists() and target not in taken_out]
     for source, target in progress(missing):
         image = _packaged(source)
         with atomic(target) as file:

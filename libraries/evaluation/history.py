@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from libraries.base.layout import NETWORK, REFINEMENT
+from libraries.base.layout import DUPLICATES, NETWORK, REFINEMENT
 
 # Parameters that can change what comes out; all others only how fast, where, or for whom.
 MATTERING = (
     "classifier",
     "ratioTrainTest",
     "imagesSplitBy",
+    *DUPLICATES,
     *NETWORK,
     *REFINEMENT,
     "run_precision",

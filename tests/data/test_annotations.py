@@ -248,7 +248,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from libraries.data import annotations
-moves, move = 0, annotations._move
+moves, move = 0, annotations.move
 def killed(source, target):
     global moves
     moves += 1
@@ -257,7 +257,7 @@ def killed(source, target):
             target.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     move(source, target)
-annotations._move = killed
+annotations.move = killed
 annotations.Annotations(Path(sys.argv[1])).relabel(["cat/1.jpg", "cat/2.jpg", "cow/9.jpg"], "dog")
 """
 

@@ -1,0 +1,222 @@
+"""The same picture in several files: which files are alike, in what way, and the groups they form.
+
+exact   The same upright pixels, whatever the format and the metadata.
+near    Difference hashes, of the picture or its mirror image, that differ in a few of 256 bits: scaled, recompressed,
+        mirrored, recoloured, slightly retouched. Plain pictures, whose hashes say too little, are left out.
+scene   Embeddings of a pretrained network that point the same way: cropped, framed, photographed again.
+
+Groups are what these links join, step by step: A like B and B like C makes one group of three though A may not be like
+C. For the split that is what is wanted, since B must be neither in training, beside A in the test set, nor with C. It
+has a price: many pictures that are all slightly alike can be chained to one giant group, which then stands on one side
+as a whole. So the thresholds are strict, large groups are reported, and what is removed (see `removal`) must be like
+the very picture that is kept, not only of its group.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from libraries.base.errors import ImageError
+from libraries.base.storage import write_csv
+from libraries.data.dataset import Example
+from libraries.data.fingerprints import dhash, is_plain, mirrored
+from libraries.data.images import Pixels, pixel_sha256
+from libraries.data.pairs import Float32, Forest, Int, Pairs, above_similarity, within_distance
+
+Kind = Literal["exact", "near", "scene"]
+KINDS: tuple[Kind, ...] = ("exact", "near", "scene")
+
+COLUMNS = ("group", "kind", "path", "label", "like", "distance", "similarity")
+
+# The same pixels from a JPEG and from a PNG: the JPEG's hash is made at reduced scale (see images.TINY).
+_SAME_PIXELS_WITHIN = 12  # bits
+
+CONTRADICTIONS_TOLD = 10
+LARGE_SHARE, LARGE_GROUP = 0.05, 10  # a group with more than both, of all images, is worth a word
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What is alike among N examples; all numbers are rows of `examples`.
+
+    Attributes:
+        pairs: by kind, strictest first, only the kinds that were looked for. Of files with the same pixels each is
+            paired with the first, and only the first can stand in a pair of another kind. Measures: 0, bits, cosine.
+    """
+
+    examples: Sequence[Example]
+    pairs: Mapping[Kind, Pairs]
+
+    def groups(self, kinds: Iterable[Kind] = KINDS) -> Int:
+        """The first row of each example's group, int [N]."""
+        forest = Forest(len(self.examples))
+        for kind in kinds:
+            forest.join_all(self.pairs.get(kind, Pairs.none()))
+        return forest.groups()
+
+    def members(self, kinds: Iterable[Kind] = KINDS) -> list[list[int]]:
+        """Groups of more than one, in the order of their first rows."""
+        found: dict[int, list[int]] = {}
+        for row, first in enumerate(self.groups(kinds).tolist()):
+            found.setdefault(first, []).append(row)
+        return [rows for rows in found.values() if len(rows) > 1]
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        """Pairs of paths that show one picture (exact or near) under two labels."""
+        pairs = [pair for kind in KINDS[:2] if kind in self.pairs for pair in _tuples(self.pairs[kind])]
+        known = [(self.examples[one], self.examples[other]) for one, other, _ in pairs]
+        return [(one.path, other.path) for one, other in known if one.label != other.label]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of duplicates.csv: every example of a group, and the one that it is most like."""
+        closest: dict[int, tuple[Kind, int, float]] = {}
+        for kind in KINDS:
+            pairs = self.pairs.get(kind, Pairs.none())
+            order = np.argsort(-pairs.measure if kind == "scene" else pairs.measure, kind="stable")
+            for one, other, measure in _tuples(pairs.chosen(order)):
+                closest.setdefault(one, (kind, other, measure))
+                closest.setdefault(other, (kind, one, measure))
+        return [self._row(number, row, *closest[row]) for number, rows in enumerate(self.members(), 1) for row in rows]
+
+    def _row(self, group: int, row: int, kind: Kind, like: int, measure: float) -> dict[str, Any]:
+        example = self.examples[row]
+        measures = ("", f"{measure:.4f}") if kind == "scene" else (round(measure), "")
+        values = (group, kind, example.path, example.label, self.examples[like].path, *measures)
+        return dict(zip(COLUMNS, values, strict=True))
+
+    def write(self, path: Path) -> None:
+        """Write duplicates.csv, atomically: one row for every example that has a duplicate."""
+        write_csv(path, self.rows(), columns=COLUMNS)
+
+    def told(self) -> list[str]:
+        """What was found, and what is wrong with it, in sentences."""
+        groups = self.members()
+        if not groups:
+            return [f"No duplicates were found ({', '.join(self.pairs)})"]
+        of_kind = Counter(self._loosest(groups))
+        counts = ", ".join(f"{of_kind[kind]:,} {kind}" for kind in KINDS if of_kind[kind])
+        told = [f"Duplicates: {sum(map(len, groups)):,} images in {len(groups):,} groups ({counts})"]
+        largest = max(map(len, groups))
+        if largest > max(LARGE_GROUP, LARGE_SHARE * len(self.examples)):
+            told.append(
+                f"Warning: the largest group has {largest:,} images, all on one side of the split. If they are not one "
+                "picture, make duplicates_maxDistance smaller, or duplicates_minSimilarity larger"
+            )
+        found = self.contradictions()
+        told += [
+            f"  Warning: {one} and {other} are one picture under two labels: one of them is wrong"
+            for one, other in found[:CONTRADICTIONS_TOLD]
+        ]
+        if len(found) > CONTRADICTIONS_TOLD:
+            told.append(f"  and {len(found) - CONTRADICTIONS_TOLD:,} more such pairs: see duplicates.csv")
+        return told
+
+    def _loosest(self, groups: Iterable[Sequence[int]]) -> list[Kind]:
+        """For each group the kind of links without which it would fall apart."""
+        by_kind = {kind: self.groups(KINDS[: i + 1]) for i, kind in enumerate(KINDS)}
+        return [next(kind for kind in KINDS if (by_kind[kind][rows] == rows[0]).all()) for rows in groups]
+
+
+def find(
+    examples: Sequence[Example],
+    tiny: Pixels,
+    *,
+    folder: Path,
+    max_distance: int | None,
+    embeddings: Float32 | None = None,
+    min_similarity: float = 1.0,
+    workers: int = 1,
+) -> Duplicates:
+    """Find what is alike.
+
+    Args:
+        examples: N, whose files lie in `folder`; those that may hold the same pixels are decoded again.
+        tiny: uint8 [N, 16, 17], as `images.inspect` makes them.
+        max_distance: of 'near', bits of 256; None: only 'exact'.
+        embeddings: float32 [N, D]; None: no 'scene'. Rows that are not finite are like no other.
+        min_similarity: of 'scene', cosine.
+    """
+    plain, bits, others = is_plain(tiny), dhash(tiny), dhash(mirrored(tiny))
+    originals = _first_of_equal([e.sha256 for e in examples])
+    rows = np.flatnonzero((originals == np.arange(len(examples))) & ~plain)
+    close = within_distance(bits[rows], others[rows], most=max(max_distance or 0, _SAME_PIXELS_WITHIN)).of(rows)
+    candidates = _same_size(examples, close, np.flatnonzero((originals == np.arange(len(examples))) & plain))
+    originals = _first_of_equal_pixels(examples, originals, candidates, folder=folder, workers=workers)
+    copies = np.flatnonzero(originals != np.arange(len(examples)))
+    pairs: dict[Kind, Pairs] = {"exact": Pairs(originals[copies], copies, np.zeros(len(copies), np.float32))}
+    if max_distance is not None:
+        pairs["near"] = _between_originals(close.chosen(close.measure <= max_distance), originals)
+    if embeddings is not None:
+        firsts = np.flatnonzero(originals == np.arange(len(examples)))
+        alike = above_similarity(embeddings[firsts], least=min_similarity).of(firsts)
+        known = set(_keys(pairs.get("near", Pairs.none())).tolist())
+        pairs["scene"] = alike.chosen(np.array([key not in known for key in _keys(alike).tolist()], bool))
+    return Duplicates(examples, pairs)
+
+
+def parted(examples: Sequence[Example], groups: Int) -> int:
+    """How many test images have a duplicate in training, where the test set was given."""
+    trained = {int(group) for e, group in zip(examples, groups, strict=True) if e.split == "train"}
+    return sum(e.split == "test" and int(group) in trained for e, group in zip(examples, groups, strict=True))
+
+
+def _first_of_equal(keys: Sequence[Any]) -> Int:
+    """For each key the row of the first one that equals it, int [N]."""
+    first: dict[Any, int] = {}
+    return np.array([first.setdefault(key, row) for row, key in enumerate(keys)], np.int64)
+
+
+def _same_size(examples: Sequence[Example], close: Pairs, plain: Int) -> list[int]:
+    """Rows that may hold the pixels of another: of one size, and with close hashes or too plain to have one."""
+    found = {
+        row
+        for one, other, distance in _tuples(close)
+        if distance <= _SAME_PIXELS_WITHIN and _size(examples[one]) == _size(examples[other])
+        for row in (one, other)
+    }
+    of_size = Counter(_size(examples[row]) for row in plain.tolist())
+    return sorted(found | {row for row in plain.tolist() if of_size[_size(examples[row])] > 1})
+
+
+def _size(example: Example) -> tuple[int, int]:
+    return example.width, example.height
+
+
+def _first_of_equal_pixels(
+    examples: Sequence[Example], originals: Int, candidates: Sequence[int], *, folder: Path, workers: int
+) -> Int:
+    """`originals`, where of candidates with the same pixels the first now stands for all."""
+
+    def identity(row: int) -> str:
+        try:
+            return pixel_sha256(folder / examples[row].path)
+        except ImageError:  # changed since it was checked: step 3 will say so
+            return examples[row].sha256
+
+    with ThreadPoolExecutor(workers) as pool:
+        identities = list(pool.map(identity, candidates))
+    first = np.arange(len(originals))
+    first[list(candidates)] = np.array(candidates, np.int64)[_first_of_equal(identities)]
+    return np.asarray(first[originals], np.int64)
+
+
+def _between_originals(close: Pairs, originals: Int) -> Pairs:
+    """The pairs between pictures, where several files with the same pixels count as the first of them."""
+    pairs = close._replace(one=originals[close.one], other=originals[close.other])
+    pairs = pairs.chosen(pairs.one != pairs.other)
+    return pairs.chosen(np.unique(_keys(pairs), return_index=True)[1])
+
+
+def _keys(pairs: Pairs) -> Int:
+    """One number for each pair, whatever its order."""
+    low, high = np.minimum(pairs.one, pairs.other), np.maximum(pairs.one, pairs.other)
+    return np.asarray((low << 32) | high, np.int64)
+
+
+def _tuples(pairs: Pairs) -> Iterable[tuple[int, int, float]]:
+    return zip(pairs.one.tolist(), pairs.other.tolist(), pairs.measure.tolist(), strict=True)

@@ -1,0 +1,138 @@
+"""All pairs of rows that are alike, by blocked matrix products; never an N x N array.
+
+A hundred thousand rows are five thousand million pairs: for 256 bits some minutes on two cores. No index, which would
+miss some.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Int = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+ROWS, COLUMNS = 1024, 8192  # of a block: 32 MB as float32
+MOST_PAIRS = 4_000_000  # that are kept: 64 MB
+
+
+class Pairs(NamedTuple):
+    """P pairs of rows.
+
+    Attributes:
+        one, other: int [P].
+        measure: float32 [P], their distance or similarity.
+    """
+
+    one: Int
+    other: Int
+    measure: Float32
+
+    @classmethod
+    def none(cls) -> "Pairs":
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+    def chosen(self, rows: npt.NDArray[np.generic]) -> "Pairs":
+        """Some of them, by index or mask."""
+        return Pairs(self.one[rows], self.other[rows], self.measure[rows])
+
+    def of(self, rows: Int) -> "Pairs":
+        """The same pairs, where row i was taken from row rows[i]."""
+        return Pairs(rows[self.one], rows[self.other], self.measure)
+
+
+def within_distance(bits: Bools, others: Bools, *, most: int, most_pairs: int = MOST_PAIRS) -> Pairs:
+    """Pairs i < j whose hashes differ in `most` bits at most, as they are or mirrored.
+
+    Args:
+        bits: bool [N, B].
+        others: bool [N, B], of the mirrored pictures.
+        most_pairs: where there are more, see `spanning`.
+
+    Returns:
+        The pairs, with the smaller one of the distances of i, and of i mirrored, from j.
+    """
+    length = bits.shape[1]
+    signs, mirrored = (np.where(each, np.float32(1), np.float32(-1)) for each in (bits, others))  # a.b = B - 2 distance
+    found = _pairs_above([signs, mirrored], signs, least=length - 2 * most, most_pairs=most_pairs)
+    return found._replace(measure=(length - found.measure) / 2)
+
+
+def above_similarity(embeddings: Float32, *, least: float, most_pairs: int = MOST_PAIRS) -> Pairs:
+    """Pairs i < j of rows of float32 [N, D] with at least this cosine similarity, which is their measure.
+
+    Rows that are zero or not finite are like no other.
+    """
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    usable = np.isfinite(norms) & (norms > 0)
+    directions = np.where(usable, embeddings / np.where(usable, norms, 1), np.float32(0))
+    return _pairs_above([directions], directions, least=least, most_pairs=most_pairs)
+
+
+def _pairs_above(left: Sequence[Float32], right: Float32, *, least: float, most_pairs: int) -> Pairs:
+    """Pairs i < j for which the largest of left[0][i].right[j], left[1][i].right[j], … is at least `least`."""
+    kept, count = [Pairs.none()], 0
+    for rows, columns in _blocks(len(right)):
+        products = left[0][rows] @ right[columns].T
+        for each in left[1:]:
+            np.maximum(products, each[rows] @ right[columns].T, out=products)
+        i, j = np.divmod(np.flatnonzero(products >= least), products.shape[1])
+        measure = products[i, j]
+        i, j = i + rows.start, j + columns.start
+        kept.append(Pairs(i, j, measure).chosen(i < j))
+        count += len(kept[-1].one)
+        if count > most_pairs:
+            kept = [spanning(_joined(kept), len(right))]
+            count = len(kept[0].one)
+    return _joined(kept)
+
+
+def _blocks(length: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks that cover the upper triangle of a matrix."""
+    for row in range(0, length, ROWS):
+        for column in range(row, length, COLUMNS):
+            yield slice(row, min(row + ROWS, length)), slice(column, min(column + COLUMNS, length))
+
+
+def _joined(parts: Sequence[Pairs]) -> Pairs:
+    return Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def spanning(pairs: Pairs, length: int) -> Pairs:
+    """Fewer pairs (of larger measure, the more alike) that join the same rows to the same groups: `length` - 1 at most.
+
+    So a film, of which every picture is like every other, needs no more memory than as many pictures do.
+    """
+    order = np.argsort(-pairs.measure, kind="stable")
+    forest = Forest(length)
+    return pairs.chosen(np.array([k for k in order if forest.join(int(pairs.one[k]), int(pairs.other[k]))], np.int64))
+
+
+class Forest:
+    """Rows joined into groups (union-find); a group is known by its first row."""
+
+    def __init__(self, length: int) -> None:
+        self._parent = list(range(length))
+
+    def first(self, row: int) -> int:
+        """The first row of the group of a row."""
+        parent = self._parent
+        while parent[row] != row:
+            parent[row] = row = parent[parent[row]]
+        return row
+
+    def join(self, one: int, other: int) -> bool:
+        """Make one group of two; False where they are one already."""
+        one, other = sorted((self.first(one), self.first(other)))
+        self._parent[other] = one
+        return one != other
+
+    def join_all(self, pairs: Pairs) -> None:
+        for one, other in zip(pairs.one.tolist(), pairs.other.tolist(), strict=True):
+            self.join(one, other)
+
+    def groups(self) -> Int:
+        """The first row of every row's group, int [N]."""
+        return np.array([self.first(row) for row in range(len(self._parent))], np.int64)

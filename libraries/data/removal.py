@@ -1,0 +1,180 @@
+"""Duplicates taken out of a data set, and brought back.
+
+A file that is removed is moved, within the data set's folder, from <label>/… to .duplicates/<label>/…, which is hidden
+and so no class. Nothing is deleted or overwritten, and each move is one rename: killed at any moment, every file is
+in one of the two places, and running again goes on. The list .duplicates/removed.csv is for people; bringing back
+does not need it.
+"""
+
+import contextlib
+import csv
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from libraries.base.storage import move, write_csv
+from libraries.data.annotations import Annotations
+from libraries.data.dataset import Example, image_files
+from libraries.data.duplicates import Duplicates, Kind
+
+REMOVED = ".duplicates"
+LIST = "removed.csv"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One file that is, or was, removed: what it is a copy of (`kept`), and how far it is from that [bits of 256]."""
+
+    path: str
+    kept: str
+    kind: Kind
+    distance: int
+
+
+COLUMNS = tuple(field.name for field in fields(Removal))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Paths that were moved, where they are now, and one line for each file that was left where it is."""
+
+    paths: dict[str, str]
+    problems: list[str]
+
+    def told(self, what: str) -> list[str]:
+        """How many, and the problems, in sentences."""
+        return [f"{len(self.paths):,} duplicates {what}", *(f"  {problem}" for problem in self.problems)]
+
+
+def plan(duplicates: Duplicates) -> tuple[list[Removal], list[list[str]]]:
+    """What to remove, and the groups that are left as they are because they hold one picture under two labels.
+
+    Of exact and near copies the largest stays: most pixels, then most bytes, then the first by path. A copy is removed
+    only if it is itself like one that stays; that both are like a third one is not enough. Pictures of one scene stay.
+    """
+    like = _Likeness(duplicates)
+    removals, contradicting = [], []
+    for rows in duplicates.members(("exact", "near")):
+        members = [(duplicates.examples[row], row) for row in rows]
+        if len({example.label for example, _ in members}) > 1:
+            contradicting.append([example.path for example, _ in members])
+            continue
+        kept: dict[int, str] = {}  # by original
+        for example, row in sorted(members, key=_largest_first):
+            found = like.any_of(row, kept)
+            if found is None:
+                kept.setdefault(like.original(row), example.path)
+            else:
+                original, distance = found
+                exact = original == like.original(row)
+                removals.append(Removal(example.path, kept[original], "exact" if exact else "near", distance))
+    return removals, contradicting
+
+
+def _largest_first(member: tuple[Example, int]) -> tuple[int, int, str]:
+    example, _ = member
+    return -example.width * example.height, -example.bytes, example.path
+
+
+class _Likeness:
+    """Which of the examples are exact or near copies of each other, directly."""
+
+    def __init__(self, duplicates: Duplicates) -> None:
+        exact = duplicates.pairs["exact"]
+        self._original = dict(zip(exact.other.tolist(), exact.one.tolist(), strict=True))
+        self._near: dict[int, dict[int, int]] = {}
+        if near := duplicates.pairs.get("near"):
+            for one, other, distance in zip(near.one.tolist(), near.other.tolist(), near.measure.tolist(), strict=True):
+                self._near.setdefault(one, {})[other] = round(distance)
+                self._near.setdefault(other, {})[one] = round(distance)
+
+    def original(self, row: int) -> int:
+        """The first file with the same pixels."""
+        found: int = self._original.get(row, row)
+        return found
+
+    def any_of(self, row: int, originals: Iterable[int]) -> tuple[int, int] | None:
+        """The original, of these, that a file is most like, and the distance."""
+        mine = self.original(row)
+        near = self._near.get(mine, {})
+        found = [(0 if each == mine else near[each], each) for each in originals if each == mine or each in near]
+        return (min(found)[1], min(found)[0]) if found else None
+
+
+def remove(folder: Path, removals: Sequence[Removal], *, progress: Callable[[], object] = lambda: None) -> Moved:
+    """Move files to the hidden folder, and write the list of all that are there.
+
+    Args:
+        folder: of the data set, images/<dataset>.
+
+    Raises:
+        StorageError: the list cannot be written, or a notebook is changing labels for too long.
+    """
+    hidden = folder / REMOVED
+    with Annotations(folder).locked():
+        rows = {**_read_list(hidden / LIST), **{each.path: asdict(each) for each in removals}}
+        write_csv(hidden / LIST, list(rows.values()), columns=COLUMNS)  # first: what has moved is always in it
+        return _move_all([row.path for row in removals], folder, hidden, progress=progress)
+
+
+def restore(folder: Path, *, progress: Callable[[], object] = lambda: None) -> Moved:
+    """Move all removed files back, under a numbered name where another file has taken theirs.
+
+    Raises:
+        StorageError: the list cannot be deleted, or a notebook is changing labels for too long.
+    """
+    hidden = folder / REMOVED
+    with Annotations(folder).locked():
+        moved = _move_all(removed(folder), hidden, folder, progress=progress)
+        if not moved.problems:
+            (hidden / LIST).unlink(missing_ok=True)
+        for place, _, _ in os.walk(hidden, topdown=False):
+            with contextlib.suppress(OSError):  # it is not empty
+                Path(place).rmdir()
+        return moved
+
+
+def removed(folder: Path) -> list[str]:
+    """Where the files in the hidden folder were, relative to the data set's folder."""
+    hidden = folder / REMOVED
+    return [path for path in image_files(hidden)[0] if not _is_empty(hidden / path)] if hidden.is_dir() else []
+
+
+def _move_all(paths: Iterable[str], source: Path, target: Path, *, progress: Callable[[], object]) -> Moved:
+    moved = Moved({}, [])
+    for path in paths:
+        try:
+            old, new = source / path, _free(target / path)
+            if old.is_symlink() and not old.readlink().is_absolute():
+                raise OSError(None, "it is a relative link, which would break")
+            move(old, new)
+            moved.paths[path] = new.relative_to(target).as_posix()
+        except OSError as error:
+            moved.problems.append(f"{path} is left where it is: {error.strerror or error}")
+        progress()
+    return moved
+
+
+def _free(wanted: Path) -> Path:
+    """The path, or a numbered one if it is taken. An empty file is what a killed move left, and makes room."""
+    path, number = wanted, 1
+    while os.path.lexists(path) and not _is_empty(path):
+        number += 1
+        path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == 0
+
+
+def _read_list(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of the list, by path; none where it cannot be read, since it is only told and never relied upon."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return {}
+    return {row["path"]: {name: row.get(name, "") for name in COLUMNS} for row in rows if row.get("path")}

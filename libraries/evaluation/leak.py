@@ -1,0 +1,183 @@
+"""What duplicates do to a plain random split: test images with a twin in training, and accuracy that is not there."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.layout import Layout
+from libraries.classifier.svm import fit_path
+from libraries.data.dataset import Example, split
+from libraries.network.features import read_features
+
+SPLITS = 10
+
+Int = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LeakedImages:
+    """Over plain random splits, each image on its own.
+
+    Attributes:
+        leaked, tested: int [S], test images with a duplicate in training, and all test images.
+    """
+
+    leaked: Int
+    tested: Int
+
+    def told(self) -> str:
+        mean, low, high = self.leaked.mean(), self.leaked.min(), self.leaked.max()
+        return (
+            f"Under a plain random split {mean:,.1f} of {self.tested.mean():,.0f} test images "
+            f"({mean / self.tested.mean():.1%}) would have had a duplicate in training: mean of {len(self.leaked)} "
+            f"splits, {low:,} to {high:,}"
+        )
+
+
+@dataclass(frozen=True)
+class LeakedAccuracy:
+    """Accuracy of linear SVMs, float [S], over as many splits.
+
+    Attributes:
+        plain, grouped: with every image on its own, and with duplicates on one side.
+        of_leaked, of_others: in the plain splits, of the test images with a duplicate in training, and of all others.
+    """
+
+    plain: Array
+    grouped: Array
+    of_leaked: Array
+    of_others: Array
+
+    def told(self) -> list[str]:
+        def described(values: Array) -> str:
+            return f"{values.mean():.1%} ({values.min():.1%} to {values.max():.1%})"
+
+        lines = [
+            f"Accuracy of a linear SVM, mean (range) of {len(self.plain)} splits each: plain {described(self.plain)}, "
+            f"duplicates on one side {described(self.grouped)}: the leak is worth "
+            f"{100 * (self.plain.mean() - self.grouped.mean()):+.1f} points"
+        ]
+        known = np.isfinite(self.of_leaked) & np.isfinite(self.of_others)
+        if known.any():
+            lines.append(
+                f"In the plain splits, test images with a duplicate in training: {self.of_leaked[known].mean():.1%}; "
+                f"all others: {self.of_others[known].mean():.1%}"
+            )
+        return lines
+
+
+def report(examples: Sequence[Example], layout: Layout, *, ratio_train: float, seed: int) -> list[str]:
+    """What the duplicates would have done, in sentences.
+
+    The accuracy is told where step 3 has left embeddings, of a network that was not trained on some of the examples;
+    with the normalisation and C that step 4 chose, if it did.
+
+    Args:
+        examples: whose groups are the duplicates, and nothing else.
+    """
+    seeds = range(seed, seed + SPLITS)
+    images = leaked_images(examples, ratio_train=ratio_train, seeds=seeds)
+    if layout.is_refined:
+        return [images.told(), "What that does to the accuracy is told with classifier = 'svm', whose network is fixed"]
+    if not layout.features.manifest.exists():
+        return [images.told(), "What that does to the accuracy is told once scripts/3_runDNN.py has run"]
+    if not images.leaked.any():
+        return [images.told()]
+    stored = read_features(layout.features.folder)
+    row = {path: i for i, path in enumerate(stored.path)}
+    known = [e for e in examples if e.path in row]
+    if len({e.label for e in known}) < 2:
+        return [images.told()]
+    normalisation, c = chosen_svm(layout.svm.folder / "sweep.csv")
+    accuracy = leaked_accuracy(
+        known,
+        stored.embedding[[row[e.path] for e in known]],
+        ratio_train=ratio_train,
+        seeds=seeds,
+        normalisation=normalisation,
+        c=c,
+    )
+    missing = len(examples) - len(known)
+    left_out = [f"{missing:,} images have no embedding yet and are left out of the accuracy"] if missing else []
+    return [images.told(), *left_out, *accuracy.told()]
+
+
+def plain_split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:
+    """A split in which every file is on its own."""
+    return split([replace(e, group=e.path) for e in examples], ratio_train=ratio_train, seed=seed)
+
+
+def leaked(examples: Sequence[Example], plain: Sequence[Example]) -> npt.NDArray[np.bool_]:
+    """Which images stand in the test set of a plain split, a duplicate of theirs in training, bool [N].
+
+    Args:
+        examples: whose groups are the duplicates.
+        plain: the same examples, split.
+    """
+    trained = {e.group for e, p in zip(examples, plain, strict=True) if p.split == "train"}
+    return np.array([p.split == "test" and e.group in trained for e, p in zip(examples, plain, strict=True)], bool)
+
+
+def leaked_images(examples: Sequence[Example], *, ratio_train: float, seeds: Sequence[int]) -> LeakedImages:
+    """Count them, over several plain splits."""
+    splits = [plain_split(examples, ratio_train=ratio_train, seed=seed) for seed in seeds]
+    counts = [int(leaked(examples, plain).sum()) for plain in splits]
+    return LeakedImages(np.array(counts), np.array([sum(p.split == "test" for p in plain) for plain in splits]))
+
+
+def leaked_accuracy(
+    examples: Sequence[Example],
+    embeddings: Float32,
+    *,
+    ratio_train: float,
+    seeds: Sequence[int],
+    normalisation: str,
+    c: float,
+) -> LeakedAccuracy:
+    """Train and test on plain and on grouped splits.
+
+    Args:
+        examples: N, whose groups are the duplicates.
+        embeddings: float32 [N, D], of a network that was not trained on them.
+    """
+    names = sorted({e.label for e in examples})
+    labels = np.array([names.index(e.label) for e in examples])
+
+    def is_right(parts: Sequence[Example]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which images stand in the test set, and which of all are classified as they should be, bool [N] each."""
+        test = np.array([p.split == "test" for p in parts])
+        x, y = embeddings[~test], labels[~test]
+        model = next(fit_path(x, y, number_of_classes=len(names), c_values=[c], normalisation=normalisation))
+        return test, model.scores(embeddings).argmax(axis=1) == labels
+
+    rows = []
+    for seed in seeds:
+        parts = plain_split(examples, ratio_train=ratio_train, seed=seed)
+        test, right = is_right(parts)
+        has_twin = leaked(examples, parts)
+        grouped_test, grouped_right = is_right(split(examples, ratio_train=ratio_train, seed=seed))
+        rows.append(
+            [
+                right[test].mean(),
+                grouped_right[grouped_test].mean(),
+                right[has_twin].mean() if has_twin.any() else np.nan,
+                right[test & ~has_twin].mean() if (test & ~has_twin).any() else np.nan,
+            ]
+        )
+    return LeakedAccuracy(*np.array(rows).T)
+
+
+def chosen_svm(sweep: Path) -> tuple[str, float]:
+    """Normalisation and C that step 4 chose, by its table sweep.csv; where there is none, usual ones."""
+    if not sweep.exists():
+        return "standardise", 0.001
+    with sweep.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    best = min(rows, key=lambda row: (-float(row["validation_accuracy"]), float(row["C"])))
+    return best["normalisation"], float(best["C"])
