@@ -119,3 +119,9 @@ def test_what_another_machine_may_know_has_no_paths_and_no_addresses() -> None:
     assert known["classifier"] == "svm"
     assert not {"rootDir", "trackingUri", "bundle", "imagePath", "url"} & set(known)
     assert "/home" not in json.dumps(known)
+
+
+def test_what_another_machine_may_know_has_nothing_private() -> None:
+    known = Parameters.load({"searchContact": "someone@example.org"}).portable()
+    assert "searchContact" not in known
+    assert "searchLicence" in known

@@ -136,6 +136,30 @@ def test_redirects_to_where_nobody_may_go(web: Any, fetch: Fetch, location: str,
     assert web.requests == {"/a": 1}
 
 
+# What searches need besides
+
+
+def test_other_headers_no_redirects_and_the_words_of_a_refusal(web: Any, fetch: Fetch) -> None:
+    options: dict[str, Any] = {"headers": {"Accept": "text/x", "X-Key": "k"}, "redirects": 0, "refusal_bytes": 10}
+    assert fetch(web.give("/a", b"answer"), **options) == b"answer"
+    sent = web.headers["/a"][0]
+    assert (sent["Accept"], sent["X-Key"], sent["Accept-Encoding"]) == ("text/x", "k", "identity")
+    assert failure(fetch, web.redirect("/b", "/a"), **options).reason == "too many redirects"
+    assert web.requests["/a"] == 1
+    refused = failure(fetch, web.give("/c", b"no: your key has expired", 403), **options)
+    assert (refused.reason, refused.body) == ("refused by the server", b"no: your k")
+    slow = web.on("/d", lambda handler: handler.drip(b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\n", b""))
+    refused = failure(fetch, slow, **options, timeouts=Timeouts(connect=5, read=0.2, total=5))
+    assert (refused.reason, refused.http_status, refused.body) == ("server error", 503, b"")
+
+
+def test_an_answer_may_ask_to_wait(web: Any) -> None:
+    fetcher = Fetcher(timeouts=Timeouts(), max_bytes=1000, allowed_hosts=["127.0.0.1"], user_agent="t/1", threads=1)
+    assert fetcher.fetch(web.give("/a", b"busy", Retry_After="5")).retry_after == 5
+    assert fetcher.fetch(web.give("/b", b"here")).retry_after is None
+    fetcher.close()
+
+
 # Addresses
 
 
