@@ -146,11 +146,13 @@ class Client:
                 self._sleep(pause)
         raise AssertionError("not reached")
 
-    def discreet(self, words: str) -> str:
-        """Words of the service, in one line, without the key."""
+    def discreet(self, said: Any) -> str:
+        """Words of the service in one short line, without the key; empty if they are no text."""
+        if not isinstance(said, str):
+            return ""
         for form in {self._key, quote(self._key), quote_plus(self._key)} - {""}:
-            words = words.replace(form, "***")
-        return text(words, 2 * _MAX_SAID)
+            said = said.replace(form, "***")  # before it is cut off, which would leave a part of the key
+        return text(said, _MAX_SAID)
 
     def _once(self, url: str, busy: Callable[[dict[str, Any]], str | None]) -> dict[str, Any]:
         pause = self._not_before - self._clock()
@@ -207,7 +209,7 @@ class Client:
             return ""
         said = inner(body, "detail") or inner(body, "error") or inner(body, "message")
         said = inner(said, "detail") or inner(said, "info") or inner(said, "message") or said
-        return f", {words!r}" if (words := self.discreet(text(said, _MAX_SAID))) else ""
+        return f", {words!r}" if (words := self.discreet(said)) else ""
 
 
 def user_agent(contact: str | None) -> str:

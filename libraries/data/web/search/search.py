@@ -76,7 +76,8 @@ def search(
                 log.add(wanted, found)
             results[query] = found
     except SearchError as error:
-        _write(results, folder)
+        if results:
+            _write(results, folder)
         where = f"at {query.text!r}; {len(results)} of {len(queries.queries)} queries are finished and kept"
         raise SearchError(f"{error} ({where})") from None
     return _write(results, folder)

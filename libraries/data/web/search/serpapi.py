@@ -31,11 +31,10 @@ class SerpApi:
         """See `Provider`."""
         for page in itertools.count():
             answer = self._client.ask({"engine": "google_images", "q": query, "ijn": page})
-            if "images_results" not in answer and (said := text(answer.get("error"), 200)):
+            if "images_results" not in answer and (said := self._client.discreet(answer.get("error"))):
                 if "any results" in said:  # "Google hasn't returned any results for this query."
                     return
-                reason = self._client.discreet(said)
-                raise SearchError(f"{self.name} could not answer ({reason!r}): run the script again later")
+                raise SearchError(f"{self.name} could not answer ({said!r}): run the script again later")
             yield [image for image in map(_found, rows(answer, "images_results", self.name)) if image.url]
             if not inner(answer.get("serpapi_pagination"), "next"):
                 return

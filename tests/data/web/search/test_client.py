@@ -259,7 +259,16 @@ def test_keys_stand_in_no_log_and_no_error(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     echo = {"error": f"{KEY} a%2Bsecret%2Fkey-0123456789"}
-    replies = [Reply(echo, 401), Reply(echo, 429), Reply(echo, 500), Reply(echo, 418), Reply(b"", 302)]
+    cut = {"error": "x" * 190 + KEY}  # where a message is cut off
+    replies = [
+        Reply(cut, 403),
+        Reply(cut),
+        Reply(echo, 401),
+        Reply(echo, 429),
+        Reply(echo, 500),
+        Reply(echo, 418),
+        Reply(b"", 302),
+    ]
     for reply in replies:
         reply.headers["Location"] = f"http://127.0.0.1/?api_key={KEY}"
         fake.answers = [lambda _, reply=reply: reply]

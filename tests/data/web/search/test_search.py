@@ -97,6 +97,18 @@ def test_what_was_found_before_an_error_is_kept_and_the_next_run_goes_on(
     assert [request.parameters["q"] for request in fake.requests] == ["tabby cat", "black cat", "poodle", "poodle"]
 
 
+def test_an_error_at_the_first_query_leaves_the_files_of_another_provider(
+    fake: FakeSearch, run: Callable[..., Results], tmp_path: Path
+) -> None:
+    fake.answers = [fake_search.openverse(40)]
+    run()
+    before = (tmp_path / "search.tsv").read_bytes()
+    fake.answers = [lambda _: Reply(b"", 403)]
+    with pytest.raises(SearchError, match="0 of 3 queries are finished"):
+        run(name="wikimedia")
+    assert (tmp_path / "search.tsv").read_bytes() == before
+
+
 def test_rows_of_earlier_queries_stay_in_the_table_alone(
     fake: FakeSearch, run: Callable[..., Results], tmp_path: Path
 ) -> None:
