@@ -129,6 +129,15 @@ def test_links_lead_to_the_web_alone_and_end_where_they_should(data: DataSet, ur
     assert line.endswith(")")
 
 
+def test_addresses_with_brackets_and_ampersands_stay_whole(data: DataSet) -> None:
+    found = image(1, page=link("https://a.example/File:Cat_(2)).jpg?a=1&copy;=2"))
+    data.found(Row("cat", "cats", found))
+    data.downloaded(had("cat", found, "cat/1 (a).jpg"))
+    [line] = data.write()[1:]
+    assert line.startswith("- [1 (a).jpg](cat/1%20%28a%29.jpg): ")
+    assert line.endswith("[source](https://a.example/File:Cat_%282%29%29.jpg?a=1&amp;copy;=2)")
+
+
 def test_nothing_is_written_where_nothing_was_searched(data: DataSet) -> None:
     data.downloaded(had("cat", image(1), "cat/1.jpg"))
     assert write_attribution(data.images, table=data.table, outcomes=data.outcomes) == 0
