@@ -20,8 +20,11 @@ PER_QUERY = 3
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeSearch]:
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSearch]:
     """An Openverse with three images for each query, and the server of these images."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):  # the script would say that it does not use them
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     with fake_search.serving() as server:
         server.answers = [fake_search.openverse(PER_QUERY, server.url)]
         yield server

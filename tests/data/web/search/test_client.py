@@ -126,11 +126,11 @@ def test_a_slow_service(fake: FakeSearch, provider: Open, waits: Waits) -> None:
         return Reply({})
 
     fake.answers = [slow, fake_search.openverse(3)]
-    short = Timeouts(connect=5, read=0.2, total=5)
-    assert len(first(provider("openverse", timeouts=short), "cat", count=5)) == 3
+    short = {"timeouts": Timeouts(connect=5, read=0.5, total=5), "retries": 1}
+    assert len(first(provider("openverse", **short), "cat", count=5)) == 3
     assert waits == [(1, None)]
     fake.answers = [slow]
-    assert "gave no answer at http://127.0.0.1:" in (message := failure(provider("openverse", timeouts=short)))
+    assert "gave no answer at http://127.0.0.1:" in (message := failure(provider("openverse", **short)))
     assert "(time-out: " in message and "check the connection, or searchUrl" in message
 
 
