@@ -77,7 +77,7 @@ def solar_cells(folder: Path, *, most: int | None) -> list[Example]:
     """The images, in `folder`, checked and grouped as scripts/1_prepareData.py does it."""
     tell(SOLAR_CELLS_ABOUT)
     copy_solar_cells(folder)
-    examples, _ = check_images(folder, scan(folder), workers=os.cpu_count() or 1)
+    examples = check_images(folder, scan(folder), workers=os.cpu_count() or 1).examples
     return group_examples(draw(examples, most=most, seed=0) if most else examples, "filename")
 
 

@@ -4,8 +4,8 @@ Reads:  images/<datasetName>/<label>/*, and beside the labels, if they exist, de
         set) and annotations.jsonl (images that were marked by hand are left out).
 Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA-256 of every intact image, and
         duplicates.csv: which images are alike. Duplicates always stand on one side of the split.
---removeDuplicates keeps the largest of exact and near copies and moves the rest to images/<datasetName>/.duplicates/.
---restoreDuplicates moves them back. --leakReport tells what a plain random split would have done.
+--removeDuplicates keeps the largest of exact and near copies and moves the rest to images/<datasetName>/.duplicates/,
+--restoreDuplicates moves them back, --leakReport tells what a plain random split would have done.
 """
 
 import os
@@ -34,8 +34,8 @@ def main(
         annotations = Annotations(layout.images)
         checked = check(layout, annotations)
         alike = find_alike(parameters, layout, checked)
-        if removeDuplicates and (gone := remove(layout, alike)):
-            checked = checked.without(gone)
+        if removeDuplicates and (taken := remove(layout, alike)):
+            checked = checked.without(taken)
             alike = find_alike(parameters, layout, checked)
         print(*alike.told(), sep="\n")
 
@@ -43,8 +43,8 @@ def main(
         test_list = layout.images / dataset.DEDICATED_TEST_IMAGES
         if test_list.exists():
             print(f"The test set is the one in {test_list}")
-            left_out = [*annotations.marks, *removal.removed(layout.images)]
-            examples = dataset.split_by_list(examples, test_list, moved=annotations.moved, left_out=left_out)
+            gone = {*annotations.marks, *removal.removed(layout.images)}
+            examples = dataset.split_by_list(examples, test_list, moved=annotations.moved, left_out=gone)
             if parted := duplicates.parted(examples, alike.groups()):
                 print(f"Warning: {parted:,} of these test images have a duplicate in training: see duplicates.csv")
         else:
@@ -54,18 +54,18 @@ def main(
         target = layout.examples.folder / "examples.csv"
         dataset.write_examples(target, examples)
         alike.write(layout.examples.folder / "duplicates.csv")
-        refused = [str(error.path) for error in checked.refused]
-        layout.examples.commit([target], left_out=[*refused, *annotations.marks])
+        left_out = [*(str(error.path) for error in checked.refused), *annotations.marks]
+        layout.examples.commit([target], left_out=left_out)
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
-        record.metrics.update(images=len(examples), classes=len(counts), left_out=len(refused) + len(annotations.marks))
+        record.metrics.update(images=len(examples), classes=len(counts), left_out=len(left_out))
         show(counts)
         if leakReport:
             from libraries.evaluation.leak import report
 
             pictures = dataset.group_examples(alike.examples, "filename", alike=alike.groups())
-            options = {"ratio_train": parameters.ratioTrainTest, "seed": parameters.randomSeed}
-            print(*report(pictures, layout, **options), sep="\n")
+            lines = report(pictures, layout, ratio_train=parameters.ratioTrainTest, seed=parameters.randomSeed)
+            print(*lines, sep="\n")
     print(f"Written: {target}")
 
 
@@ -105,10 +105,9 @@ def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked)
 
 def remove(layout: Layout, alike: duplicates.Duplicates) -> set[str]:
     removals, contradicting = removal.plan(alike)
-    if contradicting:
-        print(f"{len(contradicting):,} groups hold one picture under two labels and are left as they are")
+    print(f"{len(contradicting):,} groups stand under two labels and are left as they are")
     moved = removal.remove(layout.images, removals)
-    print(*moved.told(f"moved to {layout.images / removal.REMOVED}, listed there in {removal.LIST}"), sep="\n")
+    print(*moved.told(f"moved to {layout.images / removal.REMOVED} and listed there"), sep="\n")
     return set(moved.paths)
 
 

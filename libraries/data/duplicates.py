@@ -66,11 +66,11 @@ class Duplicates:
             found.setdefault(first, []).append(row)
         return [rows for rows in found.values() if len(rows) > 1]
 
-    def contradictions(self) -> list[tuple[str, str]]:
-        """Pairs of paths that show one picture (exact or near) under two labels."""
-        pairs = [pair for kind in KINDS[:2] if kind in self.pairs for pair in _tuples(self.pairs[kind])]
-        known = [(self.examples[one], self.examples[other]) for one, other, _ in pairs]
-        return [(one.path, other.path) for one, other in known if one.label != other.label]
+    def contradictions(self) -> list[tuple[Kind, str, str]]:
+        """Exact and near copies under two labels: kind and the two paths."""
+        pairs = [(kind, pair) for kind in KINDS[:2] for pair in _tuples(self.pairs.get(kind, Pairs.none()))]
+        known = [(kind, self.examples[one], self.examples[other]) for kind, (one, other, _) in pairs]
+        return [(kind, one.path, other.path) for kind, one, other in known if one.label != other.label]
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of duplicates.csv: every example of a group, and the one that it is most like."""
@@ -109,8 +109,10 @@ class Duplicates:
             )
         found = self.contradictions()
         told += [
-            f"  Warning: {one} and {other} are one picture under two labels: one of them is wrong"
-            for one, other in found[:CONTRADICTIONS_TOLD]
+            f"  Warning: {one} and {other} "
+            + ("are the same picture" if kind == "exact" else "look the same")
+            + " but stand under two labels: is one of them wrong?"
+            for kind, one, other in found[:CONTRADICTIONS_TOLD]
         ]
         if len(found) > CONTRADICTIONS_TOLD:
             told.append(f"  and {len(found) - CONTRADICTIONS_TOLD:,} more such pairs: see duplicates.csv")

@@ -19,7 +19,7 @@ import re
 import stat
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -116,7 +116,7 @@ class ImageFacts:
     height: int
     sha256: str
     bytes: int
-    tiny: Pixels
+    tiny: Pixels = field(compare=False, repr=False)
 
 
 class Header(NamedTuple):

@@ -74,7 +74,7 @@ def test_damaged_files_are_left_out_with_their_reason(tmp_path: Path) -> None:
     (tmp_path / "cat" / "text.jpg").write_text("no picture")
     (tmp_path / "cat" / "empty.png").write_bytes(b"")
     (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    examples, refused = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=2)
+    examples, refused, _ = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=2)
     assert [e.path for e in examples] == [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)]
     assert sorted(str(e.path) for e in refused) == ["cat/empty.png", "cat/gone.png", "cat/text.jpg"]
     assert all(e.reason for e in refused)
@@ -83,7 +83,7 @@ def test_damaged_files_are_left_out_with_their_reason(tmp_path: Path) -> None:
 def test_images_that_came_later_are_found(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "cat" / "text.jpg").write_text("no picture")
-    examples, refused = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
+    examples, refused, _ = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
     left_out = [str(error.path) for error in refused]
     assert dataset.added_since(tmp_path, examples, left_out=left_out) == []
     picture(tmp_path / "dog" / "new.png")
@@ -152,11 +152,6 @@ def test_exact_copies_stay_on_one_side() -> None:
     for e in parts:
         by_content.setdefault(e.sha256, set()).add(e.split)
     assert all(len(sides) == 1 for sides in by_content.values())
-
-
-def test_one_file_under_two_labels_is_named() -> None:
-    examples = [example("cat/1.png", sha256="x"), example("cat/2.png", sha256="x"), example("dog/1.png", sha256="x")]
-    assert dataset.contradictions(examples) == [("cat/1.png", "dog/1.png")]
 
 
 @pytest.mark.parametrize("line", ["cat\t1.png", "cat/1.png"])

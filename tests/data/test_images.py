@@ -402,7 +402,9 @@ def test_inspect_gives_the_facts(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(WHOLE["jpeg"])
     digest = hashlib.sha256(WHOLE["jpeg"]).hexdigest()
-    assert inspect(path) == inspect(str(path)) == ImageFacts(300, 200, digest, len(WHOLE["jpeg"]))
+    facts = inspect(path)
+    assert facts == inspect(str(path)) == ImageFacts(300, 200, digest, len(WHOLE["jpeg"]), tiny=facts.tiny)
+    assert facts.tiny.shape == (16, 17) and facts.tiny.dtype == np.uint8
 
 
 # Warnings
