@@ -87,7 +87,7 @@ class Parameters(Settings):
         10, "near: bits of 256 in which difference hashes differ; above 16 pictures that only look alike", ge=0, le=64
     )
     duplicates_minSimilarity: float = prepare(
-        0.97, "scene: least cosine of two embeddings; lower where pictures are varied", ge=0.5, le=1
+        0.95, "scene: least cosine of two embeddings; higher where all pictures look alike", ge=0.5, le=1
     )
 
     # ---- 2_refineDNN

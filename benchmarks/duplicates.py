@@ -30,6 +30,7 @@ from libraries.data.fingerprints import dhash, is_plain, mirrored
 from libraries.data.images import fit, tiny
 from libraries.data.pairs import above_similarity, within_distance
 from libraries.network.backbones import load_pretrained
+from libraries.network.embedding import INNER_MARGIN
 from libraries.network.engine import Engine
 from libraries.network.export import export_onnx
 from libraries.network.folder import resize_rule
@@ -79,7 +80,10 @@ VARIANTS: dict[str, Callable[[Picture], Picture]] = {
     "brightened by 30%": lambda p: ImageEnhance.Brightness(p).enhance(1.3),
     "watermark": watermarked,
     "cropped by 2%": lambda p: cropped(p, 0.02),
-    "cropped by 10%": lambda p: cropped(p, 0.1),
+    "cropped by 5%": lambda p: cropped(p, 0.05),
+    "cropped by 10%": lambda p: cropped(p, 0.1),  # what INNER_MARGIN is made for
+    "cropped by 15%": lambda p: cropped(p, 0.15),
+    "border of 2%": lambda p: ImageOps.expand(p, round(0.02 * p.width), "white"),
     "border of 5%": lambda p: ImageOps.expand(p, round(0.05 * p.width), "white"),
 }
 
@@ -108,15 +112,17 @@ def solar_cells() -> list[Picture]:
 
 
 def embedder(folder: Path) -> Embed:
-    """Pictures → embeddings of the default network, float32 [N, D]."""
+    """Pictures → embeddings of the default network, whole and inner, float32 [N, 2, D]."""
     parameters = Parameters.load()
     network = load_pretrained(parameters.rf_pretrainedModelFilename, input_size=parameters.rf_inputResolution)
     export_onnx(network, folder / "model.onnx")
     engine, rule = Engine(folder / "model.onnx"), resize_rule(network, parameters.rf_resizeMode)
 
     def embed(pictures: Iterable[Picture]) -> npt.NDArray[np.float32]:
-        rows = engine.stream(list(pictures), lambda picture: fit(np.asarray(picture), rule))
-        return np.stack([outputs["embedding"] for _, outputs in rows if isinstance(outputs, dict)])
+        views = [view for picture in pictures for view in (picture, cropped(picture, 2 * INNER_MARGIN))]
+        rows = engine.stream(views, lambda picture: fit(np.asarray(picture), rule))
+        found = np.stack([outputs["embedding"] for _, outputs in rows if isinstance(outputs, dict)])
+        return found.reshape(len(views) // 2, 2, -1)
 
     return embed
 
@@ -134,18 +140,20 @@ def distances(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.N
 
 def recall(pictures: list[Picture], embed: Embed) -> dict[str, dict[str, float]]:
     """By variant and threshold, the part of pictures that are found in their variant."""
-    small, embeddings = tinies(pictures), normalised(embed(pictures))
+    small, embeddings = tinies(pictures), embed(pictures)
     found = {}
     for name, change in VARIANTS.items():
         changed = [change(picture) for picture in pictures]
-        d, s = distances(small, tinies(changed)), (embeddings * normalised(embed(changed))).sum(axis=1)
+        d, s = distances(small, tinies(changed)), similarities(embeddings, embed(changed))
         found[name] = {f"<= {most}": float((d <= most).mean()) for most in DISTANCES}
         found[name] |= {f">= {least}": float((s >= least).mean()) for least in SIMILARITIES}
     return found
 
 
-def normalised(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+def similarities(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Between the rows of two sets of embeddings [N, 2, D]."""
+    both = (above_similarity(np.stack(rows), least=-1.0) for rows in zip(one, other, strict=True))
+    return np.array([pairs.measure[0] for pairs in both], np.float64)
 
 
 def on_solar_cells(cells: list[Picture], embed: Embed) -> list[tuple[str, int, int, int]]:

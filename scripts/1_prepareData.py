@@ -90,7 +90,7 @@ def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked)
     if parameters.duplicates == "scene":
         from libraries.network.embedding import embed_pretrained
 
-        with ProgressBar("Embedding", total=len(checked.examples)) as bar:
+        with ProgressBar("Embedding", total=2 * len(checked.examples)) as bar:
             embeddings = embed_pretrained(checked.examples, layout, parameters.model_dump(), progress=bar.update)
     return duplicates.find(
         checked.examples,

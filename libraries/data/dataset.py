@@ -303,6 +303,11 @@ def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
         StaleInput: the file has changed or is gone.
         ImageError: it cannot be decoded.
     """
+    return load_bytes(read_example(example, folder=folder), rule, path=folder / example.path)
+
+
+def read_example(example: Example, *, folder: Path) -> bytes:
+    """The file of an example, if it is still the one that 1_prepareData saw; see `load_example`."""
     path = folder / example.path
     try:
         data = path.read_bytes()
@@ -312,4 +317,4 @@ def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
         ) from error
     if hashlib.sha256(data).hexdigest() != example.sha256:
         raise StaleInput(f"{path} has changed since the data set was prepared: run scripts/1_prepareData.py again")
-    return load_bytes(data, rule, path=path)
+    return data

@@ -3,7 +3,9 @@
 exact   The same upright pixels, whatever the format and the metadata.
 near    Difference hashes, of the picture or its mirror image, that differ in a few of 256 bits: scaled, recompressed,
         mirrored, recoloured, slightly retouched. Plain pictures, whose hashes say too little, are left out.
-scene   Embeddings of a pretrained network that point the same way: cropped, framed, photographed again.
+scene   Embeddings of a pretrained network that point the same way: cropped, framed, photographed again. Beside the
+        whole picture its inner part is embedded, without a twentieth on each side: it is what is left of a picture
+        that was cropped, and what is inside a frame.
 
 Groups are what these links join, step by step: A like B and B like C makes one group of three though A may not be like
 C. For the split that is what is wanted, since B must be neither in training, beside A in the test set, nor with C. It
@@ -140,7 +142,8 @@ def find(
         examples: N, whose files lie in `folder`; those that may hold the same pixels are decoded again.
         tiny: uint8 [N, 16, 17], as `images.inspect` makes them.
         max_distance: of 'near', bits of 256; None: only 'exact'.
-        embeddings: float32 [N, D]; None: no 'scene'. Rows that are not finite are like no other.
+        embeddings: float32 [N, V, D], of the whole picture and of parts of it; None: no 'scene'. Those that are not
+            finite are like no other.
         min_similarity: of 'scene', cosine.
     """
     plain, bits, others = is_plain(tiny), dhash(tiny), dhash(mirrored(tiny))

@@ -56,35 +56,41 @@ def within_distance(bits: Bools, others: Bools, *, most: int, most_pairs: int = 
     """
     length = bits.shape[1]
     signs, mirrored = (np.where(each, np.float32(1), np.float32(-1)) for each in (bits, others))  # a.b = B - 2 distance
-    found = _pairs_above([signs, mirrored], signs, least=length - 2 * most, most_pairs=most_pairs)
+    found = _pairs_above([(signs, signs), (mirrored, signs)], least=length - 2 * most, most_pairs=most_pairs)
     return found._replace(measure=(length - found.measure) / 2)
 
 
 def above_similarity(embeddings: Float32, *, least: float, most_pairs: int = MOST_PAIRS) -> Pairs:
-    """Pairs i < j of rows of float32 [N, D] with at least this cosine similarity, which is their measure.
+    """Pairs i < j whose embeddings have at least this cosine similarity, which is their measure.
 
-    Rows that are zero or not finite are like no other.
+    Args:
+        embeddings: float32 [N, V, D], of V views of each picture. The first view of one is compared with all views of
+            the other, and the most similar two count. Those that are zero or not finite are like no other.
+        most_pairs: where there are more, see `spanning`.
     """
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    norms = np.linalg.norm(embeddings, axis=2, keepdims=True)
     usable = np.isfinite(norms) & (norms > 0)
     directions = np.where(usable, embeddings / np.where(usable, norms, 1), np.float32(0))
-    return _pairs_above([directions], directions, least=least, most_pairs=most_pairs)
+    whole, *others = (np.ascontiguousarray(directions[:, view]) for view in range(directions.shape[1]))
+    products = [(whole, whole), *((other, whole) for other in others), *((whole, other) for other in others)]
+    return _pairs_above(products, least=least, most_pairs=most_pairs)
 
 
-def _pairs_above(left: Sequence[Float32], right: Float32, *, least: float, most_pairs: int) -> Pairs:
-    """Pairs i < j for which the largest of left[0][i].right[j], left[1][i].right[j], … is at least `least`."""
+def _pairs_above(products: Sequence[tuple[Float32, Float32]], *, least: float, most_pairs: int) -> Pairs:
+    """Pairs i < j for which the largest of left[i].right[j], over several (left, right), is at least `least`."""
+    length = len(products[0][0])
     kept, count = [Pairs.none()], 0
-    for rows, columns in _blocks(len(right)):
-        products = left[0][rows] @ right[columns].T
-        for each in left[1:]:
-            np.maximum(products, each[rows] @ right[columns].T, out=products)
-        i, j = np.divmod(np.flatnonzero(products >= least), products.shape[1])
-        measure = products[i, j]
+    for rows, columns in _blocks(length):
+        largest = products[0][0][rows] @ products[0][1][columns].T
+        for left, right in products[1:]:
+            np.maximum(largest, left[rows] @ right[columns].T, out=largest)
+        i, j = np.divmod(np.flatnonzero(largest >= least), largest.shape[1])
+        measure = largest[i, j]
         i, j = i + rows.start, j + columns.start
         kept.append(Pairs(i, j, measure).chosen(i < j))
         count += len(kept[-1].one)
         if count > most_pairs:
-            kept = [spanning(_joined(kept), len(right))]
+            kept = [spanning(_joined(kept), length)]
             count = len(kept[0].one)
     return _joined(kept)
 

@@ -2,23 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 
+from libraries.base.errors import ImageError
 from libraries.base.layout import Layout
-from libraries.base.storage import Artefact
-from libraries.data.dataset import Example, load_example
-from libraries.data.images import ResizeRule
+from libraries.data.dataset import Example, load_example, read_example
+from libraries.data.images import Pixels, ResizeRule, decode, fit
 from libraries.network.devices import find_device
 from libraries.network.engine import Engine, Precision
 from libraries.network.features import Floats, read_features, write_features
 
 if TYPE_CHECKING:
     from libraries.network.torch_engine import TorchEngine
+
+INNER_MARGIN = 0.05  # of the width and height, on each side
 
 
 def open_engine(
@@ -41,10 +43,13 @@ def embed_pretrained(
     *,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Floats:
-    """The embedding of every example by the pretrained network as it is, which is made where there is none yet.
+    """Embeddings by which duplicates are found, float32 [N, 2, D]: of every example the whole and the inner part.
+
+    They are those of the pretrained network as it is, which is made where there is none yet.
 
     Args:
         values: the run's parameters.
+        progress: called with the number of embeddings just done, of 2 N.
     """
     network = layout.pretrained
     if not network.is_current():
@@ -54,49 +59,60 @@ def embed_pretrained(
         pretrained = load_pretrained(values["rf_pretrainedModelFilename"], input_size=values["rf_inputResolution"])
         pretrained.views = values["rf_views"]
         write_network(network, pretrained, rule=resize_rule(pretrained, values["rf_resizeMode"]))
-    return embed(
-        examples,
-        images=layout.images,
-        network=network,
-        store=layout.proc / "features_duplicates",
-        engine=lambda: open_engine(
+    rule = ResizeRule.from_json(network.read()["resize"])
+    engine = cache(
+        lambda: open_engine(
             network.folder,
             device=values["device"],
             precision=values["run_precision"],
             batch_size=values["run_mbSize"],
-        ),
-        progress=progress,
+        )
     )
+    views = {
+        "whole": partial(load_example, folder=layout.images, rule=rule),
+        "inner": partial(load_inner, folder=layout.images, rule=rule),
+    }
+    return np.stack(
+        [
+            embed(
+                examples,
+                key=f"{name} {network.identity()}",
+                store=layout.proc / "features_duplicates" / name,
+                run=lambda wanted, load=load: engine().stream(wanted, load),  # type: ignore[misc]
+                progress=progress,
+            )
+            for name, load in views.items()
+        ],
+        axis=1,
+    )
+
+
+def load_inner(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
+    """An example's picture without a twentieth on each side, uint8 [S, S, 3]; see `load_example`."""
+    picture = decode(read_example(example, folder=folder), path=folder / example.path, at_least=2 * rule.size)
+    y, x = (round(INNER_MARGIN * length) for length in picture.shape[:2])
+    return fit(np.ascontiguousarray(picture[y : len(picture) - y, x : picture.shape[1] - x]), rule)
 
 
 def embed(
     examples: Sequence[Example],
     *,
-    images: Path,
-    network: Artefact,
+    key: str,
     store: Path,
-    engine: Callable[[], Union[Engine, "TorchEngine"]],
+    run: Callable[[Iterable[Example]], Generator[tuple[Example, Mapping[str, Floats] | ImageError]]],
     progress: Callable[[int], object] = lambda count: None,
 ) -> Floats:
     """The embedding of every example, float32 [N, D]; NaN for those that cannot be read.
 
     Args:
-        images: the folder that the examples' paths start from.
-        network: its folder, finished.
-        store: a folder, of nothing else, in which embeddings are kept for the next time.
-        engine: opens `network`; called only if something is missing from the store.
+        key: what the embeddings depend on besides the examples.
+        store: a folder, of nothing else, in which they are kept for the next time.
+        run: examples → outputs, as in `write_features`.
         progress: called with the number of examples just done.
     """
-    rule = ResizeRule.from_json(network.read()["resize"])
-    load = partial(load_example, folder=images, rule=rule)
-    made_from = [network.identity(), [[example.path, example.sha256] for example in examples]]
-    write_features(
-        store,
-        examples,
-        key=hashlib.sha256(json.dumps(made_from).encode()).hexdigest(),
-        run=lambda wanted: engine().stream(wanted, load),
-        progress=progress,
-    )
+    made_from = [key, [[example.path, example.sha256] for example in examples]]
+    identity = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    write_features(store, examples, key=identity, run=run, progress=progress)
     stored = read_features(store)
     row = {path: i for i, path in enumerate(stored.path)}
     embeddings = np.full((len(examples), stored.embedding.shape[1]), np.nan, np.float32)

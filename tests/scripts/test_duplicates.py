@@ -142,17 +142,20 @@ def test_leak_report_before_and_after_the_embeddings(parameters: Parameters, pro
 def test_scenes_by_the_network_that_script_2_would_make(
     parameters: Parameters, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cropped(scene(9), 0.04).save(images / "cat" / "09 cropped.png")
-    scenes = parameters.model_copy(update={"duplicates": "scene", "duplicates_minSimilarity": 0.9})
+    cropped(scene(9), 0.1).save(images / "cat" / "09 cropped.png")
+    ImageOps.expand(scene(10), 16, "white").save(images / "cat" / "10 framed.png")
+    scenes = parameters.model_copy(update={"duplicates": "scene"})
     run_main("1_prepareData", scenes)
     rows = {row["path"]: row for row in read_csv(proc(scenes) / "duplicates.csv")}
     assert rows["cat/09 cropped.png"]["like"] == "cat/09.png"
-    assert rows["cat/09 cropped.png"]["kind"] == "scene" and float(rows["cat/09 cropped.png"]["similarity"]) >= 0.9
+    assert rows["cat/09 cropped.png"]["kind"] == "scene" and float(rows["cat/09 cropped.png"]["similarity"]) >= 0.95
+    assert rows["cat/10 framed.png"]["like"] == "cat/10.png"
+    assert not {f"cat/{i}.png" for i in range(11, 16)} & set(rows), "different pictures are not taken for one"
     capsys.readouterr()
     network = (proc(scenes) / "dnn_fixed" / "model.json").read_bytes()
-    parts = {p.name: p.stat().st_mtime_ns for p in (proc(scenes) / "features_duplicates").iterdir()}
+    parts = {p: p.stat().st_mtime_ns for p in (proc(scenes) / "features_duplicates").rglob("*.parquet")}
     run_main("1_prepareData", scenes)  # nothing is computed twice
-    assert {p.name: p.stat().st_mtime_ns for p in (proc(scenes) / "features_duplicates").iterdir()} == parts
+    assert {p: p.stat().st_mtime_ns for p in (proc(scenes) / "features_duplicates").rglob("*.parquet")} == parts
     run_main("2_refineDNN", scenes)
     assert "up to date" in capsys.readouterr().out
     assert (proc(scenes) / "dnn_fixed" / "model.json").read_bytes() == network
