@@ -89,6 +89,9 @@ class Parameters(Settings):
     duplicates_minSimilarity: float = prepare(
         0.95, "scene: least cosine of two embeddings; higher where all pictures look alike", ge=0.5, le=1
     )
+    importLabels: UserPath | None = prepare(
+        None, "a project of Label Studio, exported as JSON: what people have said there is taken over"
+    )
 
     # ---- 2_refineDNN
     rf_pretrainedModelFilename: str = refine(

@@ -3,26 +3,35 @@
 Reads:  images/<datasetName>/<label>/*, and beside the labels, if they exist, dedicatedTestImages.tsv (it fixes the test
         set) and annotations.jsonl (images that were marked by hand are left out).
 Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA-256 of every intact image, and
-        duplicates.csv: which images are alike. Duplicates always stand on one side of the split.
+        duplicates.csv: which images are alike (these always stand on one side of the split), and quality.csv: which
+        are worth a second look.
 --removeDuplicates keeps the largest of exact and near copies and moves the rest to images/<datasetName>/.duplicates/,
---restoreDuplicates moves them back, --leakReport tells what a plain random split would have done.
+--restoreDuplicates moves them back, --leakReport tells what a plain random split would have done. --export writes
+metadata.csv and croissant.json beside the labels, and labelStudio/; importLabels takes over what people said there.
 """
 
 import os
-from collections import Counter
 
 from libraries.base import tracking
 from libraries.base.command import run
-from libraries.base.console import ProgressBar, progress, table
+from libraries.base.console import ProgressBar, progress
 from libraries.base.errors import ParameterError
-from libraries.base.layout import ANNOTATIONS, Layout
-from libraries.data import dataset, duplicates, removal
+from libraries.base.layout import Layout
+from libraries.base.storage import write_csv
+from libraries.data import dataset, duplicates, quality, removal
 from libraries.data.annotations import Annotations
+from libraries.data.exchange import label_studio
+from libraries.data.exchange.describe import describe
 from PARAMETERS import Parameters
 
 
 def main(
-    parameters: Parameters, *, removeDuplicates: bool = False, restoreDuplicates: bool = False, leakReport: bool = False
+    parameters: Parameters,
+    *,
+    removeDuplicates: bool = False,
+    restoreDuplicates: bool = False,
+    leakReport: bool = False,
+    export: bool = False,
 ) -> None:
     if removeDuplicates and restoreDuplicates:
         raise ParameterError("--removeDuplicates and --restoreDuplicates are opposites: give one of them")
@@ -32,12 +41,18 @@ def main(
             print(*removal.restore(layout.images).told("brought back"), sep="\n")
         print(f"Reading the images in {layout.images}")
         annotations = Annotations(layout.images)
+        if parameters.importLabels is not None:
+            print(*label_studio.take_over(parameters.importLabels, annotations, dataset=layout.dataset), sep="\n")
         checked = check(layout, annotations)
         alike = find_alike(parameters, layout, checked)
-        if removeDuplicates and (taken := remove(layout, alike)):
+        if removeDuplicates:
+            taken, lines = removal.take_out(layout.images, alike)
+            print(*lines, sep="\n")
             checked = checked.without(taken)
             alike = find_alike(parameters, layout, checked)
         print(*alike.told(), sep="\n")
+        odd = checked.review()
+        print(quality.told(odd))
 
         examples = dataset.group_examples(checked.examples, parameters.imagesSplitBy, alike=alike.groups())
         test_list = layout.images / dataset.DEDICATED_TEST_IMAGES
@@ -54,18 +69,23 @@ def main(
         target = layout.examples.folder / "examples.csv"
         dataset.write_examples(target, examples)
         alike.write(layout.examples.folder / "duplicates.csv")
+        write_csv(layout.examples.folder / "quality.csv", odd, columns=quality.COLUMNS)
         left_out = [*(str(error.path) for error in checked.refused), *annotations.marks]
         layout.examples.commit([target], left_out=left_out)
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(left_out))
-        show(counts)
+        print(dataset.told(counts))
         if leakReport:
             from libraries.evaluation.leak import report
 
             pictures = dataset.group_examples(alike.examples, "filename", alike=alike.groups())
             lines = report(pictures, layout, ratio_train=parameters.ratioTrainTest, seed=parameters.randomSeed)
             print(*lines, sep="\n")
+        if export:
+            written = describe(layout.images, examples, name=layout.dataset)
+            written += label_studio.export(layout.proc / "labelStudio", examples, dataset=layout.dataset)
+            print("For others:", *written, sep="\n  ")
     print(f"Written: {target}")
 
 
@@ -76,12 +96,10 @@ def check(layout: Layout, annotations: Annotations) -> dataset.Checked:
     )
     for error in checked.refused:
         print(f"  left out: {error}")
-    for suffix, count in found.skipped.items():
-        print(f"  left out: {count} {suffix} (not an image format that is read)")
-    for mark, count in Counter(annotations.marks.values()).items():
-        print(f"  left out: {count:,} marked {mark} in {ANNOTATIONS}")
-    if pending := annotations.pending():
-        print(f"  Warning: {len(pending):,} labels changed by hand are not in the folders: see showImages.ipynb")
+    for reason, count in found.skipped.items():
+        print(f"  left out: {count} {reason}")
+    for line in annotations.told():
+        print(f"  {line}")
     return checked
 
 
@@ -101,24 +119,6 @@ def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked)
         min_similarity=parameters.duplicates_minSimilarity,
         workers=os.cpu_count() or 1,
     )
-
-
-def remove(layout: Layout, alike: duplicates.Duplicates) -> set[str]:
-    removals, contradicting = removal.plan(alike)
-    print(f"{len(contradicting):,} groups stand under two labels and are left as they are")
-    moved = removal.remove(layout.images, removals)
-    print(*moved.told(f"moved to {layout.images / removal.REMOVED} and listed there"), sep="\n")
-    return set(moved.paths)
-
-
-def show(counts: dict[str, dict[str, int]]) -> None:
-    rows = [(label, c["train"], c["test"], c["train"] + c["test"]) for label, c in counts.items()]
-    totals = [sum(column) for column in list(zip(*rows, strict=True))[1:]]
-    print(table("Images per class", ["label", "train", "test", "all"], rows, footer=["all", *totals]))
-    for label, c in counts.items():
-        if not c["train"] or not c["test"]:
-            side = "test" if not c["test"] else "training"
-            print(f"Warning: class '{label}' has no {side} image; add more images of it, or remove the class")
 
 
 if __name__ == "__main__":

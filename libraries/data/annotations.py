@@ -7,6 +7,7 @@ also after a restart, and all can be made again on a fresh copy of the images.
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -150,6 +151,15 @@ class Annotations:
         return {
             first: now for first, now in self.moved.items() if self._is_free(now) and (self.folder / first).exists()
         }
+
+    def told(self) -> list[str]:
+        """What a step that reads the images has to tell of marks and pending moves, in lines."""
+        told = [f"left out: {count:,} marked {mark}" for mark, count in Counter(self.marks.values()).items()]
+        if pending := self.pending():
+            told.append(
+                f"Warning: {len(pending):,} labels changed by hand are not in the folders: see showImages.ipynb"
+            )
+        return told
 
     def replay(self) -> Outcome:
         """Make the pending moves. A file that is not the one that was moved then stays where it is."""

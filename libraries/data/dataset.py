@@ -14,11 +14,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
 from libraries.base.storage import write_csv
 from libraries.data.images import SUFFIXES, Pixels, ResizeRule, inspect, load_bytes
 from libraries.data.labels import check_label, check_labels
 from libraries.data.pairs import Forest
+from libraries.data.quality import Measures, measure, review
 
 DEDICATED_TEST_IMAGES = "dedicatedTestImages.tsv"
 
@@ -42,7 +44,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies in a data set's folder: image paths per label, and how many other files by suffix."""
+    """What lies in a data set's folder: image paths per label, and how many other files, by the reason."""
 
     paths: dict[str, list[str]]
     skipped: Counter[str]
@@ -55,16 +57,23 @@ class Checked(NamedTuple):
         examples: N, not yet split: all 'train', each a group.
         refused: files that are no intact images.
         tiny: uint8 [N, 16, 17], the examples as tiny gray pictures, by which duplicates are found.
+        measures: N, by which quality is judged.
     """
 
     examples: list[Example]
     refused: list[ImageError]
     tiny: Pixels
+    measures: list[Measures]
 
     def without(self, paths: Collection[str]) -> "Checked":
         """The same, but for these images."""
         rows = [row for row, example in enumerate(self.examples) if example.path not in paths]
-        return Checked([self.examples[row] for row in rows], self.refused, self.tiny[rows])
+        kept = [self.examples[row] for row in rows]
+        return Checked(kept, self.refused, self.tiny[rows], [self.measures[row] for row in rows])
+
+    def review(self) -> list[dict[str, Any]]:
+        """What is worth a second look: the rows of quality.csv."""
+        return review({example.path: m for example, m in zip(self.examples, self.measures, strict=True)})
 
 
 def scan(folder: Path) -> Scan:
@@ -87,7 +96,7 @@ def scan(folder: Path) -> Scan:
     for folder_of_class in classes:
         label = check_label(folder_of_class.name)
         images, others = image_files(folder_of_class)
-        skipped.update(PurePosixPath(path).suffix.lower() or "no suffix" for path in others)
+        skipped.update(map(_why_not, others))
         if not images:
             known = ", ".join(sorted(SUFFIXES))
             raise InputError(f"{folder_of_class} holds no image ({known}): add some, or remove the folder")
@@ -98,7 +107,8 @@ def scan(folder: Path) -> Scan:
 def image_files(folder: Path) -> tuple[list[str], list[str]]:
     """The images in a folder and its sub-folders, by their suffix, and the other files: sorted paths relative to it.
 
-    What is hidden is left out, and links to folders are not followed. 50,000 files take about 0.1 s.
+    Hidden files are left out, links to folders not followed; a file whose name is not Unicode is none of the images.
+    50,000 files take about 0.1 s.
     """
     found: tuple[list[str], list[str]] = ([], [])
     for place, folders, files in os.walk(folder):
@@ -107,8 +117,20 @@ def image_files(folder: Path) -> tuple[list[str], list[str]]:
         prefix = "" if inside == "." else f"{inside}/"
         for name in files:
             if not name.startswith("."):
-                found["." + name.rpartition(".")[2].lower() not in SUFFIXES].append(prefix + name)
+                is_image = "." + name.rpartition(".")[2].lower() in SUFFIXES and _is_unicode(prefix + name)
+                found[not is_image].append(prefix + name)
     return sorted(found[0]), sorted(found[1])
+
+
+def _is_unicode(path: str) -> bool:
+    """Whether a path can stand in a table; on Linux a file's name may be any bytes."""
+    return path.isascii() or path.encode(errors="replace") == path.encode(errors="surrogateescape")
+
+
+def _why_not(path: str) -> str:
+    if not _is_unicode(path):
+        return "with a name that is not Unicode: rename it"
+    return f"{PurePosixPath(path).suffix.lower() or 'no suffix'} (not an image format that is read)"
 
 
 def check_images(
@@ -121,24 +143,24 @@ def check_images(
     """
     labels = {path: label for label, paths in found.paths.items() for path in paths}
 
-    def check(path: str) -> tuple[Example, Pixels] | ImageError:
+    def check(path: str) -> tuple[Example, Pixels, Measures] | ImageError:
         try:
             facts = inspect(folder / path)
         except ImageError as error:
             return ImageError(error.reason, path)
         example = Example(path, labels[path], "train", path, facts.width, facts.height, facts.bytes, facts.sha256)
-        return example, facts.tiny
+        return example, facts.tiny, measure(facts.small, size=(facts.width, facts.height))
 
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(check, labels)
         checked = [next(results) for _ in progress(list(labels))]
     good = [c for c in checked if not isinstance(c, ImageError)]
     refused = [c for c in checked if isinstance(c, ImageError)]
-    examples = [example for example, _ in good]
+    examples = [example for example, _, _ in good]
     for label in found.paths:
         if not any(e.label == label for e in examples):
             raise InputError(f"no file in {folder / label} is an intact image: replace them, or remove the folder")
-    return Checked(examples, refused, np.stack([tiny for _, tiny in good]))
+    return Checked(examples, refused, np.stack([tiny for _, tiny, _ in good]), [measures for _, _, measures in good])
 
 
 def added_since(folder: Path, examples: Sequence[Example], *, left_out: Sequence[str]) -> list[str]:
@@ -276,6 +298,18 @@ def counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
         label: {side: sum(e.split == side for e in of_label) for side in ("train", "test")}
         for label, of_label in sorted(_by_label(examples).items())
     }
+
+
+def told(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """The table of counts, and a warning for each class that has no image on one side."""
+    rows = [(label, c["train"], c["test"], c["train"] + c["test"]) for label, c in counts.items()]
+    totals = [sum(column) for column in list(zip(*rows, strict=True))[1:]]
+    lines = [table("Images per class", ["label", "train", "test", "all"], rows, footer=["all", *totals])]
+    for label, c in counts.items():
+        if not c["train"] or not c["test"]:
+            side = "test" if not c["test"] else "training"
+            lines.append(f"Warning: class '{label}' has no {side} image; add more images of it, or remove the class")
+    return "\n".join(lines)
 
 
 def write_examples(path: Path, examples: Sequence[Example]) -> None:

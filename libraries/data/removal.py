@@ -102,6 +102,14 @@ class _Likeness:
         return (min(found)[1], min(found)[0]) if found else None
 
 
+def take_out(folder: Path, duplicates: Duplicates) -> tuple[set[str], list[str]]:
+    """`plan` and `remove` in one: the paths that were removed, and what is to be told."""
+    removals, contradicting = plan(duplicates)
+    moved = remove(folder, removals)
+    told = moved.told(f"moved to {folder / REMOVED} and listed there")
+    return set(moved.paths), [f"{len(contradicting):,} groups stand under two labels and are left as they are", *told]
+
+
 def remove(folder: Path, removals: Sequence[Removal], *, progress: Callable[[], object] = lambda: None) -> Moved:
     """Move files to the hidden folder, and write the list of all that are there.
 

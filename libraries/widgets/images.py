@@ -1,8 +1,9 @@
 """The images of a data set, to look at and to correct: other labels and marks, by keyboard, each step to be undone."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Literal
 
 from libraries.base.errors import ImageError, InputError, MissingInput
@@ -12,6 +13,7 @@ from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, image_files, read_examples
 from libraries.data.images import header, read
 from libraries.data.labels import check_labels
+from libraries.data.quality import read_review
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
 
 Split = Literal["train", "test"]
@@ -29,6 +31,7 @@ class ImageViewer(Viewer):
         *,
         examples: Sequence[Example] = (),
         prepared: str | None = None,
+        findings: Mapping[str, Sequence[str]] = MappingProxyType({}),
         thumbnails: Path,
     ) -> None:
         """
@@ -36,6 +39,7 @@ class ImageViewer(Viewer):
             images: the data set's folder, with one folder per class.
             examples: what script 1 has found; none if it has not run.
             prepared: the state of the annotations that it has found.
+            findings: what is worth a second look: paths, the most striking first, by what was found (`data.quality`).
             thumbnails: the file that keeps them.
 
         Raises:
@@ -49,8 +53,10 @@ class ImageViewer(Viewer):
             )
         self._examples = {example.path: example for example in examples}
         self._prepared = prepared
+        self._findings = findings
         self._label: str | None = None
         self._mark: Mark | None = None
+        self._finding: str | None = None
         self._split: Split | Literal["new"] | None = None
         self._name = ""
         self._said = ""
@@ -80,6 +86,7 @@ class ImageViewer(Viewer):
             layout.images,
             examples=examples,
             prepared=made["parameters"].get("annotations"),
+            findings=read_review(layout.proc / "quality.csv"),
             thumbnails=layout.thumbnails,
         )
 
@@ -119,6 +126,9 @@ class ImageViewer(Viewer):
                 facts["the same file"] = _some(copies)
             if example.group != example.path:
                 facts["group"] = shown(example.group)
+        then = self._then.get(path, path)
+        if found := [finding for finding, paths in self._findings.items() if then in paths]:
+            facts["worth a look"] = ", ".join(found)
         if (first := self._annotations.first_path(path)) != path:
             facts["was"] = shown(first)
         return {"facts": facts}, []
@@ -130,7 +140,14 @@ class ImageViewer(Viewer):
             "labels": [{"name": label, "images": count[label]} for label in self._labels],
             "marks": {mark: marks[mark] for mark in MARKS},
             "images": len(self._paths),
-            "filter": {"label": self._label, "mark": self._mark, "split": self._split, "name": self._name},
+            "findings": {finding: len(paths) for finding, paths in self._findings.items()},
+            "filter": {
+                "label": self._label,
+                "mark": self._mark,
+                "finding": self._finding,
+                "split": self._split,
+                "name": self._name,
+            },
             "canUndo": self._annotations.can_undo,
             "canRedo": self._annotations.can_redo,
             "pending": self._pending,
@@ -145,22 +162,31 @@ class ImageViewer(Viewer):
         self,
         label: str | None = None,
         mark: Mark | None = None,
+        finding: str | None = None,
         split: Split | Literal["new"] | None = None,
         name: str = "",
     ) -> None:
-        """Show the images with this label, mark and side of the split, and these letters in their file's name."""
-        self._label, self._mark, self._split, self._name = label, mark, split, str(name)
+        """Show the images with this label, mark, finding and side of the split, and these letters in their name."""
+        self._label, self._mark, self._finding, self._split, self._name = label, mark, finding, split, str(name)
         marks, wanted = self._annotations.marks, self._name.casefold()
         self._show_matching(
             [
                 image
-                for image, path in enumerate(self._paths)
+                for image, path in self._found(finding)
                 if (label is None or path.startswith(f"{label}/"))
                 and (mark is None or marks.get(path) == mark)
                 and (split is None or self._split_of(path) == split)
                 and (not wanted or wanted in path.partition("/")[2].casefold())
             ]
         )
+
+    def _found(self, finding: str | None) -> Iterable[tuple[int, str]]:
+        """Number and path of all images, or of those with a finding, the most striking first."""
+        if finding is None:
+            return enumerate(self._paths)
+        now = {then: path for path, then in self._then.items()}
+        paths = [now.get(path, path) for path in self._findings.get(finding, ())]
+        return [(self._numbers[path], path) for path in paths if path in self._numbers]
 
     def _mark_images(self, images: Sequence[int], mark: Mark) -> None:
         """Mark images; those that all have the mark lose it."""
@@ -196,7 +222,7 @@ class ImageViewer(Viewer):
             self._copies[example.sha256].append(example)
         self._follow_moves()
         self._pending = len(self._annotations.pending())
-        self._filter(self._label, self._mark, self._split, self._name)
+        self._filter(self._label, self._mark, self._finding, self._split, self._name)
 
     def _replay(self) -> None:
         self._step(self._annotations.replay(), "moved again")

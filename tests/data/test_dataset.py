@@ -1,5 +1,7 @@
 """Scanning, checking and splitting folders of images."""
 
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -36,7 +38,17 @@ def test_scan_finds_images_of_every_kind_and_in_subfolders(tmp_path: Path) -> No
     found = dataset.scan(tmp_path)
     assert found.paths["cat"] == ["cat/0.PNG", "cat/0.png", "cat/1.png", "cat/2.png", "cat/session 1/ünïcode näme.JPG"]
     assert found.paths["dog"] == ["dog/0.png", "dog/1.png", "dog/2.png"]
-    assert found.skipped == {".txt": 1}
+    assert found.skipped == {".txt (not an image format that is read)": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_a_name_that_is_not_unicode_is_left_out_and_told(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    before = dataset.scan(tmp_path)
+    (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"))
+    found = dataset.scan(tmp_path)
+    assert found.paths["cat"] == [path for path in before.paths["cat"] if path != "cat/0.png"]
+    assert found.skipped == {"with a name that is not Unicode: rename it": 1}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +86,7 @@ def test_damaged_files_are_left_out_with_their_reason(tmp_path: Path) -> None:
     (tmp_path / "cat" / "text.jpg").write_text("no picture")
     (tmp_path / "cat" / "empty.png").write_bytes(b"")
     (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    examples, refused, _ = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=2)
+    examples, refused, *_ = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=2)
     assert [e.path for e in examples] == [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)]
     assert sorted(str(e.path) for e in refused) == ["cat/empty.png", "cat/gone.png", "cat/text.jpg"]
     assert all(e.reason for e in refused)
@@ -83,7 +95,7 @@ def test_damaged_files_are_left_out_with_their_reason(tmp_path: Path) -> None:
 def test_images_that_came_later_are_found(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "cat" / "text.jpg").write_text("no picture")
-    examples, refused, _ = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
+    examples, refused, *_ = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
     left_out = [str(error.path) for error in refused]
     assert dataset.added_since(tmp_path, examples, left_out=left_out) == []
     picture(tmp_path / "dog" / "new.png")

@@ -403,8 +403,9 @@ def test_inspect_gives_the_facts(name: str, tmp_path: Path) -> None:
     path.write_bytes(WHOLE["jpeg"])
     digest = hashlib.sha256(WHOLE["jpeg"]).hexdigest()
     facts = inspect(path)
-    assert facts == inspect(str(path)) == ImageFacts(300, 200, digest, len(WHOLE["jpeg"]), tiny=facts.tiny)
+    assert facts == inspect(str(path)) == ImageFacts(300, 200, digest, len(WHOLE["jpeg"]), facts.tiny, facts.small)
     assert facts.tiny.shape == (16, 17) and facts.tiny.dtype == np.uint8
+    assert facts.small.shape == (171, 256, 3) and facts.small.dtype == np.uint8
 
 
 # Warnings

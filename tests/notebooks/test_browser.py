@@ -135,7 +135,7 @@ def test_a_label_is_mended_by_keyboard_and_the_results_show_it(
     expect(page.locator(".viewer .box.marked")).to_have_count(3)
     restart(page)
     run_all(page)
-    page.locator(".viewer .bar select").first.select_option("mark :excluded")
+    page.locator(".viewer .bar select").first.select_option("mark:excluded")
     expect(page.locator(".viewer .place")).to_have_text("1–3 of 3")
     grid.focus()
     page.keyboard.press("Control+z")

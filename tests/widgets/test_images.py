@@ -10,6 +10,7 @@ from PIL import Image
 
 from libraries.base.errors import InputError
 from libraries.base.layout import Layout
+from libraries.base.storage import write_csv
 from libraries.data.annotations import Annotations
 from libraries.widgets.images import ImageViewer
 from libraries.widgets.viewer import PER_PAGE
@@ -60,6 +61,23 @@ def test_filters(layout: Layout, wanted: dict[str, str], count: int) -> None:
     assert viewer.state["matching"] == count == len(viewer.state["items"])
     for item in viewer.state["items"]:
         assert all(item[key] == value for key, value in wanted.items() if key != "name")
+
+
+def test_findings_are_shown_the_most_striking_first(layout: Layout, wait_for: WaitFor) -> None:
+    rows = [("blobs/03.jpg", "blurred"), ("blobs/01.jpg", "blurred"), ("checks/02.jpg", "dark"), ("gone.jpg", "dark")]
+    write_csv(layout.proc / "quality.csv", [{"path": p, "finding": f, "value": 0.1} for p, f in rows])
+    viewer = ImageViewer.of(layout)
+    assert viewer.state["findings"] == {"blurred": 2, "dark": 2}
+    viewer.act({"do": "filter", "finding": "blurred"})
+    assert shown(viewer) == ["blobs/03.jpg", "blobs/01.jpg"]
+    image = number(viewer, "blobs/03.jpg")
+    viewer.act({"do": "relabel", "images": [image], "label": "checks"})
+    viewer.act({"do": "filter", "finding": "blurred"})
+    assert shown(viewer) == ["checks/03-2.jpg", "blobs/01.jpg"], "it is the same image"
+    viewer.act({"do": "look", "image": image})
+    assert wait_for("look")[0]["facts"]["worth a look"] == "blurred"
+    viewer.act({"do": "filter", "finding": "dark"})
+    assert shown(viewer) == ["checks/02.jpg"]
 
 
 def test_pages(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,9 +57,9 @@ function render({ model, el }) {
   search.addEventListener("keydown", event => { if (event.key === "Enter") viewer.grid.focus(); });
 
   function filter() {
-    const [kind, value] = [labels.value.slice(0, 6), labels.value.slice(6)];
+    const [kind, value] = labels.value.split(/:(.*)/s);
     viewer.act("filter", {
-      label: kind === "label:" ? value : null, mark: kind === "mark :" ? value : null,
+      label: kind === "label" ? value : null, mark: kind === "mark" ? value : null, finding: kind === "finding" ? value : null,
       split: splits.value || null, name: search.value,
     });
   }
@@ -90,8 +90,9 @@ function render({ model, el }) {
     fill(labels, [
       ["", `all ${NUMBER.format(now.images)} images`],
       ...now.labels.map(({ name, images }) => [`label:${name}`, `${name} (${NUMBER.format(images)})`]),
-      ...Object.entries(now.marks).map(([name, images]) => [`mark :${name}`, `marked ${name} (${NUMBER.format(images)})`]),
-    ], chosen.label ? `label:${chosen.label}` : chosen.mark ? `mark :${chosen.mark}` : "");
+      ...Object.entries(now.marks).map(([name, images]) => [`mark:${name}`, `marked ${name} (${NUMBER.format(images)})`]),
+      ...Object.entries(now.findings).map(([name, images]) => [`finding:${name}`, `${name}? (${NUMBER.format(images)})`]),
+    ], ["label", "mark", "finding"].filter(kind => chosen[kind]).map(kind => `${kind}:${chosen[kind]}`)[0] ?? "");
     fill(splits, [["", "training and test"], ["train", "training"], ["test", "test"], ["new", "new, not yet prepared"]],
       chosen.split ?? "");
     if (document.activeElement !== search) search.value = chosen.name;

@@ -1,0 +1,148 @@
+"""Images worth a second look: small, blurred, dark, bright, almost uniform, of odd shape, or the only ones in colour.
+
+Nothing is left out because of this: some data sets are dark, or blurred, or tiny, and rightly so. The limits for light,
+shape and information are those of CleanVision (https://github.com/cleanlab/cleanvision); sharpness is measured against
+an image's own contrast, so that a dim picture and a bright one are judged alike.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops
+
+from libraries.data.images import SMALL, Pixels
+
+Finding = Literal["small", "blurred", "dark", "bright", "uniform", "odd shape", "odd colour"]
+
+COLUMNS = ("path", "finding", "value")
+
+MIN_SIDE = 64  # pixels of the shorter side of the picture
+MIN_SHARPNESS = 0.004  # see Measures; photographs blurred by 1/100 of their side have 0.001, solar cells 0.01 and more
+MAX_DARK, MIN_BRIGHT = 0.32, 0.95  # of the brightest, and the darkest pixels
+MIN_ENTROPY = 3.0  # bits
+MIN_SHAPE = 0.35  # shorter by longer side
+MOST = 0.95  # of a data set are in colour, or gray: then the others are odd
+COLOURFUL = 6  # gray levels between the channels: below, JPEG's rounding
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of an image.
+
+    Attributes:
+        width, height: of the upright picture, pixels.
+        sharpness: variance of the Laplacian by the variance of the gray levels; None where they hardly vary.
+        dark, bright: 99th and 5th percentile of the gray levels, 0..1.
+        entropy: of the histogram of gray levels, bits.
+        is_gray: whether all channels are alike.
+    """
+
+    width: int
+    height: int
+    sharpness: float | None
+    dark: float
+    bright: float
+    entropy: float
+    is_gray: bool
+
+
+def measure(image: Pixels, *, size: tuple[int, int]) -> Measures:
+    """Measure an upright RGB image, uint8 [H, W, 3], at one scale for all (see `images.inspect`).
+
+    Takes about a millisecond.
+
+    Args:
+        size: width and height of the picture as it is.
+    """
+    small = Image.fromarray(image)
+    small.thumbnail((SMALL, SMALL), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    gray = small.convert("L")
+    shares = np.array(gray.histogram()) / (gray.width * gray.height)
+    red, green, blue = small.split()
+    highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    spread = np.array(ImageChops.difference(highest, lowest).histogram()) / (gray.width * gray.height)
+    return Measures(
+        *size,
+        sharpness=_sharpness(np.asarray(gray, np.float32)),
+        dark=_level(shares, 0.99) / 255,
+        bright=_level(shares, 0.05) / 255,
+        entropy=float(-(shares[shares > 0] * np.log2(shares[shares > 0])).sum()),
+        is_gray=_level(spread, 0.99) < COLOURFUL,
+    )
+
+
+def _level(shares: npt.NDArray[np.float64], fraction: float) -> int:
+    """The level that so large a fraction of the pixels does not exceed."""
+    return int(np.searchsorted(shares.cumsum(), fraction - 1e-9))
+
+
+def _sharpness(gray: npt.NDArray[np.float32]) -> float | None:
+    variance = float(gray.var())
+    if variance < 1 or min(gray.shape) < 3:
+        return None
+    laplacian = -4 * gray[1:-1, 1:-1]
+    for neighbours in (gray[1:-1, :-2], gray[1:-1, 2:], gray[:-2, 1:-1], gray[2:, 1:-1]):
+        laplacian += neighbours
+    return float(laplacian.var()) / variance
+
+
+def findings(measures: Measures) -> dict[Finding, float]:
+    """What is striking in one image, with the value that is beyond its limit."""
+    shorter, longer = sorted((measures.width, measures.height))
+    found: dict[Finding, float] = {}
+    if shorter < MIN_SIDE:
+        found["small"] = shorter
+    if shorter < MIN_SHAPE * longer:
+        found["odd shape"] = shorter / longer
+    if measures.entropy < MIN_ENTROPY:
+        found["uniform"] = measures.entropy
+    elif measures.sharpness is not None and measures.sharpness < MIN_SHARPNESS:
+        found["blurred"] = measures.sharpness
+    if measures.dark < MAX_DARK:
+        found["dark"] = measures.dark
+    if measures.bright > MIN_BRIGHT:
+        found["bright"] = measures.bright
+    return found
+
+
+def review(measured: Mapping[str, Measures]) -> list[dict[str, Any]]:
+    """The rows of quality.csv: path, finding and value, by finding, the most striking first."""
+    rows = [
+        {"path": path, "finding": finding, "value": round(value, 4)}
+        for path, measures in measured.items()
+        for finding, value in findings(measures).items()
+    ]
+    kinds = Counter(measures.is_gray for measures in measured.values())
+    if len(kinds) == 2:
+        (most, count), (_, others) = kinds.most_common()
+        if count >= MOST * (count + others):
+            rows += [
+                {"path": p, "finding": "odd colour", "value": m.is_gray}
+                for p, m in measured.items()
+                if m.is_gray != most
+            ]
+    return sorted(rows, key=lambda row: (row["finding"], -row["value"] if row["finding"] == "bright" else row["value"]))
+
+
+def told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many images of each finding, in a sentence."""
+    counts = Counter(row["finding"] for row in rows)
+    found = ", ".join(f"{images:,} {finding}" for finding, images in counts.items())
+    return f"Worth a second look: {found or 'nothing'}" + (" (showImages.ipynb shows them)" if found else "")
+
+
+def read_review(path: Path) -> dict[str, list[str]]:
+    """The paths in quality.csv by finding, in its order; none where there is no such file."""
+    found: dict[str, list[str]] = {}
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                found.setdefault(row["finding"], []).append(row["path"])
+    return found
