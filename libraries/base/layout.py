@@ -74,7 +74,7 @@ class Layout:
     @cached_property
     def examples(self) -> Artefact:
         """examples.csv: the images, their labels and the split."""
-        parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed", *DUPLICATES)
+        parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed", *self._of_duplicates())
         state = _newest_state(self.images / ANNOTATIONS) if self._with_annotations else self._prepared_state()
         return self._artefact(
             "examples.csv",
@@ -83,6 +83,11 @@ class Layout:
             parameters=parameters,
             annotations=state,
         )
+
+    def _of_duplicates(self) -> tuple[str, ...]:
+        """The parameters that matter to which images are taken for duplicates."""
+        mattering = {"exact": DUPLICATES[:1], "near": DUPLICATES[:2], "scene": (*DUPLICATES, *NETWORK)}
+        return mattering[self._values["duplicates"]]
 
     def _prepared_state(self) -> Any:
         """What stands for the annotations that script 1 has seen."""

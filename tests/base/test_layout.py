@@ -38,6 +38,9 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "download_retryFailed": (True, NOTHING, NOTHING),
     "ratioTrainTest": (0.5, FROM_EXAMPLES, ALL),
     "imagesSplitBy": ("subdir", FROM_EXAMPLES, ALL),
+    "duplicates": ("exact", FROM_EXAMPLES, ALL),
+    "duplicates_maxDistance": (8, FROM_EXAMPLES, ALL),
+    "duplicates_minSimilarity": (0.9, NOTHING, NOTHING),  # matters only to scenes
     "rf_pretrainedModelFilename": ("ResNet_18.model", FROM_NETWORK, FROM_NETWORK),
     "rf_inputResolution": (96, FROM_NETWORK, FROM_NETWORK),
     "rf_resizeMode": ("crop", FROM_NETWORK, FROM_NETWORK),
@@ -101,6 +104,22 @@ def stale(layout: Layout) -> tuple[str, ...]:
 
 def test_table_knows_every_parameter() -> None:
     assert set(TABLE) | FOLDERS == set(Parameters.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_current"),
+    [
+        ({"duplicates": "exact", "duplicates_maxDistance": 3}, True),
+        ({"duplicates": "near", "rf_inputResolution": 96}, True),
+        ({"duplicates": "scene", "duplicates_minSimilarity": 0.9}, False),
+        ({"duplicates": "scene", "rf_inputResolution": 96}, False),
+    ],
+)
+def test_what_matters_to_duplicates_depends_on_the_kind(
+    tmp_path: Path, changes: dict[str, object], is_current: bool
+) -> None:
+    make_all(layout(tmp_path, duplicates=changes["duplicates"]))
+    assert layout(tmp_path, **changes).examples.is_current() is is_current
 
 
 @pytest.mark.parametrize("classifier", ["svm", "svmDnnRefined", "dnn"])
