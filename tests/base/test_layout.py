@@ -41,6 +41,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "duplicates": ("exact", FROM_EXAMPLES, ALL),
     "duplicates_maxDistance": (8, FROM_EXAMPLES, ALL),
     "duplicates_minSimilarity": (0.9, NOTHING, NOTHING),  # matters only to scenes
+    "importLabels": ("export.json", NOTHING, NOTHING),
     "rf_pretrainedModelFilename": ("ResNet_18.model", FROM_NETWORK, FROM_NETWORK),
     "rf_inputResolution": (96, FROM_NETWORK, FROM_NETWORK),
     "rf_resizeMode": ("crop", FROM_NETWORK, FROM_NETWORK),

@@ -94,11 +94,11 @@ def save_bad_images(folder: Path) -> dict[str, str]:
     return reasons
 
 
-def save_plain_images(folder: Path, *, count: int = 12) -> list[str]:
+def save_plain_images(folder: Path, *, count: int = 12, seed: int = 100) -> list[str]:
     folder.mkdir(parents=True)
     names = [f"{i}.jpg" for i in range(count)]
     for i, name in enumerate(names):
-        noise(50, 50, seed=100 + i).save(folder / name)
+        noise(50, 50, seed=seed + i).save(folder / name)
     return names
 
 
@@ -183,8 +183,8 @@ def test_data_set_without_test_images_can_be_trained_on_but_not_evaluated(
 ) -> None:
     """As when each class is one sub-folder, none of which may be divided."""
     p = parameters(datasetName="whole", imagesSplitBy="subdir", svm_CVals=(0.01, 1.0))
-    for label in ("a", "b", "c"):
-        save_plain_images(p.rootDir / "images" / "whole" / label / "one object", count=4)
+    for seed, label in enumerate(("a", "b", "c")):
+        save_plain_images(p.rootDir / "images" / "whole" / label / "one object", count=4, seed=1000 * seed)
     main("1_prepareData", p)
     assert "Warning: class 'a' has no test image; add more images of it" in capsys.readouterr().out
     for step in STEPS[1:4]:
