@@ -26,7 +26,7 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 
 FILES = {
     "svm": [
-        *("examples.csv", "examples.json", "duplicates.csv"),
+        *("examples.csv", "examples.json", "duplicates.csv", "quality.csv"),
         *(f"dnn_fixed/{name}" for name in ("model.json", "model.onnx", "weights.safetensors")),
         *(f"features_svm/{name}" for name in ("manifest.json", "part-00000.parquet")),
         *(f"svm_svm/{name}" for name in ("manifest.json", "svm.npz", "sweep.csv", "sweep.png")),
@@ -34,7 +34,7 @@ FILES = {
         *(f"model_svm/{name}" for name in ("model.json", "model.onnx")),
     ],
     "dnn": [
-        *("examples.csv", "examples.json", "duplicates.csv"),
+        *("examples.csv", "examples.json", "duplicates.csv", "quality.csv"),
         *(
             f"dnn_refined/{name}"
             for name in ("model.json", "model.onnx", "weights.safetensors", "training.csv", "training.png")

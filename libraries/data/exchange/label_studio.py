@@ -1,8 +1,9 @@
 """Label Studio (https://labelstud.io), where a team labels together: tasks for it, and its answers back.
 
-Tasks name images by Label Studio's path for local files: it has to be started with LOCAL_FILES_SERVING_ENABLED=true,
-and LOCAL_FILES_DOCUMENT_ROOT set to DATA_DIR/images. The present label goes along as a prediction, which a person
-confirms or changes. Format: https://labelstud.io/guide/task_format
+Tasks name images by Label Studio's path for local files: it has to be started with
+LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to DATA_DIR/images. The
+present label goes along as a prediction, which a person confirms or changes. Format:
+https://labelstud.io/guide/task_format
 """
 
 import json
