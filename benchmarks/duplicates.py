@@ -44,7 +44,8 @@ PLANTED = 1000
 TARGET_GB = 4.0
 
 Picture = Image.Image
-Embed = Callable[[Iterable[Picture]], npt.NDArray[np.float32]]
+Views = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # whole and inner, [N, D] each
+Embed = Callable[[Iterable[Picture]], Views]
 
 
 def compressed(picture: Picture, quality: int) -> Picture:
@@ -112,17 +113,17 @@ def solar_cells() -> list[Picture]:
 
 
 def embedder(folder: Path) -> Embed:
-    """Pictures → embeddings of the default network, whole and inner, float32 [N, 2, D]."""
+    """Pictures → embeddings of the default network, whole and inner."""
     parameters = Parameters.load()
     network = load_pretrained(parameters.rf_pretrainedModelFilename, input_size=parameters.rf_inputResolution)
     export_onnx(network, folder / "model.onnx")
     engine, rule = Engine(folder / "model.onnx"), resize_rule(network, parameters.rf_resizeMode)
 
-    def embed(pictures: Iterable[Picture]) -> npt.NDArray[np.float32]:
+    def embed(pictures: Iterable[Picture]) -> Views:
         views = [view for picture in pictures for view in (picture, cropped(picture, 2 * INNER_MARGIN))]
         rows = engine.stream(views, lambda picture: fit(np.asarray(picture), rule))
         found = np.stack([outputs["embedding"] for _, outputs in rows if isinstance(outputs, dict)])
-        return found.reshape(len(views) // 2, 2, -1)
+        return found[::2], found[1::2]
 
     return embed
 
@@ -150,10 +151,14 @@ def recall(pictures: list[Picture], embed: Embed) -> dict[str, dict[str, float]]
     return found
 
 
-def similarities(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Between the rows of two sets of embeddings [N, 2, D]."""
-    both = (above_similarity(np.stack(rows), least=-1.0) for rows in zip(one, other, strict=True))
-    return np.array([pairs.measure[0] for pairs in both], np.float64)
+def similarities(one: Views, other: Views) -> npt.NDArray[np.float64]:
+    """Between the rows of two sets of embeddings."""
+    count = len(one[0])
+    pairs = (
+        above_similarity([np.stack([a[i], b[i]]) for a, b in zip(one, other, strict=True)], least=-1.0)
+        for i in range(count)
+    )
+    return np.array([pair.measure[0] for pair in pairs], np.float64)
 
 
 def on_solar_cells(cells: list[Picture], embed: Embed) -> list[tuple[str, int, int, int]]:

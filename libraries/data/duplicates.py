@@ -132,7 +132,7 @@ def find(
     *,
     folder: Path,
     max_distance: int | None,
-    embeddings: Float32 | None = None,
+    embeddings: Sequence[Float32] | None = None,
     min_similarity: float = 1.0,
     workers: int = 1,
 ) -> Duplicates:
@@ -142,8 +142,8 @@ def find(
         examples: N, whose files lie in `folder`; those that may hold the same pixels are decoded again.
         tiny: uint8 [N, 16, 17], as `images.inspect` makes them.
         max_distance: of 'near', bits of 256; None: only 'exact'.
-        embeddings: float32 [N, V, D], of the whole picture and of parts of it; None: no 'scene'. Those that are not
-            finite are like no other.
+        embeddings: float32 [N, D] each, of the whole pictures and of parts of them; None: no 'scene'. Those that are
+            not finite are like no other.
         min_similarity: of 'scene', cosine.
     """
     plain, bits, others = is_plain(tiny), dhash(tiny), dhash(mirrored(tiny))
@@ -158,7 +158,7 @@ def find(
         pairs["near"] = _between_originals(close.chosen(close.measure <= max_distance), originals)
     if embeddings is not None:
         firsts = np.flatnonzero(originals == np.arange(len(examples)))
-        alike = above_similarity(embeddings[firsts], least=min_similarity).of(firsts)
+        alike = above_similarity(embeddings, rows=firsts, least=min_similarity).of(firsts)
         known = set(_keys(pairs.get("near", Pairs.none())).tolist())
         pairs["scene"] = alike.chosen(np.array([key not in known for key in _keys(alike).tolist()], bool))
     return Duplicates(examples, pairs)

@@ -60,20 +60,31 @@ def within_distance(bits: Bools, others: Bools, *, most: int, most_pairs: int = 
     return found._replace(measure=(length - found.measure) / 2)
 
 
-def above_similarity(embeddings: Float32, *, least: float, most_pairs: int = MOST_PAIRS) -> Pairs:
+def above_similarity(
+    views: Sequence[Float32], *, rows: Int | None = None, least: float, most_pairs: int = MOST_PAIRS
+) -> Pairs:
     """Pairs i < j whose embeddings have at least this cosine similarity, which is their measure.
 
     Args:
-        embeddings: float32 [N, V, D], of V views of each picture. The first view of one is compared with all views of
-            the other, and the most similar two count. Those that are zero or not finite are like no other.
+        views: float32 [N, D] each, of the whole pictures, then of parts of them. The whole of one picture is compared
+            with all views of the other, and the most similar two count. Embeddings that are zero or not finite are like
+            no other.
+        rows: int [M], of `views`, to compare; the pairs are numbers among these. All by default.
         most_pairs: where there are more, see `spanning`.
     """
-    norms = np.linalg.norm(embeddings, axis=2, keepdims=True)
-    usable = np.isfinite(norms) & (norms > 0)
-    directions = np.where(usable, embeddings / np.where(usable, norms, 1), np.float32(0))
-    whole, *others = (np.ascontiguousarray(directions[:, view]) for view in range(directions.shape[1]))
-    products = [(whole, whole), *((other, whole) for other in others), *((whole, other) for other in others)]
+    whole, *parts = (_directions(view[slice(None) if rows is None else rows]) for view in views)
+    products = [(whole, whole), *((part, whole) for part in parts), *((whole, part) for part in parts)]
     return _pairs_above(products, least=least, most_pairs=most_pairs)
+
+
+def _directions(embeddings: Float32) -> Float32:
+    """Rows of length 1, or 0 for those that have no direction. A copy, and no other: these are large."""
+    directions = np.array(embeddings)
+    norms = np.linalg.norm(directions, axis=1)
+    usable = np.isfinite(norms) & (norms > 0)
+    directions[~usable] = 0
+    directions /= np.where(usable, norms, 1)[:, None]
+    return directions
 
 
 def _pairs_above(products: Sequence[tuple[Float32, Float32]], *, least: float, most_pairs: int) -> Pairs:

@@ -42,8 +42,8 @@ def embed_pretrained(
     values: Mapping[str, Any],
     *,
     progress: Callable[[int], object] = lambda count: None,
-) -> Floats:
-    """Embeddings by which duplicates are found, float32 [N, 2, D]: of every example the whole and the inner part.
+) -> list[Floats]:
+    """Embeddings by which duplicates are found, float32 [N, D] each: of the whole pictures, and of their inner parts.
 
     They are those of the pretrained network as it is, which is made where there is none yet.
 
@@ -72,19 +72,16 @@ def embed_pretrained(
         "whole": partial(load_example, folder=layout.images, rule=rule),
         "inner": partial(load_inner, folder=layout.images, rule=rule),
     }
-    return np.stack(
-        [
-            embed(
-                examples,
-                key=f"{name} {network.identity()}",
-                store=layout.proc / "features_duplicates" / name,
-                run=lambda wanted, load=load: engine().stream(wanted, load),  # type: ignore[misc]
-                progress=progress,
-            )
-            for name, load in views.items()
-        ],
-        axis=1,
-    )
+    return [
+        embed(
+            examples,
+            key=f"{name} {network.identity()}",
+            store=layout.proc / "features_duplicates" / name,
+            run=lambda wanted, load=load: engine().stream(wanted, load),  # type: ignore[misc]
+            progress=progress,
+        )
+        for name, load in views.items()
+    ]
 
 
 def load_inner(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:

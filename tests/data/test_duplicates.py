@@ -25,7 +25,7 @@ def checked(folder: Path) -> Checked:
     return dataset.check_images(folder, dataset.scan(folder), workers=1)
 
 
-def find(folder: Path, *, max_distance: int | None = 10, embeddings: np.ndarray | None = None) -> Duplicates:
+def find(folder: Path, *, max_distance: int | None = 10, embeddings: list[np.ndarray] | None = None) -> Duplicates:
     known = checked(folder)
     return duplicates.find(
         known.examples,
@@ -121,7 +121,7 @@ def test_scenes_are_embeddings_that_point_the_same_way(folder: Path) -> None:
     embeddings[4] = 3 * embeddings[0]
     embeddings[6] = embeddings[1] + 0.2 * embeddings[6]
     embeddings[7] = np.nan  # could not be read
-    found = find(folder, embeddings=embeddings[:, None])
+    found = find(folder, embeddings=[embeddings])
     assert linked(found) == {("near", "cat/0.png", "cat/small.png"), ("scene", "cat/1.png", "dog/5.png")}
     assert found.contradictions() == [], "pictures of one scene may show different things"
     assert [(row["path"], row["kind"], row["distance"] == "", row["similarity"]) for row in found.rows()] == [

@@ -54,7 +54,7 @@ def test_embeddings_as_a_naive_loop_finds_them() -> None:
         cosine = float(x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]))
         if cosine >= 0.6:
             expected.add((i, j))
-    found = above_similarity(x[:, None], least=0.6)
+    found = above_similarity([x], least=0.6)
     assert {(i, j) for i, j, _ in as_set(found)} == expected and len(expected) > 20
     assert found.measure.min() >= 0.6 and found.measure.max() <= 1.00001
 
@@ -68,8 +68,11 @@ def test_of_several_views_the_most_similar_count_but_never_two_parts() -> None:
         cosine = max(float(x[i, v] @ x[j, w]) for v in range(3) for w in range(3) if v == 0 or w == 0)
         if cosine >= 0.8:
             expected[i, j] = cosine
-    found = above_similarity(x, least=0.8)
+    found = above_similarity([x[:, view] for view in range(3)], least=0.8)
     assert {(i, j): c for i, j, c in as_set(found)} == pytest.approx(expected, abs=1e-4) and len(expected) > 20
+    odd = np.arange(1, 40, 2)
+    among = above_similarity([x[:, view] for view in range(3)], rows=odd, least=0.8).of(odd)
+    assert {(i, j) for i, j, _ in as_set(among)} == {(i, j) for i, j in expected if i % 2 and j % 2}
 
 
 @pytest.mark.parametrize("most_pairs", [1, 10, 50])
