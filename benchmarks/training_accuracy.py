@@ -30,7 +30,8 @@ from common import interleaved, median_ratio, write_results
 from training import NETWORK, OURS, PLAIN, TARGET, Task, ask, processes
 
 from libraries.base.console import table
-from libraries.data.dataset import Example, check_images, draw, group_examples, scan, split
+from libraries.data.dataset import Example, check_images, draw, scan, split
+from libraries.data.groups import group_examples
 from libraries.data.packaged import SOLAR_CELLS_ABOUT, copy_solar_cells
 from libraries.network.recipe import RefineOptions, has_fast_bf16
 

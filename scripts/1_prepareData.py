@@ -18,7 +18,7 @@ from libraries.base.console import ProgressBar, progress
 from libraries.base.errors import ParameterError
 from libraries.base.layout import Layout
 from libraries.base.storage import write_csv
-from libraries.data import dataset, duplicates, quality, removal
+from libraries.data import dataset, duplicates, groups, quality, removal
 from libraries.data.annotations import Annotations
 from libraries.data.exchange import label_studio
 from libraries.data.exchange.describe import describe
@@ -54,7 +54,7 @@ def main(
         odd = checked.review()
         print(quality.told(odd))
 
-        examples = dataset.group_examples(checked.examples, parameters.imagesSplitBy, alike=alike.groups())
+        examples = groups.group_examples(checked.examples, parameters.imagesSplitBy, alike=alike.groups())
         test_list = layout.images / dataset.DEDICATED_TEST_IMAGES
         if test_list.exists():
             print(f"The test set is the one in {test_list}")
@@ -79,7 +79,7 @@ def main(
         if leakReport:
             from libraries.evaluation.leak import report
 
-            pictures = dataset.group_examples(alike.examples, "filename", alike=alike.groups())
+            pictures = groups.group_examples(alike.examples, "filename", alike=alike.groups())
             lines = report(pictures, layout, ratio_train=parameters.ratioTrainTest, seed=parameters.randomSeed)
             print(*lines, sep="\n")
         if export:

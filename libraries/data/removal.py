@@ -9,7 +9,7 @@ does not need it.
 import contextlib
 import csv
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def plan(duplicates: Duplicates) -> tuple[list[Removal], list[list[str]]]:
             continue
         kept: dict[int, str] = {}  # by original
         for example, row in sorted(members, key=_largest_first):
-            found = like.any_of(row, kept)
+            found = like.closest(row, kept)
             if found is None:
                 kept.setdefault(like.original(row), example.path)
             else:
@@ -94,11 +94,11 @@ class _Likeness:
         found: int = self._original.get(row, row)
         return found
 
-    def any_of(self, row: int, originals: Iterable[int]) -> tuple[int, int] | None:
+    def closest(self, row: int, originals: Collection[int]) -> tuple[int, int] | None:
         """The original, of these, that a file is most like, and the distance."""
         mine = self.original(row)
-        near = self._near.get(mine, {})
-        found = [(0 if each == mine else near[each], each) for each in originals if each == mine or each in near]
+        distances = {mine: 0, **self._near.get(mine, {})}
+        found = [(distance, each) for each, distance in distances.items() if each in originals]
         return (min(found)[1], min(found)[0]) if found else None
 
 
@@ -119,6 +119,8 @@ def remove(folder: Path, removals: Sequence[Removal], *, progress: Callable[[], 
     Raises:
         StorageError: the list cannot be written, or a notebook is changing labels for too long.
     """
+    if not removals:
+        return Moved({}, [])
     hidden = folder / REMOVED
     with Annotations(folder).locked():
         rows = {**_read_list(hidden / LIST), **{each.path: asdict(each) for each in removals}}
@@ -133,6 +135,8 @@ def restore(folder: Path, *, progress: Callable[[], object] = lambda: None) -> M
         StorageError: the list cannot be deleted, or a notebook is changing labels for too long.
     """
     hidden = folder / REMOVED
+    if not hidden.is_dir():
+        return Moved({}, [])
     with Annotations(folder).locked():
         moved = _move_all(removed(folder), hidden, folder, progress=progress)
         if not moved.problems:

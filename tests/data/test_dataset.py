@@ -11,6 +11,7 @@ from PIL import Image
 from libraries.base.errors import InputError
 from libraries.data import dataset
 from libraries.data.dataset import Example
+from libraries.data.groups import group_examples
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 30)) -> None:
@@ -139,13 +140,13 @@ def test_single_image_class_stays_in_training() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_file_under_two_labels_leaves_neither_class_without_a_side(seed: int) -> None:
     examples = [example(f"{label}/{i}.png", sha256="x" if i == 0 else "") for label in ("cat", "dog") for i in range(3)]
-    parts = dataset.split(dataset.group_examples(examples, "filename"), ratio_train=0.75, seed=seed)
+    parts = dataset.split(group_examples(examples, "filename"), ratio_train=0.75, seed=seed)
     assert all(count["train"] and count["test"] for count in dataset.counts(parts).values())
 
 
 def test_subdir_mode_keeps_each_folder_on_one_side() -> None:
     examples = [example(f"{c}/person{p}/{i}.png") for c in ("a", "b") for p in range(10) for i in range(p + 1)]
-    parts = dataset.split(dataset.group_examples(examples, "subdir"), ratio_train=0.75, seed=1)
+    parts = dataset.split(group_examples(examples, "subdir"), ratio_train=0.75, seed=1)
     sides: dict[str, set[str]] = {}
     for e in parts:
         sides.setdefault(e.group, set()).add(e.split)
@@ -159,7 +160,7 @@ def test_exact_copies_stay_on_one_side() -> None:
     examples = [example(f"cat/{i}.png", sha256=str(i % 10)) for i in range(40)] + [
         example(f"dog/{i}.png") for i in range(40)
     ]
-    parts = dataset.split(dataset.group_examples(examples, "filename"), ratio_train=0.5, seed=0)
+    parts = dataset.split(group_examples(examples, "filename"), ratio_train=0.5, seed=0)
     by_content: dict[str, set[str]] = {}
     for e in parts:
         by_content.setdefault(e.sha256, set()).add(e.split)

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from libraries.data import dataset, duplicates
 from libraries.data.dataset import Checked, Example
 from libraries.data.duplicates import Duplicates, Kind
+from libraries.data.groups import group_examples
 from libraries.data.pairs import Pairs
 from tests.data.pictures import recompressed, rescaled, scene
 
@@ -179,7 +180,7 @@ def test_duplicates_stand_on_one_side_together_with_the_other_rules(
     generator = np.random.default_rng(seed)
     alike = np.arange(180)
     alike[generator.choice(np.arange(90, 180), 30, replace=False)] = generator.choice(90, 30)
-    parts = dataset.split(dataset.group_examples(examples, by, alike=alike), ratio_train=0.7, seed=seed)
+    parts = dataset.split(group_examples(examples, by, alike=alike), ratio_train=0.7, seed=seed)
     sides = {row: part.split for row, part in enumerate(parts)}
     assert all(sides[row] == sides[int(first)] for row, first in enumerate(alike))
     assert {p.split for p in parts} == {"train", "test"}
@@ -192,10 +193,10 @@ def test_without_duplicates_the_split_is_what_it_was() -> None:
     """Names of groups decide the split: those of groups without duplicates must not change, ever."""
     examples = [Example(f"{c}/{i // 3}/{i}.png", c, "train", "", 8, 6, 100, f"{c}{i}") for c in "ab" for i in range(30)]
     for by in ("filename", "subdir"):
-        plain = dataset.group_examples(examples, by)
-        assert dataset.group_examples(examples, by, alike=np.arange(60)) == plain
+        plain = group_examples(examples, by)
+        assert group_examples(examples, by, alike=np.arange(60)) == plain
         assert [e.group for e in plain] == [e.path if by == "filename" else e.path.rpartition("/")[0] for e in examples]
-    split = dataset.split(dataset.group_examples(examples, "filename"), ratio_train=0.75, seed=0)
+    split = dataset.split(group_examples(examples, "filename"), ratio_train=0.75, seed=0)
     test = [e.path for e in split if e.split == "test"]
     assert test == TEST_SIDE
 
