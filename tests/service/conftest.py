@@ -37,11 +37,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "served"
     with FileLock(f"{root}.lock"):
-        if not root.exists():
-            data_dir(root, pictures)
-        parameters = small_run(root, svm_CVals=(0.01,), svm_boL2Normalize=True)
-        for step in STEPS[:4]:  # what exists already is kept
-            run_main(step, parameters)
+        if not root.exists():  # made elsewhere first: once it is there, nobody touches it any more
+            made = data_dir(tmp_path_factory.mktemp("served") / "data", pictures)
+            for step in STEPS[:4]:
+                run_main(step, small_run(made, svm_CVals=(0.01,), svm_boL2Normalize=True))
+            made.rename(root)
     return root / "proc" / "textures" / "model_svm"
 
 
