@@ -64,22 +64,20 @@ class State:
 
     marks: dict[str, Mark] = field(default_factory=dict)  # by present path
     first: dict[str, str] = field(default_factory=dict)  # first path by present path, of images that moved
-    sha256: dict[str, str | None] = field(default_factory=dict)  # by present path, of images that moved
 
     def apply(self, changes: Iterable[Change]) -> None:
-        for before, after, digest in changes:
+        for before, after, _ in changes:
             self.marks.pop(before.path, None)
             if after.mark is not None:
                 self.marks[after.path] = after.mark
             if before.path != after.path:
                 first = self.first.pop(before.path, before.path)
-                self.sha256.pop(before.path, None)
                 if first != after.path:
-                    self.first[after.path], self.sha256[after.path] = first, digest
+                    self.first[after.path] = first
 
     def after(self, changes: Iterable[Change]) -> "State":
         """A copy, with changes made."""
-        new = State(dict(self.marks), dict(self.first), dict(self.sha256))
+        new = State(dict(self.marks), dict(self.first))
         new.apply(changes)
         return new
 

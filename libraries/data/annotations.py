@@ -143,14 +143,14 @@ class Annotations:
             return self._invert("redo", self._undone)
 
     def pending(self) -> dict[str, str]:
-        """Moves that stand in the log but not in the folder: first → present path.
+        """Moves that stand in the log but not in the folder: where the file is → where it should be.
 
-        So it is after the images were copied anew, and after a process was killed between its line in the log and the
-        move.
+        So it is after the images were copied anew, when all are at their first paths, and after a process was killed
+        between its line in the log and the moves of that step.
         """
-        return {
-            first: now for first, now in self.moved.items() if self._is_free(now) and (self.folder / first).exists()
-        }
+        newest = self._steps[-1].changes if self._steps else ()
+        due = self.moved | {change.before.path: change.after.path for change in newest if change.is_move}
+        return {old: new for old, new in due.items() if self._is_free(new) and (self.folder / old).exists()}
 
     def told(self) -> list[str]:
         """What a step that reads the images has to tell of marks and pending moves, in lines."""
@@ -165,17 +165,19 @@ class Annotations:
         """Make the pending moves. A file that is not the one that was moved then stays where it is."""
         changes, problems = [], []
         with self.locked():
-            for first, now in self.pending().items():
-                source, target = self.folder / first, self.folder / now
+            moves = (change for step in self._steps for change in step.changes if change.is_move)
+            identities = {change.after.path: change.sha256 for change in moves}
+            for old, new in self.pending().items():
+                source, target = self.folder / old, self.folder / new
                 try:
-                    if sha256(source) != self._state.sha256[now]:
-                        problems.append(f"{first} is left there: it is not the image that was moved to {now}")
+                    if sha256(source) != identities[new]:
+                        problems.append(f"{old} is left there: it is not the image that was moved to {new}")
                         continue
                     target.unlink(missing_ok=True)
                     move(source, target)
-                    changes.append(Change(Place(first, None), Place(now, self.marks.get(now))))
+                    changes.append(Change(Place(old, None), Place(new, self.marks.get(new))))
                 except OSError as error:
-                    problems.append(_left(first, error))
+                    problems.append(_left(old, error))
         return Outcome(tuple(changes), tuple(problems))
 
     def _is_free(self, path: str) -> bool:

@@ -84,7 +84,7 @@ def write(
         earlier=earlier,
     )
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
-    artefact.commit(files)
+    artefact.commit(files, annotations=layout.examples.read()["parameters"].get("annotations"))
     return files
 
 

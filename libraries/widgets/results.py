@@ -128,14 +128,13 @@ class ResultsViewer(Viewer):
         Raises:
             MissingInput: script 5 has not evaluated it.
         """
-        layout.evaluation.read()
+        evaluated = layout.evaluation.read()
         try:
             layout.evaluation.check()
             stale = ""
         except (StaleInput, MissingInput) as error:
             stale = str(error)
         metrics = read_json(layout.evaluation.folder / "metrics.json")
-        then = layout.examples.read()["parameters"].get("annotations")
         return cls(
             read_predictions(layout.evaluation.folder / "predictions.csv"),
             images=layout.images,
@@ -144,7 +143,7 @@ class ResultsViewer(Viewer):
             thumbnails=layout.thumbnails,
             title=f"{layout.dataset}, {layout.classifier}: {metrics['overall_accuracy']:.1%} of "
             f"{metrics['number_of_test_images']:,} test images right",
-            then=then,
+            then=evaluated.get("annotations"),
             stale=stale,
         )
 
@@ -280,6 +279,8 @@ class ResultsViewer(Viewer):
 
     def _relabel(self, image: int, label: int) -> None:
         """Mend the label of an image (see `data.annotations`)."""
+        if label not in range(len(self._of.names)):
+            raise IndexError(label)
         name = self._of.names[label]
         self._step(self._annotations.relabel([self.path(image)], name), name)
 

@@ -156,10 +156,11 @@ def test_all_is_made_again_on_a_fresh_copy(folder: Path, tmp_path: Path) -> None
     annotations.relabel(["cat/1.jpg", "cow/9.jpg"], "dog")
     annotations.relabel(["dog/9.jpg"], "cat")
     annotations.mark(["dog/2.jpg"], "ambiguous")
+    annotations.mark(["dog/1-2.jpg"], "excluded")
     shutil.copy(folder / ANNOTATIONS, tmp_path / "fresh")
     fresh = Annotations(tmp_path / "fresh")
     assert fresh.pending() == {"cat/1.jpg": "dog/1-2.jpg", "cow/9.jpg": "cat/9.jpg"}
-    assert fresh.marks == {"dog/2.jpg": "ambiguous"}
+    assert fresh.marks == {"dog/2.jpg": "ambiguous", "dog/1-2.jpg": "excluded"}
     whole(fresh.replay())
     assert files(tmp_path / "fresh") == files(folder)
     assert fresh.pending() == {}
@@ -276,6 +277,22 @@ def test_a_step_that_was_killed_can_be_finished(folder: Path, moment: str) -> No
     assert files(folder)["dog/2-2.jpg"] == "cat/2.jpg" and files(folder)["dog/9.jpg"] == "cow/9.jpg"
     whole(annotations.undo())
     assert files(folder) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs Unix")
+@pytest.mark.parametrize("step", ["relabel(['dog/1-2.jpg'], 'cow')", "undo()"])
+def test_a_killed_step_of_an_image_that_had_moved_before_can_be_finished(folder: Path, step: str) -> None:
+    Annotations(folder).relabel(["cat/1.jpg"], "dog")
+    assert files(folder)["dog/1-2.jpg"] == "cat/1.jpg"
+    code = KILLED.replace("if moves == 2", "if moves == 1").rpartition(".relabel(")[0] + f".{step}"
+    done = subprocess.run([sys.executable, "-c", code, str(folder), "before"], check=False)
+    assert done.returncode == -signal.SIGKILL and files(folder)["dog/1-2.jpg"] == "cat/1.jpg"
+    target = "cat/1.jpg" if step == "undo()" else "cow/1-2.jpg"
+    annotations = Annotations(folder)
+    assert annotations.pending() == {"dog/1-2.jpg": target}
+    whole(annotations.replay())
+    assert files(folder)[target] == "cat/1.jpg" and "dog/1-2.jpg" not in files(folder)
+    assert annotations.pending() == {}
 
 
 def test_two_notebooks_on_one_data_set(folder: Path) -> None:

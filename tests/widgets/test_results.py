@@ -18,7 +18,7 @@ from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
 from libraries.evaluation import trial
 from libraries.widgets.results import Predictions, ResultsViewer, read_predictions
-from tests.conftest import small_run
+from tests.conftest import run_main, small_run
 
 WaitFor = Callable[[str], tuple[dict[str, Any], list[bytes]]]
 
@@ -233,6 +233,24 @@ def test_a_label_is_mended_where_the_mistake_shows(layout: Layout) -> None:
     assert viewer.state["said"] == f"{moved}: {name}"
     viewer.act({"do": "undo"})
     assert (layout.images / path).exists() and viewer.path(0) == path and not viewer.state["isStale"]
+
+
+def test_results_from_before_script_1_ran_again_still_find_their_images(layout: Layout) -> None:
+    path = ResultsViewer.of(layout).path(0)
+    Annotations(layout.images).relabel([path], "stripes" if path.startswith("blobs") else "blobs")
+    parameters = small_run(layout.root, svm_CVals=(0.01,), svm_boL2Normalize=True)
+    run_main("1_prepareData", parameters)
+    viewer = ResultsViewer.of(Layout(parameters))
+    assert viewer.path(0) != path and (layout.images / viewer.path(0)).exists()
+    assert viewer.state["isStale"]
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_only_a_label_that_there_is_can_be_given(layout: Layout, label: int) -> None:
+    viewer = ResultsViewer.of(layout)
+    path = layout.images / viewer.path(0)
+    viewer._receive(viewer, {"do": "relabel", "image": 0, "label": label}, [])
+    assert path.exists() and not viewer.state["canUndo"]
 
 
 def test_before_script_5_the_script_is_named(layout: Layout) -> None:

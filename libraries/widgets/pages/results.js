@@ -133,6 +133,7 @@ function render({ model, el }) {
       element("span", { className: "score" }, percent(bar.probability)))));
     if (message.others > 0) bars.append(element("p", { className: "legend" }, `${NUMBER.format(message.others)} further classes`));
     const mend = select("the right label", () => {
+      if (!mend.value) return;
       viewer.act("relabel", { image: message.look, label: state().names.indexOf(mend.value) });
       viewer.grid.focus();
     });
