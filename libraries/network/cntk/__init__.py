@@ -1,0 +1,1 @@
+"""Networks of the Cognitive Toolkit (CNTK 2): read in pure Python, written as ONNX. Needs NumPy and onnx alone."""

@@ -1,0 +1,191 @@
+"""A CNTK model as ONNX.
+
+Inputs and outputs keep their names and their shapes, [C, H, W] for an image, with the batch as first axis. What the
+network computes with, float32 or float64, stays too; float16 becomes float32.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.errors import NetworkError
+from libraries.network.cntk.graph import Function, Graph, Variable, read_graph
+from libraries.network.cntk.names import MEASURES
+from libraries.network.cntk.operators import OPERATORS
+from libraries.network.cntk.operators.windows import is_global
+from libraries.network.cntk.wire import ModelError
+from libraries.network.cntk.writer import OPSET, Tensor, Writer
+
+MAX_INPUT = 2**28  # numbers in one sample of an input
+
+
+def convert(
+    path: str | Path,
+    *,
+    outputs: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    dtype: npt.DTypeLike | None = None,
+) -> Any:
+    """The model of a CNTK v2 file as an onnx.ModelProto, checked by onnx.
+
+    Args:
+        outputs: names or uids of the nodes whose values it gives; by default what the file's root gives, less the
+            losses and errors of training.
+        image_size: height and width [pixels] of images [C, H, W], where they are to be other than in training; global
+            poolings then take the whole map, too.
+        dtype: what it computes with, where that is to be other than in the file.
+
+    Raises:
+        NetworkError: the file is missing, damaged, or a model that cannot be converted; says which node and why.
+    """
+    graph = read_graph(path)
+    try:
+        return convert_graph(graph, outputs=outputs, image_size=image_size, dtype=dtype)
+    except ModelError as error:
+        raise NetworkError(f"{path}: {error}") from error
+
+
+def convert_graph(
+    graph: Graph,
+    *,
+    outputs: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    dtype: npt.DTypeLike | None = None,
+) -> Any:
+    """The same for a graph in memory; raises ModelError."""
+    wanted = choose(graph, outputs)
+    order = graph.order(wanted)
+    inputs = _inputs(graph, order, wanted)
+    dtype = dtype or np.result_type(np.float32, *(variable.dtype for variable in inputs))
+    conversion = _Conversion(graph, order, dtype)
+    sizes = {variable.uid: _size(variable, image_size) for variable in inputs}
+    if image_size is None or all(sizes[v.uid] == v.shape for v in inputs):
+        conversion.run(sizes)
+    else:
+        known = all(min(v.shape, default=1) > 0 for v in inputs)
+        pooled = _Conversion(graph, order, dtype).run({v.uid: v.shape for v in inputs}) if known else frozenset()
+        conversion.run(sizes, pooled)
+    return conversion.model(inputs, wanted)
+
+
+def choose(graph: Graph, outputs: Sequence[str] | None) -> dict[str, str]:
+    """The values that are asked for, resolved uid → name; raises ModelError for a name that no node has."""
+    if outputs is None:
+        found = {uid: name for uid, name in graph.outputs.items() if not _measures(graph, uid)}
+        if not found:
+            raise ModelError("all it gives are losses and errors of training")
+        return {graph.resolve(uid): name for uid, name in found.items()}
+    chosen = {}
+    for name in outputs:
+        function = graph.find(name)
+        if function is None:
+            named = sorted({f.name for f in graph.functions.values() if f.name})
+            raise ModelError(f"no node is called {name!r}; there are {', '.join(named[:20]) or 'none with a name'}")
+        chosen[graph.value_of(function)] = name
+    return chosen
+
+
+def _measures(graph: Graph, uid: str) -> bool:
+    """Whether a value is, or comes out of nothing but, a measure of how far the network is off."""
+    return any(function.operation in MEASURES for function in graph.order([uid]))
+
+
+def _inputs(graph: Graph, order: Collection[Function], values: Collection[str]) -> list[Variable]:
+    """The variables without a value that are needed, in the file's order."""
+    needed = {graph.resolve(uid) for function in order for uid in function.inputs} | set(values)
+    return [v for v in graph.variables.values() if v.value is None and v.uid in needed]
+
+
+def _size(variable: Variable, image_size: tuple[int, int] | None) -> tuple[int, ...]:
+    """The shape of an input's samples."""
+    shape = variable.shape
+    if image_size is not None and len(shape) == 3:
+        shape = (shape[0], *image_size)
+    if min(shape, default=1) < 1:
+        raise ModelError(f"the file does not say how large {variable.name or variable.uid} is ({list(shape)})")
+    if np.prod(shape, dtype=object) > MAX_INPUT:
+        raise ModelError(f"{variable.name or variable.uid} is too large: {list(shape)}")
+    return shape
+
+
+class _Conversion:
+    """One pass over the functions, for inputs of certain sizes."""
+
+    def __init__(self, graph: Graph, order: Sequence[Function], dtype: npt.DTypeLike) -> None:
+        self.graph, self.order = graph, order
+        self.writer = Writer(dtype)
+        self.tensors: dict[str, Tensor] = {}
+
+    def run(self, sizes: Mapping[str, tuple[int, ...]], pooled: Collection[str] = frozenset()) -> frozenset[str]:
+        """Add all nodes; poolings in `pooled` take all positions together, and those that did so are returned."""
+        for uid, variable in self.graph.variables.items():
+            if variable.value is not None:
+                self.tensors[uid] = Tensor(
+                    self.writer.name(uid), variable.shape, batched=False, array=_cast(variable.value, self.writer.dtype)
+                )
+            elif uid in sizes:
+                self.tensors[uid] = Tensor(self.writer.name(variable.name or uid), sizes[uid])
+        found = set()
+        for function in self.order:
+            inputs = [self.tensors[self.graph.resolve(uid)] for uid in function.inputs]
+            if function.operation == "Pooling" and len(inputs) == 1 and inputs[0].rank > 1:
+                if function.uid in pooled:
+                    function = _over_everything(function)
+                if is_global(function, inputs[0].shape):
+                    found.add(function.uid)
+            self.tensors[f"{function.uid}_Output_0"] = self._add(function, inputs)
+        return frozenset(found)
+
+    def _add(self, function: Function, inputs: Sequence[Tensor]) -> Tensor:
+        if function.operation not in OPERATORS:
+            raise ModelError(f"{function}: the operation {function.operation} is not read")
+        operator, numbers = OPERATORS[function.operation]
+        if len(inputs) not in numbers:
+            raise ModelError(f"{function} has {len(inputs)} inputs")
+        self.writer.scope = function.uid
+        try:
+            return operator(self.writer, function, *inputs)
+        except ModelError as error:
+            text = str(error)
+            raise error if text.startswith(str(function)) else ModelError(f"{function}: {text}") from error
+
+    def model(self, inputs: Sequence[Variable], wanted: Mapping[str, str]) -> Any:
+        """The graph as an onnx.ModelProto with these inputs and outputs."""
+        import onnx
+        from onnx import helper, numpy_helper
+
+        kind = helper.np_dtype_to_tensor_dtype(self.writer.dtype)
+
+        def described(name: str, tensor: Tensor) -> Any:
+            return helper.make_tensor_value_info(name, kind, ["batch"] * tensor.batched + list(tensor.shape))
+
+        outputs = []
+        for uid, name in wanted.items():
+            tensor = self.tensors[uid]
+            self.writer.scope = name
+            given = self.writer.node("Identity", [tensor], tensor.shape)
+            outputs.append(described(given.name, given))
+        graph = helper.make_graph(
+            self.writer.nodes,
+            "cntk",
+            [described(self.tensors[variable.uid].name, self.tensors[variable.uid]) for variable in inputs],
+            outputs,
+            [numpy_helper.from_array(array, name) for name, array in self.writer.initializers.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+            onnx.checker.check_model(model)
+        return model
+
+
+def _over_everything(function: Function) -> Function:
+    """The pooling with a window of all positions."""
+    window = {"poolingWindowShape": type(function.attributes["poolingWindowShape"])([-1])}
+    return Function(function.uid, function.name, function.operation, function.inputs, function.attributes | window)
+
+
+def _cast(values: npt.NDArray[Any], dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
+    return values if values.dtype == dtype else values.astype(dtype)

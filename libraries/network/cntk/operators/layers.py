@@ -1,0 +1,101 @@
+"""Products of matrices, normalisation, reductions, softmax."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.network.cntk import attributes
+from libraries.network.cntk.graph import Function
+from libraries.network.cntk.operators.table import operator
+from libraries.network.cntk.wire import ModelError
+from libraries.network.cntk.writer import Tensor, Writer
+
+REDUCTIONS = {
+    "Sum": "ReduceSum", "Mean": "ReduceMean", "Max": "ReduceMax", "Min": "ReduceMin", "Prod": "ReduceProd",
+    "LogSum": "ReduceLogSumExp",
+}  # fmt: skip
+
+
+@operator("Times", inputs=2)
+def times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
+    """x [*map, *in] times weights [*in, *out] → [*map, *out]: what Dense is made of."""
+    outputs = attributes.whole(function, "outputRank", 1)
+    if not 0 <= outputs <= weights.rank:
+        raise ModelError(f"{function}: weights {list(weights.shape)} for {outputs} axes of results")
+    inner, out = weights.shape[: weights.rank - outputs], weights.shape[weights.rank - outputs :]
+    return _product(writer, function, x, weights, inner, out)
+
+
+@operator("TransposeTimes", inputs=2)
+def transpose_times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
+    """The same with the weights [out, in] transposed; [in] alone is for one result."""
+    if weights.array is None or weights.rank not in (1, 2):
+        raise ModelError(f"{function}: weights {list(weights.shape)} that cannot be transposed")
+    turned = writer.constant(weights.array.T if weights.rank == 2 else weights.array[:, None])
+    return _product(writer, function, x, turned, turned.shape[:1], turned.shape[1:])
+
+
+def _product(
+    writer: Writer, function: Function, x: Tensor, weights: Tensor, inner: tuple[int, ...], out: tuple[int, ...]
+) -> Tensor:
+    if weights.batched or not x.batched:
+        raise ModelError(f"{function} multiplies two results of the network: this is not read")
+    free = x.shape[: max(0, x.rank - len(inner))]
+    if x.shape[len(free) :] != inner:
+        raise ModelError(f"{function}: weights {list(weights.shape)} for samples {list(x.shape)}")
+    rows, columns = math.prod(inner), math.prod(out)
+    x = writer.reshape(x, (math.prod(free), rows) if free else (rows,))
+    y = writer.node("MatMul", [x, writer.reshape(weights, (rows, columns))], (*x.shape[:-1], columns))
+    return writer.reshape(y, (*free, *out))
+
+
+@operator("BatchNormalization", inputs=range(5, 7))
+def batch_normalization(writer: Writer, function: Function, x: Tensor, *parameters: Tensor) -> Tensor:
+    """Scale, bias, running mean and variance; the count of images, behind these, is of no use here."""
+    scale, bias, mean, variance = (_known(function, parameter) for parameter in parameters[:4])
+    epsilon = attributes.number(function, "epsilon")
+    if attributes.flag(function, "spatial") and x.rank:
+        channels = [writer.constant(_fitting(function, p, x.shape[:1])) for p in (scale, bias, mean, variance)]
+        return writer.node("BatchNormalization", [x, *channels], x.shape, epsilon=epsilon)
+    factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+    shift = bias - mean * factor
+    scaled = writer.node("Mul", [x, writer.constant(_fitting(function, factor, x.shape))], x.shape)
+    return writer.node("Add", [scaled, writer.constant(_fitting(function, shift, x.shape))], x.shape)
+
+
+def _known(function: Function, x: Tensor) -> npt.NDArray[np.floating]:
+    if x.array is None:
+        raise ModelError(f"{function}: parameters that are computed")
+    return x.array
+
+
+def _fitting(function: Function, values: npt.NDArray[np.floating], shape: tuple[int, ...]) -> npt.NDArray[np.floating]:
+    """A value each, or one for all."""
+    if values.size not in (1, math.prod(shape)):
+        raise ModelError(f"{function}: {values.size} parameters for {list(shape)}")
+    return np.broadcast_to(values.reshape(-1), math.prod(shape)).reshape(shape)
+
+
+@operator("ReduceElements")
+def reduce_elements(writer: Writer, function: Function, x: Tensor) -> Tensor:
+    name = attributes.text(function, "reductionOpName")
+    if name not in REDUCTIONS:
+        raise ModelError(f"{function} reduces to {name!r}: this is not read")
+    axes = attributes.axes(function, "axisVec" if "axisVec" in function.attributes else "axis", x.rank)
+    keeps = attributes.flag(function, "reductionKeepDimensions", True)
+    sizes = [1 if i in axes else size for i, size in enumerate(x.shape)]
+    if not keeps:
+        sizes = [size for i, size in enumerate(x.shape) if i not in axes]
+    places = writer.indices(sorted({x.axis(i) for i in axes}))
+    return writer.node(REDUCTIONS[name], [x, places], sizes, batched=x.batched, keepdims=int(keeps))
+
+
+@operator("Softmax", "LogSoftmax", "Hardmax")
+def softmax(writer: Writer, function: Function, x: Tensor) -> Tensor:
+    """Over one axis where one is named, else over the whole sample."""
+    if "axis" in function.attributes:
+        (axis,) = attributes.axes(function, "axis", x.rank)
+        return writer.node(function.operation, [x], x.shape, axis=x.axis(axis))
+    flat = writer.reshape(x, (math.prod(x.shape),))
+    return writer.reshape(writer.node(function.operation, [flat], flat.shape, axis=flat.axis(0)), x.shape)
