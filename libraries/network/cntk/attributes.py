@@ -8,7 +8,7 @@ from libraries.network.cntk.wire import Axis, ModelError, Shape
 
 T = TypeVar("T", bool, int)
 
-ALL_STATIC_AXES = "allStaticAxes"
+ALL_STATIC_AXES = 2**31 - 2  # instead of an axis's number
 LAST_STATIC_INDEX = 2**31 - 16  # the numbers above it stand for axes without an index: all, the batch, …
 MISSING: Any = object()
 
@@ -55,8 +55,14 @@ def axes(function: Function, name: str, rank: int) -> list[int]:
     for value in values if isinstance(values, list) else [values]:
         if not isinstance(value, Axis):
             raise ModelError(f"{function}: its {name!r} is no axis")
-        found += range(rank) if value.name == ALL_STATIC_AXES else [static(function, value, rank)]
+        found += range(rank) if value.index == ALL_STATIC_AXES else [static(function, value, rank)]
     return found
+
+
+def is_whole(function: Function, name: str) -> bool:
+    """Whether an attribute that is an axis stands for the whole sample."""
+    value = function.attributes.get(name)
+    return isinstance(value, Axis) and value.index == ALL_STATIC_AXES
 
 
 def static(function: Function, axis: Axis, rank: int) -> int:

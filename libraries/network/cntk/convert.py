@@ -4,6 +4,7 @@ Inputs and outputs keep their names and their shapes, [C, H, W] for an image, wi
 network computes with, float32 or float64, stays too; float16 becomes float32.
 """
 
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.base.errors import NetworkError
+from libraries.base.storage import TEMPORARY, atomic_path, storage_error
 from libraries.network.cntk.graph import Function, Graph, Variable, read_graph
 from libraries.network.cntk.names import MEASURES
 from libraries.network.cntk.operators import OPERATORS
@@ -19,6 +21,7 @@ from libraries.network.cntk.operators.windows import is_global
 from libraries.network.cntk.wire import ModelError
 from libraries.network.cntk.writer import OPSET, Tensor, Writer
 
+LARGEST_MESSAGE = 2_000_000_000  # bytes of weights that one ONNX file takes; protobuf's limit is 2 GiB
 MAX_INPUT = 2**28  # numbers in one sample of an input
 
 
@@ -48,6 +51,30 @@ def convert(
         raise NetworkError(f"{path}: {error}") from error
 
 
+def save(model: Any, path: Path) -> None:
+    """Write a model; the weights of one too large for a single message go beside it, into `<path>.data`.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    import onnx
+
+    size = sum(len(array.raw_data) for array in model.graph.initializer)
+    if size < LARGEST_MESSAGE:
+        with atomic_path(path) as temporary:
+            onnx.save(model, temporary)
+        return
+    data = path.with_name(f"{path.name}.data")
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=TEMPORARY) as folder:
+            whole = Path(folder) / path.name
+            onnx.save(model, whole, save_as_external_data=True, location=data.name)
+            whole.with_name(data.name).replace(data)
+            whole.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
 def convert_graph(
     graph: Graph,
     *,
@@ -58,15 +85,15 @@ def convert_graph(
     """The same for a graph in memory; raises ModelError."""
     wanted = choose(graph, outputs)
     order = graph.order(wanted)
-    inputs = _inputs(graph, order, wanted)
+    inputs = inputs_of(graph, order, wanted)
     dtype = dtype or np.result_type(np.float32, *(variable.dtype for variable in inputs))
-    conversion = _Conversion(graph, order, dtype)
+    conversion = Conversion(graph, order, dtype)
     sizes = {variable.uid: _size(variable, image_size) for variable in inputs}
     if image_size is None or all(sizes[v.uid] == v.shape for v in inputs):
         conversion.run(sizes)
     else:
         known = all(min(v.shape, default=1) > 0 for v in inputs)
-        pooled = _Conversion(graph, order, dtype).run({v.uid: v.shape for v in inputs}) if known else frozenset()
+        pooled = Conversion(graph, order, dtype).run({v.uid: v.shape for v in inputs}) if known else frozenset()
         conversion.run(sizes, pooled)
     return conversion.model(inputs, wanted)
 
@@ -74,10 +101,7 @@ def convert_graph(
 def choose(graph: Graph, outputs: Sequence[str] | None) -> dict[str, str]:
     """The values that are asked for, resolved uid → name; raises ModelError for a name that no node has."""
     if outputs is None:
-        found = {uid: name for uid, name in graph.outputs.items() if not _measures(graph, uid)}
-        if not found:
-            raise ModelError("all it gives are losses and errors of training")
-        return {graph.resolve(uid): name for uid, name in found.items()}
+        return _of_network(graph)
     chosen = {}
     for name in outputs:
         function = graph.find(name)
@@ -88,12 +112,23 @@ def choose(graph: Graph, outputs: Sequence[str] | None) -> dict[str, str]:
     return chosen
 
 
-def _measures(graph: Graph, uid: str) -> bool:
-    """Whether a value is, or comes out of nothing but, a measure of how far the network is off."""
-    return any(function.operation in MEASURES for function in graph.order([uid]))
+def _of_network(graph: Graph) -> dict[str, str]:
+    """What the file's root gives, less the losses and errors of training: these also take the truth."""
+    values = {graph.resolve(uid): name for uid, name in graph.outputs.items() if not _is_measure(graph, uid)}
+    taken = {uid: {v.uid for v in inputs_of(graph, graph.order([uid]), [uid])} for uid in values}
+    kept = {uid: name for uid, name in values.items() if not any(other < taken[uid] for other in taken.values())}
+    if not kept:
+        raise ModelError("all it gives are losses and errors of training: name a node of the network as the output")
+    return kept
 
 
-def _inputs(graph: Graph, order: Collection[Function], values: Collection[str]) -> list[Variable]:
+def _is_measure(graph: Graph, uid: str) -> bool:
+    """Whether a value is a measure of how far the network is off."""
+    function, _ = graph.producer(uid)
+    return function is not None and not MEASURES.isdisjoint((function.operation, function.block))
+
+
+def inputs_of(graph: Graph, order: Collection[Function], values: Collection[str]) -> list[Variable]:
     """The variables without a value that are needed, in the file's order."""
     needed = {graph.resolve(uid) for function in order for uid in function.inputs} | set(values)
     return [v for v in graph.variables.values() if v.value is None and v.uid in needed]
@@ -111,7 +146,7 @@ def _size(variable: Variable, image_size: tuple[int, int] | None) -> tuple[int, 
     return shape
 
 
-class _Conversion:
+class Conversion:
     """One pass over the functions, for inputs of certain sizes."""
 
     def __init__(self, graph: Graph, order: Sequence[Function], dtype: npt.DTypeLike) -> None:
@@ -176,7 +211,7 @@ class _Conversion:
             [numpy_helper.from_array(array, name) for name, array in self.writer.initializers.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-        if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+        if sum(array.nbytes for array in self.writer.initializers.values()) < LARGEST_MESSAGE:
             onnx.checker.check_model(model)
         return model
 

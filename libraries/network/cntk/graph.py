@@ -237,8 +237,7 @@ def _function(entry: Any, arguments: dict[str, str]) -> Function:
     uid = _text(entry, "uid")
     name = _text(entry, "name") if "name" in entry else ""
     if entry.get("type") != "PrimitiveFunction":
-        kind = " of the class ".join(str(entry[key]) for key in ("type", "op") if isinstance(entry.get(key), str))
-        raise ModelError(f"{name or uid} is a function that a user defined ({kind or 'unknown'}): it cannot be read")
+        raise ModelError(f"{name or uid} is a function that a user defined ({_class(entry)}): it cannot be read")
     code, attributes, inputs = _number(entry, "op"), entry.get("attributes", {}), _list(entry, "inputs")
     if code not in OPERATIONS:
         raise ModelError(f"{name or uid} is an operation of the unknown number {code}")
@@ -260,6 +259,18 @@ def _function(entry: Any, arguments: dict[str, str]) -> Function:
             raise ModelError(f"{name or uid}: its {key} stands for two values")
     block = _text(entry, "block_function_op_name")
     return Function(uid, name, operation, tuple(inputs), attributes, block, _text(composite, "root"))
+
+
+def _class(entry: dict[str, Any]) -> str:
+    """What a file tells of a user's function: its class in Python, or its operation in a library."""
+    state = entry.get("user_defined_state")
+    told = [
+        holder.get(key)
+        for holder in (state, entry)
+        if isinstance(holder, dict)
+        for key in ("module", "class", "op_name", "op", "type")
+    ]
+    return ", ".join(dict.fromkeys(value for value in told if isinstance(value, str) and value)) or "unknown"
 
 
 def _text(entry: dict[str, Any], key: str) -> str:

@@ -72,6 +72,19 @@ def clip(writer: Writer, function: Function, x: Tensor, low: Tensor, high: Tenso
     return broadcast(writer, function, "Min", broadcast(writer, function, "Max", x, low), high)
 
 
+@operator("Cast")
+def change_type(writer: Writer, function: Function, x: Tensor) -> Tensor:
+    """The graph computes in one type throughout."""
+    return x
+
+
+@operator("ConstantOp")
+def fill(writer: Writer, function: Function, x: Tensor) -> Tensor:
+    """One value in the shape of x."""
+    nothing = writer.node("Mul", [x, writer.constant(0.0)], x.shape)
+    return writer.node("Add", [nothing, writer.constant(attributes.number(function, "fillValue"))], x.shape)
+
+
 def broadcast(writer: Writer, function: Function, kind: str, *inputs: Tensor) -> Tensor:
     """A node on samples that broadcast as NumPy has it, whichever of them have a batch."""
     try:

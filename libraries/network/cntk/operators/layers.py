@@ -82,8 +82,9 @@ def reduce_elements(writer: Writer, function: Function, x: Tensor) -> Tensor:
     name = attributes.text(function, "reductionOpName")
     if name not in REDUCTIONS:
         raise ModelError(f"{function} reduces to {name!r}: this is not read")
-    axes = attributes.axes(function, "axisVec" if "axisVec" in function.attributes else "axis", x.rank)
-    keeps = attributes.flag(function, "reductionKeepDimensions", True)
+    named = "axisVec" if "axisVec" in function.attributes else "axis"
+    axes = attributes.axes(function, named, x.rank)
+    keeps = attributes.flag(function, "reductionKeepDimensions", True) and not attributes.is_whole(function, named)
     sizes = [1 if i in axes else size for i, size in enumerate(x.shape)]
     if not keeps:
         sizes = [size for i, size in enumerate(x.shape) if i not in axes]

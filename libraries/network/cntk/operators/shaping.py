@@ -65,7 +65,10 @@ def transpose_axes(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 @operator("Slice")
 def cut(writer: Writer, function: Function, x: Tensor) -> Tensor:
-    """From a beginning to before an end, below 0 counted from the end, on one axis or several."""
+    """From a beginning to before an end, below 0 counted from the end, on one axis or several.
+
+    A step below 0 walks through the same values from the last one back, unlike NumPy's.
+    """
     if "axisVec" in function.attributes:
         axes = attributes.axes(function, "axisVec", x.rank)
         begins, ends = (attributes.wholes(function, f"{name}IndexVec") for name in ("begin", "end"))
@@ -83,9 +86,21 @@ def cut(writer: Writer, function: Function, x: Tensor) -> Tensor:
         starts[axis] = begin + size if begin < 0 else begin
         stops[axis] = end if end > 0 else end + size
         strides[axis] = step
-        if step < 0 or not 0 <= starts[axis] < stops[axis] <= size:
+        if not 0 <= starts[axis] < stops[axis] <= size:
             raise ModelError(f"{function}: from {begin} to {end} by {step} on an axis of {size}")
-    return writer.crop(x, starts, stops, strides)
+    ahead = [max(1, step) for step in strides]
+    return _walk_back(writer, writer.crop(x, starts, stops, ahead), [min(1, step) for step in strides])
+
+
+def _walk_back(writer: Writer, x: Tensor, steps: list[int]) -> Tensor:
+    """Along axes with a step below 0: from the last value on, towards the first."""
+    backwards = [i for i, step in enumerate(steps) if step < 0]
+    if not backwards:
+        return x
+    sizes = [-(-size // -step) if step < 0 else size for size, step in zip(x.shape, steps, strict=True)]
+    starts, stops = [x.shape[i] - 1 for i in backwards], [-x.shape[i] - 1 for i in backwards]
+    bounds = (starts, stops, [x.axis(i) for i in backwards], [steps[i] for i in backwards])
+    return writer.node("Slice", [x, *map(writer.indices, bounds)], sizes)
 
 
 @operator("Splice", inputs=range(1, 10_000))
@@ -124,3 +139,15 @@ def pad(writer: Writer, function: Function, x: Tensor) -> Tensor:
     batch = [0] * x.batched
     sizes = [low + size + high for low, size, high in zip(head, x.shape, foot, strict=True)]
     return writer.node("Pad", [x, writer.indices([*batch, *head, *batch, *foot]), value], sizes, mode=PAD_MODES[mode])
+
+
+@operator("Crop", inputs=2)
+def crop(writer: Writer, function: Function, x: Tensor, like: Tensor) -> Tensor:
+    """As much of the positions of x [C, H, W] as `like` has, from an offset on."""
+    offset = attributes.wholes(function, "offset")[::-1]
+    if len(offset) != x.rank - 1 or like.rank != x.rank:
+        raise ModelError(f"{function}: {list(x.shape)} cropped like {list(like.shape)} at {offset}")
+    stops = [start + size for start, size in zip(offset, like.shape[1:], strict=True)]
+    if min(offset) < 0 or any(stop > size for stop, size in zip(stops, x.shape[1:], strict=True)):
+        raise ModelError(f"{function}: {list(x.shape)} cropped like {list(like.shape)} at {offset}")
+    return writer.crop(x, [0, *offset], [x.shape[0], *stops])
