@@ -1,0 +1,267 @@
+"""A network that is a graph in a file, as the rest of the pipeline wants it: uint8 images in, embeddings out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx.utils
+from onnx import TensorProto, helper, numpy_helper
+
+from libraries.base.errors import NetworkError
+from libraries.base.storage import atomic_path
+from libraries.network.engine import Engine, load_openvino
+from libraries.network.graphs.penultimate import LastLayer, feature_map
+
+IMAGES, EMBEDDING, SCORES, FEATURES = "images", "embedding", "scores", "features"
+CAST = f"{IMAGES}_float"
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to pixel values from 0 to 255 before a network sees them: (value - mean) / std.
+
+    Attributes:
+        order: of the channels as the network takes them.
+        mean, std: per channel, in that order.
+    """
+
+    order: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # ImageNet's, as torchvision's networks have them
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def as_rgb(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Values per channel in the order red, green, blue."""
+        return tuple(values) if self.order == "rgb" else tuple(values)[::-1]
+
+
+@dataclass(frozen=True)
+class GraphNetwork:
+    """An ONNX network that takes `images` uint8 [N, S, S, 3] and gives `embedding` float32 [N, D].
+
+    With a head it also gives `scores` float32 [N, K], and where the embedding is the mean over a map, that as
+    `features` float32 [N, D, h, w].
+
+    Attributes:
+        model: the onnx.ModelProto.
+        architecture: the name of the file it came from.
+        classes: K; None without a head.
+        mean, std: as an EmbeddingNetwork has them: of red, green, blue from 0 to 1.
+    """
+
+    model: Any
+    architecture: str
+    input_size: int
+    embedding_size: int
+    classes: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+    views: int = 1
+
+    def save(self, path: Path) -> None:
+        """Write the ONNX file, after OpenVINO has run it once.
+
+        Raises:
+            NetworkError: OpenVINO cannot run it, or it gives what are no numbers.
+            StorageError: the file cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            onnx.save(self.model, temporary)
+            size = self.input_size
+            try:
+                images = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+                embedding = Engine(temporary, outputs=(EMBEDDING,)).run(images)[EMBEDDING]
+            except RuntimeError as error:
+                raise NetworkError(f"{self.architecture} cannot be run: {str(error).splitlines()[0][:200]}") from error
+            if not np.isfinite(embedding).all():
+                raise NetworkError(f"{self.architecture} gives embeddings that are no finite numbers")
+
+
+def assemble(
+    model: Any,
+    *,
+    name: str,
+    size: int,
+    last: LastLayer,
+    preprocessing: Preprocessing,
+    fill: tuple[float, ...],
+    with_head: bool,
+) -> GraphNetwork:
+    """Put what happens to pixels before a network, and the outputs that the pipeline wants behind its last layer.
+
+    Args:
+        model: an onnx.ModelProto with one input: images of three channels, first or last. It is changed.
+        name: for messages, and as the architecture.
+        size: side S of the images [pixels].
+        fill: red, green, blue [0 to 255] of what pads an image.
+        with_head: whether to give the scores of the last layer, too.
+
+    Raises:
+        NetworkError: the input or the embedding is nothing the pipeline can use.
+    """
+    graph = model.graph
+    _prepend(model, size=size, preprocessing=preprocessing)
+    features = last.embedding if last.is_map else feature_map(model, last.embedding)
+    wanted = {EMBEDDING: last.embedding} | ({FEATURES: features} if features else {})
+    if with_head:
+        if last.layer is None:
+            raise NetworkError(f"{name} does not end in a linear layer, so it cannot be taken as it is")
+        wanted[SCORES] = last.scores
+    shapes = _shapes(model, list(wanted.values()), size=size)
+    del graph.output[:]
+    shape = shapes[last.embedding]
+    flat = last.embedding
+    if len(shape) == 4 and math.prod(shape[2:]) > 1:
+        features, shapes[FEATURES] = flat, shape
+        flat = _node(graph, "GlobalAveragePool", [flat], f"{EMBEDDING}_pooled")
+        shape = (*shape[:2], 1, 1)
+    elif features:
+        shapes[FEATURES] = shapes[features]
+    if len(shape) < 2 or shape[0] != 1:
+        raise NetworkError(f"{name}: its embedding would be {list(shape)} where a row of numbers per image is needed")
+    width = math.prod(shape[1:])
+    graph.initializer.append(numpy_helper.from_array(np.array([-1, width]), f"{EMBEDDING}_shape"))
+    _node(graph, "Reshape", [_as_float(model, flat), f"{EMBEDDING}_shape"], EMBEDDING)
+    _output(graph, EMBEDDING, width)
+    classes = None
+    if with_head:
+        classes = _head(model, last, shapes, shape)
+    if features and len(shapes[FEATURES]) == 4 and shapes[FEATURES][1] == width:
+        _node(graph, "Identity", [_as_float(model, features)], FEATURES)
+        _output(graph, FEATURES, *shapes[FEATURES][1:])
+    _sort(graph)
+    return GraphNetwork(
+        onnx.utils.Extractor(model).extract_model([IMAGES], [output.name for output in graph.output]),
+        architecture=name,
+        input_size=size,
+        embedding_size=width,
+        classes=classes,
+        mean=tuple(level / 255 for level in fill),
+        std=tuple(value / 255 for value in preprocessing.as_rgb(preprocessing.std)),
+    )
+
+
+def image_input(model: Any) -> Any:
+    """The one input of a network that takes images, as ONNX describes it.
+
+    Raises:
+        NetworkError: there is another number of inputs.
+    """
+    known = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in known]
+    if len(inputs) != 1:
+        raise NetworkError(
+            f"it takes {', '.join(value.name for value in inputs) or 'nothing'}: one input is needed, images"
+        )
+    return inputs[0]
+
+
+def _prepend(model: Any, *, size: int, preprocessing: Preprocessing) -> None:
+    """Make the network take `images` uint8 [N, S, S, 3]."""
+    graph, old = model.graph, image_input(model)
+    kind = old.type.tensor_type
+    sizes = [dim.dim_value for dim in kind.shape.dim]  # 0 where it is open
+    if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]) or kind.elem_type not in FLOATS:
+        raise NetworkError(f"its input {old.name} is {sizes}: images of three channels, as floats, are needed")
+    first = sizes[1] == 3
+    fixed = sizes[2:] if first else sizes[1:3]
+    if any(length not in (0, size) for length in fixed):
+        raise NetworkError(f"it works at {fixed[0]} x {fixed[1]} pixels only: set rf_inputResolution to that")
+    if sizes[0] > 1:
+        raise NetworkError(f"it takes {sizes[0]} images at once: export it for one, or for any number")
+    graph.input.remove(old)
+    graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, [sizes[0] or None, size, size, 3]))
+    x = _node(graph, "Cast", [IMAGES], CAST, to=kind.elem_type)
+    if preprocessing.order == "bgr":
+        graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), f"{IMAGES}_order"))
+        x = _node(graph, "Gather", [x, f"{IMAGES}_order"], f"{IMAGES}_bgr", axis=3)
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    for step, values, neutral in (("Sub", preprocessing.mean, 0.0), ("Div", preprocessing.std, 1.0)):
+        if any(value != neutral for value in values):
+            constant = f"{IMAGES}_{step.lower()}"
+            graph.initializer.append(numpy_helper.from_array(np.array(values, dtype), constant))
+            x = _node(graph, step, [x, constant], f"{constant}_result")
+    if first:
+        _node(graph, "Transpose", [x], old.name, perm=[0, 3, 1, 2])
+    else:
+        _node(graph, "Identity", [x], old.name)
+    _sort(graph)
+
+
+def _shapes(model: Any, tensors: Sequence[str], *, size: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors for one image, as OpenVINO finds them."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
+    try:
+        network = load_openvino().Core().read_model(probe.SerializeToString(), b"")
+        network.reshape([1, size, size, 3])
+        return {name: tuple(network.output(name).shape) for name in tensors}
+    except RuntimeError as error:
+        raise NetworkError(f"it cannot be run at {size} x {size} pixels: {_reason(error)}") from error
+
+
+def _head(model: Any, last: LastLayer, shapes: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> int:
+    """Let the last layer take `embedding` itself, so that the scores come out of it; returns the number of classes."""
+    graph = model.graph
+    taken = EMBEDDING
+    if len(shape) != 2:
+        graph.initializer.append(numpy_helper.from_array(np.array([-1, *shape[1:]]), f"{SCORES}_shape"))
+        taken = _node(graph, "Reshape", [EMBEDDING, f"{SCORES}_shape"], f"{SCORES}_from")
+    place = list(last.layer.input).index(last.embedding)
+    last.layer.input[place] = taken
+    classes = math.prod(shapes[last.scores][1:])
+    graph.initializer.append(numpy_helper.from_array(np.array([-1, classes]), f"{SCORES}_rows"))
+    _node(graph, "Reshape", [_as_float(model, last.scores), f"{SCORES}_rows"], SCORES)
+    _output(graph, SCORES, classes)
+    return classes
+
+
+def _as_float(model: Any, tensor: str) -> str:
+    """The tensor in float32, whatever the network computes in."""
+    if all(
+        node.op_type != "Cast" or node.name != CAST or node.attribute[0].i == TensorProto.FLOAT
+        for node in model.graph.node
+    ):
+        return tensor
+    return _node(model.graph, "Cast", [tensor], f"{tensor}_as_float", to=TensorProto.FLOAT)
+
+
+def _node(graph: Any, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    graph.node.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+    return output
+
+
+def _output(graph: Any, name: str, *shape: int) -> None:
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, *shape]))
+
+
+def _sort(graph: Any) -> None:
+    """Put every node behind those whose results it takes, as ONNX wants it."""
+    made = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input} | {""}
+    waiting, ordered = list(graph.node), []
+    while waiting:
+        later = []
+        for node in waiting:
+            if made.issuperset(node.input):
+                made.update(node.output)
+                ordered.append(node)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise NetworkError("its nodes need each other's results")
+        waiting = later
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+def _reason(error: Exception) -> str:
+    """The end of what OpenVINO says, which is where it says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

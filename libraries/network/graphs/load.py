@@ -1,0 +1,178 @@
+"""Reads a network of CNTK (.model) or an ONNX network (.onnx) for the pipeline."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import onnx.compose
+import onnx.version_converter
+
+from libraries.base.errors import NetworkError
+from libraries.network.cntk.convert import choose, convert_graph
+from libraries.network.cntk.graph import Function, Graph, read_graph
+from libraries.network.cntk.wire import ModelError
+from libraries.network.graphs import penultimate
+from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing, assemble
+from libraries.network.graphs.penultimate import PREFIX, LastLayer
+
+GRAPH_SUFFIXES = (".model", ".onnx")
+OPSET = 18  # what the pipeline itself adds to a graph needs this
+
+CNTK_LEVEL = 114.0  # of all channels: what the tutorial subtracts from pixels, and pads images with
+TUTORIAL_POOLING, TUTORIAL_MAP = "poolingLayer", "z.x.x.r"
+NORMALISING = frozenset({"Minus", "Plus", "ElementTimes"})
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What a user says about a network in a file; None for what the file or its kind says.
+
+    Attributes:
+        node: whose output is the embedding (rf_embeddingNode).
+        order, mean, std: of the channels (rf_channelOrder, rf_channelMeans, rf_channelStds).
+    """
+
+    node: str | None = None
+    order: Literal["rgb", "bgr"] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def preprocessing(self, usual: Preprocessing) -> Preprocessing:
+        """The usual one of the kind of file, with what the user says."""
+        return Preprocessing(self.order or usual.order, self.mean or usual.mean, self.std or usual.std)
+
+
+def load_graph_network(path: Path, *, size: int, options: GraphOptions, with_head: bool = False) -> GraphNetwork:
+    """The network in a file, cut at its penultimate layer, for images of `size` pixels.
+
+    Args:
+        with_head: whether it also gives the scores of its own classes.
+
+    Raises:
+        NetworkError: the file cannot be read or converted, or does not show where to cut; says what to do.
+    """
+    try:
+        if path.suffix == ".model":
+            return _load_cntk(path, size=size, options=options, with_head=with_head)
+        return _load_onnx(path, size=size, options=options, with_head=with_head)
+    except (ModelError, NetworkError) as error:
+        text = str(error)
+        raise NetworkError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+
+
+def _load_cntk(path: Path, *, size: int, options: GraphOptions, with_head: bool) -> GraphNetwork:
+    graph = read_graph(path)
+    values = choose(graph, None)
+    node = graph.find(options.node) if options.node else tutorial_cut(graph)
+    if options.node and node is None:
+        raise NetworkError(_unknown(options.node, [f.name for f in graph.functions.values() if f.name]))
+    named = [] if node is None else [node.uid]
+    outputs = [uid.rpartition("_Output_")[0] for uid in values]
+    model = convert_graph(graph, outputs=[*named, *outputs], image_size=(size, size), dtype="float32")
+    model = prefixed(model)
+    if with_head or node is None:
+        last = penultimate.find(model, model.graph.output[-1].name)
+    else:
+        last = LastLayer(model.graph.output[0].name, False, None, "")
+    level = 0.0 if has_own_normalisation(graph, node) else CNTK_LEVEL
+    usual = Preprocessing("bgr", (level, level, level), (1.0, 1.0, 1.0))
+    return assemble(
+        model,
+        name=path.name,
+        size=size,
+        last=last,
+        preprocessing=options.preprocessing(usual),
+        fill=(CNTK_LEVEL, CNTK_LEVEL, CNTK_LEVEL),
+        with_head=with_head,
+    )
+
+
+def tutorial_cut(graph: Graph) -> Function | None:
+    """The node at which the tutorial cuts its networks; None in others.
+
+    It is 'poolingLayer' in a network that the tutorial has refined, and in those it starts from 'z.x.x.r', whose mean
+    over the positions it takes.
+    """
+    return graph.find(TUTORIAL_POOLING) or graph.find(TUTORIAL_MAP)
+
+
+def has_own_normalisation(graph: Graph, node: Function | None) -> bool:
+    """Whether the first thing that happens to an image is arithmetic with constants, as in the tutorial's networks."""
+    values = [graph.value_of(node)] if node is not None else list(choose(graph, None))
+    order = graph.order(values)
+    taken = [f for f in order for uid in f.inputs if (v := graph.variables.get(graph.resolve(uid))) and v.value is None]
+    return bool(taken) and all(function.operation in NORMALISING for function in taken)
+
+
+def _load_onnx(path: Path, *, size: int, options: GraphOptions, with_head: bool) -> GraphNetwork:
+    model = prefixed(read_onnx(path))
+    output = _classes_output(model)
+    if options.node and not with_head:
+        last = LastLayer(_named_tensor(model, options.node), False, None, "")
+    else:
+        last = penultimate.find(model, output)
+    preprocessing = options.preprocessing(Preprocessing())
+    return assemble(
+        model,
+        name=path.name,
+        size=size,
+        last=last,
+        preprocessing=preprocessing,
+        fill=tuple(min(255.0, max(0.0, level)) for level in preprocessing.as_rgb(preprocessing.mean)),
+        with_head=with_head,
+    )
+
+
+def read_onnx(path: Path) -> Any:
+    """The onnx.ModelProto in a file, at least of the opset that the pipeline's own nodes need.
+
+    Raises:
+        NetworkError: no such file, damaged, no ONNX, or of an opset that cannot be brought up to date.
+    """
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except OSError as error:
+        raise NetworkError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # protobuf, the checker and external data each have exceptions of their own
+        raise NetworkError(f"{path} is not an ONNX network, or damaged: {str(error).splitlines()[0][:200]}") from error
+    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), OPSET)
+    if version >= OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, OPSET)
+    except RuntimeError as error:
+        raise NetworkError(
+            f"{path} is of opset {version}, and cannot be brought to {OPSET} ({str(error).splitlines()[0][:200]}): "
+            f"export it anew with opset {OPSET}"
+        ) from error
+
+
+def prefixed(model: Any) -> Any:
+    """The same with names that are none of the pipeline's own, such as 'features'."""
+    return onnx.compose.add_prefix(model, PREFIX)
+
+
+def _classes_output(model: Any) -> str:
+    """The output that tells the classes apart: the first with rows of numbers, else the first."""
+    outputs = model.graph.output
+    rows = [output.name for output in outputs if len(output.type.tensor_type.shape.dim) == 2]
+    return str((rows or [outputs[0].name])[0])
+
+
+def _named_tensor(model: Any, name: str) -> str:
+    """The tensor of a name, or the first output of the node of that name."""
+    name = PREFIX + name
+    tensors = [tensor for node in model.graph.node for tensor in node.output]
+    if name in tensors:
+        return name
+    for node in model.graph.node:
+        if node.name == name:
+            return str(node.output[0])
+    last = [node.name or node.output[0] for node in model.graph.node[-20:]]
+    raise NetworkError(_unknown(name.removeprefix(PREFIX), [found.removeprefix(PREFIX) for found in last]))
+
+
+def _unknown(name: str, names: list[str]) -> str:
+    return f"no node is called {name!r} (rf_embeddingNode); there are {', '.join(names[:20]) or 'none with a name'}"
