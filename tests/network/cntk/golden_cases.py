@@ -2,6 +2,7 @@
 
 import tempfile
 
+import golden_networks
 import numpy as np
 
 
@@ -30,8 +31,6 @@ def lrn_radius_1(cntk):
 
 
 def lrn_example(cntk):
-    import golden_networks
-
     return golden_networks.lrn_layer(cntk, 1.0, 2, 0.4, 0.75, name="lrn")(image(cntk, 7, 3, 5))
 
 
@@ -155,20 +154,6 @@ def convolution_transposed(cntk):
     )
 
 
-def reloaded(cntk, root, change=None, legacy=False):
-    """The model as it comes back from a file, of the first format of CNTK or with some bytes changed."""
-    with tempfile.NamedTemporaryFile(suffix=".model") as file:
-        if legacy:
-            cntk.cntk_py.save_as_legacy_model(root, file.name)
-        else:
-            root.save(file.name)
-            with open(file.name, "rb") as old:  # noqa: PTH123
-                data = change(old.read())
-            with open(file.name, "wb") as new:  # noqa: PTH123
-                new.write(data)
-        return cntk.Function.load(file.name)
-
-
 def convolution_padded(cntk):
     """Numbers of padding instead of automatic padding, which no function of Python's gives, but the format has."""
 
@@ -180,7 +165,7 @@ def convolution_padded(cntk):
         return data
 
     x = image(cntk, 2, 7, 9)
-    return reloaded(cntk, cntk.layers.Convolution2D((3, 3), 3, strides=2, name="conv")(x), change)
+    return golden_networks.reloaded(cntk, cntk.layers.Convolution2D((3, 3), 3, strides=2, name="conv")(x), change)
 
 
 def convolution_transposed_padded(cntk):
@@ -206,7 +191,17 @@ def legacy(cntk):
     y = layers.MaxPooling((3, 3), strides=2, pad=True, name="pool1")(y)
     y = layers.Convolution2D((3, 3), 4, pad=True, name="conv2")(y)
     y = layers.AveragePooling((4, 5), name="z.x")(cntk.sigmoid(y, name="z.x.x.r"))
-    return reloaded(cntk, layers.Dense(3, name="z")(y), legacy=True)
+    return golden_networks.reloaded(cntk, layers.Dense(3, name="z")(y), legacy=True)
+
+
+def from_onnx(cntk):
+    """A model that CNTK imported: the batch is an axis like any other, packed and unpacked around each operation."""
+    x = image(cntk)
+    y = cntk.layers.Convolution2D((3, 3), 2, pad=True, activation=cntk.relu)(x)
+    z = cntk.layers.Dense(3)(cntk.layers.MaxPooling((3, 3), strides=2, pad=True)(y))
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+        z.save(file.name, format=cntk.ModelFormat.ONNX)
+        return cntk.Function.load(file.name, format=cntk.ModelFormat.ONNX), "UnpackBatch, ToBatch"
 
 
 def activations(cntk):
@@ -395,7 +390,7 @@ def times(cntk):
             cntk.times(x, parameter(cntk, 3, 5, 7, 4), name="all_axes"),
             cntk.times(x, parameter(cntk, 5, 7, 4), name="last_two_axes"),
             cntk.times(flat, parameter(cntk, 7, 2, 3), output_rank=2, name="to_rank_2"),
-            cntk.times(parameter(cntk, 4, 7), flat, name="matrix_vector"),
+            cntk.times(parameter(cntk, 4, 7), cntk.reshape(flat, (7, 1)), name="matrix_column"),
             cntk.times(parameter(cntk, 4, 3), x, output_rank=2, name="matrix_image"),
             cntk.times_transpose(flat, parameter(cntk, 4, 7), name="vector_transposed"),
         ]
@@ -731,7 +726,7 @@ def sparse_input(cntk):
 
 
 def half(cntk):
-    """Weights of 16 bits (which CNTK writes as bytes), statistics of 32, as its training in half precision leaves them.
+    """Weights of 16 bits (which CNTK writes as 32), statistics of 32, as its training in half precision leaves them.
 
     CNTK on the CPU has no convolution of 16 bits: computed in 32 bits from the same weights.
     """
@@ -867,5 +862,5 @@ def native_function(cntk):
     ), "a native function"
 
 
-NO_CASES = ("image", "vector", "parameter", "positive", "dilate", "reloaded", "sequence_input")
+NO_CASES = ("image", "vector", "parameter", "positive", "dilate", "sequence_input")
 CASES = {name: case for name, case in sorted(globals().items()) if callable(case) and name not in NO_CASES}

@@ -1,6 +1,5 @@
 """Whole networks of few channels, built the way CNTK's own examples build theirs; see make_goldens.py."""
 
-import os
 import tempfile
 
 import numpy as np
@@ -28,6 +27,21 @@ def fill(root, rng):
             constant.value = rng.uniform(-0.3, 0.3, constant.shape).astype(constant.dtype)
         elif constant.name == "aggregate_variance":
             constant.value = rng.uniform(0.5, 1.5, constant.shape).astype(constant.dtype)
+
+
+def reloaded(cntk, root, change=None, legacy=False):
+    """The model as it comes back from a file, which is of CNTK's first format or has some bytes changed."""
+    with tempfile.NamedTemporaryFile(suffix=".model") as file:
+        if legacy:
+            cntk.cntk_py.save_as_legacy_model(root, file.name)
+        else:
+            root.save(file.name)
+        if change:
+            with open(file.name, "rb") as old:  # noqa: PTH123
+                data = change(old.read())
+            with open(file.name, "wb") as new:  # noqa: PTH123
+                new.write(data)
+        return cntk.Function.load(file.name)
 
 
 def features(cntk, size):
@@ -236,27 +250,25 @@ def resnet_50_stride_3x3(cntk):
     return resnet_of_bottlenecks(cntk, [3, 4, 6, 3], [2, 2, 2, 3], (1, 1), (2, 2))
 
 
-def transfer(cntk, method):
+def transfer(cntk, method, legacy):
     """The tutorial's model: a network from a file, cloned up to its last feature map, with a new head."""
     base = resnet_18(cntk)
     fill(base, np.random.RandomState(18))
-    path = os.path.join(tempfile.mkdtemp(), "base.model")  # noqa: PTH118
-    base.save(path)
-    base = cntk.Function.load(path)
-    last = base.find_by_name("z.x.x.r")
-    cloned = cntk.combine([last.owner]) if hasattr(last, "owner") else cntk.combine([last])
-    cloned = cloned.clone(method, {base.find_by_name("features"): cntk.placeholder(name="features")})
+    base = reloaded(cntk, base, legacy=legacy)
+    last = cntk.combine([base.find_by_name("z.x.x.r").output])
+    cloned = last.clone(method, {base.find_by_name("features"): cntk.placeholder(name="features")})
     model = cloned(features(cntk, 96) - cntk.layers.Constant(114))
     model = cntk.layers.GlobalAveragePooling(name="poolingLayer")(model)
     return cntk.layers.Dense(3, name="prediction")(cntk.layers.Dropout(0.5)(model))
 
 
 def transfer_frozen(cntk):
-    return transfer(cntk, cntk.CloneMethod.freeze)
+    return transfer(cntk, cntk.CloneMethod.freeze, legacy=False)
 
 
 def transfer_refined(cntk):
-    return transfer(cntk, cntk.CloneMethod.clone)
+    """On a base of CNTK's first format, as its published networks were."""
+    return transfer(cntk, cntk.CloneMethod.clone, legacy=True)
 
 
 CASES = {
