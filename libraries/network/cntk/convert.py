@@ -84,18 +84,17 @@ def convert_graph(
 ) -> Any:
     """The same for a graph in memory; raises ModelError."""
     wanted = choose(graph, outputs)
-    order = graph.order(wanted)
-    inputs = inputs_of(graph, order, wanted)
+    inputs = inputs_of(graph, graph.order(wanted), wanted)
     dtype = dtype or np.result_type(np.float32, *(variable.dtype for variable in inputs))
-    conversion = Conversion(graph, order, dtype)
+    conversion = Conversion(graph, wanted, dtype)
     sizes = {variable.uid: _size(variable, image_size) for variable in inputs}
     if image_size is None or all(sizes[v.uid] == v.shape for v in inputs):
         conversion.run(sizes)
     else:
         known = all(min(v.shape, default=1) > 0 for v in inputs)
-        pooled = Conversion(graph, order, dtype).run({v.uid: v.shape for v in inputs}) if known else frozenset()
+        pooled = Conversion(graph, wanted, dtype).run({v.uid: v.shape for v in inputs}) if known else frozenset()
         conversion.run(sizes, pooled)
-    return conversion.model(inputs, wanted)
+    return conversion.model(inputs)
 
 
 def choose(graph: Graph, outputs: Sequence[str] | None) -> dict[str, str]:
@@ -149,9 +148,10 @@ def _size(variable: Variable, image_size: tuple[int, int] | None) -> tuple[int, 
 class Conversion:
     """One pass over the functions, for inputs of certain sizes."""
 
-    def __init__(self, graph: Graph, order: Sequence[Function], dtype: npt.DTypeLike) -> None:
-        self.graph, self.order = graph, order
+    def __init__(self, graph: Graph, wanted: Mapping[str, str], dtype: npt.DTypeLike) -> None:
+        self.graph, self.order = graph, graph.order(wanted)
         self.writer = Writer(dtype)
+        self.outputs = {uid: self.writer.name(name) for uid, name in wanted.items()}
         self.tensors: dict[str, Tensor] = {}
 
     def run(self, sizes: Mapping[str, tuple[int, ...]], pooled: Collection[str] = frozenset()) -> frozenset[str]:
@@ -187,7 +187,7 @@ class Conversion:
             text = str(error)
             raise error if text.startswith(str(function)) else ModelError(f"{function}: {text}") from error
 
-    def model(self, inputs: Sequence[Variable], wanted: Mapping[str, str]) -> Any:
+    def model(self, inputs: Sequence[Variable]) -> Any:
         """The graph as an onnx.ModelProto with these inputs and outputs."""
         import onnx
         from onnx import helper, numpy_helper
@@ -198,15 +198,15 @@ class Conversion:
             return helper.make_tensor_value_info(name, kind, ["batch"] * tensor.batched + list(tensor.shape))
 
         outputs = []
-        for uid, name in wanted.items():
+        for uid, name in self.outputs.items():
             tensor = self.tensors[uid]
-            self.writer.scope = name
-            given = self.writer.node("Identity", [tensor], tensor.shape)
-            outputs.append(described(given.name, given))
+            self.writer.nodes.append(helper.make_node("Identity", [self.writer.use(tensor)], [name], name=name))
+            outputs.append(described(name, tensor))
+        taken = {name for node in self.writer.nodes for name in node.input}  # of some inputs only the shape mattered
         graph = helper.make_graph(
             self.writer.nodes,
             "cntk",
-            [described(self.tensors[variable.uid].name, self.tensors[variable.uid]) for variable in inputs],
+            [described(tensor.name, tensor) for v in inputs if (tensor := self.tensors[v.uid]).name in taken],
             outputs,
             [numpy_helper.from_array(array, name) for name, array in self.writer.initializers.items()],
         )

@@ -48,7 +48,7 @@ def _lines(path: Path, graph: Graph) -> Iterator[str]:
 
 def _shapes(graph: Graph, inputs: list[Variable]) -> tuple[dict[str, tuple[int, ...]], str]:
     """The shape of one sample of every value that can be converted, by uid; and what stands in the way of others."""
-    conversion = Conversion(graph, graph.order(choose(graph, None)), "float32")
+    conversion = Conversion(graph, choose(graph, None), "float32")
     problem = ""
     try:
         conversion.run({variable.uid: variable.shape for variable in inputs})

@@ -33,7 +33,11 @@ MAX_VALUES = 1_000_000  # a ResNet-152 has some 50,000
 MAX_TEXT = 10_000  # bytes
 MAX_RANK = 16
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-DTYPES: dict[int, "np.dtype[Any]"] = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 4: np.dtype("<f2")}  # by data type
+DTYPES: dict[int, "np.dtype[Any]"] = {  # of the values of an array, by its data type
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    4: np.dtype("<f4"),  # Float16, whose values a file has in 32 bits
+}
 
 
 class ModelError(ValueError):
@@ -152,7 +156,7 @@ class _Reader:
         """An NDArrayView as an array whose axes run the other way round, slowest varying first."""
         parts = _single(data, {1: VARINT, 2: VARINT, 3: BYTES, 4: BYTES, 5: BYTES, 6: BYTES, 7: BYTES})
         if parts.get(1, 0) not in DTYPES:
-            raise ModelError(f"an array of the data type {parts.get(1, 0)}, which is not read: 1, 2 and 4 are floats")
+            raise ModelError(f"an array of the data type {parts.get(1, 0)}, which is not read")
         if parts.get(2, 0):
             raise ModelError("a sparse array, which is not read")
         dtype, shape = DTYPES[parts[1]], _shape(parts.get(3, memoryview(b"")))[::-1]
@@ -161,7 +165,7 @@ class _Reader:
         size = dtype.itemsize
         for length in shape:
             size *= length
-        values = next((_single(parts[field], {1: BYTES}).get(1) for field in (4, 5, 6) if field in parts), None)
+        values = next((_single(parts[field], {1: BYTES}).get(1) for field in (4, 5) if field in parts), None)
         if values is None and self.payload is not None:
             values = self.payload[self.taken : self.taken + size]
             self.taken += len(values)

@@ -469,10 +469,14 @@ def pads(cntk):
             cntk.pad(x, pattern, mode=cntk.ops.CONSTANT_PAD, name="zeros"),
             cntk.pad(x, pattern, mode=cntk.ops.CONSTANT_PAD, constant_value=1.5, name="constant"),
             cntk.pad(x, pattern, mode=cntk.ops.REFLECT_PAD, name="reflect"),
-            cntk.pad(x, pattern, mode=cntk.ops.SYMMETRIC_PAD, name="symmetric"),
             cntk.pad(x, [(1, 1), (0, 0), (0, 0)], name="channels"),
         ]
     )
+
+
+def pad_symmetric(cntk):
+    x = image(cntk, 2, 3, 5)
+    return cntk.pad(x, [(0, 0), (1, 2), (3, 0)], mode=cntk.ops.SYMMETRIC_PAD, name="z"), "Pad in the mode symmetric"
 
 
 def crop(cntk):
@@ -535,7 +539,8 @@ def pooling_global(cntk):
 def unpooling(cntk):
     x = image(cntk, 2, 4, 6)
     pooled = cntk.layers.MaxPooling((2, 2), strides=2, name="pooled")(x)
-    return cntk.layers.MaxUnpooling((2, 2), strides=2, name="unpooled")(cntk.element_times(pooled, 2), x)
+    twice = cntk.element_times(pooled, 2)
+    return cntk.layers.MaxUnpooling((2, 2), strides=2, name="unpooled")(twice, x), "Unpooling"
 
 
 def shuffles(cntk):
@@ -718,11 +723,6 @@ def no_name(cntk):
     """Not a name anywhere, neither of the input nor of any node."""
     x = cntk.input_variable((3, 5, 7))
     return cntk.layers.Dense(4)(cntk.layers.Convolution2D((3, 3), 2)(x))
-
-
-def sparse_input(cntk):
-    x = cntk.input_variable((6,), is_sparse=True, name="x")
-    return cntk.layers.Dense(3, name="z")(x), "a sparse input"
 
 
 def half(cntk):

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from libraries.network.cntk import attributes
 from libraries.network.cntk.graph import Function
+from libraries.network.cntk.operators.elementwise import cast
 from libraries.network.cntk.operators.table import operator
 from libraries.network.cntk.wire import ModelError
 from libraries.network.cntk.writer import Tensor, Writer
@@ -15,6 +16,7 @@ REDUCTIONS = {
     "Sum": "ReduceSum", "Mean": "ReduceMean", "Max": "ReduceMax", "Min": "ReduceMin", "Prod": "ReduceProd",
     "LogSum": "ReduceLogSumExp",
 }  # fmt: skip
+POSITIONS = {"Argmax": "ArgMax", "Argmin": "ArgMin"}
 
 
 @operator("Times", inputs=2)
@@ -30,22 +32,24 @@ def times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Ten
 @operator("TransposeTimes", inputs=2)
 def transpose_times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
     """The same with the weights [out, in] transposed; [in] alone is for one result."""
-    if weights.array is None or weights.rank not in (1, 2):
+    if weights.rank == 1:
+        turned = writer.reshape(weights, (*weights.shape, 1))
+    elif weights.rank == 2:
+        order = [weights.axis(1), weights.axis(0)]
+        turned = writer.node("Transpose", [weights], weights.shape[::-1], perm=[0] * weights.batched + order)
+    else:
         raise ModelError(f"{function}: weights {list(weights.shape)} that cannot be transposed")
-    turned = writer.constant(weights.array.T if weights.rank == 2 else weights.array[:, None])
     return _product(writer, function, x, turned, turned.shape[:1], turned.shape[1:])
 
 
 def _product(
     writer: Writer, function: Function, x: Tensor, weights: Tensor, inner: tuple[int, ...], out: tuple[int, ...]
 ) -> Tensor:
-    if weights.batched or not x.batched:
-        raise ModelError(f"{function} multiplies two results of the network: this is not read")
     free = x.shape[: max(0, x.rank - len(inner))]
     if x.shape[len(free) :] != inner:
         raise ModelError(f"{function}: weights {list(weights.shape)} for samples {list(x.shape)}")
     rows, columns = math.prod(inner), math.prod(out)
-    x = writer.reshape(x, (math.prod(free), rows) if free else (rows,))
+    x = writer.reshape(x, (math.prod(free), rows) if free or weights.batched or not x.batched else (rows,))
     y = writer.node("MatMul", [x, writer.reshape(weights, (rows, columns))], (*x.shape[:-1], columns))
     return writer.reshape(y, (*free, *out))
 
@@ -80,6 +84,8 @@ def _fitting(function: Function, values: npt.NDArray[np.floating], shape: tuple[
 @operator("ReduceElements")
 def reduce_elements(writer: Writer, function: Function, x: Tensor) -> Tensor:
     name = attributes.text(function, "reductionOpName")
+    if name in POSITIONS:
+        return _position(writer, function, x, POSITIONS[name])
     if name not in REDUCTIONS:
         raise ModelError(f"{function} reduces to {name!r}: this is not read")
     named = "axisVec" if "axisVec" in function.attributes else "axis"
@@ -90,6 +96,18 @@ def reduce_elements(writer: Writer, function: Function, x: Tensor) -> Tensor:
         sizes = [size for i, size in enumerate(x.shape) if i not in axes]
     places = writer.indices(sorted({x.axis(i) for i in axes}))
     return writer.node(REDUCTIONS[name], [x, places], sizes, batched=x.batched, keepdims=int(keeps))
+
+
+def _position(writer: Writer, function: Function, x: Tensor, kind: str) -> Tensor:
+    """Where along an axis the largest or smallest value is."""
+    axes = attributes.axes(function, "axisVec" if "axisVec" in function.attributes else "axis", x.rank)
+    if len(axes) != 1:
+        raise ModelError(f"{function} finds a place on {len(axes)} axes: this is not read")
+    sizes = [1 if i in axes else size for i, size in enumerate(x.shape)]
+    place = cast(writer, writer.node(kind, [x], sizes, axis=x.axis(axes[0]), keepdims=1), writer.dtype)
+    if attributes.flag(function, "reductionKeepDimensions", True):
+        return place
+    return writer.reshape(place, [size for i, size in enumerate(x.shape) if i not in axes])
 
 
 @operator("Softmax", "LogSoftmax", "Hardmax")

@@ -5,7 +5,7 @@ import math
 from libraries.network.cntk import attributes
 from libraries.network.cntk.graph import Function
 from libraries.network.cntk.operators.table import operator
-from libraries.network.cntk.wire import Axis, ModelError
+from libraries.network.cntk.wire import MAX_RANK, Axis, ModelError
 from libraries.network.cntk.writer import Tensor, Writer
 
 PAD_MODES = {0: "constant", 1: "reflect"}
@@ -106,9 +106,11 @@ def _walk_back(writer: Writer, x: Tensor, steps: list[int]) -> Tensor:
 @operator("Splice", inputs=range(1, 10_000))
 def splice(writer: Writer, function: Function, *inputs: Tensor) -> Tensor:
     """One behind the other on an axis."""
-    rank = max(x.rank for x in inputs)
+    named = function.attributes.get("axis")
+    beyond = named.index + 1 if isinstance(named, Axis) and named.index < MAX_RANK else 0  # it may be a new axis
+    rank = max(beyond, *(x.rank for x in inputs))
     (axis,) = attributes.axes(function, "axis", rank)
-    aligned = [writer.of_rank(x, rank) for x in inputs]
+    aligned = [writer.reshape(x, (1,) * (rank - x.rank) + x.shape) for x in inputs]
     shapes = {x.shape[:axis] + x.shape[axis + 1 :] for x in aligned}
     if len(shapes) > 1 or len({(x.batched, x.rank) for x in aligned}) > 1:
         raise ModelError(f"{function}: {' and '.join(str(list(x.shape)) for x in inputs)} do not fit")

@@ -17,6 +17,17 @@ MAX_POOLING = 0
 
 
 @dataclass(frozen=True)
+class Step:
+    """How windows move along an axis, as a file says it."""
+
+    stride: int
+    dilation: int
+    automatic: bool
+    lower: int
+    upper: int
+
+
+@dataclass(frozen=True)
 class Axis:
     """How windows lie on one axis of `size`: `kernel` values, `dilation` apart, every `stride`, with padding."""
 
@@ -33,101 +44,77 @@ class Axis:
         """Whether nothing happens along this axis."""
         return self.kernel == self.stride == 1 and not self.lower and not self.upper
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether there is one window, of everything."""
+        return self.kernel == self.size and self.output == 1 and not self.lower
 
-def lay(
-    size: int, kernel: int, *, stride: int, dilation: int, automatic: bool, pads: tuple[int, int], ceil: bool
-) -> Axis:
-    """The windows on an axis; raises ModelError where none fits."""
-    if min(size, kernel, stride, dilation) < 1 or min(pads) < 0:
+
+def _steps(function: Function, *, given: int, rank: int) -> list[Step]:
+    """For each axis of a sample; the last `given` are those that the attributes speak of."""
+
+    def each(name: str, default: int) -> list[int]:
+        values = attributes.shape(function, name, [default])
+        return attributes.per_axis(values, given=given, rank=rank, default=default)
+
+    automatic = attributes.per_axis(attributes.flags(function, "autoPadding"), given=given, rank=rank, default=False)
+    lists = (each("strides", 1), each("dilation", 1), automatic, each("lowerPad", 0), each("upperPad", 0))
+    return [Step(*values) for values in zip(*lists, strict=True)]
+
+
+def lay(size: int, kernel: int, step: Step, *, ceil: bool = False) -> Axis:
+    """The windows on an axis; raises ModelError where none fits.
+
+    Args:
+        ceil: whether a last window may reach beyond the end.
+    """
+    stride, dilation = step.stride, step.dilation
+    if min(size, kernel, stride, dilation) < 1 or min(step.lower, step.upper) < 0:
         raise ModelError(f"a window of {kernel} on an axis of {size}, at a stride of {stride}")
     extent = dilation * (kernel - 1) + 1
-    if automatic:
+    if step.automatic:
         output = (size - 1) // stride + 1
         extra = size - ((output - 1) * stride + 1)  # what lies before the first and behind the last centre
         before, after = (extent - 1) // 2, extent - 1 - (extent - 1) // 2
         return Axis(size, kernel, stride, dilation, before - extra // 2, after - (extra - extra // 2), output)
-    lower, upper = pads
-    free = size + lower + upper - extent
+    free = size + step.lower + step.upper - extent
     if free < 0:
         raise ModelError(f"a window of {extent} does not fit on an axis of {size}")
     output = -(-free // stride) + 1 if ceil else free // stride + 1
-    return Axis(
-        size, kernel, stride, dilation, lower, max(upper, (output - 1) * stride + extent - size - lower), output
-    )
+    beyond = (output - 1) * stride + extent - size - step.lower
+    return Axis(size, kernel, stride, dilation, step.lower, max(step.upper, beyond), output)
 
 
 @operator("Pooling")
 def pooling(writer: Writer, function: Function, x: Tensor) -> Tensor:
-    windows = _pooling_windows(function, x)
+    windows = _pooling_windows(function, x.shape)
     kind = "MaxPool" if attributes.whole(function, "poolingType") == MAX_POOLING else "AveragePool"
-    spatial = windows[1:]
-    if (
-        x.rank > 1
-        and windows[0].is_plain
-        and all(a.kernel == a.size and a.output == 1 and not a.lower for a in spatial)
-    ):
-        return writer.node(f"Global{kind}", [x], [x.shape[0], *(1 for _ in spatial)])
-    options: dict[str, Any] = (
-        {} if kind == "MaxPool" else {"count_include_pad": int(attributes.flag(function, "includePad", False))}
-    )
-    return _slide(writer, kind, x, windows, **options)
-
-
-def is_global(function: Function, shape: tuple[int, ...]) -> bool:
-    """Whether a pooling takes all positions of samples of this shape [C, ...] together."""
-    windows = _pooling_windows(function, Tensor("", shape))[1:]
-    return bool(windows) and all(a.kernel == a.size and a.output == 1 for a in windows)
-
-
-def _pooling_windows(function: Function, x: Tensor) -> list[Axis]:
-    window = attributes.shape(function, "poolingWindowShape")
-    if min(window, default=0) < 0:  # not given: all positions
-        window = list(x.shape[1:])
-    given = len(window)
-    kernel = attributes.per_axis(window, given=given, rank=x.rank, default=1)
-    return _windows(function, x.shape, kernel, given=given, ceil=attributes.flag(function, "ceilOutDim", False))
-
-
-def _windows(
-    function: Function, sizes: tuple[int, ...], kernel: list[int], *, given: int, ceil: bool = False
-) -> list[Axis]:
-    """On every axis of a sample, with the attributes that convolution and pooling share."""
-    rank = len(sizes)
-
-    def each(values: list[int], default: int) -> list[int]:
-        return attributes.per_axis(values, given=given, rank=rank, default=default)
-
-    automatic = attributes.per_axis(attributes.flags(function, "autoPadding"), given=given, rank=rank, default=False)
-    settings = zip(
-        sizes,
-        kernel,
-        each(attributes.shape(function, "strides"), 1),
-        each(attributes.shape(function, "dilation", [1]), 1),
-        automatic,
-        each(attributes.shape(function, "lowerPad"), 0),
-        each(attributes.shape(function, "upperPad"), 0),
-        strict=True,
-    )
-    return [
-        lay(size, k, stride=stride, dilation=dilation, automatic=auto, pads=(lower, upper), ceil=ceil)
-        for size, k, stride, dilation, auto, lower, upper in settings
-    ]
-
-
-def _slide(writer: Writer, kind: str, x: Tensor, windows: list[Axis], **options: Any) -> Tensor:
-    """A pooling; where windows reach over channels, these become one more axis of positions."""
+    if is_global(function, x.shape) and windows[0].is_plain:
+        return writer.node(f"Global{kind}", [x], [x.shape[0], *(1 for _ in windows[1:])])
+    includes = attributes.flag(function, "includePad", False)
+    options: dict[str, Any] = {"count_include_pad": int(includes)} if kind == "AveragePool" else {}
     shape = x.shape
-    if not windows[0].is_plain or x.rank == 1:
-        x, windows = writer.reshape(x, (1, *shape)), [lay_nothing(1), *windows]
-    spatial = windows[1:]
-    x, spatial = _crop(writer, x, spatial)
+    if not windows[0].is_plain or x.rank == 1:  # over channels, too: these become one more axis of positions
+        x, windows = writer.reshape(x, (1, *shape)), [Axis(1, 1, 1, 1, 0, 0, 1), *windows]
+    x, spatial = _crop(writer, x, windows[1:])
     y = writer.node(kind, [x], [x.shape[0], *(a.output for a in spatial)], **_sliding(spatial), **options)
     return writer.reshape(y, y.shape[-len(shape) :])
 
 
-def lay_nothing(size: int) -> Axis:
-    """An axis along which nothing happens."""
-    return Axis(size, 1, 1, 1, 0, 0, size)
+def is_global(function: Function, shape: tuple[int, ...]) -> bool:
+    """Whether a pooling takes all positions of samples of this shape [C, ...] together."""
+    spatial = _pooling_windows(function, shape)[1:]
+    return bool(spatial) and all(axis.takes_all for axis in spatial)
+
+
+def _pooling_windows(function: Function, shape: tuple[int, ...]) -> list[Axis]:
+    window = attributes.shape(function, "poolingWindowShape")
+    if min(window, default=0) < 0:  # not given: all positions
+        window = list(shape[1:])
+    rank, ceil = len(shape), attributes.flag(function, "ceilOutDim", False)
+    kernel = attributes.per_axis(window, given=len(window), rank=rank, default=1)
+    steps = _steps(function, given=len(window), rank=rank)
+    return [lay(*settings, ceil=ceil) for settings in zip(shape, kernel, steps, strict=True)]
 
 
 def _crop(writer: Writer, x: Tensor, spatial: list[Axis]) -> tuple[Tensor, list[Axis]]:
@@ -158,69 +145,54 @@ def convolution(writer: Writer, function: Function, weights: Tensor, x: Tensor) 
         raise ModelError(f"{function} moves over a sequence: this is not read")
     if not all(attributes.flags(function, "sharing")):
         raise ModelError(f"{function} has other weights at every position: this is not read")
-    if weights.batched or not x.rank <= weights.rank <= x.rank + 1:
-        raise ModelError(f"{function}: weights {list(weights.shape)} for samples {list(x.shape)}")
+    if weights.batched or not 1 <= x.rank <= weights.rank <= x.rank + 1:
+        raise _misfit(function, weights, x)
     if attributes.flag(function, "transpose", False):
         return _transposed(writer, function, weights, x)
-    kernel = list(weights.shape[weights.rank - x.rank :])
+    kernel = weights.shape[weights.rank - x.rank :]
     maps = weights.shape[0] if weights.rank > x.rank else 1
     groups = attributes.whole(function, "groups", 1)
-    over_channels = kernel[0] * groups == x.shape[0]  # all of them, at once
-    windows = _windows(function, x.shape, kernel, given=x.rank - 1)
-    automatic = attributes.per_axis(
-        attributes.flags(function, "autoPadding"), given=x.rank - 1, rank=x.rank, default=False
-    )
-    if over_channels and not automatic[0] and x.rank > 1:
-        weights = writer.reshape(weights, (maps, *kernel))
+    steps = _steps(function, given=x.rank - 1, rank=x.rank)
+    spatial = [lay(*settings) for settings in zip(x.shape[1:], kernel[1:], steps[1:], strict=True)]
+    if kernel[0] * groups == x.shape[0] and spatial and not (steps[0].automatic and kernel[0] > 1):
         if maps % groups:
-            raise ModelError(f"{function}: {maps} maps in {groups} groups")
-        x, spatial = _crop(writer, x, windows[1:])
-        shape = [maps, *(a.output for a in spatial)]
-        return writer.node("Conv", [x, weights], shape, group=groups, **_sliding(spatial))
+            raise _misfit(function, weights, x)
+        x, spatial = _crop(writer, x, spatial)  # the stride over the channels says nothing
+        kernels = writer.reshape(weights, (maps, *kernel))
+        return writer.node(
+            "Conv", [x, kernels], [maps, *(a.output for a in spatial)], group=groups, **_sliding(spatial)
+        )
     if groups != 1:
-        raise ModelError(f"{function}: weights {list(weights.shape)} for samples {list(x.shape)} in {groups} groups")
-    weights = writer.reshape(weights, (maps, 1, *kernel))  # windows move over the channels, too
-    x, spatial = _crop(writer, writer.reshape(x, (1, *x.shape)), windows)
-    y = writer.node("Conv", [x, weights], [maps, *(a.output for a in spatial)], **_sliding(spatial))
+        raise _misfit(function, weights, x)
+    channels = lay(x.shape[0], kernel[0], steps[0])  # windows move over the channels, too, as one more axis
+    kernels = writer.reshape(weights, (maps, 1, *kernel))
+    x, spatial = _crop(writer, writer.reshape(x, (1, *x.shape)), [channels, *spatial])
+    y = writer.node("Conv", [x, kernels], [maps, *(a.output for a in spatial)], **_sliding(spatial))
     return writer.reshape(y, (maps * y.shape[1], *y.shape[2:]))
 
 
 def _transposed(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
     """A convolution run backwards: from what it gives, x, to the size it takes."""
     if weights.rank != x.rank + 1 or weights.shape[0] != x.shape[0] or attributes.whole(function, "groups", 1) != 1:
-        raise ModelError(f"{function}: weights {list(weights.shape)} for samples {list(x.shape)}")
-    given = x.rank - 1
-    kernel = list(weights.shape[2:])
-
-    def each(values: list[int], default: int) -> list[int]:
-        return attributes.per_axis(values, given=given, rank=x.rank, default=default)[1:]
-
-    strides, dilations = (each(attributes.shape(function, name, [1]), 1) for name in ("strides", "dilation"))
-    lower, upper = (each(attributes.shape(function, name), 0) for name in ("lowerPad", "upperPad"))
-    automatic = attributes.per_axis(attributes.flags(function, "autoPadding"), given=given, rank=x.rank, default=False)
+        raise _misfit(function, weights, x)
+    steps = _steps(function, given=x.rank - 1, rank=x.rank)[1:]
     wanted = attributes.shape(function, "outputShape", [0])
-    if max(dilations) > 1:
-        raise ModelError(f"{function} is dilated and transposed: this is not read")
-    sizes, laid = [], []
-    for i in range(given):
-        backwards = (x.shape[i + 1] - 1) * strides[i] + (1 if automatic[i + 1] else kernel[i] - lower[i] - upper[i])
-        size = wanted[i + 1] if len(wanted) == x.rank and min(wanted) > 0 else backwards
-        axis = lay(
-            size,
-            kernel[i],
-            stride=strides[i],
-            dilation=1,
-            automatic=automatic[i + 1],
-            pads=(lower[i], upper[i]),
-            ceil=False,
-        )
-        if axis.output != x.shape[i + 1] or axis.lower < 0:
-            raise ModelError(f"{function}: {size} cannot come from {x.shape[i + 1]} at a stride of {strides[i]}")
-        sizes.append(size)
-        laid.append(axis)
-    ends = [(a.output - 1) * a.stride + a.kernel - a.lower - a.upper for a in laid]
-    options = _sliding(laid) | {
-        "pads": [a.lower for a in laid] + [max(0, a.upper) for a in laid],
-        "output_padding": [size - end - min(0, a.upper) for size, end, a in zip(sizes, ends, laid, strict=True)],
-    }
-    return writer.node("ConvTranspose", [x, weights], [weights.shape[1], *sizes], **options)
+    is_given = len(wanted) == x.rank and min(wanted) > 0
+    spatial = []
+    for i, (given, kernel, step) in enumerate(zip(x.shape[1:], weights.shape[2:], steps, strict=True)):
+        least = 1 if step.automatic else kernel - step.lower - step.upper
+        size = wanted[i + 1] if is_given else (given - 1) * step.stride + least
+        axis = lay(size, kernel, step)
+        if axis.output != given or axis.lower < 0 or axis.dilation > 1:
+            raise ModelError(f"{function}: {size} cannot come from {given} at a stride of {step.stride}")
+        spatial.append(axis)
+    ends = [(a.output - 1) * a.stride + a.kernel - a.lower - max(0, a.upper) for a in spatial]
+    pads = [a.lower for a in spatial] + [max(0, a.upper) for a in spatial]
+    more = [a.size - end for a, end in zip(spatial, ends, strict=True)]
+    options = _sliding(spatial) | {"pads": pads, "output_padding": more}
+    return writer.node("ConvTranspose", [x, weights], [weights.shape[1], *(a.size for a in spatial)], **options)
+
+
+def _misfit(function: Function, weights: Tensor, x: Tensor) -> ModelError:
+    groups = attributes.whole(function, "groups", 1)
+    return ModelError(f"{function}: weights {list(weights.shape)} in {groups} groups for samples {list(x.shape)}")
