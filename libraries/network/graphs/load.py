@@ -72,7 +72,7 @@ def _load_cntk(path: Path, *, size: int, options: GraphOptions, with_head: bool)
     model = convert_graph(graph, outputs=[*named, *outputs], image_size=(size, size), dtype="float32")
     model = prefixed(model)
     if with_head or node is None:
-        last = penultimate.find(model, model.graph.output[-1].name)
+        last = penultimate.find(model, penultimate.ends(model)[-1])
     else:
         last = LastLayer(model.graph.output[0].name, False, None, "")
     level = 0.0 if has_own_normalisation(graph, node) else CNTK_LEVEL
@@ -107,11 +107,10 @@ def has_own_normalisation(graph: Graph, node: Function | None) -> bool:
 
 def _load_onnx(path: Path, *, size: int, options: GraphOptions, with_head: bool) -> GraphNetwork:
     model = prefixed(read_onnx(path))
-    output = _classes_output(model)
     if options.node and not with_head:
         last = LastLayer(_named_tensor(model, options.node), False, None, "")
     else:
-        last = penultimate.find(model, output)
+        last = penultimate.find(model, penultimate.ends(model)[0])
     preprocessing = options.preprocessing(Preprocessing())
     return assemble(
         model,
@@ -152,13 +151,6 @@ def read_onnx(path: Path) -> Any:
 def prefixed(model: Any) -> Any:
     """The same with names that are none of the pipeline's own, such as 'features'."""
     return onnx.compose.add_prefix(model, PREFIX)
-
-
-def _classes_output(model: Any) -> str:
-    """The output that tells the classes apart: the first with rows of numbers, else the first."""
-    outputs = model.graph.output
-    rows = [output.name for output in outputs if len(output.type.tensor_type.shape.dim) == 2]
-    return str((rows or [outputs[0].name])[0])
 
 
 def _named_tensor(model: Any, name: str) -> str:

@@ -42,14 +42,10 @@ class LastLayer:
 
 
 class Links:
-    """Which node makes a tensor, and which take it."""
+    """Which node makes a tensor."""
 
     def __init__(self, model: Any) -> None:
         self.makers = {name: node for node in model.graph.node for name in node.output}
-        self.takers: dict[str, list[Any]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self.takers.setdefault(name, []).append(node)
         self.constants = {tensor.name for tensor in model.graph.initializer}
         for node in model.graph.node:  # ONNX has the nodes in the order of computation
             if node.op_type == "Constant" or (
@@ -61,12 +57,34 @@ class Links:
         """The inputs of a node that depend on the image."""
         return [name for name in node.input if name and name not in self.constants]
 
+    def needed(self, tensor: str) -> set[str]:
+        """All tensors that one is made from, itself included."""
+        found, waiting = {tensor}, [tensor]
+        while waiting:
+            node = self.makers.get(waiting.pop())
+            new = set(node.input) - found if node is not None else set()
+            found |= new
+            waiting += new
+        return found
+
     def back(self, tensor: str, kinds: Iterable[str]) -> str:
         """The tensor from which only nodes of some kinds lead to this one."""
         kinds = frozenset(kinds)
         while (node := self.makers.get(tensor)) is not None and node.op_type in kinds and len(self.values(node)) == 1:
             (tensor,) = self.values(node)
         return tensor
+
+
+def ends(model: Any) -> list[str]:
+    """The outputs of an onnx.ModelProto that no other output is made from, in order."""
+    links = Links(model)
+    sources = {output.name: links.back(output.name, {"Identity"}) for output in model.graph.output}
+    needed = {name: links.needed(source) for name, source in sources.items()}
+    return [
+        name
+        for name, source in sources.items()
+        if not any(source in behind for other, behind in needed.items() if sources[other] != source)
+    ]
 
 
 def find(model: Any, output: str) -> LastLayer:
