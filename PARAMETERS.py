@@ -96,7 +96,8 @@ class Parameters(Settings):
     # ---- 2_refineDNN
     rf_pretrainedModelFilename: str = refine(
         "EfficientNet_Lite0",
-        "EfficientNet_Lite0, ResNet_18.model, ResNet_34.model, ResNet_50.model, any timm name, or a file of weights",
+        "EfficientNet_Lite0, ResNet_18.model, ResNet_34.model, ResNet_50.model, any timm name, a file of weights, or a "
+        "file with a network of CNTK (.model) or ONNX (.onnx)",
         min_length=1,
     )
     rf_inputResolution: int = refine(
@@ -109,11 +110,31 @@ class Parameters(Settings):
         1,
         "average the embeddings of so many views, at so many times the cost: 2: also mirrored; 8: every orientation",
     )
+    rf_embeddingNode: str | None = refine(
+        None, ".model, .onnx: node whose output is the embedding; none: what the last layer takes"
+    )
+    rf_channelOrder: Literal["rgb", "bgr"] | None = refine(
+        None, ".model, .onnx: order of the channels the network takes; none: bgr for CNTK, rgb for ONNX"
+    )
+    rf_channelMeans: tuple[float, float, float] | None = refine(
+        None, ".model, .onnx: subtracted from pixels, 0 to 255, in that order; none: 114 for CNTK, ImageNet's for ONNX"
+    )
+    rf_channelStds: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = refine(
+        None, ".model, .onnx: what pixels are divided by then; none: 1 for CNTK, ImageNet's for ONNX"
+    )
+    rf_labels: tuple[str, ...] = refine(
+        (), "classes of a network taken as it is (rf_maxEpochs 0), in its order; none given: in alphabetical order"
+    )
     rf_dropoutRate: float = refine(0.5, "dropout before the new head", ge=0, lt=1)
     rf_mbSize: int = refine(
         16, "images per training step; halve it when memory runs out", ge=1, formerly=["cntk_mb_size"]
     )
-    rf_maxEpochs: int = refine(45, "passes over the training images", ge=1, le=10_000)
+    rf_maxEpochs: int = refine(
+        45,
+        "passes over the training images; 0: a .model or .onnx network as it is, with its own classes",
+        ge=0,
+        le=10_000,
+    )
     rf_maxTrainImages: int | None = refine(
         None, "train on about this many images, drawn per class, two at least of each", ge=2
     )

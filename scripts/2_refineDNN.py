@@ -16,7 +16,7 @@ from PARAMETERS import Parameters
 if TYPE_CHECKING:
     from libraries.data.images import ResizeRule
     from libraries.network.backbones import EmbeddingNetwork
-    from libraries.network.recipe import RefineOptions
+    from libraries.network.graphs.graph_network import GraphNetwork
 
 
 def main(parameters: Parameters) -> None:
@@ -38,18 +38,42 @@ def main(parameters: Parameters) -> None:
 
 def make_network(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
     print(f"Loading {parameters.rf_pretrainedModelFilename}")
-    from libraries.network.backbones import load_pretrained
     from libraries.network.folder import resize_rule, write_network
+    from libraries.network.graphs.graph_network import GraphNetwork
+    from libraries.network.pretrained import load_as_it_is, load_network_for
 
-    network = load_pretrained(parameters.rf_pretrainedModelFilename, input_size=parameters.rf_inputResolution)
-    network.views = parameters.rf_views
+    values = parameters.model_dump()
+    is_as_it_is = layout.is_refined and parameters.rf_maxEpochs == 0
+    network = load_as_it_is(values) if is_as_it_is else load_network_for(values, refine=layout.is_refined)
     rule = resize_rule(network, parameters.rf_resizeMode)
     size = f"{rule.size} x {rule.size} pixels"
     print(f"{network.architecture} at {size}, embedding of {network.embedding_size:,} numbers")
-    if layout.is_refined:
-        refine_network(network, rule, parameters, layout, record)
-    else:
+    if not layout.is_refined:
         write_network(layout.network, network, rule=rule)
+    elif isinstance(network, GraphNetwork):
+        take_as_it_is(network, rule, parameters, layout)
+    else:
+        refine_network(network, rule, parameters, layout, record)
+
+
+def take_as_it_is(network: "GraphNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout) -> None:
+    from libraries.data.dataset import read_examples
+    from libraries.evaluation.training_outputs import write_network_as_it_is
+
+    examples = read_examples(layout.examples.folder / "examples.csv")
+    training = [example for example in examples if example.split == "train"]
+    with ProgressBar("Calibrating", total=len(training)) as bar:
+        accuracy = write_network_as_it_is(
+            layout.network,
+            network,
+            training,
+            folder=layout.images,
+            rule=rule,
+            labels=parameters.rf_labels,
+            progress=bar.update,
+        )
+    print(f"The network as it is: {accuracy:.1%} of {len(training):,} training images are right")
+    print("  Images it was trained on elsewhere say nothing about others: keep them out of the test images")
 
 
 def refine_network(
@@ -58,10 +82,10 @@ def refine_network(
     from libraries.data.dataset import read_examples
     from libraries.evaluation.training_outputs import write_refined_network
     from libraries.network import training_sets
-    from libraries.network.recipe import steps_per_epoch
+    from libraries.network.recipe import options_from, steps_per_epoch
     from libraries.network.refine import refine
 
-    folder, options = layout.network.folder, refine_options(parameters)
+    folder, options = layout.network.folder, options_from(parameters.model_dump())
     checkpoint = folder / "checkpoint.safetensors"
     division = training_sets.divide(
         read_examples(layout.examples.folder / "examples.csv"),
@@ -93,25 +117,6 @@ def refine_network(
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update({k: v for k, v in rows[refined.best_epoch - 1].items() if v is not None})
     record.files += [folder / "training.csv", folder / "training.png"]
-
-
-def refine_options(parameters: Parameters) -> "RefineOptions":
-    from libraries.network.devices import find_device
-    from libraries.network.recipe import RefineOptions
-
-    return RefineOptions(
-        epochs=parameters.rf_maxEpochs,
-        batch=parameters.rf_mbSize,
-        learning_rates=None if parameters.rf_lrPerMb == "auto" else parameters.rf_lrPerMb,
-        momentum=parameters.rf_momentumPerMb,
-        l2=parameters.rf_l2RegWeight,
-        dropout=parameters.rf_dropoutRate,
-        freeze=parameters.rf_boFreezeWeights,
-        balance=parameters.rf_boBalanceTrainingSet,
-        augmentation=parameters.rf_augmentation,
-        seed=parameters.randomSeed,
-        device=find_device(parameters.device),
-    )
 
 
 if __name__ == "__main__":

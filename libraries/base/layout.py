@@ -10,6 +10,7 @@ from libraries.base.settings import Settings
 from libraries.base.storage import Artefact, read_json
 
 NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode", "rf_views")
+GRAPH = ("rf_embeddingNode", "rf_channelOrder", "rf_channelMeans", "rf_channelStds")  # of .model and .onnx files
 REFINEMENT = (
     "randomSeed",
     "rf_dropoutRate",
@@ -86,7 +87,7 @@ class Layout:
 
     def _of_duplicates(self) -> tuple[str, ...]:
         """The parameters that matter to which images are taken for duplicates."""
-        mattering = {"exact": DUPLICATES[:1], "near": DUPLICATES[:2], "scene": (*DUPLICATES, *NETWORK)}
+        mattering = {"exact": DUPLICATES[:1], "near": DUPLICATES[:2], "scene": (*DUPLICATES, *self._of_network())}
         return mattering[self._values["duplicates"]]
 
     def _prepared_state(self) -> Any:
@@ -94,11 +95,24 @@ class Layout:
         manifest = self.proc / "examples.json"
         return read_json(manifest)["parameters"].get("annotations") if manifest.exists() else None
 
+    def _of_network(self) -> tuple[str, ...]:
+        """The parameters that matter to the pretrained network."""
+        is_graph = self._values["rf_pretrainedModelFilename"].endswith((".model", ".onnx"))
+        return (*NETWORK, *GRAPH) if is_graph else NETWORK
+
+    def _of_refinement(self) -> tuple[str, ...]:
+        """The parameters that matter to how it is trained, or to its classes if it is taken as it is."""
+        return REFINEMENT if self._values["rf_maxEpochs"] else ("rf_maxEpochs", "rf_labels")
+
     @cached_property
     def pretrained(self) -> Artefact:
         """dnn_fixed/: the pretrained network as it is, which needs no examples."""
         return self._artefact(
-            "dnn_fixed", "dnn_fixed/model.json", by="2_refineDNN", parameters=NETWORK, format=NETWORK_FORMAT
+            "dnn_fixed",
+            "dnn_fixed/model.json",
+            by="2_refineDNN",
+            parameters=self._of_network(),
+            format=NETWORK_FORMAT,
         )
 
     @cached_property
@@ -110,7 +124,7 @@ class Layout:
             "dnn_refined",
             "dnn_refined/model.json",
             by="2_refineDNN",
-            parameters=NETWORK + REFINEMENT,
+            parameters=(*self._of_network(), *self._of_refinement()),
             inputs=(self.examples,),
             format=NETWORK_FORMAT,
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from libraries.base.layout import DUPLICATES, NETWORK, REFINEMENT
+from libraries.base.layout import DUPLICATES, GRAPH, NETWORK, REFINEMENT
 
 # Parameters that can change what comes out; all others only how fast, where, or for whom.
 MATTERING = (
@@ -14,6 +14,7 @@ MATTERING = (
     "imagesSplitBy",
     *DUPLICATES,
     *NETWORK,
+    *GRAPH,
     *REFINEMENT,
     "run_precision",
     "svm_CVals",

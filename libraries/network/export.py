@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from libraries.base.storage import atomic_path, read_json
 from libraries.network.backbones import EmbeddingNetwork, build
 from libraries.network.engine import load_openvino
 from libraries.network.feature_map import MappedNetwork, with_map
+from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.weights import first_line, read_state_dict
 
 ONNX, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "model.json"
@@ -46,6 +48,11 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
                 f"{network.architecture}: as ONNX it differs from PyTorch's by {difference:.1e} of the largest value"
             )
     save_weights(network, folder / WEIGHTS)
+    return describe(network)
+
+
+def describe(network: EmbeddingNetwork | GraphNetwork) -> dict[str, Any]:
+    """What model.json has to say about a network."""
     return {
         "architecture": network.architecture,
         "input_size": network.input_size,
@@ -70,6 +77,7 @@ def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingN
         network = build(model["architecture"], input_size=model["input_size"])
         if model["classes"]:
             network.add_head(model["classes"], dropout=0.0, seed=0)
+        network.normalise_by(tuple(model["mean"]), tuple(model["std"]))
         network.views = model["views"]
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
@@ -80,12 +88,13 @@ def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingN
 
 
 def save_weights(network: EmbeddingNetwork, path: Path) -> None:
-    """Every parameter and buffer of the network, with its architecture in the file's metadata."""
+    """Every parameter and buffer of the network, with its architecture and normalisation in the file's metadata."""
     from safetensors.torch import save_file
 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"architecture": network.architecture})
+        normalisation = json.dumps({"mean": network.mean, "std": network.std})
+        save_file(state, temporary, metadata={"architecture": network.architecture, "normalisation": normalisation})
 
 
 def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:

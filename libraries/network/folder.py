@@ -1,4 +1,4 @@
-"""The network folder as an artefact: the files of `export.save_network`, and model.json written last."""
+"""The network folder as an artefact: model.onnx, the weights of what PyTorch can train, and model.json, last."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Any
 from libraries.base.storage import Artefact
 from libraries.data.images import ResizeRule
 from libraries.network.backbones import EmbeddingNetwork
-from libraries.network.export import ONNX, WEIGHTS, save_network
+from libraries.network.export import ONNX, WEIGHTS, describe, save_network
+from libraries.network.graphs.graph_network import GraphNetwork
 
 
-def resize_rule(network: EmbeddingNetwork, mode: str) -> ResizeRule:
+def resize_rule(network: EmbeddingNetwork | GraphNetwork, mode: str) -> ResizeRule:
     """How images become the network's input; padding has the colour that normalisation turns into zero."""
     fill = tuple(round(255 * mean) for mean in network.mean)
     return ResizeRule(network.input_size, mode, network.interpolation, fill)  # type: ignore[arg-type]
@@ -18,7 +19,7 @@ def resize_rule(network: EmbeddingNetwork, mode: str) -> ResizeRule:
 
 def write_network(
     artefact: Artefact,
-    network: EmbeddingNetwork,
+    network: EmbeddingNetwork | GraphNetwork,
     *,
     rule: ResizeRule,
     labels: Sequence[str] | None = None,
@@ -33,6 +34,12 @@ def write_network(
         facts: further entries of model.json.
     """
     artefact.begin()
-    described = save_network(network, artefact.folder)
-    written = [artefact.folder / ONNX, artefact.folder / WEIGHTS, *files]
+    written = [artefact.folder / ONNX, *files]
+    if isinstance(network, GraphNetwork):
+        network.save(artefact.folder / ONNX)
+        (artefact.folder / WEIGHTS).unlink(missing_ok=True)  # of a network that was here before
+        described = describe(network)
+    else:
+        described = save_network(network, artefact.folder)
+        written.append(artefact.folder / WEIGHTS)
     artefact.commit(written, **described, resize=rule.to_json(), labels=list(labels) if labels else None, **facts)

@@ -1,7 +1,7 @@
 """How a network is trained: the options, the optimiser, the learning rate over time, the loss."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from libraries.network.augmentation import Augmentation
 from libraries.network.backbones import EmbeddingNetwork
+from libraries.network.devices import find_device
 
 WARM_UP = 0.1  # part of all steps over which the learning rate rises to its peak, for rf_lrPerMb 'auto'
 
@@ -50,6 +51,23 @@ class RefineOptions:
     device: str = "cpu"
     bf16: bool | None = None
     peak: float = 5e-4
+
+
+def options_from(values: Mapping[str, Any]) -> RefineOptions:
+    """What the run's parameters say about training."""
+    return RefineOptions(
+        epochs=values["rf_maxEpochs"],
+        batch=values["rf_mbSize"],
+        learning_rates=None if values["rf_lrPerMb"] == "auto" else values["rf_lrPerMb"],
+        momentum=values["rf_momentumPerMb"],
+        l2=values["rf_l2RegWeight"],
+        dropout=values["rf_dropoutRate"],
+        freeze=values["rf_boFreezeWeights"],
+        balance=values["rf_boBalanceTrainingSet"],
+        augmentation=values["rf_augmentation"],
+        seed=values["randomSeed"],
+        device=find_device(values["device"]),
+    )
 
 
 def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.optim.Optimizer:

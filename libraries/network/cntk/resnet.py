@@ -2,7 +2,9 @@
 
 CNTK's ResNets (Examples/Image/Classification/ResNet/Python/resnet_models.py) are the networks of He et al. 2015, 'Deep
 residual learning for image recognition'; their automatic padding is PyTorch's for kernels of odd size at a stride of 2.
-What differs: the order of the channels of images, and what batch normalisation adds to the variance.
+What differs: the order of the channels of images, and what batch normalisation adds to the variance. The ResNet-18 of
+its examples has a third block in its last stage (later it was called ResNet-20 there), and those that come from Caffe
+halve the map in the first convolution of a bottleneck, as in the paper; `names` has both.
 """
 
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ from libraries.network.cntk.wire import ModelError
 
 ARCHITECTURES: dict[tuple[int, tuple[int, ...]], str] = {  # by the convolutions in a block and the blocks in a stage
     (2, (2, 2, 2, 2)): "resnet18",
+    (2, (2, 2, 2, 3)): "cntk_resnet20",
     (2, (3, 4, 6, 3)): "resnet34",
     (3, (3, 4, 6, 3)): "resnet50",
     (3, (3, 4, 23, 3)): "resnet101",
@@ -91,26 +94,25 @@ def read_resnet(graph: Graph) -> tuple[str, dict[str, Array]]:
     if stem is None or architecture is None:
         counts = " + ".join(str(len(stage)) for stage in stages) or "no"
         raise ModelError(f"{counts} residual blocks, which is none of {', '.join(ARCHITECTURES.values())}")
-    _check_strides(stem, stages)
     weights = stem.named("conv1", "bn1")
     for number, stage in enumerate(stages, 1):
         for place, block in enumerate(stage):
             weights |= block.named(f"layer{number}.{place}")
-    return architecture, weights
+    return _variant(architecture, stem, stages), weights
 
 
-def _check_strides(stem: Unit, stages: list[list[Block]]) -> None:
-    """The first convolution of 3 x 3 of every stage but the first halves the map, as in timm."""
-    for number, stage in enumerate(stages):
-        for place, block in enumerate(stage):
-            halves = 2 if number and not place else 1
-            expected = [1, halves, 1] if len(block.units) == 3 else [halves, 1]
-            if block.strides != expected or (block.shortcut is not None and block.shortcut.stride != halves):
-                raise ModelError(
-                    f"block {place + 1} of stage {number + 1} has the strides {block.strides}, and {expected} in timm"
-                )
-    if stem.stride != 2:
-        raise ModelError(f"the first convolution has the stride {stem.stride}, and 2 in timm")
+def _variant(architecture: str, stem: Unit, stages: list[list[Block]]) -> str:
+    """The architecture, by where a stage halves the map: in a convolution of 3 x 3, or in that of 1 x 1 before it."""
+    early, late = ([2, 1, 1], [1, 2, 1]) if len(stages[0][0].units) == 3 else ([], [2, 1])
+    halving = [stage[0] for stage in stages[1:]]
+    resting = [*stages[0], *(block for stage in stages[1:] for block in stage[1:])]
+    fits = stem.stride == 2 and all(set(block.strides) == {1} for block in resting)
+    fits &= all(block.shortcut is not None and block.shortcut.stride == 2 for block in halving)
+    if fits and all(block.strides == late for block in halving):
+        return architecture
+    if fits and all(block.strides == early for block in halving):
+        return f"caffe_{architecture}"
+    raise ModelError("its convolutions have other strides than those of a ResNet")
 
 
 class _Walk:

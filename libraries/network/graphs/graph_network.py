@@ -1,6 +1,7 @@
 """A network that is a graph in a file, as the rest of the pipeline wants it: uint8 images in, embeddings out."""
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from libraries.base.errors import NetworkError
 from libraries.base.storage import atomic_path
-from libraries.network.engine import Engine, load_openvino
+from libraries.network.engine import Engine, Outputs, load_openvino
 from libraries.network.graphs.penultimate import LastLayer, feature_map
+from libraries.network.streaming import Pixels
 
 IMAGES, EMBEDDING, SCORES, FEATURES = "images", "embedding", "scores", "features"
 CAST = f"{IMAGES}_float"
@@ -70,16 +72,29 @@ class GraphNetwork:
             NetworkError: OpenVINO cannot run it, or it gives what are no numbers.
             StorageError: the file cannot be written.
         """
+        images = np.random.default_rng(0).integers(0, 256, (1, self.input_size, self.input_size, 3), np.uint8)
+        if not np.isfinite(self.run(images)[EMBEDDING]).all():
+            raise NetworkError(f"{self.architecture} gives embeddings that are no finite numbers")
         with atomic_path(path) as temporary:
             onnx.save(self.model, temporary)
-            size = self.input_size
+
+    def run(self, images: Pixels) -> Outputs:
+        """The outputs, each float32 [N, …], of images uint8 [N, S, S, 3]; raises NetworkError as `engine`."""
+        return self.engine().run(images)
+
+    def engine(self) -> Engine:
+        """The network, ready to run.
+
+        Raises:
+            NetworkError: OpenVINO cannot run it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            onnx.save(self.model, path)
             try:
-                images = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-                embedding = Engine(temporary, outputs=(EMBEDDING,)).run(images)[EMBEDDING]
+                return Engine(path)
             except RuntimeError as error:
-                raise NetworkError(f"{self.architecture} cannot be run: {str(error).splitlines()[0][:200]}") from error
-            if not np.isfinite(embedding).all():
-                raise NetworkError(f"{self.architecture} gives embeddings that are no finite numbers")
+                raise NetworkError(f"{self.architecture} cannot be run: {_reason(error)}") from error
 
 
 def assemble(

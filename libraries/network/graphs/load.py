@@ -16,7 +16,6 @@ from libraries.network.graphs import penultimate
 from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing, assemble
 from libraries.network.graphs.penultimate import PREFIX, LastLayer
 
-GRAPH_SUFFIXES = (".model", ".onnx")
 OPSET = 18  # what the pipeline itself adds to a graph needs this
 
 CNTK_LEVEL = 114.0  # of all channels: what the tutorial subtracts from pixels, and pads images with
@@ -37,6 +36,14 @@ class GraphOptions:
     order: Literal["rgb", "bgr"] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+
+    def check_unused(self, name: str) -> None:
+        """Raise NetworkError if anything is said, for a network to which it says nothing."""
+        if self != GraphOptions():
+            raise NetworkError(
+                f"{name} brings its own normalisation and cut: rf_embeddingNode, rf_channelOrder, rf_channelMeans and "
+                "rf_channelStds are for .model and .onnx files"
+            )
 
     def preprocessing(self, usual: Preprocessing) -> Preprocessing:
         """The usual one of the kind of file, with what the user says."""

