@@ -94,11 +94,11 @@ def as_timm(path: Path, graph: GraphNetwork, options: GraphOptions) -> Embedding
         raise ModelError("another cut or normalisation than the file's is asked for")
     architecture, weights = read_resnet(read_graph(path))
     weights["conv1.weight"] = weights["conv1.weight"][:, ::-1]  # CNTK's images are blue, green, red
-    state = {name: torch.from_numpy(np.ascontiguousarray(values, np.float32)) for name, values in weights.items()}
+    state = {name: torch.tensor(np.array(values, np.float32)) for name, values in weights.items()}
     try:
-        network = build(architecture, input_size=graph.input_size, state=state, origin="it")
+        network = build(architecture, input_size=graph.input_size, state=state)
     except NetworkError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(f"its layers have other widths than those of {architecture}") from error
     network.normalise_by(graph.mean, graph.std)
     network.interpolation = graph.interpolation
     size = graph.input_size

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from libraries.base.errors import NetworkError
 from libraries.base.storage import atomic_path
 from libraries.network.engine import Engine, Outputs, load_openvino
-from libraries.network.graphs.penultimate import LastLayer, feature_map
+from libraries.network.graphs.penultimate import PREFIX, LastLayer, feature_map
 from libraries.network.streaming import Pixels
 
 IMAGES, EMBEDDING, SCORES, FEATURES = "images", "embedding", "scores", "features"
@@ -170,9 +170,8 @@ def image_input(model: Any) -> Any:
     known = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in known]
     if len(inputs) != 1:
-        raise NetworkError(
-            f"it takes {', '.join(value.name for value in inputs) or 'nothing'}: one input is needed, images"
-        )
+        names = ", ".join(value.name.removeprefix(PREFIX) for value in inputs)
+        raise NetworkError(f"it takes {names or 'nothing'}: one input is needed, images")
     return inputs[0]
 
 
@@ -182,7 +181,9 @@ def _prepend(model: Any, *, size: int, preprocessing: Preprocessing) -> None:
     kind = old.type.tensor_type
     sizes = [dim.dim_value for dim in kind.shape.dim]  # 0 where it is open
     if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]) or kind.elem_type not in FLOATS:
-        raise NetworkError(f"its input {old.name} is {sizes}: images of three channels, as floats, are needed")
+        raise NetworkError(
+            f"its input {old.name.removeprefix(PREFIX)} is {sizes}: images of three channels, as floats, are needed"
+        )
     first = sizes[1] == 3
     fixed = sizes[2:] if first else sizes[1:3]
     if any(length not in (0, size) for length in fixed):
@@ -213,11 +214,12 @@ def _shapes(model: Any, tensors: Sequence[str], *, size: int) -> dict[str, tuple
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
+    names = list(dict.fromkeys(tensors))
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     try:
         network = load_openvino().Core().read_model(probe.SerializeToString(), b"")
         network.reshape([1, size, size, 3])
-        return {name: tuple(network.output(name).shape) for name in tensors}
+        return {name: tuple(output.shape) for name, output in zip(names, network.outputs, strict=True)}
     except RuntimeError as error:
         raise NetworkError(f"it cannot be run at {size} x {size} pixels: {_reason(error)}") from error
 

@@ -70,16 +70,25 @@ def load_graph_network(path: Path, *, size: int, options: GraphOptions, with_hea
 
 def _load_cntk(path: Path, *, size: int, options: GraphOptions, with_head: bool) -> GraphNetwork:
     graph = read_graph(path)
-    values = choose(graph, None)
     node = graph.find(options.node) if options.node else tutorial_cut(graph)
     if options.node and node is None:
         raise NetworkError(_unknown(options.node, [f.name for f in graph.functions.values() if f.name]))
-    named = [] if node is None else [node.uid]
-    outputs = [uid.rpartition("_Output_")[0] for uid in values]
-    model = convert_graph(graph, outputs=[*named, *outputs], image_size=(size, size), dtype="float32")
+    wanted = [] if node is None else [node.uid]
+    if with_head or node is None:
+        wanted.append(classifier(graph))
+    try:
+        model = convert_graph(graph, outputs=wanted, image_size=(size, size), dtype="float32")
+    except ModelError as error:
+        sizes = [v.shape[1:] for v in graph.variables.values() if v.value is None and len(v.shape) == 3]
+        if not sizes or sizes[0] == (size, size):
+            raise
+        height, width = sizes[0]
+        raise NetworkError(
+            f"{error}; it was made for images of {height} x {width} pixels: set rf_inputResolution to {width}"
+        ) from error
     model = prefixed(model)
     if with_head or node is None:
-        last = penultimate.find(model, penultimate.ends(model)[-1])
+        last = penultimate.find(model, model.graph.output[-1].name)
     else:
         last = LastLayer(model.graph.output[0].name, False, None, "")
     level = 0.0 if has_own_normalisation(graph, node) else CNTK_LEVEL
@@ -93,6 +102,21 @@ def _load_cntk(path: Path, *, size: int, options: GraphOptions, with_head: bool)
         fill=(CNTK_LEVEL, CNTK_LEVEL, CNTK_LEVEL),
         with_head=with_head,
     )
+
+
+def classifier(graph: Graph) -> str:
+    """The uid of the node that tells the classes apart: the last output from which no other is made."""
+    values = list(choose(graph, None))
+    behind = {uid: {function.uid for function in graph.order([uid])} for uid in values}
+    makers = {uid: function for uid in values if (function := graph.producer(uid)[0]) is not None}
+    ends = [
+        function.uid
+        for uid, function in makers.items()
+        if not any(function.uid in made for other, made in behind.items() if other != uid)
+    ]
+    if not ends:
+        raise ModelError("all it gives are its inputs")
+    return ends[-1]
 
 
 def tutorial_cut(graph: Graph) -> Function | None:

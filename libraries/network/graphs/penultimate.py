@@ -128,7 +128,12 @@ def feature_map(model: Any, embedding: str) -> str | None:
 
 def _axes(model: Any, node: Any) -> list[int]:
     """The axes, of four, that a ReduceMean takes together."""
-    found = [attribute.ints for attribute in node.attribute if attribute.name == "axes"]
-    if len(node.input) > 1:
-        found += [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == node.input[1]]
-    return sorted(int(axis) % 4 for axis in found[0]) if found else []
+    known = {tensor.name: tensor for tensor in model.graph.initializer}
+    known |= {
+        maker.output[0]: attribute.t
+        for maker in model.graph.node
+        for attribute in maker.attribute
+        if maker.op_type == "Constant" and attribute.name == "value"
+    }
+    axes = known.get(node.input[1]) if len(node.input) > 1 else None
+    return sorted(int(axis) % 4 for axis in onnx.numpy_helper.to_array(axes)) if axes is not None else []
