@@ -1,0 +1,130 @@
+"""Converts damaged CNTK models, many of them, each within a time and a memory, and tells what went wrong.
+
+    python -m tests.network.cntk.fuzz --mutations 100000
+
+Right is a model that onnx's checker accepts, or a NetworkError whose text is one line. Each process ends what hangs
+and goes on behind it; a mutation can be made again from its mode and seed (mutations.py).
+"""
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from libraries.base.errors import NetworkError
+from libraries.network.cntk.convert import convert
+from tests.network.cntk.mutations import GOLDENS, MODES, mutation
+
+MAX_TEXT = 1000  # characters of a message
+
+
+@dataclass
+class Findings:
+    """What became of the mutations: `failures` by kind, with the first that failed in that way."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, str] = field(default_factory=dict)
+    slowest: tuple[float, str] = (0.0, "")
+
+
+def outcome(path: Path, options: dict[str, Any]) -> str:
+    """'accepted', 'refused', or what is wrong with the way in which this file was met."""
+    try:
+        convert(path, **options)
+    except NetworkError as error:
+        text = str(error)
+        if text.isprintable() and len(text) < MAX_TEXT + len(str(path)):
+            return "refused"
+        return f"a message of {len(text)} characters: {text[:300]!r}"
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)
+        ours = next((f for f in reversed(place) if "cntk" in f.filename), place[-1])
+        text = " ".join(str(error).split())[:100]
+        return f"{type(error).__name__} at {Path(ours.filename).name}:{ours.lineno}: {text}"
+    return "accepted"
+
+
+def explore(mode: str, seeds: Iterable[int], folder: Path, memory: int, current: Any, findings: Any) -> None:
+    """Convert the mutations of these seeds; runs in a process of its own, within `memory` bytes beyond the first."""
+    warnings.simplefilter("error")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "m.model"
+        path.write_bytes(next(folder.glob("*.model")).read_bytes())
+        convert(path)  # imports all that is needed
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+        for seed in seeds:
+            current.value = seed
+            data, options = mutation(mode, seed, folder)
+            path.write_bytes(data)
+            started = time.process_time()
+            result = outcome(path, options)
+            findings.put((seed, result, time.process_time() - started))
+    findings.put((-1, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024), 0.0))
+
+
+def fuzz(mode: str, seeds: range, *, folder: Path, seconds: float, memory: int) -> tuple[Findings, int]:
+    """The findings, and the most memory [MiB] that a process took."""
+    result, peak = Findings(), 0
+    while seeds:
+        current, queue = multiprocessing.Value("q", seeds[0]), multiprocessing.Queue()
+        process = multiprocessing.Process(target=explore, args=(mode, seeds, folder, memory, current, queue))
+        process.start()
+        done = seeds[0]
+        while True:
+            try:
+                seed, text, duration = queue.get(timeout=seconds + 5)
+            except Empty:
+                text, duration, seed = f"hangs, or ended with {process.exitcode}", seconds, current.value
+                process.kill()
+            if seed < 0:
+                peak, done = max(peak, int(text)), seeds.stop
+                break
+            done = seed + 1
+            if text in ("accepted", "refused"):
+                result.outcomes[text] += 1
+                if duration > seconds:
+                    text = f"takes longer than {seconds} s"
+            if text not in ("accepted", "refused"):
+                result.outcomes["FAILED"] += 1
+                result.failures.setdefault(text, f"{mode} {seed}")
+            result.slowest = max(result.slowest, (duration, f"{mode} {seed}"))
+            if text.startswith("hangs"):
+                break
+        process.join()
+        seeds = range(done, seeds.stop)
+    return result, peak
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mutations", type=int, default=10_000, help="in every mode")
+    parser.add_argument("--modes", default=",".join(MODES))
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--folder", type=Path, default=GOLDENS, help="of the models that are damaged")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for one mutation")
+    parser.add_argument("--memory", type=int, default=512, help="for one mutation [MiB]")
+    args = parser.parse_args()
+    failed = False
+    for mode in args.modes.split(","):
+        seeds = range(args.first, args.first + args.mutations)
+        found, peak = fuzz(mode, seeds, folder=args.folder, seconds=args.seconds, memory=args.memory << 20)
+        sys.stdout.write(f"{mode}: {dict(found.outcomes)}, slowest {found.slowest}, peak {peak} MiB\n")
+        for text, first in sorted(found.failures.items()):
+            sys.stdout.write(f"    {first}: {text}\n")
+        failed |= bool(found.failures)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
