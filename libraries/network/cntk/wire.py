@@ -29,10 +29,11 @@ import numpy.typing as npt
 MAGIC = b"ktnc"
 V1_MAGIC = "BCN\0".encode("utf-16-le")
 MAX_DEPTH = 32  # of values inside values; the format's own is 9
-MAX_VALUES = 1_000_000  # a ResNet-152 has some 50,000
+MAX_FIELDS = 2_000_000  # of messages, read in a few seconds; a ResNet-152 has some 150,000
 MAX_TEXT = 10_000  # bytes
 MAX_RANK = 16
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+VALUE = {2: VARINT, 3: VARINT, 4: VARINT, 5: VARINT, 6: FIXED32, 7: FIXED64} | dict.fromkeys(range(8, 14), BYTES)
 DTYPES: dict[int, "np.dtype[Any]"] = {  # of the values of an array, by its data type
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
@@ -41,7 +42,16 @@ DTYPES: dict[int, "np.dtype[Any]"] = {  # of the values of an array, by its data
 
 
 class ModelError(ValueError):
-    """What is wrong with a model, without its path."""
+    """What is wrong with a model, without its path: one line, whatever the file calls its parts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shown(text, 500))
+
+
+def shown(text: str, length: int) -> str:
+    """A text with something of a file in it, for a message: on one line, and cut off behind `length` characters."""
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 @dataclass(frozen=True)
@@ -99,15 +109,15 @@ class _Reader:
 
     def __init__(self, payload: memoryview | None) -> None:
         self.payload, self.taken = payload, 0
-        self.values = 0
+        self.count = 0  # of the fields read
 
     def dictionary(self, data: memoryview, depth: int) -> dict[str, Any]:
         if depth > MAX_DEPTH:
             raise ModelError(f"values are nested deeper than {MAX_DEPTH}")
         entries: dict[str, Any] = {}
-        for number, kind, field in _fields(data):
+        for number, kind, field in self.fields(data):
             if number == 2:
-                parts = _single(_bytes(kind, field), {1: BYTES, 2: BYTES})
+                parts = self.single(_bytes(kind, field), {1: BYTES, 2: BYTES})
                 key = _text(parts.get(1, b""))
                 if key in entries:
                     raise ModelError(f"the entry {key!r} stands twice in one dictionary")
@@ -115,12 +125,7 @@ class _Reader:
         return entries
 
     def value(self, data: memoryview, depth: int) -> Any:
-        self.values += 1
-        if self.values > MAX_VALUES:
-            raise ModelError(f"more than {MAX_VALUES:,} values")
-        kinds = {2: VARINT, 3: VARINT, 4: VARINT, 5: VARINT, 6: FIXED32, 7: FIXED64}
-        kinds |= dict.fromkeys(range(8, 14), BYTES)
-        parts = _single(data, kinds)
+        parts = self.single(data, VALUE)
         kind = parts.get(2, 0)
         if kind == 0:
             return None
@@ -141,72 +146,93 @@ class _Reader:
             case 6:
                 return _text(content)
             case 7:
-                return _shape(content)
+                return self.shape(content)
             case 8:
-                return _axis(content)
+                return self.axis(content)
             case 9:
                 if depth > MAX_DEPTH:
                     raise ModelError(f"values are nested deeper than {MAX_DEPTH}")
-                return [self.value(_bytes(k, f), depth + 1) for number, k, f in _fields(content) if number == 1]
+                return [self.value(_bytes(k, f), depth + 1) for number, k, f in self.fields(content) if number == 1]
             case 10:
                 return self.dictionary(content, depth + 1)
         return self.array(content)
 
     def array(self, data: memoryview) -> npt.NDArray[Any]:
         """An NDArrayView as an array whose axes run the other way round, slowest varying first."""
-        parts = _single(data, {1: VARINT, 2: VARINT, 3: BYTES, 4: BYTES, 5: BYTES, 6: BYTES, 7: BYTES})
+        parts = self.single(data, {1: VARINT, 2: VARINT, 3: BYTES, 4: BYTES, 5: BYTES, 6: BYTES, 7: BYTES})
         if parts.get(1, 0) not in DTYPES:
             raise ModelError(f"an array of the data type {parts.get(1, 0)}, which is not read")
         if parts.get(2, 0):
             raise ModelError("a sparse array, which is not read")
-        dtype, shape = DTYPES[parts[1]], _shape(parts.get(3, memoryview(b"")))[::-1]
-        if min(shape, default=1) < 0:
+        dtype, shape = DTYPES[parts[1]], self.shape(parts.get(3, memoryview(b"")))[::-1]
+        if min(shape, default=1) < 1:
             raise ModelError(f"an array of the shape {list(shape)}")
         size = dtype.itemsize
         for length in shape:
             size *= length
-        values = next((_single(parts[field], {1: BYTES}).get(1) for field in (4, 5) if field in parts), None)
+        values = next((self.single(parts[field], {1: BYTES}).get(1) for field in (4, 5) if field in parts), None)
         if values is None and self.payload is not None:
             values = self.payload[self.taken : self.taken + size]
             self.taken += len(values)
-        if (0 if values is None else len(values)) != size:
+        if values is None or len(values) != size:
             raise ModelError(f"an array of {size:,} bytes holds {0 if values is None else len(values):,}")
-        return np.frombuffer(values or b"", dtype).reshape(shape)
+        return np.frombuffer(values, dtype).reshape(shape)
 
+    def shape(self, data: memoryview) -> Shape:
+        sizes: list[int] = []
+        for number, kind, field in self.fields(data):
+            if number == 1 and kind == VARINT:
+                sizes.append(_signed(field))
+            elif number == 1 and kind == BYTES:
+                position = 0
+                while position < len(field):
+                    size, position = _varint(field, position)
+                    sizes.append(_signed(size))
+                    if len(sizes) > MAX_RANK:
+                        break
+            if len(sizes) > MAX_RANK:
+                raise ModelError(f"a shape of more than {MAX_RANK} axes")
+        return Shape(sizes)
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """The fields of a message: number, kind, and an int (VARINT) or the bytes of the value."""
-    position, end = 0, len(data)
-    while position < end:
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == VARINT:
-            value, position = _varint(data, position)
-            yield tag >> 3, kind, value
-            continue
-        if kind == BYTES:
-            length, position = _varint(data, position)
-        elif kind == FIXED32:
-            length = 4
-        elif kind == FIXED64:
-            length = 8
-        else:
-            raise ModelError("not a model of CNTK 2, or damaged")
-        if length > end - position:
-            raise ModelError("not a model of CNTK 2, or cut off")
-        yield tag >> 3, kind, data[position : position + length]
-        position += length
+    def axis(self, data: memoryview) -> Axis:
+        parts = self.single(data, {1: VARINT, 2: BYTES})
+        return Axis(_signed(parts.get(1, 0)), _text(parts.get(2, b"")))
 
-
-def _single(data: memoryview, kinds: dict[int, int]) -> dict[int, Any]:
-    """The fields of a message that has each of them at most once, by number; others are passed over."""
-    found = {}
-    for number, kind, value in _fields(data):
-        if number in kinds:
-            if kind != kinds[number] or number in found:
+    def fields(self, data: memoryview) -> Iterator[tuple[int, int, Any]]:
+        """The fields of a message: number, kind, and an int (VARINT) or the bytes of the value."""
+        position, end = 0, len(data)
+        while position < end:
+            self.count += 1
+            if self.count > MAX_FIELDS:
+                raise ModelError(f"more than {MAX_FIELDS:,} fields")
+            tag, position = _varint(data, position)
+            kind = tag & 7
+            if kind == VARINT:
+                value, position = _varint(data, position)
+                yield tag >> 3, kind, value
+                continue
+            if kind == BYTES:
+                length, position = _varint(data, position)
+            elif kind == FIXED32:
+                length = 4
+            elif kind == FIXED64:
+                length = 8
+            else:
                 raise ModelError("not a model of CNTK 2, or damaged")
-            found[number] = value
-    return found
+            if length > end - position:
+                raise ModelError("not a model of CNTK 2, or cut off")
+            yield tag >> 3, kind, data[position : position + length]
+            position += length
+
+    def single(self, data: memoryview, kinds: dict[int, int]) -> dict[int, Any]:
+        """The fields of a message that has each of them at most once, by number; others are passed over."""
+        found = {}
+        for number, kind, value in self.fields(data):
+            if number in kinds:
+                if kind != kinds[number] or number in found:
+                    raise ModelError("not a model of CNTK 2, or damaged")
+                found[number] = value
+        return found
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
@@ -240,25 +266,3 @@ def _text(data: memoryview | bytes) -> str:
         return str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise ModelError("a text that is not UTF-8") from error
-
-
-def _shape(data: memoryview) -> Shape:
-    sizes: list[int] = []
-    for number, kind, field in _fields(data):
-        if number == 1 and kind == VARINT:
-            sizes.append(_signed(field))
-        elif number == 1 and kind == BYTES:
-            position = 0
-            while position < len(field):
-                size, position = _varint(field, position)
-                sizes.append(_signed(size))
-                if len(sizes) > MAX_RANK:
-                    break
-        if len(sizes) > MAX_RANK:
-            raise ModelError(f"a shape of more than {MAX_RANK} axes")
-    return Shape(sizes)
-
-
-def _axis(data: memoryview) -> Axis:
-    parts = _single(data, {1: VARINT, 2: BYTES})
-    return Axis(_signed(parts.get(1, 0)), _text(parts.get(2, b"")))
