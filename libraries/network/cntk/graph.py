@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from libraries.base.errors import NetworkError
 from libraries.network.cntk.names import BLOCK, COMBINE, OPERATIONS
-from libraries.network.cntk.wire import DTYPES, Axis, ModelError, read_contents
+from libraries.network.cntk.wire import DTYPES, Axis, ModelError, read_contents, shown
 
 INPUT, OUTPUT, PARAMETER, CONSTANT, PLACEHOLDER = range(5)
 BATCH_AXIS = "defaultBatchAxis"
@@ -57,7 +57,7 @@ class Function:
     block_root: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name or self.uid} ({self.block or self.operation})"
+        return f"{shown(self.name or self.uid, 80)} ({shown(self.block or self.operation, 80)})"
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,11 @@ class Graph:
             if index >= len(function.inputs):
                 raise ModelError(f"{function} has no output {index}")
             return function.inputs[index]
+        if function is not None and index:
+            raise ModelError(f"{function} has no output {index}")
         if function is not None:
-            return uid
-        if uid in self.arguments:
+            return f"{function.uid}_Output_0"
+        if self.arguments.get(uid, uid) != uid:
             return self.arguments[uid]
         if uid in self.variables:
             return uid
@@ -175,7 +177,7 @@ def read_graph(path: str | Path) -> Graph:
 
 def build(dictionary: dict[str, Any]) -> Graph:
     """The graph that the dictionary of a file describes."""
-    if dictionary.get("type") != "CompositeFunction":
+    if str(dictionary.get("type")) != "CompositeFunction":
         raise ModelError("not a model of CNTK 2: its dictionary is no CompositeFunction")
     variables: dict[str, Variable] = {}
     for entry in _list(dictionary, "inputs"):
@@ -227,16 +229,16 @@ def _variable(entry: Any) -> Variable | None:
     dtype = value.dtype if isinstance(value, np.ndarray) else DTYPES.get(_number(entry, "data_type"), DTYPES[1])
     shape = value.shape if isinstance(value, np.ndarray) else shape[::-1]
     name = _text(entry, "name") if "name" in entry else ""
-    return Variable(_text(entry, "uid"), name, dtype, tuple(shape), value, tuple(axis.name for axis in axes))
+    return Variable(_uid(entry), name, dtype, tuple(shape), value, tuple(axis.name for axis in axes))
 
 
 def _function(entry: Any, arguments: dict[str, str]) -> Function:
     """One of the file's functions; what a block's placeholders stand for is added to `arguments`."""
     if not isinstance(entry, dict):
         raise ModelError("a function that is no dictionary")
-    uid = _text(entry, "uid")
+    uid = _uid(entry)
     name = _text(entry, "name") if "name" in entry else ""
-    if entry.get("type") != "PrimitiveFunction":
+    if str(entry.get("type")) != "PrimitiveFunction":
         raise ModelError(f"{name or uid} is a function that a user defined ({_class(entry)}): it cannot be read")
     code, attributes, inputs = _number(entry, "op"), entry.get("attributes", {}), _list(entry, "inputs")
     if code not in OPERATIONS:
@@ -271,6 +273,13 @@ def _class(entry: dict[str, Any]) -> str:
         for key in ("module", "class", "op_name", "op", "type")
     ]
     return ", ".join(dict.fromkeys(value for value in told if isinstance(value, str) and value)) or "unknown"
+
+
+def _uid(entry: dict[str, Any]) -> str:
+    uid = _text(entry, "uid")
+    if not uid:
+        raise ModelError("an entry with an empty uid")
+    return uid
 
 
 def _text(entry: dict[str, Any], key: str) -> str:
