@@ -4,6 +4,8 @@ Inputs and outputs keep their names and their shapes, [C, H, W] for an image, wi
 network computes with, float32 or float64, stays too; float16 becomes float32.
 """
 
+import functools
+import operator
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from libraries.network.cntk.operators.windows import is_global
 from libraries.network.cntk.wire import ModelError
 from libraries.network.cntk.writer import OPSET, Tensor, Writer
 
+MAX_ENDS = 1000  # inputs, and outputs
 LARGEST_MESSAGE = 2_000_000_000  # bytes of weights that one ONNX file takes; protobuf's limit is 2 GiB
 MAX_INPUT = 2**28  # numbers in one sample of an input
 
@@ -114,8 +117,19 @@ def choose(graph: Graph, outputs: Sequence[str] | None) -> dict[str, str]:
 def _of_network(graph: Graph) -> dict[str, str]:
     """What the file's root gives, less the losses and errors of training: these also take the truth."""
     values = {graph.resolve(uid): name for uid, name in graph.outputs.items() if not _is_measure(graph, uid)}
-    taken = {uid: {v.uid for v in inputs_of(graph, graph.order([uid]), [uid])} for uid in values}
-    kept = {uid: name for uid, name in values.items() if not any(other < taken[uid] for other in taken.values())}
+    inputs = [uid for uid, variable in graph.variables.items() if variable.value is None]
+    if max(len(values), len(inputs)) > MAX_ENDS:
+        raise ModelError(f"{len(inputs):,} inputs and {len(values):,} outputs")
+    taken = {uid: 1 << place for place, uid in enumerate(inputs)}  # for every value a bit for each input it needs
+    for function in graph.order(values):
+        needed = (taken.get(graph.resolve(uid), 0) for uid in function.inputs)
+        taken[graph.value_of(function)] = functools.reduce(operator.or_, needed, 0)
+    given = {taken.get(uid, 0) for uid in values}
+    kept = {
+        uid: name
+        for uid, name in values.items()
+        if not any(other & taken[uid] == other and other != taken[uid] for other in given)
+    }
     if not kept:
         raise ModelError("all it gives are losses and errors of training: name a node of the network as the output")
     return kept
@@ -223,4 +237,5 @@ def _over_everything(function: Function) -> Function:
 
 
 def _cast(values: npt.NDArray[Any], dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
-    return values if values.dtype == dtype else values.astype(dtype)
+    with np.errstate(all="ignore"):  # a value beyond float32 becomes infinite
+        return values if values.dtype == dtype else values.astype(dtype)

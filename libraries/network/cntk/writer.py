@@ -91,8 +91,11 @@ class Writer:
 
     def name(self, wanted: str) -> str:
         """`wanted`, with a number behind it where that is taken."""
-        count = self._names[wanted] = self._names.get(wanted, 0) + 1
-        return wanted if count == 1 else self.name(f"{wanted}.{count}")
+        while True:
+            count = self._names[wanted] = self._names.get(wanted, 0) + 1
+            if count == 1:
+                return wanted
+            wanted = f"{wanted}.{count}"
 
     def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """The same values in the same order in samples of another shape."""
