@@ -8,7 +8,9 @@ from libraries.network.cntk.wire import Axis, ModelError, Shape
 
 T = TypeVar("T", bool, int)
 
+MAX_FLOAT = 3e38
 ALL_STATIC_AXES = 2**31 - 2  # instead of an axis's number
+LARGEST = 2**31  # of sizes, counts and places: nothing that computes with them overflows
 LAST_STATIC_INDEX = 2**31 - 16  # the numbers above it stand for axes without an index: all, the batch, …
 MISSING: Any = object()
 
@@ -19,13 +21,16 @@ def flag(function: Function, name: str, default: bool = MISSING) -> bool:
 
 
 def number(function: Function, name: str, default: float = MISSING) -> float:
-    """A numeric attribute."""
-    return float(_typed(function, name, (int, float), default))
+    """A numeric attribute, one that a float32 can hold."""
+    value = float(_typed(function, name, (int, float), default))
+    if not abs(value) < MAX_FLOAT:  # so that NaN is refused, too
+        raise ModelError(f"{function}: its attribute {name!r} is {value}")
+    return value
 
 
 def whole(function: Function, name: str, default: int = MISSING) -> int:
     """A whole-number attribute."""
-    return int(_typed(function, name, (int,), default))
+    return _within(function, name, [_typed(function, name, (int,), default)])[0]
 
 
 def text(function: Function, name: str, default: str = MISSING) -> str:
@@ -35,7 +40,7 @@ def text(function: Function, name: str, default: str = MISSING) -> str:
 
 def shape(function: Function, name: str, default: Sequence[int] = MISSING) -> list[int]:
     """An attribute with a number per axis, slowest varying axis first."""
-    return list(_typed(function, name, (Shape,), default))[::-1]
+    return _within(function, name, list(_typed(function, name, (Shape,), default)))[::-1]
 
 
 def flags(function: Function, name: str) -> list[bool]:
@@ -45,18 +50,31 @@ def flags(function: Function, name: str) -> list[bool]:
 
 def wholes(function: Function, name: str) -> list[int]:
     """An attribute that is a list of whole numbers, as the file has them."""
-    return _each(function, name, int)
+    return _within(function, name, _each(function, name, int))
 
 
 def axes(function: Function, name: str, rank: int) -> list[int]:
-    """An attribute that is an axis, or a list of them, of a sample with `rank` axes."""
+    """An attribute that is an axis, or a list of at least one, of a sample with `rank` axes."""
     values = _typed(function, name, (Axis, list), MISSING)
+    values = values if isinstance(values, list) else [values]
+    if len(values) > rank:
+        raise ModelError(f"{function}: {len(values)} axes of a sample with {rank}")
     found: list[int] = []
-    for value in values if isinstance(values, list) else [values]:
+    for value in values:
         if not isinstance(value, Axis):
             raise ModelError(f"{function}: its {name!r} is no axis")
         found += range(rank) if value.index == ALL_STATIC_AXES else [static(function, value, rank)]
+    if not found:
+        raise ModelError(f"{function}: its {name!r} names no axis")
     return found
+
+
+def axis(function: Function, name: str, rank: int) -> int:
+    """An attribute that is one axis of a sample with `rank` axes."""
+    found = axes(function, name, rank)
+    if len(found) > 1:
+        raise ModelError(f"{function}: its {name!r} is not one axis, but {len(found)}")
+    return found[0]
 
 
 def is_whole(function: Function, name: str) -> bool:
@@ -90,6 +108,12 @@ def _typed(function: Function, name: str, kinds: tuple[type, ...], default: Any)
     if (not isinstance(value, kinds) and value is not default) or (isinstance(value, bool) and bool not in kinds):
         raise ModelError(f"{function}: its attribute {name!r} is {value!r:.60}")
     return value
+
+
+def _within(function: Function, name: str, values: list[int]) -> list[int]:
+    if any(abs(value) > LARGEST for value in values):
+        raise ModelError(f"{function}: its attribute {name!r} is {values!r:.60}")
+    return values
 
 
 def _each(function: Function, name: str, kind: type[T]) -> list[T]:

@@ -1,6 +1,7 @@
 """Products of matrices, normalisation, reductions, softmax."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,30 +56,31 @@ def _product(
 
 
 @operator("BatchNormalization", inputs=range(5, 7))
+@np.errstate(all="ignore")  # parameters that are no numbers, or a variance below 0, give no numbers
 def batch_normalization(writer: Writer, function: Function, x: Tensor, *parameters: Tensor) -> Tensor:
     """Scale, bias, running mean and variance; the count of images, behind these, is of no use here."""
-    scale, bias, mean, variance = (_known(function, parameter) for parameter in parameters[:4])
     epsilon = attributes.number(function, "epsilon")
-    if attributes.flag(function, "spatial") and x.rank:
-        channels = [writer.constant(_fitting(function, p, x.shape[:1])) for p in (scale, bias, mean, variance)]
-        return writer.node("BatchNormalization", [x, *channels], x.shape, epsilon=epsilon)
-    factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+    spatial = attributes.flag(function, "spatial") and x.rank > 0
+    shape = x.shape[:1] if spatial else x.shape
+    known = [_fitting(function, parameter, shape) for parameter in parameters[:4]]
+    if spatial and x.batched and all(values.shape == shape for values in known):
+        return writer.node("BatchNormalization", [x, *map(writer.constant, known)], x.shape, epsilon=epsilon)
+    scale, bias, mean, variance = (values.astype(np.float64) for values in known)
+    factor = scale / np.sqrt(variance + epsilon)
     shift = bias - mean * factor
-    scaled = writer.node("Mul", [x, writer.constant(_fitting(function, factor, x.shape))], x.shape)
-    return writer.node("Add", [scaled, writer.constant(_fitting(function, shift, x.shape))], x.shape)
+    ones = (1,) * (x.rank - len(shape))
+    scaled = writer.node("Mul", [x, writer.constant(factor.reshape(factor.shape + ones))], x.shape)
+    return writer.node("Add", [scaled, writer.constant(shift.reshape(shift.shape + ones))], x.shape)
 
 
-def _known(function: Function, x: Tensor) -> npt.NDArray[np.floating]:
-    if x.array is None:
+def _fitting(function: Function, parameter: Tensor, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """A value each, or one for all, which stays one: an image may have many."""
+    values = parameter.array
+    if values is None:
         raise ModelError(f"{function}: parameters that are computed")
-    return x.array
-
-
-def _fitting(function: Function, values: npt.NDArray[np.floating], shape: tuple[int, ...]) -> npt.NDArray[np.floating]:
-    """A value each, or one for all."""
     if values.size not in (1, math.prod(shape)):
         raise ModelError(f"{function}: {values.size} parameters for {list(shape)}")
-    return np.broadcast_to(values.reshape(-1), math.prod(shape)).reshape(shape)
+    return values.reshape(shape if values.size == math.prod(shape) else (1,) * len(shape))
 
 
 @operator("ReduceElements")
@@ -114,7 +116,7 @@ def _position(writer: Writer, function: Function, x: Tensor, kind: str) -> Tenso
 def softmax(writer: Writer, function: Function, x: Tensor) -> Tensor:
     """Over one axis where one is named, else over the whole sample."""
     if "axis" in function.attributes:
-        (axis,) = attributes.axes(function, "axis", x.rank)
+        axis = attributes.axis(function, "axis", x.rank)
         return writer.node(function.operation, [x], x.shape, axis=x.axis(axis))
     flat = writer.reshape(x, (math.prod(x.shape),))
     return writer.reshape(writer.node(function.operation, [flat], flat.shape, axis=flat.axis(0)), x.shape)

@@ -54,9 +54,9 @@ def transpose_axes(writer: Writer, function: Function, x: Tensor) -> Tensor:
     if "axisVec" in function.attributes:
         order = attributes.axes(function, "axisVec", x.rank)[::-1]
     else:
-        first, second = (attributes.axes(function, name, x.rank) for name in ("axis1", "axis2"))
+        first, second = (attributes.axis(function, name, x.rank) for name in ("axis1", "axis2"))
         order = list(range(x.rank))
-        order[first[0]], order[second[0]] = second[0], first[0]
+        order[first], order[second] = second, first
     if sorted(order) != list(range(x.rank)):
         raise ModelError(f"{function}: axes {order}")
     places = [0, *(i + 1 for i in order)] if x.batched else order
@@ -75,7 +75,7 @@ def cut(writer: Writer, function: Function, x: Tensor) -> Tensor:
         has_strides = "sliceStridesVec" in function.attributes
         steps = attributes.wholes(function, "sliceStridesVec") if has_strides else [1] * len(axes)
     else:
-        axes = attributes.axes(function, "axis", x.rank)
+        axes = [attributes.axis(function, "axis", x.rank)]
         begins, ends = ([attributes.whole(function, f"{name}Index")] for name in ("begin", "end"))
         steps = [attributes.whole(function, "sliceStrides", 1)]
     if not len(axes) == len(begins) == len(ends) == len(steps) or 0 in steps:
@@ -109,7 +109,7 @@ def splice(writer: Writer, function: Function, *inputs: Tensor) -> Tensor:
     named = function.attributes.get("axis")
     beyond = named.index + 1 if isinstance(named, Axis) and named.index < MAX_RANK else 0  # it may be a new axis
     rank = max(beyond, *(x.rank for x in inputs))
-    (axis,) = attributes.axes(function, "axis", rank)
+    axis = attributes.axis(function, "axis", rank)
     aligned = [writer.reshape(x, (1,) * (rank - x.rank) + x.shape) for x in inputs]
     shapes = {x.shape[:axis] + x.shape[axis + 1 :] for x in aligned}
     if len(shapes) > 1 or len({(x.batched, x.rank) for x in aligned}) > 1:

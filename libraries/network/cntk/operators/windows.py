@@ -14,6 +14,7 @@ from libraries.network.cntk.wire import ModelError
 from libraries.network.cntk.writer import Tensor, Writer
 
 MAX_POOLING = 0
+MAX_REACH = 2**20  # of a window, and of padding: far more than any image needs, far less than what overflows
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def lay(size: int, kernel: int, step: Step, *, ceil: bool = False) -> Axis:
     if min(size, kernel, stride, dilation) < 1 or min(step.lower, step.upper) < 0:
         raise ModelError(f"a window of {kernel} on an axis of {size}, at a stride of {stride}")
     extent = dilation * (kernel - 1) + 1
+    if max(extent, step.lower, step.upper) > MAX_REACH:
+        raise ModelError(f"a window of {extent} with a padding of {step.lower} and {step.upper}")
     if step.automatic:
         output = (size - 1) // stride + 1
         extra = size - ((output - 1) * stride + 1)  # what lies before the first and behind the last centre
@@ -87,7 +90,11 @@ def lay(size: int, kernel: int, step: Step, *, ceil: bool = False) -> Axis:
 
 @operator("Pooling")
 def pooling(writer: Writer, function: Function, x: Tensor) -> Tensor:
+    if not x.batched or not x.rank:
+        raise ModelError(f"{function} of what is no image: {list(x.shape)}")
     windows = _pooling_windows(function, x.shape)
+    if any(axis.dilation > 1 for axis in windows):
+        raise ModelError(f"{function} is dilated: this is not read")
     kind = "MaxPool" if attributes.whole(function, "poolingType") == MAX_POOLING else "AveragePool"
     if is_global(function, x.shape) and windows[0].is_plain:
         return writer.node(f"Global{kind}", [x], [x.shape[0], *(1 for _ in windows[1:])])
@@ -145,7 +152,7 @@ def convolution(writer: Writer, function: Function, weights: Tensor, x: Tensor) 
         raise ModelError(f"{function} moves over a sequence: this is not read")
     if not all(attributes.flags(function, "sharing")):
         raise ModelError(f"{function} has other weights at every position: this is not read")
-    if weights.batched or not 1 <= x.rank <= weights.rank <= x.rank + 1:
+    if weights.batched or not x.batched or not 1 <= x.rank <= weights.rank <= x.rank + 1:
         raise _misfit(function, weights, x)
     if attributes.flag(function, "transpose", False):
         return _transposed(writer, function, weights, x)
@@ -173,7 +180,8 @@ def convolution(writer: Writer, function: Function, weights: Tensor, x: Tensor) 
 
 def _transposed(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
     """A convolution run backwards: from what it gives, x, to the size it takes."""
-    if weights.rank != x.rank + 1 or weights.shape[0] != x.shape[0] or attributes.whole(function, "groups", 1) != 1:
+    fits = weights.rank == x.rank + 1 > 2 and weights.shape[0] == x.shape[0]
+    if not fits or attributes.whole(function, "groups", 1) != 1:
         raise _misfit(function, weights, x)
     steps = _steps(function, given=x.rank - 1, rank=x.rank)[1:]
     wanted = attributes.shape(function, "outputShape", [0])
