@@ -198,6 +198,9 @@ def build(dictionary: dict[str, Any]) -> Graph:
     if root not in functions:
         raise ModelError(f"its root {root!r} is not among its functions")
     graph = Graph(variables, functions, arguments)
+    for uid in variables:
+        if graph.producer(uid)[0] is not None:
+            raise ModelError(f"{uid} is both an input and the output of a function")
     graph.outputs.update(_outputs(graph, functions[root]))
     return graph
 

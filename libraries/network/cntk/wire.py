@@ -29,7 +29,7 @@ import numpy.typing as npt
 MAGIC = b"ktnc"
 V1_MAGIC = "BCN\0".encode("utf-16-le")
 MAX_DEPTH = 32  # of values inside values; the format's own is 9
-MAX_FIELDS = 2_000_000  # of messages, read in a few seconds; a ResNet-152 has some 150,000
+MAX_FIELDS = 1_000_000  # of messages, read in a second; a ResNet-152 has some 170,000
 MAX_TEXT = 10_000  # bytes
 MAX_RANK = 16
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
