@@ -95,6 +95,8 @@ def pooling(writer: Writer, function: Function, x: Tensor) -> Tensor:
     windows = _pooling_windows(function, x.shape)
     if any(axis.dilation > 1 for axis in windows):
         raise ModelError(f"{function} is dilated: this is not read")
+    if any(max(axis.lower, axis.upper) >= axis.kernel for axis in windows):
+        raise ModelError(f"{function} has windows with nothing but padding")
     kind = "MaxPool" if attributes.whole(function, "poolingType") == MAX_POOLING else "AveragePool"
     if is_global(function, x.shape) and windows[0].is_plain:
         return writer.node(f"Global{kind}", [x], [x.shape[0], *(1 for _ in windows[1:])])
