@@ -22,7 +22,21 @@ INTEGERS = [0, 1, -1, 2, 3, 5, 16, 17, -16, 255, 2**15, 2**24, 2**31 - 1, 2**31,
             2**63, 2**64 - 1]  # fmt: skip
 INDICES = [0, 1, 2, -1, -2, -3, 3, 16, -17, 2**31 - 1, 2**31 - 2, 2**31 - 13, 2**31 - 16, 2**31 - 17, -(2**31), 2**62]
 AXES = ["", "staticAxisIdx=0", "allStaticAxes", "allAxes", "defaultBatchAxis", "defaultDynamicAxis"]
-TEXTS = ["", " ", "x", "\n", "two\nlines\r\0\x1b[31m", "Größe", "_Output_0", "features", "Mean", "Sum", "%s{}", "y" * 9_999, "z" * 10_001]
+TEXTS = [
+    "",
+    " ",
+    "x",
+    "\n",
+    "two\nlines\r\0\x1b[31m",
+    "Größe",
+    "_Output_0",
+    "features",
+    "Mean",
+    "Sum",
+    "%s{}",
+    "y" * 9_999,
+    "z" * 10_001,
+]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 1e-45, 1e39, -1e308, float("inf"), float("-inf"), float("nan")]
 RARE = [
     None, True, False, [], {}, [[]], [{}], [None, 1], {"": None}, Shape(), Shape((1,) * 16), Shape((2,) * 17),
@@ -211,7 +225,9 @@ def _attributes(chance: random.Random) -> dict[str, Any]:
         return chance.randrange(1, 5) if chance.random() < 0.97 else chance.choice(INTEGERS)
 
     def sizes(*usual: int) -> Shape:
-        return Shape(chance.choice(usual) if chance.random() < 0.9 else size() for _ in range(chance.choice([1, 2, 2, 3])))
+        return Shape(
+            chance.choice(usual) if chance.random() < 0.9 else size() for _ in range(chance.choice([1, 2, 2, 3]))
+        )
 
     def axis() -> Axis:
         return Axis(chance.randrange(-3, 4), "") if chance.random() < 0.9 else _axis(chance)
