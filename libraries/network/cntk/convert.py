@@ -180,12 +180,11 @@ class Conversion:
         found = set()
         for function in self.order:
             inputs = [self.tensors[self.graph.resolve(uid)] for uid in function.inputs]
-            if function.operation == "Pooling" and len(inputs) == 1 and inputs[0].rank > 1:
-                if function.uid in pooled:
-                    function = _over_everything(function)
-                if is_global(function, inputs[0].shape):
-                    found.add(function.uid)
+            if function.uid in pooled:
+                function = _over_everything(function)
             self.tensors[f"{function.uid}_Output_0"] = self._add(function, inputs)
+            if function.operation == "Pooling" and is_global(function, inputs[0].shape):
+                found.add(function.uid)
         return frozenset(found)
 
     def _add(self, function: Function, inputs: Sequence[Tensor]) -> Tensor:
