@@ -18,25 +18,16 @@ NUMBERS = {name: number for number, name in OPERATIONS.items()}
 LARGE = 20_000  # bytes: goldens above are as slow as real networks, and so taken once in twenty times
 
 # Sizes, counts and places that a reader may trip over.
-INTEGERS = [0, 1, -1, 2, 3, 5, 16, 17, -16, 255, 2**15, 2**24, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**62, 2**63 - 1,
-            2**63, 2**64 - 1]  # fmt: skip
+INTEGERS = [
+    0, 1, -1, 2, 3, 5, 16, 17, -16, 255, 2**15, 2**24, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**62, 2**63 - 1,
+    2**63, 2**64 - 1,
+]  # fmt: skip
 INDICES = [0, 1, 2, -1, -2, -3, 3, 16, -17, 2**31 - 1, 2**31 - 2, 2**31 - 13, 2**31 - 16, 2**31 - 17, -(2**31), 2**62]
 AXES = ["", "staticAxisIdx=0", "allStaticAxes", "allAxes", "defaultBatchAxis", "defaultDynamicAxis"]
 TEXTS = [
-    "",
-    " ",
-    "x",
-    "\n",
-    "two\nlines\r\0\x1b[31m",
-    "Größe",
-    "_Output_0",
-    "features",
-    "Mean",
-    "Sum",
-    "%s{}",
-    "y" * 9_999,
+    "", " ", "x", "\n", "two\nlines\r\0\x1b[31m", "Größe", "_Output_0", "features", "Mean", "Sum", "%s{}", "y" * 9_999,
     "z" * 10_001,
-]
+]  # fmt: skip
 FLOATS = [0.0, -0.0, 1.0, -1.0, 1e-45, 1e39, -1e308, float("inf"), float("-inf"), float("nan")]
 RARE = [
     None, True, False, [], {}, [[]], [{}], [None, 1], {"": None}, Shape(), Shape((1,) * 16), Shape((2,) * 17),
@@ -245,9 +236,10 @@ def _attributes(chance: random.Random) -> dict[str, Any]:
         "beginIndexVec": some(lambda: 0), "endIndexVec": some(lambda: chance.choice([0, 1, 2])),
     }  # fmt: skip
     seldom = {
-        "axis": axis(), "axisVec": some(axis), "beginAxis": axis(), "endAxis": axis(), "outputRank": chance.randrange(4),
-        "groups": size(), "dilation": sizes(1, 2), "transpose": True, "outputShape": sizes(3, 5), "alpha": 0.5,
-        "sliceStrides": size(), "sliceStridesVec": some(size), "reductionKeepDimensions": False, "sequential": False,
+        "axis": axis(), "axisVec": some(axis), "beginAxis": axis(), "endAxis": axis(), "alpha": 0.5,
+        "outputRank": chance.randrange(4), "groups": size(), "dilation": sizes(1, 2), "transpose": True,
+        "outputShape": sizes(3, 5), "sliceStrides": size(), "sliceStridesVec": some(size),
+        "reductionKeepDimensions": False, "sequential": False,
     }  # fmt: skip
     found = {name: value for name, value in often.items() if chance.random() < 0.97}
     found |= {name: value for name, value in seldom.items() if chance.random() < 0.35}
