@@ -221,9 +221,10 @@ class Conversion:
             "cntk",
             [described(tensor.name, tensor) for v in inputs if (tensor := self.tensors[v.uid]).name in taken],
             outputs,
-            [numpy_helper.from_array(array, name) for name, array in self.writer.initializers.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        for name, array in self.writer.initializers.items():  # here, since make_graph and make_model copy what they get
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
         if sum(array.nbytes for array in self.writer.initializers.values()) < LARGEST_MESSAGE:
             onnx.checker.check_model(model)
         return model
