@@ -25,7 +25,8 @@ from libraries.base.errors import NetworkError
 from libraries.network.cntk.convert import convert
 from tests.network.cntk.mutations import GOLDENS, MODES, mutation
 
-MAX_TEXT = 1000  # characters of a message
+RIGHT = ("accepted", "refused")
+MAX_TEXT = 500  # characters of a message, beside the path
 
 
 @dataclass
@@ -35,6 +36,14 @@ class Findings:
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
     slowest: tuple[float, str] = (0.0, "")
+    memory: int = 0  # the most that a process took [MiB]
+
+    def add(self, mutation: str, result: str, seconds: float, memory: int) -> None:
+        self.outcomes[result if result in RIGHT else "FAILED"] += 1
+        if result not in RIGHT:
+            self.failures.setdefault(result, mutation)
+        self.slowest = max(self.slowest, (seconds, mutation))
+        self.memory = max(self.memory, memory)
 
 
 def outcome(path: Path, options: dict[str, Any]) -> str:
@@ -43,7 +52,7 @@ def outcome(path: Path, options: dict[str, Any]) -> str:
         convert(path, **options)
     except NetworkError as error:
         text = str(error)
-        if text.isprintable() and len(text) < MAX_TEXT + len(str(path)):
+        if text.isprintable() and len(text) <= MAX_TEXT + len(f"{path}: "):
             return "refused"
         return f"a message of {len(text)} characters: {text[:300]!r}"
     except Exception as error:
@@ -54,7 +63,9 @@ def outcome(path: Path, options: dict[str, Any]) -> str:
     return "accepted"
 
 
-def explore(mode: str, seeds: Iterable[int], folder: Path, memory: int, current: Any, findings: Any) -> None:
+def explore(
+    mode: str, seeds: Iterable[int], folder: Path, seconds: float, memory: int, current: Any, findings: Any
+) -> None:
     """Convert the mutations of these seeds; runs in a process of its own, within `memory` bytes beyond the first."""
     warnings.simplefilter("error")
     with tempfile.TemporaryDirectory() as scratch:
@@ -69,41 +80,30 @@ def explore(mode: str, seeds: Iterable[int], folder: Path, memory: int, current:
             path.write_bytes(data)
             started = time.process_time()
             result = outcome(path, options)
-            findings.put((seed, result, time.process_time() - started))
-    findings.put((-1, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024), 0.0))
+            duration = time.process_time() - started
+            if duration > seconds:
+                result = f"takes longer than {seconds} s"
+            findings.put((f"{mode} {seed}", result, duration, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
+    findings.put(None)
 
 
-def fuzz(mode: str, seeds: range, *, folder: Path, seconds: float, memory: int) -> tuple[Findings, int]:
-    """The findings, and the most memory [MiB] that a process took."""
-    result, peak = Findings(), 0
+def fuzz(mode: str, seeds: range, *, folder: Path, seconds: float, memory: int) -> Findings:
+    """What becomes of these seeds' mutations, with so many seconds, and bytes, for each."""
+    result = Findings()
     while seeds:
         current, queue = multiprocessing.Value("q", seeds[0]), multiprocessing.Queue()
-        process = multiprocessing.Process(target=explore, args=(mode, seeds, folder, memory, current, queue))
+        process = multiprocessing.Process(target=explore, args=(mode, seeds, folder, seconds, memory, current, queue))
         process.start()
-        done = seeds[0]
-        while True:
-            try:
-                seed, text, duration = queue.get(timeout=seconds + 5)
-            except Empty:
-                text, duration, seed = f"hangs, or ended with {process.exitcode}", seconds, current.value
-                process.kill()
-            if seed < 0:
-                peak, done = max(peak, int(text)), seeds.stop
-                break
-            done = seed + 1
-            if text in ("accepted", "refused"):
-                result.outcomes[text] += 1
-                if duration > seconds:
-                    text = f"takes longer than {seconds} s"
-            if text not in ("accepted", "refused"):
-                result.outcomes["FAILED"] += 1
-                result.failures.setdefault(text, f"{mode} {seed}")
-            result.slowest = max(result.slowest, (duration, f"{mode} {seed}"))
-            if text.startswith("hangs"):
-                break
+        try:
+            while (found := queue.get(timeout=seconds + 5)) is not None:
+                result.add(*found)
+            seeds = range(0)
+        except Empty:
+            result.add(f"{mode} {current.value}", f"hangs, or ended with {process.exitcode}", seconds, 0)
+            seeds = range(current.value + 1, seeds.stop)
+            process.kill()
         process.join()
-        seeds = range(done, seeds.stop)
-    return result, peak
+    return result
 
 
 def main() -> int:
@@ -118,8 +118,8 @@ def main() -> int:
     failed = False
     for mode in args.modes.split(","):
         seeds = range(args.first, args.first + args.mutations)
-        found, peak = fuzz(mode, seeds, folder=args.folder, seconds=args.seconds, memory=args.memory << 20)
-        sys.stdout.write(f"{mode}: {dict(found.outcomes)}, slowest {found.slowest}, peak {peak} MiB\n")
+        found = fuzz(mode, seeds, folder=args.folder, seconds=args.seconds, memory=args.memory << 20)
+        sys.stdout.write(f"{mode}: {dict(found.outcomes)}, slowest {found.slowest}, peak {found.memory} MiB\n")
         for text, first in sorted(found.failures.items()):
             sys.stdout.write(f"    {first}: {text}\n")
         failed |= bool(found.failures)

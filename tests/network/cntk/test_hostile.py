@@ -74,8 +74,8 @@ def test_every_byte_flipped(written: Writer) -> None:
         for other in {0, 255, byte ^ 1, byte ^ 128} - {byte}:
             path = written(data[:place] + bytes([other]) + data[place + 1 :])
             found.add(result := fuzz.outcome(path, {}))
-            assert result in ("accepted", "refused"), f"byte {place} as {other}"
-    assert found == {"accepted", "refused"}
+            assert result in fuzz.RIGHT, f"byte {place} as {other}"
+    assert found == set(fuzz.RIGHT)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -84,8 +84,8 @@ def test_mutations(mode: str, written: Writer) -> None:
     for seed in range(300):
         data, options = mutation(mode, seed)
         found.add(result := fuzz.outcome(written(data), options))
-        assert result in ("accepted", "refused"), f"{mode} {seed}"
-    assert found == {"accepted", "refused"}
+        assert result in fuzz.RIGHT, f"{mode} {seed}"
+    assert found == set(fuzz.RIGHT)
 
 
 def test_the_search_sees_what_is_wrong(written: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,8 +300,8 @@ def arguments(count: int) -> dict[str, Any]:
 
 
 def outputs(count: int) -> dict[str, Any]:
-    """All the functions of a chain, a fifth as long, are outputs."""
-    functions = chain(count // 5)["primitive_functions"]
+    """All the functions of a chain are outputs."""
+    functions = chain(count)["primitive_functions"]
     return model(*functions, function("c", "Combine", *(f"{entry['uid']}_Output_0" for entry in functions)))
 
 
@@ -311,7 +311,7 @@ def parameters(count: int) -> dict[str, Any]:
 
 def names(count: int) -> dict[str, Any]:
     """Each name is what would come next where the one before it is taken."""
-    uids = ["n" + ".2" * i for i in range(count // 10)]
+    uids = ["n" + ".2" * i for i in range(count // 4)]
     inputs = (image(), *(parameter(uid, np.zeros(1, np.float32)) for uid in uids))
     return model(RELU | {"name": "n"}, function("c", "Combine", "r_Output_0"), inputs=inputs)
 
@@ -319,7 +319,7 @@ def names(count: int) -> dict[str, Any]:
 @pytest.mark.parametrize("make", [chain, backwards, blocks, combines, arguments, outputs, parameters, names])
 def test_long_models(make: Callable[[int], dict[str, Any]], written: Writer) -> None:
     """No recursion, and time in proportion to the file."""
-    path = written(make(8_000))
+    path = written(make(6_000))
     started = time.process_time()
     convert(path)
     assert time.process_time() - started < SLOW
@@ -413,7 +413,7 @@ def test_values_of_any_kind_anywhere(written: Writer) -> None:
                 holder = holder[key]
             holder[last] = kind
             result = fuzz.outcome(written(contents), {})
-            assert result in ("accepted", "refused"), (way, last, kind)
+            assert result in fuzz.RIGHT, (way, last, kind)
 
 
 def test_model_errors_are_one_line() -> None:
