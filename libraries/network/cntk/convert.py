@@ -4,8 +4,6 @@ Inputs and outputs keep their names and their shapes, [C, H, W] for an image, wi
 network computes with, float32 or float64, stays too; float16 becomes float32.
 """
 
-import functools
-import operator
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ from libraries.network.cntk.operators.windows import is_global
 from libraries.network.cntk.wire import ModelError
 from libraries.network.cntk.writer import OPSET, Tensor, Writer
 
-MAX_ENDS = 1000  # inputs, and outputs
+MAX_INPUTS = 1000
 LARGEST_MESSAGE = 2_000_000_000  # bytes of weights that one ONNX file takes; protobuf's limit is 2 GiB
 MAX_INPUT = 2**28  # numbers in one sample of an input
 
@@ -118,18 +116,19 @@ def _of_network(graph: Graph) -> dict[str, str]:
     """What the file's root gives, less the losses and errors of training: these also take the truth."""
     values = {graph.resolve(uid): name for uid, name in graph.outputs.items() if not _is_measure(graph, uid)}
     inputs = [uid for uid, variable in graph.variables.items() if variable.value is None]
-    if max(len(values), len(inputs)) > MAX_ENDS:
-        raise ModelError(f"{len(inputs):,} inputs and {len(values):,} outputs")
+    if len(inputs) > MAX_INPUTS:
+        raise ModelError(f"{len(inputs):,} inputs")
     taken = {uid: 1 << place for place, uid in enumerate(inputs)}  # for every value a bit for each input it needs
     for function in graph.order(values):
-        needed = (taken.get(graph.resolve(uid), 0) for uid in function.inputs)
-        taken[graph.value_of(function)] = functools.reduce(operator.or_, needed, 0)
-    given = {taken.get(uid, 0) for uid in values}
-    kept = {
-        uid: name
-        for uid, name in values.items()
-        if not any(other & taken[uid] == other and other != taken[uid] for other in given)
-    }
+        needed = 0
+        for uid in function.inputs:
+            needed |= taken.get(graph.resolve(uid), 0)
+        taken[graph.value_of(function)] = needed
+    selections = {taken.get(uid, 0) for uid in values} - {0}
+    if len(selections) > MAX_INPUTS:
+        raise ModelError(f"outputs that need {len(selections):,} selections of its inputs")
+    larger = {one for one in selections if any(other & one == other != one for other in selections)}
+    kept = {uid: name for uid, name in values.items() if taken.get(uid, 0) not in larger}
     if not kept:
         raise ModelError("all it gives are losses and errors of training: name a node of the network as the output")
     return kept
