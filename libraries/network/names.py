@@ -85,6 +85,8 @@ def graph_path(name: str) -> Path | None:
 def _architecture(name: str) -> str:
     """The name itself if timm knows it."""
     base, _, tag = name.partition(".")
+    if name in VARIANTS:
+        return name
     if timm.is_model(base) and (not tag or name in timm.list_pretrained(f"{base}.*")):
         return name
     candidates = [*KNOWN, *timm.list_models(), *timm.list_pretrained()]
@@ -95,9 +97,7 @@ def _architecture(name: str) -> str:
 def _architecture_of_file(path: Path) -> str:
     """From the metadata that step 2 writes into its weights, or from a file name that is a timm name."""
     for name in (weights.file_metadata(path).get("architecture", ""), path.stem, path.stem.partition("-")[0]):
-        if name in VARIANTS:
-            return name
-        if timm.is_model(name.partition(".")[0]):
+        if name in VARIANTS or timm.is_model(name.partition(".")[0]):
             return _architecture(name)
     raise NetworkError(
         f"{path} does not say which architecture its weights are for: put timm's name of it before the path, "

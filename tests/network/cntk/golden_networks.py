@@ -233,21 +233,26 @@ def resnet_of_bottlenecks(cntk, depths, widths, stride_1x1, stride_3x3):
 
 
 def resnet_18(cntk):
-    return resnet_of_basic(cntk, [2, 2, 2, 2], [4, 4, 6, 8])
+    return resnet_of_basic(cntk, [2, 2, 2, 2], [2, 4, 8, 16])
+
+
+def resnet_20(cntk):
+    """What CNTK's own examples had for ResNet-18 at first: a block more in the last stage."""
+    return resnet_of_basic(cntk, [2, 2, 2, 3], [1, 2, 4, 8])
 
 
 def resnet_34(cntk):
-    return resnet_of_basic(cntk, [3, 4, 6, 3], [2, 3, 4, 4])
+    return resnet_of_basic(cntk, [3, 4, 6, 3], [1, 2, 4, 8])
 
 
 def resnet_50(cntk):
     """The stride in the first, 1 by 1 convolution of a block, as in the paper."""
-    return resnet_of_bottlenecks(cntk, [3, 4, 6, 3], [2, 2, 2, 3], (2, 2), (1, 1))
+    return resnet_of_bottlenecks(cntk, [3, 4, 6, 3], [1, 2, 4, 8], (2, 2), (1, 1))
 
 
 def resnet_50_stride_3x3(cntk):
     """The stride in the 3 by 3 convolution of a block, as in the reimplementations."""
-    return resnet_of_bottlenecks(cntk, [3, 4, 6, 3], [2, 2, 2, 3], (1, 1), (2, 2))
+    return resnet_of_bottlenecks(cntk, [3, 4, 6, 3], [1, 2, 4, 8], (1, 1), (2, 2))
 
 
 def transfer(cntk, method, legacy):
@@ -275,6 +280,7 @@ CASES = {
     "alexnet": alexnet,
     "inception": inception,
     "resnet_18": resnet_18,
+    "resnet_20": resnet_20,
     "resnet_34": resnet_34,
     "resnet_50": resnet_50,
     "resnet_50_stride_3x3": resnet_50_stride_3x3,
