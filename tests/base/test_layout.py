@@ -46,6 +46,11 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "rf_inputResolution": (96, FROM_NETWORK, FROM_NETWORK),
     "rf_resizeMode": ("crop", FROM_NETWORK, FROM_NETWORK),
     "rf_views": (8, FROM_NETWORK, FROM_NETWORK),
+    "rf_embeddingNode": ("pool", NOTHING, NOTHING),  # these four matter to .model and .onnx files
+    "rf_channelOrder": ("rgb", NOTHING, NOTHING),
+    "rf_channelMeans": ((1.0, 2.0, 3.0), NOTHING, NOTHING),
+    "rf_channelStds": ((1.0, 2.0, 3.0), NOTHING, NOTHING),
+    "rf_labels": (("b", "a"), NOTHING, NOTHING),  # to a network taken as it is
     "rf_dropoutRate": (0.1, NOTHING, FROM_NETWORK),
     "rf_mbSize": (8, NOTHING, FROM_NETWORK),
     "rf_maxEpochs": (3, NOTHING, FROM_NETWORK),

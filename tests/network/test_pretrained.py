@@ -1,6 +1,5 @@
 """Networks in files become timm's where they are ResNets of CNTK, with the same embeddings; others stay graphs."""
 
-import gzip
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from libraries.network.folder import resize_rule, write_network
 from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.pretrained import load_as_it_is, load_network_for
 from PARAMETERS import Parameters
+from tests.network.cntk.goldens import contents as contents_of
+from tests.network.cntk.goldens import unpacked
 from tests.network.cntk.wire_writer import encode
 from tests.network.graphs.networks import write
 
-CNTK = Path(__file__).parents[1] / "data" / "cntk"
 SIZE = 64
 CLASSES = 5  # of the goldens
 TOLERANCE = 1e-4  # of the largest value, after up to 50 layers in float32
@@ -37,7 +37,7 @@ def artefact(folder: Path) -> Artefact:
 
 def widened(name: str, path: Path, *, base: int) -> Path:
     """A golden ResNet with as many channels as the real one has: 64 where it has `base`, and other weights."""
-    contents = parse(memoryview(gzip.decompress((CNTK / f"{name}.model.gz").read_bytes())))
+    contents = parse(memoryview(contents_of(f"{name}.model")))
     rng, factor = np.random.default_rng(0), 64 // base
     for entry in contents["inputs"]:
         value = entry.get("value")
@@ -113,8 +113,7 @@ def test_the_resnet_18_of_cntks_examples_has_a_block_more(tmp_path: Path) -> Non
     ],
 )
 def test_other_networks_stay_graphs_and_cannot_be_trained_on(tmp_path: Path, name: str, why: str) -> None:
-    path = tmp_path / "old.model"
-    path.write_bytes(gzip.decompress((CNTK / f"{name}.model.gz").read_bytes()))
+    path = unpacked(f"{name}.model", tmp_path).rename(tmp_path / "old.model")
     assert isinstance(load_network_for(values(path), refine=False), GraphNetwork)
     with pytest.raises(NetworkError, match=rf"old\.model cannot be trained on: {why}.*; set classifier to 'svm'"):
         load_network_for(values(path), refine=True)

@@ -141,13 +141,13 @@ def assemble(
         raise NetworkError(f"{name}: its embedding would be {list(shape)} where a row of numbers per image is needed")
     width = math.prod(shape[1:])
     graph.initializer.append(numpy_helper.from_array(np.array([-1, width]), f"{EMBEDDING}_shape"))
-    _node(graph, "Reshape", [_as_float(model, flat), f"{EMBEDDING}_shape"], EMBEDDING)
+    _node(graph, "Reshape", [_as_float(graph, flat), f"{EMBEDDING}_shape"], EMBEDDING)
     _output(graph, EMBEDDING, width)
     classes = None
     if with_head:
         classes = _head(model, last, shapes, shape)
     if features and len(shapes[FEATURES]) == 4 and shapes[FEATURES][1] == width:
-        _node(graph, "Identity", [_as_float(model, features)], FEATURES)
+        _node(graph, "Identity", [_as_float(graph, features)], FEATURES)
         _output(graph, FEATURES, *shapes[FEATURES][1:])
     _sort(graph)
     return GraphNetwork(
@@ -228,26 +228,31 @@ def _head(model: Any, last: LastLayer, shapes: dict[str, tuple[int, ...]], shape
     """Let the last layer take `embedding` itself, so that the scores come out of it; returns the number of classes."""
     graph = model.graph
     taken = EMBEDDING
+    if _kind(graph) != TensorProto.FLOAT:
+        taken = _node(graph, "Cast", [taken], f"{SCORES}_cast", to=_kind(graph))
     if len(shape) != 2:
         graph.initializer.append(numpy_helper.from_array(np.array([-1, *shape[1:]]), f"{SCORES}_shape"))
-        taken = _node(graph, "Reshape", [EMBEDDING, f"{SCORES}_shape"], f"{SCORES}_from")
-    place = list(last.layer.input).index(last.embedding)
-    last.layer.input[place] = taken
+        taken = _node(graph, "Reshape", [taken, f"{SCORES}_shape"], f"{SCORES}_from")
+    (layer,) = (node for node in graph.node if last.layer in node.output)
+    layer.input[list(layer.input).index(last.embedding)] = taken
     classes = math.prod(shapes[last.scores][1:])
     graph.initializer.append(numpy_helper.from_array(np.array([-1, classes]), f"{SCORES}_rows"))
-    _node(graph, "Reshape", [_as_float(model, last.scores), f"{SCORES}_rows"], SCORES)
+    _node(graph, "Reshape", [_as_float(graph, last.scores), f"{SCORES}_rows"], SCORES)
     _output(graph, SCORES, classes)
     return classes
 
 
-def _as_float(model: Any, tensor: str) -> str:
+def _kind(graph: Any) -> int:
+    """What the network computes in, as ONNX numbers it."""
+    (cast,) = (node for node in graph.node if node.name == CAST)
+    return int(cast.attribute[0].i)
+
+
+def _as_float(graph: Any, tensor: str) -> str:
     """The tensor in float32, whatever the network computes in."""
-    if all(
-        node.op_type != "Cast" or node.name != CAST or node.attribute[0].i == TensorProto.FLOAT
-        for node in model.graph.node
-    ):
+    if _kind(graph) == TensorProto.FLOAT:
         return tensor
-    return _node(model.graph, "Cast", [tensor], f"{tensor}_as_float", to=TensorProto.FLOAT)
+    return _node(graph, "Cast", [tensor], f"{tensor}_as_float", to=TensorProto.FLOAT)
 
 
 def _node(graph: Any, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:

@@ -31,13 +31,13 @@ class LastLayer:
     Attributes:
         embedding: the tensor that the last layer takes.
         is_map: whether it still has positions, over which the mean is to be taken.
-        layer: the node that takes it; None where what lies between it and the scores is more than one linear layer.
+        layer: what the node that takes it gives; None where more than one linear layer lies between it and the scores.
         scores: the tensor [N, K] that comes out of the layer, before any softmax.
     """
 
     embedding: str
     is_map: bool
-    layer: Any
+    layer: str | None
     scores: str
 
 
@@ -98,9 +98,9 @@ def find(model: Any, output: str) -> LastLayer:
     tensor = links.back(scores, SCALED | MOVED)
     node = links.makers.get(tensor)
     if node is not None and node.op_type in WEIGHED and len(links.values(node)) == 1:
-        return LastLayer(links.values(node)[0], False, node, scores)
+        return LastLayer(links.values(node)[0], False, node.output[0], scores)
     if node is not None and node.op_type == "Conv":
-        return LastLayer(node.input[0], False, node, scores)
+        return LastLayer(node.input[0], False, node.output[0], scores)
     if node is not None and node.op_type in POOLED:
         before = links.makers.get(links.back(node.input[0], NONLINEAR | MOVED))
         if before is not None and before.op_type == "Conv":

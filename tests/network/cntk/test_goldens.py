@@ -1,7 +1,5 @@
 """Every golden of tests/data/cntk, as real CNTK 2.7 saved and computed it (see make_goldens.py)."""
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,9 @@ from onnx.reference import ReferenceEvaluator
 from libraries.base.errors import NetworkError
 from libraries.network.cntk.convert import convert
 from libraries.network.engine import load_openvino
+from tests.network.cntk.goldens import MANIFEST, arrays, unpacked
 
-FOLDER = Path(__file__).parents[2] / "data" / "cntk"
-GOLDENS: dict[str, Any] = json.loads((FOLDER / "goldens.json").read_text())
-COMPUTED = sorted(name for name, entry in GOLDENS.items() if "refused" not in entry)
+COMPUTED = sorted(name for name, entry in MANIFEST.items() if "refused" not in entry)
 TRAINING = {"ce", "errs", "top2Errs", "loss"}  # outputs of the root that are measures for training: left out
 
 TOLERANCE = 1e-5  # of the largest value
@@ -26,13 +23,6 @@ HALF_TOLERANCE = 1e-3  # half_dense, which CNTK itself computed in 16 bits
 SMALL = 60  # nodes; the reference evaluator is slow
 
 Feeds = dict[str, NDArray[Any]]
-
-
-def unpacked(name: str, folder: Path) -> Path:
-    """A golden as the file that CNTK wrote."""
-    path = folder / name
-    path.write_bytes(gzip.decompress((FOLDER / f"{name}.gz").read_bytes()))
-    return path
 
 
 def reference(model: Any, feeds: Feeds) -> list[NDArray[Any]]:
@@ -73,25 +63,25 @@ def check(model: Any, inputs: Feeds, expected: Feeds, tolerance: float) -> None:
 
 @pytest.mark.parametrize("name", COMPUTED)
 def test_golden_computes_what_cntk_computed(name: str, tmp_path: Path) -> None:
-    entry, arrays = GOLDENS[name], np.load(FOLDER / f"{name}.npz")
+    entry, known = MANIFEST[name], arrays(name)
     inputs = {}
     for given in entry["inputs"]:
-        values = arrays[given["key"]]
+        values = known[given["key"]]
         inputs[given["name"] or given["uid"]] = values.astype(np.float32) if values.dtype == np.float16 else values
     tolerance = HALF_TOLERANCE if name == "half_dense" else TOLERANCE
     path = unpacked(f"{name}.model", tmp_path)
     size = (17, 17) if name == "free_size" else None
     model = convert(path, image_size=size)
-    outputs = {o["name"] or o["uid"].rpartition("_Output_")[0]: arrays[o["key"]] for o in entry["outputs"]}
+    outputs = {o["name"] or o["uid"].rpartition("_Output_")[0]: known[o["key"]] for o in entry["outputs"]}
     assert [value.name for value in model.graph.output] == [key for key in outputs if key not in TRAINING]
     check(model, inputs, outputs, tolerance)
     nodes = [node for node in entry["nodes"] if node not in TRAINING]
     if nodes:
         inner = convert(path, outputs=nodes, image_size=size)
-        check(inner, inputs, {node: arrays[node] for node in nodes}, tolerance)
+        check(inner, inputs, {node: known[node] for node in nodes}, tolerance)
 
 
-@pytest.mark.parametrize("name", sorted(set(GOLDENS) - set(COMPUTED)))
+@pytest.mark.parametrize("name", sorted(set(MANIFEST) - set(COMPUTED)))
 def test_what_no_image_classifier_has_is_refused_by_name(name: str, tmp_path: Path) -> None:
     path = unpacked(f"{name}.model", tmp_path)
     with pytest.raises(NetworkError) as raised:
@@ -103,13 +93,13 @@ def test_what_no_image_classifier_has_is_refused_by_name(name: str, tmp_path: Pa
     named |= {"native_function": "NativeUserTimesOp", "user_function": "golden_cases.Doubled"}
     named |= {"sequence_ends": "ReconcileDynamicAxis", "sequence_reduced": "UnpackSequence"}
     named |= {"cosine": "losses and errors", "from_onnx": "ToBatch", "batch_unpacked": "UnpackBatch"}
-    assert named.get(name, GOLDENS[name]["refused"].split(", ")[-1]) in message
+    assert named.get(name, MANIFEST[name]["refused"].split(", ")[-1]) in message
 
 
 def test_layout_for_large_files_is_the_same_network(tmp_path: Path) -> None:
     model = convert(unpacked("resnet_basic_base.split.model", tmp_path))
-    arrays = np.load(FOLDER / "resnet_basic_base.npz")
-    check(model, {"features": arrays["in"]}, {"z": arrays["z"]}, TOLERANCE)
+    known = arrays("resnet_basic_base")
+    check(model, {"features": known["in"]}, {"z": known["z"]}, TOLERANCE)
 
 
 def test_file_of_the_first_version_is_refused_by_name(tmp_path: Path) -> None:
@@ -119,8 +109,8 @@ def test_file_of_the_first_version_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet_basic_base", "resnet_18", "legacy"])
 def test_convolutions_take_images_of_another_size(name: str, tmp_path: Path) -> None:
-    arrays = np.load(FOLDER / "resized.npz")
-    images, expected = arrays[f"{name}.in"].astype(np.float32), arrays[f"{name}.map"]
+    known = arrays("resized")
+    images, expected = known[f"{name}.in"].astype(np.float32), known[f"{name}.map"]
     path = unpacked(f"{name}.model", tmp_path)
     model = convert(path, outputs=["z.x.x.r"], image_size=images.shape[2:])
     check(model, {"features": images}, {"z.x.x.r": expected}, TOLERANCE)
@@ -146,6 +136,6 @@ def test_node_of_no_name_is_answered_with_the_names_there_are(tmp_path: Path) ->
 
 
 def test_numbers_can_be_computed_in_another_type(tmp_path: Path) -> None:
-    arrays = np.load(FOLDER / "float64_conv.npz")
+    known = arrays("float64_conv")
     model = convert(unpacked("float64_conv.model", tmp_path), dtype="float32")
-    check(model, {"features": arrays["in"].astype(np.float32)}, {"c": arrays["c"]}, TOLERANCE)
+    check(model, {"features": known["in"].astype(np.float32)}, {"c": known["c"]}, TOLERANCE)

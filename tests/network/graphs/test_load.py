@@ -1,7 +1,5 @@
 """Networks in .onnx and .model files, put to use: where they are cut, how images reach them, what is refused."""
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,15 @@ import pytest
 from onnx import TensorProto
 
 from libraries.base.errors import NetworkError
+from libraries.classifier.graph import head
 from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing
 from libraries.network.graphs.load import GraphOptions, load_graph_network
-from tests.network.graphs.networks import CHANNELS, CLASSES, expected, write
+from tests.network.cntk.goldens import MANIFEST, arrays, unpacked
+from tests.network.graphs.networks import CHANNELS, CLASSES, WEIGHTS, expected, write
 
 SIZE = 33
 IMAGES = np.random.default_rng(3).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
 IMAGENET = Preprocessing()
-GOLDENS = Path(__file__).parents[2] / "data" / "cntk"
 TOLERANCE = 1e-5  # of the largest value: float32 against NumPy's float64, or against CNTK
 
 
@@ -40,6 +39,9 @@ def test_onnx_network_is_cut_before_its_last_layer(tmp_path: Path, end: str, ops
     found = network.run(IMAGES)
     assert near(found["embedding"], wanted["embedding"])
     assert near(found["scores"], wanted["scores"])  # those before any softmax
+    weights, bias = head(network.model)  # the scores come out of the embedding alone
+    assert near(weights, WEIGHTS["dense"])
+    assert near(bias, WEIGHTS["bias"])
     model = onnx.load(tmp_path / "model.onnx")
     assert [output.name for output in model.graph.output] == ["embedding", "scores", "features"]
     assert network.mean == pytest.approx([level / 255 for level in IMAGENET.mean])
@@ -126,9 +128,7 @@ def test_weights_outside_the_folder_are_not_read(tmp_path: Path) -> None:
 
 
 def golden(name: str, folder: Path) -> tuple[Path, Any]:
-    path = folder / f"{name}.model"
-    path.write_bytes(gzip.decompress((GOLDENS / f"{name}.model.gz").read_bytes()))
-    return path, np.load(GOLDENS / f"{name}.npz")
+    return unpacked(f"{name}.model", folder), arrays(name)
 
 
 def as_images(values: Any) -> Any:
@@ -142,32 +142,32 @@ def as_images(values: Any) -> Any:
     [("transfer_frozen", "poolingLayer"), ("transfer_refined", "poolingLayer")],
 )
 def test_the_tutorials_network_gives_what_cntk_gave_of_the_same_images(tmp_path: Path, name: str, node: str) -> None:
-    path, arrays = golden(name, tmp_path)
+    path, known = golden(name, tmp_path)
     network = load(path, size=96, with_head=True)
-    found = network.run(as_images(arrays["in"]))  # whole numbers from 0 to 255, which the network subtracts 114 from
-    assert near(found["embedding"], arrays[node].reshape(2, -1))
-    assert near(found["scores"], arrays["prediction"])
+    found = network.run(as_images(known["in"]))  # whole numbers from 0 to 255, which the network subtracts 114 from
+    assert near(found["embedding"], known[node].reshape(2, -1))
+    assert near(found["scores"], known["prediction"])
     assert network.mean == pytest.approx([114 / 255] * 3)
 
 
 @pytest.mark.parametrize("name", ["resnet_18", "resnet_50"])
 def test_a_network_without_normalisation_gets_the_tutorials(tmp_path: Path, name: str) -> None:
-    path, arrays = golden(name, tmp_path)
+    path, known = golden(name, tmp_path)
     network = load(path, size=96, with_head=True)
     plain = load(path, size=96, with_head=True, mean=(0.0, 0.0, 0.0))
-    images = as_images(arrays["in"])
-    assert near(plain.run(images)["embedding"], arrays["z.x"].reshape(2, -1))
-    assert near(plain.run(images)["scores"], arrays["z"])
+    images = as_images(known["in"])
+    assert near(plain.run(images)["embedding"], known["z.x"].reshape(2, -1))
+    assert near(plain.run(images)["scores"], known["z"])
     shifted = load(path, size=96, mean=(104.0, 104.0, 104.0))  # 10 less is subtracted from 10 less
     assert near(network.run(images.clip(10))["embedding"], shifted.run(images.clip(10) - 10)["embedding"])
 
 
 def test_the_map_is_averaged_over_its_positions_at_another_size(tmp_path: Path) -> None:
-    path, _ = golden("resnet_18", tmp_path)
-    arrays = np.load(GOLDENS / "resized.npz")
-    square = arrays["resnet_18.in"][:, :, :96, :96].astype(np.float32)
+    path = unpacked("resnet_18.model", tmp_path)
+    resized = arrays("resized")
+    square = resized["resnet_18.in"][:, :, :96, :96].astype(np.float32)
     network = load(path, size=96, mean=(0.0, 0.0, 0.0))
-    assert network.embedding_size == arrays["resnet_18.map"].shape[1]
+    assert network.embedding_size == resized["resnet_18.map"].shape[1]
     larger = load(path, size=128, mean=(0.0, 0.0, 0.0))
     padded = np.zeros((2, 128, 128, 3), np.uint8)
     assert larger.run(padded)["embedding"].shape == network.run(as_images(square))["embedding"].shape
@@ -177,22 +177,21 @@ def test_the_map_is_averaged_over_its_positions_at_another_size(tmp_path: Path) 
 def test_other_networks_of_the_time_are_cut_at_what_their_last_layer_takes(
     tmp_path: Path, name: str, layer: str
 ) -> None:
-    entry = json.loads((GOLDENS / "goldens.json").read_text())[name]
-    path, arrays = golden(name, tmp_path)
-    size = entry["inputs"][0]["shape"][1]
+    path, known = golden(name, tmp_path)
+    size = MANIFEST[name]["inputs"][0]["shape"][1]
     network = load(path, size=size, mean=(0.0, 0.0, 0.0))
-    found = network.run(as_images(arrays["in"]))["embedding"]
-    key = next(key for key in (f"drop{layer[-1]}", layer) if key in arrays)  # a dropout behind it changes nothing
-    assert near(found, arrays[key].reshape(2, -1))
+    found = network.run(as_images(known["in"]))["embedding"]
+    key = next(key for key in (f"drop{layer[-1]}", layer) if key in known)  # a dropout behind it changes nothing
+    assert near(found, known[key].reshape(2, -1))
 
 
 def test_dense_layers_say_which_size_they_were_made_for(tmp_path: Path) -> None:
-    path, _ = golden("alexnet", tmp_path)
+    path = unpacked("alexnet.model", tmp_path)
     with pytest.raises(NetworkError, match=r"alexnet\.model: .*67 x 67 pixels: set rf_inputResolution to 67"):
         load(path, size=99)
 
 
 def test_cntk_network_that_takes_no_images_is_refused(tmp_path: Path) -> None:
-    path, _ = golden("dense", tmp_path)
+    path = unpacked("dense.model", tmp_path)
     with pytest.raises(NetworkError, match=r"dense\.model: "):
         load(path, size=32)
