@@ -136,6 +136,36 @@ def test_redirects_to_where_nobody_may_go(web: Any, fetch: Fetch, location: str,
     assert web.requests == {"/a": 1}
 
 
+@pytest.mark.parametrize("answers", [["127.0.0.1"], ["10.0.0.1", "127.0.0.1"], ["::1"], ["::ffff:127.0.0.1"]])
+def test_a_redirect_to_a_name_with_private_addresses(
+    web: Any, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, answers: list[str]
+) -> None:
+    web.give("/secret", b"secret")
+    found = {"127.0.0.1": ["127.0.0.1"], "harmless.example": answers}
+    monkeypatch.setattr(addresses, "resolve", lambda host, port: found[host])
+    monkeypatch.setattr(addresses, "EXTRA_PORTS", frozenset({web.port}))  # not refused because of its port
+    error = failure(fetch, web.redirect("/a", web.url("/secret", "harmless.example")))
+    assert error.reason == "address not allowed"
+    assert error.detail == f"harmless.example is the private or local address {answers[0]}"
+    assert web.requests == {"/a": 1}
+
+
+def test_a_name_that_becomes_private_is_refused_at_its_next_url(
+    web: Any, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [["127.0.0.1"], ["127.0.0.1"]]
+    public = iter([True, False])  # the first answer passes for a public address, as one of another host would
+    monkeypatch.setattr(addresses, "resolve", lambda host, port: answers.pop(0))
+    monkeypatch.setattr(addresses, "is_public", lambda address: next(public))
+    monkeypatch.setattr(addresses, "EXTRA_PORTS", frozenset({web.port}))
+    web.give("/secret", b"secret")
+    host = "rebound.example"
+    error = failure(fetch, web.redirect("/a", "/secret").replace("127.0.0.1", host), allowed_hosts=[])
+    assert (error.reason, error.passing) == ("address not allowed", False)
+    assert web.requests == {"/a": 1}
+    assert not answers
+
+
 # What searches need besides
 
 
