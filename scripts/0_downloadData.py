@@ -108,11 +108,12 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tr
             progress=lambda done, total, had: bar.show(done),
         )
     reasons = summary(outcomes)
-    print(table("What became of the URLs", ["", "URLs"], reasons.items(), footer=["all", len(outcomes)]))
+    count = sum(reasons.values())
+    print(table("What became of the URLs", ["", "URLs"], reasons.items(), footer=["all", count]))
     print(f"Every URL with its outcome: {table_path}")
     if listed := write_attribution(layout.images, table=layout.proc / TABLE, outcomes=table_path):
         print(f"Whose the {listed:,} images found by searching are: {layout.images / 'ATTRIBUTION.md'}")
-    record.metrics.update(urls=len(outcomes), downloaded=reasons.get("downloaded", 0))
+    record.metrics.update(urls=count, downloaded=reasons.get("downloaded", 0))
     record.files.append(table_path)
 
 

@@ -25,8 +25,10 @@ TEMPORARY = ".tmp-"  # prefix of files that are being written; whatever bears it
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file handle whose content appears at `path` whole, at the end of the block, or not at all."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with _replacing(path) as temporary, temporary.open("wb") as file:
         yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
@@ -38,18 +40,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
+    with _replacing(path) as temporary:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that is renamed to `path` at the end of the block, or removed."""
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[-80:]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise storage_error(error, path) from error
+        raise
 
 
 def sweep(folder: Path) -> None:

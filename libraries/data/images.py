@@ -41,6 +41,7 @@ _BACKGROUND = (255, 255, 255)  # seen through transparent pixels
 # very sharp photographs differs from a full one by at most 1.2 grey levels in the mean; at 1.0 by 2.6, at 2.0 by 1.0.
 _DETAIL = 1.75  # JPEG at reduced scale
 _BOX_DETAIL = 2.0  # all else, when large: a box filter over whole pixels
+_KEPT_DETAIL = 1.25  # of pictures that are kept, see `scaled_down`
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -171,6 +172,37 @@ def decode(
     return np.array(_turned(decoded.image, decoded.turn).convert("RGB"))
 
 
+def scaled_down(data: bytes, *, max_side: int, max_pixels: int = MAX_PIXELS) -> tuple[Size, Image.Image | None]:
+    """Upright width and height of the image in the bytes of a file; and the image, smaller, should it be too large.
+
+    All of the file is decoded, so that damage is found; a JPEG at reduced scale where that suffices.
+
+    Args:
+        data: the file's content.
+        max_side: an image whose longer side has more pixels is scaled down to it, upright, mode L or RGB.
+        max_pixels: larger images are refused by their header, before anything is decoded.
+
+    Raises:
+        ImageError: not a whole image within the limits.
+    """
+
+    def enough(size: Size) -> Size:
+        if max(size) <= max_side:
+            return 1, 1
+        width, height = _within(size, max_side)
+        return math.ceil(_KEPT_DETAIL * width), math.ceil(_KEPT_DETAIL * height)
+
+    decoded = _decoded(data, path=None, max_pixels=max_pixels, enough=enough)
+    size, small = decoded.size, None
+    if max(size) > max_side:
+        box = (0, 0, size[0] / decoded.shrink, size[1] / decoded.shrink)
+        size = _within(size, max_side)
+        sharp = Image.Resampling.BICUBIC if decoded.shrink > 1 else Image.Resampling.HAMMING
+        small = decoded.image.resize(size, sharp, box=box, reducing_gap=1.5)
+        small = _turned(small, decoded.turn)
+    return (size if decoded.turn not in _SIDEWAYS else size[::-1]), small
+
+
 def fit(image: Pixels, rule: ResizeRule) -> Pixels:
     """An image in memory, uint8 [H, W, 3], fitted: uint8 [S, S, 3]."""
     height, width, _ = image.shape
@@ -296,6 +328,7 @@ def _decoded(
             shrink = 1
             if image.format in _SCALABLE and enough is not None:
                 shrink = _reduce_scale(image, enough((width, height)))
+            image.decodermaxblock = len(data)  # in one go: by default Pillow comes back after every 64 KB
             image.load()
             return _Decoded(_gray_or_rgb(image), (width, height), shrink, _turn(image))
     except ImageError:
@@ -369,6 +402,12 @@ def _eight_bits(values: npt.NDArray[Any]) -> Pixels:
 # Fitting
 
 
+def _within(size: Size, side: int) -> Size:
+    """A size of the same proportions whose longer side is `side`."""
+    scale = side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def _plan(size: Size, rule: ResizeRule) -> tuple[Box, Size]:
     """Which part of an image of this size is used, and the width and height it is resized to."""
     width, height = size
@@ -379,8 +418,7 @@ def _plan(size: Size, rule: ResizeRule) -> tuple[Box, Size]:
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         return (left, top, left + side, top + side), square
-    scale = rule.size / max(width, height)
-    return (0, 0, width, height), (max(1, round(width * scale)), max(1, round(height * scale)))
+    return (0, 0, width, height), _within(size, rule.size)
 
 
 def _whole_at_least(size: Size, rule: ResizeRule) -> Size:

@@ -17,6 +17,7 @@ import urllib3
 from libraries.base.errors import DownloadError
 
 MAX_HEADER_BYTES = 256 * 1024  # of one response, what is read ahead of its body included
+_READ_AHEAD = 64 * 1024  # bytes; a small picture comes in one or two packets of this size
 
 
 @dataclass
@@ -56,12 +57,16 @@ class _BoundedReader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._budget = budget
+        self._timeout = 0.0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._budget.seconds(self._budget.read_timeout))
+        timeout = self._budget.seconds(self._budget.read_timeout)
+        if timeout != self._timeout:  # it is the read time-out until little is left: a system call less for each packet
+            self._sock.settimeout(timeout)
+            self._timeout = timeout
         count = self._raw.readinto(buffer)
         self._budget.bytes_left -= count or 0
         if self._budget.bytes_left < 0:
@@ -81,7 +86,7 @@ class _BoundedResponse(http.client.HTTPResponse):
         self._budget = current_budget.get()
         self._budget.bytes_left = MAX_HEADER_BYTES
         self._budget.reader = _BoundedReader(self.fp.detach(), sock, self._budget)
-        self.fp = io.BufferedReader(self._budget.reader)
+        self.fp = io.BufferedReader(self._budget.reader, _READ_AHEAD)
 
     def begin(self) -> None:
         super().begin()

@@ -1,5 +1,10 @@
-"""A few threads that each do one job at a time and hand back its result."""
+"""A few threads that each do one job at a time and hand back its result.
 
+Jobs lie ready for those that finish theirs, and results are taken by the handful: where jobs are short, threads that
+wait for each other cost more than the work.
+"""
+
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -30,21 +35,22 @@ class Crew(Generic[J, R]):
 
     @property
     def has_room(self) -> bool:
-        """Whether a thread is idle."""
-        return self._busy < len(self._threads)
+        """Whether a thread is idle, or has no next job lying ready."""
+        return self._busy < 2 * len(self._threads)
 
     def give(self, job: J) -> None:
-        """Let a thread do a job."""
+        """Let a thread do a job, the first that is idle."""
         self._busy += 1
         self._todo.put(job)
 
-    def take(self, timeout: float) -> tuple[J, R | Exception] | None:
-        """A job that was done and its result; None if there is none within `timeout` seconds."""
-        try:
-            done = self._done.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        self._busy -= 1
+    def take(self, timeout: float) -> list[tuple[J, R | Exception]]:
+        """The jobs that were done and their results; empty if there is none within `timeout` seconds."""
+        done = []
+        with contextlib.suppress(queue.Empty):
+            done.append(self._done.get(timeout=timeout))
+            while True:
+                done.append(self._done.get_nowait())
+        self._busy -= len(done)
         return done
 
     def __enter__(self) -> "Crew[J, R]":
@@ -55,6 +61,9 @@ class Crew(Generic[J, R]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._todo.get_nowait()
         for _ in self._threads:
             self._todo.put(None)
         if error is None:

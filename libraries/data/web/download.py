@@ -15,7 +15,7 @@ import time
 import unicodedata
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -56,7 +56,7 @@ def download(
     retry_failed: bool = False,
     wait: Callable[[int, float | None], float | None] = backoff,
     progress: Callable[[int, int, int], None] | None = None,
-) -> list[Outcome]:
+) -> Iterator[Outcome]:
     """Fetch images into `folder`/<label>/. Run again, it fetches what is new, and what failed in a way that may pass.
 
     Args:
@@ -97,28 +97,36 @@ def download(
         threads=workers,
     )
     with contextlib.closing(fetcher), contextlib.closing(OutcomeTable(outcomes)) as table:
-        due = [pair for pair in pairs if _is_due(table.outcomes.get(pair), folder, retry_failed=retry_failed)]
-        had = [table.outcomes[pair] for pair in set(pairs).difference(due)]
-        counts = Counter(outcome.status for outcome in had)
+        due: list[Pair] = []
+        counts: Counter[Status] = Counter()
+        for pair in pairs:
+            earlier = table.get(pair)
+            if earlier is None or _is_due(earlier, folder, retry_failed=retry_failed):
+                due.append(pair)
+            else:
+                counts[earlier.status] += 1
 
-        def record(found: Iterable[Outcome]) -> None:
+        def record(found: Sequence[Outcome]) -> None:
+            table.add(found)
             for outcome in found:
-                table.add(outcome)
                 counts[outcome.status] += 1
+                show()
+
+        def show() -> None:
             if progress is not None:
                 progress(counts.total(), len(pairs), counts["ok"])
 
-        record([])
+        show()
         task = _Task(fetcher, folder, max_pixels=max_pixels, max_side=max_side)
         if due:
             _run(_jobs(due), task, record, workers=workers, per_host=per_host, retries=retries, wait=wait)
         table.finish(pairs)
-        return [table.outcomes[pair] for pair in pairs]
+        return filter(None, map(table.get, pairs))
 
 
-def _is_due(earlier: Outcome | None, folder: Path, *, retry_failed: bool) -> bool:
-    """Whether a pair with this earlier outcome is to be fetched."""
-    if earlier is None or earlier.status == "passing":
+def _is_due(earlier: Outcome, folder: Path, *, retry_failed: bool) -> bool:
+    """Whether a pair with this outcome is to be fetched again."""
+    if earlier.status == "passing":
         return True
     if earlier.status == "ok":
         return not (folder / check_label(earlier.label)).is_dir()
@@ -128,20 +136,25 @@ def _is_due(earlier: Outcome | None, folder: Path, *, retry_failed: bool) -> boo
 def _jobs(pairs: Iterable[Pair]) -> list[Job]:
     """One job for each different URL."""
     jobs: dict[str, Job] = {}
-    for label, url in pairs:
+    hosts: dict[str, str] = {}  # each name once in memory
+    for pair in pairs:
+        _, url = pair
         try:
             target = parse(url)
-            spelling, host = target.url, target.host
+            spelling, host = target.url if target.url != url else url, target.host  # one text in memory, not two
         except DownloadError:  # will be raised again, and recorded, when its turn comes
             spelling, host = url, ""
-        jobs.setdefault(spelling, Job(spelling, host)).pairs.append((label, url))
+        if (job := jobs.get(spelling)) is None:
+            jobs[spelling] = Job(spelling, hosts.setdefault(host, host), [pair])
+        else:
+            job.pairs.append(pair)
     return list(jobs.values())
 
 
 def _run(
     jobs: Sequence[Job],
     task: "_Task",
-    record: Callable[[Iterable[Outcome]], None],
+    record: Callable[[Sequence[Outcome]], None],
     *,
     workers: int,
     per_host: int,
@@ -153,28 +166,29 @@ def _run(
     for job in jobs:
         schedule.add(job)
     unfinished = len(jobs)
-    with contextlib.closing(task), Crew(task, min(workers, len(jobs))) as crew:
+    del jobs  # each is let go when it is done
+    with contextlib.closing(task), Crew(task, min(workers, unfinished)) as crew:
         while unfinished:
             now = time.monotonic()
             while crew.has_room and (due := schedule.next(now)):
                 crew.give(due)
-            taken = crew.take(min(_POLL, schedule.seconds_to_next(now)) if crew.has_room else _POLL)
-            if taken is None:
-                continue
-            job, result = taken
-            schedule.done(job)
-            if isinstance(result, DownloadError):
-                pause = wait(job.tries, result.retry_after) if result.passing and job.tries <= retries else None
-                if pause is not None:
-                    at = time.monotonic() + pause
-                    if result.retry_after is not None:
-                        schedule.pause(job.host, at)
-                    schedule.add(job, at)
-                    continue
-            elif isinstance(result, Exception):
-                raise result
-            record(_outcome(pair, job, result) for pair in job.pairs)
-            unfinished -= 1
+            found: list[Outcome] = []
+            for job, result in crew.take(min(_POLL, schedule.seconds_to_next(now)) if crew.has_room else _POLL):
+                schedule.done(job)
+                if isinstance(result, DownloadError):
+                    pause = wait(job.tries, result.retry_after) if result.passing and job.tries <= retries else None
+                    if pause is not None:
+                        at = time.monotonic() + pause
+                        if result.retry_after is not None:
+                            schedule.pause(job.host, at)
+                        schedule.add(job, at)
+                        continue
+                elif isinstance(result, Exception):
+                    raise result
+                found += [_outcome(pair, job, result) for pair in job.pairs]
+                unfinished -= 1
+            if found:
+                record(found)
 
 
 @dataclass(frozen=True)
@@ -236,12 +250,13 @@ class _Task:
         except DownloadError as error:
             error.http_status = answer.http_status
             raise
-        name = file_stem(job.url) + kept.suffix
+        name, size = file_stem(job.url) + kept.suffix, 0
         for label in dict.fromkeys(check_label(label) for label, _ in job.pairs):
             if not self._closed.is_set():
                 with atomic(self._folder / label / name) as file:
-                    file.write(kept.content)
-        return _Saved(name, answer.http_status, len(kept.content), kept.width, kept.height)
+                    kept.write(file)
+                    size = file.tell()
+        return _Saved(name, answer.http_status, size, kept.width, kept.height)
 
 
 def _outcome(pair: Pair, job: Job, result: _Saved | DownloadError) -> Outcome:

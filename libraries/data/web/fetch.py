@@ -26,7 +26,7 @@ from libraries.data.web.bounded import BoundedPoolManager, Budget, current_budge
 
 MAX_REDIRECTS = 5
 OPT_OUTS = frozenset({"noai", "noimageai"})
-_CHUNK = 64 * 1024  # bytes
+_CHUNK = 2**20  # bytes
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NOT_FOUND = frozenset({404, 410})
 _PASSING = frozenset({408, 425, 429})  # besides all 5xx
@@ -178,18 +178,20 @@ class Fetcher:
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
         """The body; uncompressed, should it come compressed although that was not asked for."""
-        body = bytearray()
-        for chunk in response.stream(_CHUNK, decode_content=False):
-            body += chunk
-            if len(body) > self._max_bytes:
+        chunks, size = [], 0
+        for chunk in response.stream(min(_CHUNK, self._max_bytes + 1), decode_content=False):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._max_bytes:
                 raise self._too_large(response.status)
+        body = b"".join(chunks)
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding in ("", "identity"):
-            return bytes(body)
+            return body
         if encoding not in ("gzip", "x-gzip", "deflate"):
             detail = f"compressed with {encoding[:20]}, which was not asked for"
             raise DownloadError("damaged image", detail=detail, http_status=response.status)
-        return self._inflated(bytes(body), response.status)
+        return self._inflated(body, response.status)
 
     def _inflated(self, body: bytes, status: int) -> bytes:
         inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # + 32: with a gzip or a zlib header

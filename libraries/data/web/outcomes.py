@@ -3,14 +3,16 @@
 import contextlib
 import csv
 import io
+import itertools
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from libraries.base.errors import StorageError
-from libraries.base.storage import storage_error, write_text
+from libraries.base.storage import atomic, storage_error
 
 Pair = tuple[str, str]  # label, URL
 Status = Literal["ok", "failed", "passing"]
@@ -65,8 +67,7 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, int]:
 class OutcomeTable:
     """The table as a CSV file: each outcome is on disk once `add` returns, and survives the death of the process.
 
-    Attributes:
-        outcomes: by label and URL, those of earlier runs included.
+    In memory it is its lines, a fraction of what the outcomes would take.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,15 +77,21 @@ class OutcomeTable:
             StorageError: the file is not such a table, or cannot be written.
         """
         self.path = path
-        self.outcomes = {outcome.pair: outcome for outcome in read_outcomes(path)}
-        write_text(path, _csv(self.outcomes.values(), header=True))
-        self._file: IO[str] = path.open("a", encoding="utf-8", newline="")
+        self._lines = {outcome.pair: _line(outcome) for outcome in read_outcomes(path)}
+        self._write(self._lines.values())
+        self._file: IO[bytes] = path.open("ab")
 
-    def add(self, outcome: Outcome) -> None:
-        """Append an outcome; it takes the place of an earlier one of the same label and URL."""
-        self.outcomes[outcome.pair] = outcome
+    def get(self, pair: Pair) -> Outcome | None:
+        """The outcome of a pair, in this run or an earlier one."""
+        line = self._lines.get(pair)
+        return None if line is None else _outcome(next(csv.reader([line.decode()])))
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Append outcomes; each takes the place of an earlier one of the same label and URL."""
+        lines = {outcome.pair: _line(outcome) for outcome in outcomes}
+        self._lines |= lines
         try:
-            self._file.write(_csv([outcome]))
+            self._file.write(b"".join(lines.values()))
             self._file.flush()
         except OSError as error:
             raise storage_error(error, self.path) from error
@@ -97,35 +104,44 @@ class OutcomeTable:
     def finish(self, order: Sequence[Pair]) -> None:
         """Write the table anew: one line for each pair, first these in their order, then those of other lists."""
         self.close()
-        pairs = dict.fromkeys([*order, *self.outcomes])
-        write_text(self.path, _csv((self.outcomes[pair] for pair in pairs), header=True))
+        listed = set(order)
+        others = (line for pair, line in self._lines.items() if pair not in listed)
+        self._write(itertools.chain((self._lines[pair] for pair in order), others))
+
+    def _write(self, lines: Iterable[bytes]) -> None:
+        with atomic(self.path) as file:
+            file.write(_csv(COLUMNS))
+            file.writelines(lines)
 
 
-def _csv(outcomes: Iterable[Outcome], *, header: bool = False) -> str:
+def _line(outcome: Outcome) -> bytes:
+    return _csv(getattr(outcome, name) for name in COLUMNS)
+
+
+def _csv(cells: Iterable[object]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(COLUMNS)
-    writer.writerows(asdict(outcome).values() for outcome in outcomes)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
 
 
-def read_outcomes(path: Path) -> list[Outcome]:
+def read_outcomes(path: Path) -> Iterator[Outcome]:
     """The outcomes in a table, later ones of a pair after earlier ones; none where there is no table yet.
 
     Raises:
         StorageError: the file is not such a table.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            rows = csv.reader(line for line in file if line.endswith("\n"))  # the last may have been cut off
+            if tuple(next(rows, COLUMNS)) != COLUMNS:
+                raise StorageError(f"{path} is not a table of downloads: move it away and run again")
+            for row in rows:
+                if (outcome := _outcome(row)) is not None:
+                    yield outcome
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise storage_error(error, path) from error
-    rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-    if tuple(next(rows, COLUMNS)) != COLUMNS:
-        raise StorageError(f"{path} is not a table of downloads: move it away and run again")
-    return [outcome for row in rows if (outcome := _outcome(row)) is not None]
 
 
 def _outcome(row: list[str]) -> Outcome | None:
@@ -135,6 +151,7 @@ def _outcome(row: list[str]) -> Outcome | None:
     values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
     try:
         numbers = {name: int(values[name]) if values[name] else None for name in _NUMBERS}
-        return Outcome(**{**values, **numbers, "seconds": float(values["seconds"])})
+        texts = {name: sys.intern(values[name]) for name in ("label", "status", "reason")}  # few, on very many lines
+        return Outcome(**{**values, **numbers, **texts, "seconds": float(values["seconds"])})
     except ValueError:
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 MAX_WAIT = 60.0  # seconds; a server that asks for more is asked again by the next run
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job:
     """A URL to fetch.
 

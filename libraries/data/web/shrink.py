@@ -1,24 +1,40 @@
 """Downloaded bytes → the file that is kept: an intact image, not larger than wanted."""
 
-import io
 from dataclasses import dataclass
+from typing import IO
 
 from PIL import Image
 
 from libraries.base.errors import DownloadError, ImageError
-from libraries.data.images import decode
+from libraries.data.images import scaled_down
 
 JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A file's content, the suffix of its true format, and its size in pixels when upright."""
+    """What is kept of a download.
 
-    content: bytes
+    Attributes:
+        suffix: of the file's format.
+        width: in pixels, when upright.
+        height: likewise.
+        data: the bytes that came, which stay as they are;
+        smaller: or, instead, a smaller image.
+    """
+
     suffix: str
     width: int
     height: int
+    data: bytes
+    smaller: Image.Image | None
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the file's content. Where it has to be encoded: into a true file, for then others may compute, too."""
+        if self.smaller is None:
+            file.write(self.data)
+        else:
+            self.smaller.save(file, "JPEG", quality=JPEG_QUALITY)
 
 
 def keep(data: bytes, *, max_pixels: int, max_side: int) -> Kept:
@@ -31,20 +47,13 @@ def keep(data: bytes, *, max_pixels: int, max_side: int) -> Kept:
     if suffix is None:
         raise DownloadError("not an image", detail=f"begins with {data[:16]!r}")
     try:
-        # A JPEG may come out at a fraction of its scale, but never near or below `max_side`.
-        pixels = decode(data, max_pixels=max_pixels, at_least=2 * max_side)
+        (width, height), smaller = scaled_down(data, max_pixels=max_pixels, max_side=max_side)
     except ImageError as error:
         reason = "too many pixels" if "pixels" in error.reason else "damaged image"
         raise DownloadError(reason, detail=error.reason) from None
-    height, width, _ = pixels.shape
-    longer = max(width, height)
-    if longer <= max_side:
-        return Kept(data, suffix, width, height)
-    width, height = (max(1, round(side * max_side / longer)) for side in (width, height))
-    small = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=JPEG_QUALITY)
-    return Kept(file.getvalue(), ".jpg", width, height)
+    if smaller is None:
+        return Kept(suffix, width, height, data, None)
+    return Kept(".jpg", width, height, b"", smaller)
 
 
 def suffix_of(data: bytes) -> str | None:

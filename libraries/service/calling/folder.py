@@ -162,6 +162,6 @@ def _in_order(do: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iter
             if turn in done:
                 yield done.pop(turn)
                 turn += 1
-            elif taken := crew.take(_POLL):
-                (number, item), result = taken
+                continue
+            for (number, item), result in crew.take(_POLL):
                 done[number] = (item, result)

@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Callable[..., list[Outcome]]:
             "timeouts": Timeouts(connect=5, read=5, total=10),
             "wait": lambda tries, retry_after: 0.0,
         }
-        return download(urls, **{**options, **changes})
+        return list(download(urls, **{**options, **changes}))
 
     return call
 
@@ -347,7 +347,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     assert 4 <= asked < 10
     done = len(rows(tmp_path / "proc" / "downloads.csv"))
     assert summary(run(urls)) == {"downloaded": 10}
-    assert web.requests.total() == asked + 10 - done
+    assert web.requests.total() - (asked + 10 - done) in (0, 1)  # the thread may have had the next one in hand
     assert len(files(tmp_path / "images")) == 10
 
 

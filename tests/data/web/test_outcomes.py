@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import StorageError
-from libraries.data.web.outcomes import COLUMNS, Outcome, OutcomeTable, summary
+from libraries.data.web.outcomes import COLUMNS, Outcome, OutcomeTable, read_outcomes, summary
 
 OK = Outcome("käse", "http://a/ä,\"1'.jpg", "ok", "downloaded", "käse/1.jpg", 200, 1234, 40, 30, 0.125)
 LOST = Outcome("dog", "http://a/2.jpg", "failed", "not found", http_status=404, seconds=1.5, detail="HTTP 404")
@@ -18,21 +18,20 @@ def path(tmp_path: Path) -> Path:
 
 def write(path: Path, *outcomes: Outcome) -> None:
     table = OutcomeTable(path)
-    for outcome in outcomes:
-        table.add(outcome)
+    table.add(outcomes)
     table.close()
 
 
 def read(path: Path) -> list[Outcome]:
     table = OutcomeTable(path)
     table.close()
-    return list(table.outcomes.values())
+    return list(read_outcomes(path))
 
 
 def test_what_was_added_is_on_disk_at_once_and_read_back(path: Path) -> None:
     table = OutcomeTable(path)
     for n, outcome in enumerate((OK, LOST, LATER), start=1):
-        table.add(outcome)
+        table.add([outcome])
         lines = path.read_text(encoding="utf-8").splitlines()
         assert (lines[0], len(lines)) == (",".join(COLUMNS), n + 1)
     table.close()
@@ -84,9 +83,9 @@ def test_a_foreign_table_is_left_alone(path: Path) -> None:
 def test_a_full_disk(path: Path) -> None:
     table = OutcomeTable(path)
     table.close()
-    table._file = Path("/dev/full").open("a")  # noqa: SIM115
+    table._file = Path("/dev/full").open("ab")  # noqa: SIM115
     with pytest.raises(StorageError, match="the disk is full"):
-        table.add(OK)
+        table.add([OK])
     table.close()
 
 

@@ -15,7 +15,9 @@ Make = Callable[..., bytes]
 
 def kept(data: bytes, *, max_pixels: int = 4_000_000, max_side: int = 1000) -> tuple[str, int, int, bytes]:
     result = keep(data, max_pixels=max_pixels, max_side=max_side)
-    return result.suffix, result.width, result.height, result.content
+    file = io.BytesIO()
+    result.write(file)
+    return result.suffix, result.width, result.height, file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,17 @@ def test_a_fine_pattern_is_averaged_not_sampled() -> None:
     Image.fromarray(stripes).save(file, "PNG")
     *_, content = kept(file.getvalue())
     assert np.abs(np.asarray(Image.open(io.BytesIO(content)), np.float32)[:, 10:-10] - 127.5).max() < 6
+
+
+def test_a_gray_picture_stays_gray_and_a_transparent_one_lies_on_white() -> None:
+    for mode, colour, expected in (("L", 77, "L"), ("RGBA", (200, 0, 0, 0), "RGB"), ("P", 0, "RGB")):
+        file = io.BytesIO()
+        Image.new(mode, (1400, 700), colour).save(file, "PNG")
+        *size, content = kept(file.getvalue())[1:]
+        with Image.open(io.BytesIO(content)) as image:
+            assert (image.format, image.mode, list(image.size)) == ("JPEG", expected, size)
+            level = {"L": 77, "RGBA": 255, "P": 0}[mode]
+            assert np.abs(np.asarray(image, np.int16) - level).max() <= 2
 
 
 def test_a_turned_photograph_is_upright_when_scaled(make_picture: Make) -> None:

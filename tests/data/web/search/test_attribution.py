@@ -23,8 +23,8 @@ class DataSet:
 
     def downloaded(self, *outcomes: Outcome) -> None:
         table = OutcomeTable(self.outcomes)
+        table.add(outcomes)
         for outcome in outcomes:
-            table.add(outcome)
             if outcome.file:
                 (self.images / outcome.file).parent.mkdir(parents=True, exist_ok=True)
                 (self.images / outcome.file).write_bytes(b"an image")
