@@ -1,7 +1,7 @@
 """Run the benchmarks one after the other and put what they print into BENCHMARKS.md.
 
     python benchmarks/run.py [name ...]        all of: featurize memory training svm viewing duplicates;
-                                               by name also: accuracy training_accuracy serve
+                                               by name also: accuracy training_accuracy serve download
 
 Each benchmark is a section of its own, replaced when it is run again, with its command, machine, versions and date.
 Run it on a machine that does nothing else.
@@ -32,6 +32,7 @@ TITLES = {
     "accuracy": "Accuracy on the solar cells",
     "viewing": "The notebooks on large data sets",
     "duplicates": "Duplicates",
+    "download": "Downloading",
     "serve": "The service under load",
 }
 INTRODUCTION = """# Benchmarks

@@ -41,7 +41,10 @@ _BACKGROUND = (255, 255, 255)  # seen through transparent pixels
 # very sharp photographs differs from a full one by at most 1.2 grey levels in the mean; at 1.0 by 2.6, at 2.0 by 1.0.
 _DETAIL = 1.75  # JPEG at reduced scale
 _BOX_DETAIL = 2.0  # all else, when large: a box filter over whole pixels
-_KEPT_DETAIL = 1.25  # of pictures that are kept, see `scaled_down`
+# Pictures that are kept: with a sharper filter afterwards, less is enough. On the sharpest photographs that, and a
+# Hamming filter over all pixels, differ by 1.1 to 1.9 grey levels in the mean from a Lanczos filter over all pixels;
+# averaging areas, as others do, by 1.3 to 2.0.
+_KEPT_DETAIL = 1.25
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -197,8 +200,8 @@ def scaled_down(data: bytes, *, max_side: int, max_pixels: int = MAX_PIXELS) -> 
     if max(size) > max_side:
         box = (0, 0, size[0] / decoded.shrink, size[1] / decoded.shrink)
         size = _within(size, max_side)
-        sharp = Image.Resampling.BICUBIC if decoded.shrink > 1 else Image.Resampling.HAMMING
-        small = decoded.image.resize(size, sharp, box=box, reducing_gap=1.5)
+        kind = Image.Resampling.BICUBIC if decoded.shrink > 1 else Image.Resampling.HAMMING  # the latter is faster
+        small = decoded.image.resize(size, kind, box=box, reducing_gap=_BOX_DETAIL)
         small = _turned(small, decoded.turn)
     return (size if decoded.turn not in _SIDEWAYS else size[::-1]), small
 

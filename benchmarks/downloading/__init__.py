@@ -1,0 +1,1 @@
+"""What benchmarks/download.py consists of."""
