@@ -138,11 +138,13 @@ class Run:
     """One download.
 
     Attributes:
+        urls: how many.
         rate: URLs per second, from the first request until the last image was written.
-        cpu: seconds of processor time, of the program and all its processes, its start included.
+        cpu: seconds of processor time, of the program and all its processes, from start to end.
         bytes: of all images.
     """
 
+    urls: int
     rate: float
     cpu: float
     bytes: int
@@ -159,7 +161,7 @@ def timed(download: Callable[[list[str], Path], list[Path]], *, web: Web, urls: 
         sys.exit(f"{len(images):,} images of {len(urls):,} URLs")
     written = [image.stat() for image in images]
     seconds = max(status.st_mtime for status in written) - web.first()
-    return Run(len(urls) / seconds, cpu, sum(status.st_size for status in written))
+    return Run(len(urls), len(urls) / seconds, cpu, sum(status.st_size for status in written))
 
 
 def children_seconds() -> float:
