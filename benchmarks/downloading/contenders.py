@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -173,9 +172,10 @@ def children_seconds() -> float:
 def peak_memory(urls: list[str], folder: Path, *, workers: int) -> int:
     """Bytes that script 0 had in use at most, for a list of URLs. Run again in the same folder, it finds all done."""
     listed = write_list(urls, folder)
-    with subprocess.Popen(command(listed, folder, workers=workers), stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit("script 0 failed")
-    return usage.ru_maxrss * 1024
+    # Started by a small process: on Linux the largest size that a program has had includes that of its parent.
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    call = [sys.executable, "-c", code, *command(listed, folder, workers=workers)]
+    return 1024 * int(subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout)
