@@ -60,6 +60,8 @@ def _product(
 def batch_normalization(writer: Writer, function: Function, x: Tensor, *parameters: Tensor) -> Tensor:
     """Scale, bias, running mean and variance; the count of images, behind these, is of no use here."""
     epsilon = attributes.number(function, "epsilon")
+    if epsilon < 0:
+        raise ModelError(f"{function}: its attribute 'epsilon' is {epsilon}")
     spatial = attributes.flag(function, "spatial") and x.rank > 0
     shape = x.shape[:1] if spatial else x.shape
     known = [_fitting(function, parameter, shape) for parameter in parameters[:4]]
