@@ -225,7 +225,10 @@ REFUSED = [
     (convolved(shape=()), "weights"),
     (convolved(sequential=True), "a sequence"),
     (convolved(sharing=[False]), "other weights at every position"),
-    *((normalised(value), "its attribute 'epsilon'") for value in (math.nan, math.inf, -math.inf, 1e39, "1", None)),
+    *(
+        (normalised(value), "its attribute 'epsilon'")
+        for value in (math.nan, math.inf, -math.inf, -1e-5, 1e39, "1", None)
+    ),
     (model(function("s", "Softmax", "x", axis=[Axis(0, ""), Axis(1, "")])), "is not one axis, but 2"),
     (model(function("s", "Softmax", "x", axis=[])), "names no axis"),
     (model(function("s", "Softmax", "x", axis=Axis(2**31 - 1, "defaultBatchAxis"))), "not on those of one image"),
