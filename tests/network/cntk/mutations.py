@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from libraries.network.cntk.names import BLOCK, COMBINE, OPERATIONS
+from libraries.network.cntk.names import BLOCK, COMBINE, MEASURES, OPERATIONS
 from libraries.network.cntk.operators import OPERATORS
 from libraries.network.cntk.wire import Axis, Shape, parse
 from tests.network.cntk.wire_writer import encode, varint
@@ -49,6 +49,8 @@ def mutation(mode: str, seed: int, folder: Path = GOLDENS) -> tuple[bytes, dict[
     while len(golden) > LARGE and chance.random() < 0.9:
         golden = chance.choice(files)
     options = {"image_size": chance.choice([(1, 1), (7, 9), (32, 32), (224, 224)])} if chance.random() < 0.2 else {}
+    if chance.random() < 0.05:
+        options["outputs"] = chance.choice([["F0"], ["F1", "F0"], ["sm"], ["nothing"]])
     return MODES[mode](chance, golden), options
 
 
@@ -88,9 +90,17 @@ def invented_operations(chance: random.Random, golden: bytes) -> bytes:
     inputs, functions = contents["inputs"], contents["primitive_functions"]
     for i in range(chance.choice([0, 0, 1, 3])):
         inputs.append({"uid": f"P{i}", "kind": chance.choice([2, 3]), "data_type": 1, "value": _array(chance)})
+    sample = next((entry["shape"][::-1] for entry in inputs if entry["kind"] == 0), ())
     for i in range(chance.choice([1, 1, 2, 4])):
         uids = [entry["uid"] for entry in inputs] + [f"{function['uid']}_Output_0" for function in functions]
-        functions.append(_invented(chance, f"F{i}", uids, [function["uid"] for function in functions]))
+        added = _invented(chance, f"F{i}", uids, [function["uid"] for function in functions])
+        operation = OPERATIONS[added["op"]]
+        if operation in WEIGHTED and sample and chance.random() < 0.8:
+            weights = np.ones(WEIGHTED[operation](chance, sample), np.float32)
+            inputs.append({"uid": f"W{i}", "kind": 2, "data_type": 1, "value": weights})
+            others = [chance.choice([inputs[0]["uid"], uids[-1]])]
+            added["inputs"] = [*others, *[f"W{i}"] * 4] if operation == "BatchNormalization" else [f"W{i}", *others]
+        functions.append(added)
         contents["root"] = f"F{i}"
     if chance.random() < 0.1:
         _damage(chance, contents)
@@ -101,6 +111,21 @@ MODES: dict[str, Callable[[random.Random, bytes], bytes]] = {
     "bytes": damaged_bytes,
     "values": damaged_values,
     "operations": invented_operations,
+}
+
+
+def _kernel(chance: random.Random, sample: tuple[int, ...]) -> list[int]:
+    """Of a convolution, mostly one that fits, also transposed or over channels."""
+    channels = chance.choice([[sample[0]], [sample[0]], [1], [3], [2], []])
+    maps = chance.choice([[1], [2], [sample[0]], [sample[0]]])
+    return [*maps, *channels, *(chance.choice([1, 2, 3]) for _ in sample[1:])]
+
+
+WEIGHTED: dict[str, Callable[[random.Random, tuple[int, ...]], list[int]]] = {
+    "Convolution": _kernel,
+    "Times": lambda chance, sample: [*sample[chance.randrange(len(sample)) :], chance.choice([1, 3])],
+    "TransposeTimes": lambda chance, sample: [chance.choice([1, 3]), sample[-1]],
+    "BatchNormalization": lambda chance, sample: chance.choice([[1], [sample[0]], [*sample]]),
 }
 
 
@@ -174,7 +199,8 @@ def _axis(chance: random.Random) -> Axis:
 def _array(chance: random.Random, values: Any = None) -> Any:
     """Another array, or, of the same size, another shape, dtype, or bad numbers."""
     if values is None or chance.random() < 0.2:
-        shape = [chance.choice([0, 1, 1, 2, 3, 3, 4, 5, 7]) for _ in range(chance.randrange(6))]
+        shape = [chance.choice([1, 1, 2, 3, 3, 4, 5, 7]) for _ in range(chance.randrange(6))]
+        shape += [0] * (chance.random() < 0.05)
         values = np.ones(shape if chance.random() < 0.9 else [1] * 16, np.float32)
     match chance.randrange(6):
         case 0:
@@ -192,12 +218,11 @@ def _array(chance: random.Random, values: Any = None) -> Any:
 
 def _invented(chance: random.Random, uid: str, uids: list[str], functions: list[str]) -> dict[str, Any]:
     """A function on any of these values."""
-    operation = chance.choice([*OPERATORS, "Convolution", "Pooling", "BatchNormalization", "Slice", COMBINE, BLOCK])
+    usual = ["Convolution"] * 6 + ["Pooling"] * 3 + ["BatchNormalization", "Times", "Slice", "ReduceElements", "Pad"]
+    operation = chance.choice([*OPERATORS, *usual, chance.choice(sorted(MEASURES)), COMBINE, BLOCK])
     _, counts = OPERATORS.get(operation, (None, range(1, 4)))
     count = chance.choice(counts[:7]) if chance.random() < 0.95 else chance.randrange(4)
     inputs = [chance.choice(uids) for _ in range(count)]
-    if operation in ("Convolution", "Times", "TransposeTimes") and chance.random() < 0.8:
-        inputs = [chance.choice([u for u in uids if "Output" not in u]), chance.choice(uids[-2:])]
     entry = {
         "type": "PrimitiveFunction", "uid": uid, "op": NUMBERS[operation], "inputs": inputs,
         "attributes": _attributes(chance),
@@ -234,10 +259,12 @@ def _attributes(chance: random.Random) -> dict[str, Any]:
         "includePad": chance.random() < 0.5, "epsilon": chance.choice([1e-5, 0.1, *FLOATS]),
         "spatial": chance.random() < 0.5, "reductionOpName": chance.choice(["Sum", "Mean", "Max", "Prod", "Argmax"]),
         "axis1": axis(), "axis2": axis(), "beginIndex": chance.randrange(-3, 3), "endIndex": chance.randrange(-3, 4),
+        "paddingMode": chance.choice([0, 1, 2]), "paddingConstantValue": chance.choice(FLOATS), "axis": axis(),
+        "paddingHead": some(lambda: chance.choice([0, 1])), "paddingFoot": some(lambda: chance.choice([0, 2])),
         "beginIndexVec": some(lambda: 0), "endIndexVec": some(lambda: chance.choice([0, 1, 2])),
     }  # fmt: skip
     seldom = {
-        "axis": axis(), "axisVec": some(axis), "beginAxis": axis(), "endAxis": axis(), "alpha": 0.5,
+        "axisVec": some(axis), "beginAxis": axis(), "endAxis": axis(), "alpha": 0.5,
         "outputRank": chance.randrange(4), "groups": size(), "dilation": sizes(1, 2), "transpose": True,
         "outputShape": sizes(3, 5), "sliceStrides": size(), "sliceStridesVec": some(size),
         "reductionKeepDimensions": False, "sequential": False,
