@@ -16,8 +16,7 @@ from libraries.network.folder import resize_rule, write_network
 from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.pretrained import load_as_it_is, load_network_for
 from PARAMETERS import Parameters
-from tests.network.cntk.goldens import contents as contents_of
-from tests.network.cntk.goldens import unpacked
+from tests.network.cntk.goldens import golden, unpacked
 from tests.network.cntk.wire_writer import encode
 from tests.network.graphs.networks import write
 
@@ -37,7 +36,7 @@ def artefact(folder: Path) -> Artefact:
 
 def widened(name: str, path: Path, *, base: int) -> Path:
     """A golden ResNet with as many channels as the real one has: 64 where it has `base`, and other weights."""
-    contents = parse(memoryview(contents_of(f"{name}.model")))
+    contents = parse(memoryview(golden(f"{name}.model")))
     rng, factor = np.random.default_rng(0), 64 // base
     for entry in contents["inputs"]:
         value = entry.get("value")

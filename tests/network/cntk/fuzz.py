@@ -23,7 +23,8 @@ from typing import Any
 
 from libraries.base.errors import NetworkError
 from libraries.network.cntk.convert import convert
-from tests.network.cntk.mutations import GOLDENS, MODES, mutation
+from tests.network.cntk.goldens import MANIFEST
+from tests.network.cntk.mutations import MODES, SMALL, goldens, mutation
 
 RIGHT = ("accepted", "refused")
 MAX_TEXT = 500  # characters of a message, beside the path
@@ -64,19 +65,19 @@ def outcome(path: Path, options: dict[str, Any]) -> str:
 
 
 def explore(
-    mode: str, seeds: Iterable[int], folder: Path, seconds: float, memory: int, current: Any, findings: Any
+    mode: str, seeds: Iterable[int], names: tuple[str, ...], seconds: float, memory: int, current: Any, findings: Any
 ) -> None:
     """Convert the mutations of these seeds; runs in a process of its own, within `memory` bytes beyond the first."""
     warnings.simplefilter("error")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "m.model"
-        path.write_bytes(next(folder.glob("*.model")).read_bytes())
+        path.write_bytes(goldens(names)[0])
         convert(path)  # imports all that is needed
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
         for seed in seeds:
             current.value = seed
-            data, options = mutation(mode, seed, folder)
+            data, options = mutation(mode, seed, names)
             path.write_bytes(data)
             started = time.process_time()
             result = outcome(path, options)
@@ -87,12 +88,12 @@ def explore(
     findings.put(None)
 
 
-def fuzz(mode: str, seeds: range, *, folder: Path, seconds: float, memory: int) -> Findings:
+def fuzz(mode: str, seeds: range, *, names: tuple[str, ...], seconds: float, memory: int) -> Findings:
     """What becomes of these seeds' mutations, with so many seconds, and bytes, for each."""
     result = Findings()
     while seeds:
         current, queue = multiprocessing.Value("q", seeds[0]), multiprocessing.Queue()
-        process = multiprocessing.Process(target=explore, args=(mode, seeds, folder, seconds, memory, current, queue))
+        process = multiprocessing.Process(target=explore, args=(mode, seeds, names, seconds, memory, current, queue))
         process.start()
         try:
             while (found := queue.get(timeout=seconds + 5)) is not None:
@@ -111,14 +112,15 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=10_000, help="in every mode")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--folder", type=Path, default=GOLDENS, help="of the models that are damaged")
+    parser.add_argument("--all", action="store_true", help="damage all goldens, not only the smallest")
     parser.add_argument("--seconds", type=float, default=5.0, help="for one mutation")
     parser.add_argument("--memory", type=int, default=512, help="for one mutation [MiB]")
     args = parser.parse_args()
+    names = tuple(sorted(MANIFEST)) if args.all else SMALL
     failed = False
     for mode in args.modes.split(","):
         seeds = range(args.first, args.first + args.mutations)
-        found = fuzz(mode, seeds, folder=args.folder, seconds=args.seconds, memory=args.memory << 20)
+        found = fuzz(mode, seeds, names=names, seconds=args.seconds, memory=args.memory << 20)
         sys.stdout.write(f"{mode}: {dict(found.outcomes)}, slowest {found.slowest}, peak {found.memory} MiB\n")
         for text, first in sorted(found.failures.items()):
             sys.stdout.write(f"    {first}: {text}\n")

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "data" / "cntk"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "goldens.json").read_text())
 
 
-def contents(name: str) -> bytes:
+def golden(name: str) -> bytes:
     """The bytes of a file that CNTK wrote, e.g. of 'gap.model'."""
     return gzip.decompress((FOLDER / f"{name}.gz").read_bytes())
 
@@ -20,7 +20,7 @@ def contents(name: str) -> bytes:
 def unpacked(name: str, folder: Path) -> Path:
     """The same as a file in `folder`."""
     path = folder / name
-    path.write_bytes(contents(name))
+    path.write_bytes(golden(name))
     return path
 
 

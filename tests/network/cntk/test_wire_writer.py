@@ -1,21 +1,19 @@
 """What the writer of the tests writes is what the reader read."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from libraries.network.cntk.wire import Axis, Shape, parse
+from tests.network.cntk.goldens import golden
+from tests.network.cntk.mutations import SMALL
 from tests.network.cntk.wire_writer import encode, same
-
-DATA = Path(__file__).parents[2] / "data" / "cntk"
 
 
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("path", sorted(DATA.glob("*.model")), ids=lambda path: path.stem)
-def test_round_trip(path: Path, split: bool) -> None:
-    contents = parse(memoryview(path.read_bytes()))
-    assert same(parse(memoryview(encode(contents, split=split))), contents)
+@pytest.mark.parametrize("name", SMALL)
+def test_round_trip(name: str, split: bool) -> None:
+    values = parse(memoryview(golden(f"{name}.model")))
+    assert same(parse(memoryview(encode(values, split=split))), values)
 
 
 def test_every_kind_of_value() -> None:
@@ -23,7 +21,7 @@ def test_every_kind_of_value() -> None:
         "none": None, "yes": True, "no": False, "small": 0, "large": 2**64 - 1, "negative": -(2**31), "half": 0.5,
         "nan": float("nan"), "text": "Größe", "shape": Shape((3, -1, 2**40)), "axis": Axis(-3, "defaultBatchAxis"),
         "list": [1, "a", [None]], "dictionary": {"a": {}},
-        "arrays": [np.arange(6, dtype=dtype).reshape(3, 2) for dtype in (np.float16, np.float32, np.float64)],
+        "arrays": [np.arange(6, dtype=dtype).reshape(3, 2) for dtype in (np.float32, np.float64)],
         "scalar": np.zeros((), np.float32),
     }  # fmt: skip
     assert same(parse(memoryview(encode(values))), values)

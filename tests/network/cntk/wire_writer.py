@@ -13,7 +13,7 @@ import numpy as np
 from libraries.network.cntk.wire import BYTES, FIXED64, MAGIC, VARINT, Axis, Shape
 
 VERSION = 2  # of dictionaries and of their values
-ARRAYS = {"f4": (1, 4), "f8": (2, 5), "f2": (4, 6)}  # dtype → its number, and the field with the values
+ARRAYS = {"f4": (1, 4), "f8": (2, 5)}  # dtype → its number, and the field with the values
 
 
 def encode(dictionary: dict[str, Any], *, split: bool = False) -> bytes:
