@@ -185,6 +185,14 @@ def test_other_networks_of_the_time_are_cut_at_what_their_last_layer_takes(
     assert near(found, known[key].reshape(2, -1))
 
 
+def test_a_node_of_a_cntk_network_can_be_named(tmp_path: Path) -> None:
+    path, known = golden("resnet_18", tmp_path)
+    found = load(path, size=96, node="z.x.x.r", mean=(0.0, 0.0, 0.0)).run(as_images(known["in"]))
+    assert near(found["embedding"], known["z.x.x.r"].mean((2, 3)))
+    with pytest.raises(NetworkError, match=r"no node is called 'pool' \(rf_embeddingNode\); there are .*z\.x\.x\.r"):
+        load(path, size=96, node="pool")
+
+
 def test_dense_layers_say_which_size_they_were_made_for(tmp_path: Path) -> None:
     path = unpacked("alexnet.model", tmp_path)
     with pytest.raises(NetworkError, match=r"alexnet\.model: .*67 x 67 pixels: set rf_inputResolution to 67"):
