@@ -7,7 +7,9 @@ from pathlib import Path
 from libraries.base.errors import NetworkError
 from libraries.network.cntk.convert import Conversion, choose, inputs_of
 from libraries.network.cntk.graph import Function, Graph, Variable, read_graph
-from libraries.network.cntk.wire import ModelError
+from libraries.network.cntk.wire import ModelError, shown
+
+WIDEST, WIDEST_CELL = 1000, 60  # characters; names in a file may be of any kind and length
 
 
 def describe(path: str | Path) -> str:
@@ -18,7 +20,7 @@ def describe(path: str | Path) -> str:
     """
     graph = read_graph(path)
     try:
-        return "\n".join(_lines(Path(path), graph))
+        return "\n".join(shown(line, WIDEST) for line in _lines(Path(path), graph))
     except ModelError as error:
         raise NetworkError(f"{path}: {error}") from error
 
@@ -41,7 +43,7 @@ def _lines(path: Path, graph: Graph) -> Iterator[str]:
     names = {variable.uid: variable.name for variable in inputs if variable.name} | graph.names()
     rows: list[tuple[str, ...]] = [("Node", "Operation", "Takes", "Gives", "Parameters")]
     rows += [_row(graph, function, names, shapes, known) for function in order]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    widths = [min(WIDEST_CELL, max(len(row[column]) for row in rows)) for column in range(5)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 

@@ -11,11 +11,12 @@ import onnx.version_converter
 from libraries.base.errors import NetworkError
 from libraries.network.cntk.convert import choose, convert_graph
 from libraries.network.cntk.graph import Function, Graph, read_graph
-from libraries.network.cntk.wire import ModelError
+from libraries.network.cntk.wire import ModelError, shown
 from libraries.network.graphs import penultimate
 from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing, assemble
 from libraries.network.graphs.penultimate import PREFIX, LastLayer
 
+LONGEST_MESSAGE = 1000  # characters; names in a file may be of any kind and length
 OPSET = 18  # what the pipeline itself adds to a graph needs this
 
 CNTK_LEVEL = 114.0  # of all channels: what the tutorial subtracts from pixels, and pads images with
@@ -64,8 +65,8 @@ def load_graph_network(path: Path, *, size: int, options: GraphOptions, with_hea
             return _load_cntk(path, size=size, options=options, with_head=with_head)
         return _load_onnx(path, size=size, options=options, with_head=with_head)
     except (ModelError, NetworkError) as error:
-        text = str(error)
-        raise NetworkError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+        text = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        raise NetworkError(f"{path}{shown(text.removeprefix(str(path)), LONGEST_MESSAGE)}") from error
 
 
 def _load_cntk(path: Path, *, size: int, options: GraphOptions, with_head: bool) -> GraphNetwork:

@@ -11,8 +11,10 @@ import pytest
 
 from libraries.network.cntk import convert
 from libraries.network.cntk.__main__ import main
+from libraries.network.cntk.wire import parse
 from tests.conftest import ROOT
-from tests.network.cntk.goldens import arrays, unpacked
+from tests.network.cntk.goldens import arrays, golden, unpacked
+from tests.network.cntk.wire_writer import encode
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -53,6 +55,16 @@ def test_describes_what_cannot_be_converted(tmp_path: Path, capsys: pytest.Captu
     text = capsys.readouterr().out
     assert "It cannot be converted as it stands: z (TopK): the operation TopK is not read" in text
     assert "\nz     TopK" in text
+
+
+def test_names_of_any_kind_stay_on_their_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contents = parse(memoryview(golden("gap.model")))
+    for entry in contents["primitive_functions"]:
+        entry["name"] = "two\nlines\x1b[31m" + "n" * 9_000
+    (tmp_path / "gap.model").write_bytes(encode(contents))
+    assert main([str(tmp_path / "gap.model"), "--describe"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 7 and all(line.isprintable() and len(line) <= 1000 for line in lines)
 
 
 def test_other_nodes_and_sizes(tmp_path: Path) -> None:
