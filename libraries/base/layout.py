@@ -1,13 +1,13 @@
 """Where everything lies under DATA_DIR, and what each artefact is made from."""
 
 import json
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import StorageError
 from libraries.base.settings import Settings
-from libraries.base.storage import Artefact, read_json
+from libraries.base.storage import Artefact, read_json, sha256
 
 NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode", "rf_views")
 GRAPH = ("rf_embeddingNode", "rf_channelOrder", "rf_channelMeans", "rf_channelStds")  # of .model and .onnx files
@@ -100,6 +100,16 @@ class Layout:
         is_graph = self._values["rf_pretrainedModelFilename"].endswith((".model", ".onnx"))
         return (*NETWORK, *GRAPH) if is_graph else NETWORK
 
+    def _weights(self, name: str) -> str | None:
+        """SHA-256 of the local file that the network is from; of one that is gone by now, what it was; else None."""
+        source = self._values["rf_pretrainedModelFilename"]
+        path = Path(source.partition("@")[2] or source).expanduser()
+        if path.is_file():
+            status = path.stat()
+            return _file_hash(path, status.st_mtime_ns, status.st_size)
+        manifest = self.proc / name / "model.json"
+        return read_json(manifest)["parameters"].get("weights") if manifest.exists() else None
+
     def _of_refinement(self) -> tuple[str, ...]:
         """The parameters that matter to how it is trained, or to its classes if it is taken as it is."""
         return REFINEMENT if self._values["rf_maxEpochs"] else ("rf_maxEpochs", "rf_labels")
@@ -113,6 +123,7 @@ class Layout:
             by="2_refineDNN",
             parameters=self._of_network(),
             format=NETWORK_FORMAT,
+            weights=self._weights("dnn_fixed"),
         )
 
     @cached_property
@@ -127,6 +138,7 @@ class Layout:
             parameters=(*self._of_network(), *self._of_refinement()),
             inputs=(self.examples,),
             format=NETWORK_FORMAT,
+            weights=self._weights("dnn_refined"),
         )
 
     @cached_property
@@ -162,6 +174,12 @@ class Layout:
         name = f"evaluation_{self.classifier}"
         inputs = (self.bundle, self.features)
         return self._artefact(name, f"{name}/manifest.json", by="5_evaluate", parameters=(), inputs=inputs)
+
+
+@cache
+def _file_hash(path: Path, modified: int, size: int) -> str:
+    """SHA-256 of a file, computed once for as long as it looks the same."""
+    return sha256(path)
 
 
 def _newest_state(log: Path) -> str | None:

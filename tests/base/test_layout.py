@@ -179,3 +179,18 @@ def test_scripts_that_errors_name_exist(tmp_path: Path) -> None:
     for classifier in ("svm", "dnn", "svmDnnRefined"):
         for artefact in artefacts(layout(tmp_path, classifier=classifier)).values():
             assert (root / artefact.made_by).is_file(), artefact.made_by
+
+
+@pytest.mark.parametrize("prefix", ["", "resnet18@"])
+def test_another_file_of_weights_under_the_same_name_is_another_network(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "old.model"
+    path.write_bytes(b"one")
+    changes = {"rf_pretrainedModelFilename": f"{prefix}{path}"}
+    make_all(layout(tmp_path, **changes))
+    assert stale(layout(tmp_path, **changes)) == NOTHING
+    path.write_bytes(b"two")
+    assert stale(layout(tmp_path, **changes)) == FROM_NETWORK
+    with pytest.raises(StaleInput, match=r'dnn_fixed was made with weights = "7692c3ad3540"?.*2_refineDNN\.py again'):
+        layout(tmp_path, **changes).network.check()
+    path.unlink()  # the network is made: its file is not needed any more
+    assert stale(layout(tmp_path, **changes)) == NOTHING
