@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from libraries.base.errors import NetworkError
 from libraries.network.cntk.names import BLOCK, COMBINE, OPERATIONS
-from libraries.network.cntk.wire import DTYPES, Axis, ModelError, read_contents, shown
+from libraries.network.cntk.wire import DTYPES, ModelError, read_contents, shown
 
 INPUT, OUTPUT, PARAMETER, CONSTANT, PLACEHOLDER = range(5)
-BATCH_AXIS = "defaultBatchAxis"
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,6 @@ class Variable:
     Attributes:
         shape: of one sample, e.g. [3, 224, 224]; below 0 where the file does not say.
         value: of a parameter or constant; None for an input.
-        dynamic_axes: the names of the axes beside those of a sample: the batch, perhaps a sequence.
     """
 
     uid: str
@@ -34,7 +32,6 @@ class Variable:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     value: npt.NDArray[Any] | None
-    dynamic_axes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,9 @@ class Graph:
     """A model.
 
     Attributes:
+        variables, functions: by uid.
+        arguments: what the placeholders in blocks stand for: uid → uid of a value.
         outputs: the values that the model gives, by uid, each with the name it has.
-        order: the primitive functions that the outputs need, every one behind those it needs.
     """
 
     variables: dict[str, Variable]
@@ -226,13 +224,12 @@ def _variable(entry: Any) -> Variable | None:
     if (kind in (PARAMETER, CONSTANT)) != isinstance(value, np.ndarray):
         raise ModelError(f"{entry.get('uid')}: a parameter without its values, or values without a parameter")
     shape = entry.get("shape", ())
-    axes = entry.get("dynamic_axis", [])
-    if not isinstance(shape, tuple) or not isinstance(axes, list) or not all(isinstance(a, Axis) for a in axes):
-        raise ModelError(f"{entry.get('uid')}: no shape, or no axes")
+    if not isinstance(shape, tuple):
+        raise ModelError(f"{entry.get('uid')}: no shape")
     dtype = value.dtype if isinstance(value, np.ndarray) else DTYPES.get(_number(entry, "data_type"), DTYPES[1])
     shape = value.shape if isinstance(value, np.ndarray) else shape[::-1]
     name = _text(entry, "name") if "name" in entry else ""
-    return Variable(_uid(entry), name, dtype, tuple(shape), value, tuple(axis.name for axis in axes))
+    return Variable(_uid(entry), name, dtype, tuple(shape), value)
 
 
 def _function(entry: Any, arguments: dict[str, str]) -> Function:
