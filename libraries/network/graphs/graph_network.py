@@ -119,36 +119,25 @@ def assemble(
     Raises:
         NetworkError: the input or the embedding is nothing the pipeline can use.
     """
+    if with_head and last.layer is None:
+        raise NetworkError(f"{name} does not end in a linear layer, so it cannot be taken as it is")
     graph = model.graph
     _prepend(model, size=size, preprocessing=preprocessing)
     features = last.embedding if last.is_map else feature_map(model, last.embedding)
-    wanted = {EMBEDDING: last.embedding} | ({FEATURES: features} if features else {})
-    if with_head:
-        if last.layer is None:
-            raise NetworkError(f"{name} does not end in a linear layer, so it cannot be taken as it is")
-        wanted[SCORES] = last.scores
-    shapes = _shapes(model, list(wanted.values()), size=size)
+    known = filter(None, (last.embedding, features, last.scores if with_head else None))
+    shapes = _shapes(model, list(known), size=size)
     del graph.output[:]
-    shape = shapes[last.embedding]
-    flat = last.embedding
+    flat, shape = last.embedding, shapes[last.embedding]
     if len(shape) == 4 and math.prod(shape[2:]) > 1:
-        features, shapes[FEATURES] = flat, shape
+        features, shape = flat, (*shape[:2], 1, 1)
         flat = _node(graph, "GlobalAveragePool", [flat], f"{EMBEDDING}_pooled")
-        shape = (*shape[:2], 1, 1)
-    elif features:
-        shapes[FEATURES] = shapes[features]
     if len(shape) < 2 or shape[0] != 1:
         raise NetworkError(f"{name}: its embedding would be {list(shape)} where a row of numbers per image is needed")
-    width = math.prod(shape[1:])
-    graph.initializer.append(numpy_helper.from_array(np.array([-1, width]), f"{EMBEDDING}_shape"))
-    _node(graph, "Reshape", [_as_float(graph, flat), f"{EMBEDDING}_shape"], EMBEDDING)
-    _output(graph, EMBEDDING, width)
-    classes = None
-    if with_head:
-        classes = _head(model, last, shapes, shape)
-    if features and len(shapes[FEATURES]) == 4 and shapes[FEATURES][1] == width:
+    width = _give_rows(graph, flat, EMBEDDING, math.prod(shape[1:]))
+    classes = _head(graph, last, shapes, shape) if with_head else None
+    if features and len(shapes[features]) == 4 and shapes[features][1] == width:
         _node(graph, "Identity", [_as_float(graph, features)], FEATURES)
-        _output(graph, FEATURES, *shapes[FEATURES][1:])
+        _output(graph, FEATURES, *shapes[features][1:])
     _sort(graph)
     return GraphNetwork(
         onnx.utils.Extractor(model).extract_model([IMAGES], [output.name for output in graph.output]),
@@ -224,22 +213,28 @@ def _shapes(model: Any, tensors: Sequence[str], *, size: int) -> dict[str, tuple
         raise NetworkError(f"it cannot be run at {size} x {size} pixels: {_reason(error)}") from error
 
 
-def _head(model: Any, last: LastLayer, shapes: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> int:
+def _head(graph: Any, last: LastLayer, shapes: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> int:
     """Let the last layer take `embedding` itself, so that the scores come out of it; returns the number of classes."""
-    graph = model.graph
     taken = EMBEDDING
     if _kind(graph) != TensorProto.FLOAT:
         taken = _node(graph, "Cast", [taken], f"{SCORES}_cast", to=_kind(graph))
     if len(shape) != 2:
-        graph.initializer.append(numpy_helper.from_array(np.array([-1, *shape[1:]]), f"{SCORES}_shape"))
-        taken = _node(graph, "Reshape", [taken, f"{SCORES}_shape"], f"{SCORES}_from")
+        taken = _node(graph, "Reshape", [taken, _sizes(graph, f"{SCORES}_shape", -1, *shape[1:])], f"{SCORES}_from")
     (layer,) = (node for node in graph.node if last.layer in node.output)
     layer.input[list(layer.input).index(last.embedding)] = taken
-    classes = math.prod(shapes[last.scores][1:])
-    graph.initializer.append(numpy_helper.from_array(np.array([-1, classes]), f"{SCORES}_rows"))
-    _node(graph, "Reshape", [_as_float(graph, last.scores), f"{SCORES}_rows"], SCORES)
-    _output(graph, SCORES, classes)
-    return classes
+    return _give_rows(graph, last.scores, SCORES, math.prod(shapes[last.scores][1:]))
+
+
+def _give_rows(graph: Any, tensor: str, name: str, width: int) -> int:
+    """Give a tensor out as float32 [N, width] under this name; returns the width."""
+    _node(graph, "Reshape", [_as_float(graph, tensor), _sizes(graph, f"{name}_rows", -1, width)], name)
+    _output(graph, name, width)
+    return width
+
+
+def _sizes(graph: Any, name: str, *sizes: int) -> str:
+    graph.initializer.append(numpy_helper.from_array(np.array(sizes), name))
+    return name
 
 
 def _kind(graph: Any) -> int:
