@@ -16,6 +16,7 @@ from libraries.network.graphs import penultimate
 from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing, assemble
 from libraries.network.graphs.penultimate import PREFIX, LastLayer
 
+MAX_OUTPUTS = 100
 LONGEST_MESSAGE = 1000  # characters; names in a file may be of any kind and length
 OPSET = 18  # what the pipeline itself adds to a graph needs this
 
@@ -108,6 +109,8 @@ def _load_cntk(path: Path, *, size: int, options: GraphOptions, with_head: bool)
 def classifier(graph: Graph) -> str:
     """The uid of the node that tells the classes apart: the last output from which no other is made."""
     values = list(choose(graph, None))
+    if len(values) > MAX_OUTPUTS:
+        raise ModelError(f"{len(values):,} outputs, of which it does not show the classes")
     behind = {uid: {function.uid for function in graph.order([uid])} for uid in values}
     makers = {uid: function for uid in values if (function := graph.producer(uid)[0]) is not None}
     ends = [

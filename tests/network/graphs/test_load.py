@@ -10,9 +10,11 @@ from onnx import TensorProto
 
 from libraries.base.errors import NetworkError
 from libraries.classifier.graph import head
+from libraries.network.cntk.wire import parse
 from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing
 from libraries.network.graphs.load import GraphOptions, load_graph_network
-from tests.network.cntk.goldens import MANIFEST, arrays, unpacked
+from tests.network.cntk.goldens import MANIFEST, arrays, golden, unpacked
+from tests.network.cntk.wire_writer import encode
 from tests.network.graphs.networks import CHANNELS, CLASSES, WEIGHTS, expected, write
 
 SIZE = 33
@@ -127,7 +129,7 @@ def test_weights_outside_the_folder_are_not_read(tmp_path: Path) -> None:
         load(tmp_path / "inner" / "net.onnx")
 
 
-def golden(name: str, folder: Path) -> tuple[Path, Any]:
+def model_and_values(name: str, folder: Path) -> tuple[Path, Any]:
     return unpacked(f"{name}.model", folder), arrays(name)
 
 
@@ -142,7 +144,7 @@ def as_images(values: Any) -> Any:
     [("transfer_frozen", "poolingLayer"), ("transfer_refined", "poolingLayer")],
 )
 def test_the_tutorials_network_gives_what_cntk_gave_of_the_same_images(tmp_path: Path, name: str, node: str) -> None:
-    path, known = golden(name, tmp_path)
+    path, known = model_and_values(name, tmp_path)
     network = load(path, size=96, with_head=True)
     found = network.run(as_images(known["in"]))  # whole numbers from 0 to 255, which the network subtracts 114 from
     assert near(found["embedding"], known[node].reshape(2, -1))
@@ -152,7 +154,7 @@ def test_the_tutorials_network_gives_what_cntk_gave_of_the_same_images(tmp_path:
 
 @pytest.mark.parametrize("name", ["resnet_18", "resnet_50"])
 def test_a_network_without_normalisation_gets_the_tutorials(tmp_path: Path, name: str) -> None:
-    path, known = golden(name, tmp_path)
+    path, known = model_and_values(name, tmp_path)
     network = load(path, size=96, with_head=True)
     plain = load(path, size=96, with_head=True, mean=(0.0, 0.0, 0.0))
     images = as_images(known["in"])
@@ -177,7 +179,7 @@ def test_the_map_is_averaged_over_its_positions_at_another_size(tmp_path: Path) 
 def test_other_networks_of_the_time_are_cut_at_what_their_last_layer_takes(
     tmp_path: Path, name: str, layer: str
 ) -> None:
-    path, known = golden(name, tmp_path)
+    path, known = model_and_values(name, tmp_path)
     size = MANIFEST[name]["inputs"][0]["shape"][1]
     network = load(path, size=size, mean=(0.0, 0.0, 0.0))
     found = network.run(as_images(known["in"]))["embedding"]
@@ -186,11 +188,22 @@ def test_other_networks_of_the_time_are_cut_at_what_their_last_layer_takes(
 
 
 def test_a_node_of_a_cntk_network_can_be_named(tmp_path: Path) -> None:
-    path, known = golden("resnet_18", tmp_path)
+    path, known = model_and_values("resnet_18", tmp_path)
     found = load(path, size=96, node="z.x.x.r", mean=(0.0, 0.0, 0.0)).run(as_images(known["in"]))
     assert near(found["embedding"], known["z.x.x.r"].mean((2, 3)))
     with pytest.raises(NetworkError, match=r"no node is called 'pool' \(rf_embeddingNode\); there are .*z\.x\.x\.r"):
         load(path, size=96, node="pool")
+
+
+def test_too_many_outputs_are_refused_at_once(tmp_path: Path) -> None:
+    contents = parse(memoryview(golden("plus_chan.model")))
+    plus = contents["primitive_functions"][0]
+    copies = [plus | {"uid": f"Plus{i}"} for i in range(101)]
+    together = {"op": 44, "uid": "All", "inputs": [f"Plus{i}_Output_0" for i in range(101)]}
+    contents |= {"primitive_functions": [*copies, plus | together], "root": "All"}
+    (tmp_path / "many.model").write_bytes(encode(contents))
+    with pytest.raises(NetworkError, match=r"many\.model: 101 outputs, of which it does not show the classes"):
+        load(tmp_path / "many.model", size=32)
 
 
 def test_dense_layers_say_which_size_they_were_made_for(tmp_path: Path) -> None:
