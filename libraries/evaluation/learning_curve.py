@@ -188,7 +188,8 @@ def _by_class(curve: LearningCurve) -> str:
     known = np.flatnonzero(np.isfinite(gains).all(axis=1)).tolist()
     mean = gains.mean(axis=1)
     best = max(known, key=lambda index: mean[index])
-    if mean[best] < max(NOTABLE, 2 * _error_of_mean(gains[best])):
+    missing = 1 - curve.accuracy[-1].mean()  # more than what is wrong now cannot be won
+    if min(mean[best], missing) < max(NOTABLE, 2 * _error_of_mean(gains[best])):
         return "No class stands out as the one that lacks images."
     return (
         f"More images of ‘{curve.names[best]}’ would help most: the second half of its "

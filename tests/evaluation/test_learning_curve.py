@@ -1,6 +1,7 @@
 """Accuracy against training images: the last point is the classifier, parts are nested and fair, advice is measured."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,13 @@ def test_the_class_that_lacks_images_is_named() -> None:
     curve = curve_of(clouds([200, 200, 6], spread=0.45))
     assert int(np.argmax(curve.gain_per_class.mean(axis=1))) == 2
     assert "More images of ‘c’ would help most: the second half of its 6 training images" in curve.advice()[1]
+
+
+def test_no_class_lacks_images_where_nothing_is_wrong() -> None:
+    curve = curve_of(clouds([40, 40, 40], spread=0.01))
+    assert (curve.accuracy[-1] == 1).all()
+    lacking = replace(curve, gain_per_class=np.tile([[0.0], [0.3], [0.1]], curve.gain_per_class.shape[1]))
+    assert lacking.advice()[1] == "No class stands out as the one that lacks images."
 
 
 def test_plateau_is_told_where_images_are_enough() -> None:
