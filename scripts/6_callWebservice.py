@@ -32,7 +32,7 @@ def main(parameters: Parameters) -> None:
 
 
 def call(client: "Client", parameters: Parameters) -> None:
-    from libraries.data.images import read
+    from libraries.data.decoding import read
 
     image = read(parameters.imagePath)
     print(f"Sending {parameters.imagePath} to {parameters.url}, {parameters.calls} times")

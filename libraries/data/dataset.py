@@ -16,7 +16,8 @@ import numpy as np
 from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
 from libraries.base.storage import write_csv
-from libraries.data.images import SUFFIXES, Pixels, ResizeRule, inspect, load_bytes
+from libraries.data.decoding import SUFFIXES, Pixels
+from libraries.data.images import ResizeRule, inspect, load_bytes
 from libraries.data.labels import check_label, check_labels
 from libraries.data.quality import Measures, measure, review
 

@@ -26,8 +26,9 @@ import numpy as np
 from libraries.base.errors import ImageError
 from libraries.base.storage import write_csv
 from libraries.data.dataset import Example
+from libraries.data.decoding import Pixels
 from libraries.data.fingerprints import dhash, is_plain, mirrored
-from libraries.data.images import Pixels, pixel_sha256
+from libraries.data.images import pixel_sha256
 from libraries.data.pairs import Float32, Forest, Int, Pairs, above_similarity, within_distance
 
 Kind = Literal["exact", "near", "scene"]

@@ -9,7 +9,8 @@ does brightness where nothing is clipped; cropping, borders and rotation do. It 
 import numpy as np
 import numpy.typing as npt
 
-from libraries.data.images import TINY, Pixels
+from libraries.data.decoding import Pixels
+from libraries.data.images import TINY
 
 BITS = (TINY[0] - 1) * TINY[1]  # 256
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
-from libraries.data.images import SMALL, Pixels
+from libraries.data.decoding import Pixels
+from libraries.data.images import SMALL
 
 Finding = Literal["small", "blurred", "dark", "bright", "uniform", "odd shape", "odd colour"]
 

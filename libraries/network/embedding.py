@@ -12,7 +12,8 @@ import numpy as np
 from libraries.base.errors import ImageError
 from libraries.base.layout import Layout
 from libraries.data.dataset import Example, load_example, read_example
-from libraries.data.images import Pixels, ResizeRule, decode, fit
+from libraries.data.decoding import Pixels
+from libraries.data.images import ResizeRule, decode, fit
 from libraries.network.devices import find_device
 from libraries.network.engine import Engine, Precision
 from libraries.network.features import Floats, read_features, write_features

@@ -12,7 +12,8 @@ from typing import Any
 
 from libraries.base.errors import ImageError, InputError
 from libraries.classifier.bundle import Classifier, Prediction
-from libraries.data.images import MAX_PIXELS, Pixels, load_bytes
+from libraries.data.decoding import MAX_PIXELS, Pixels
+from libraries.data.images import load_bytes
 from libraries.service.problems import Problem, image_problem
 
 TABLE, COLUMN = "input_df", "image base64 string"

@@ -11,7 +11,7 @@ from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, image_files, read_examples
-from libraries.data.images import header, read
+from libraries.data.decoding import header, read
 from libraries.data.labels import check_labels
 from libraries.data.quality import read_review
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown

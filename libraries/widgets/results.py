@@ -17,7 +17,8 @@ from libraries.base.layout import Layout
 from libraries.base.storage import read_json
 from libraries.classifier.bundle import Classifier
 from libraries.data.annotations import Annotations, Outcome
-from libraries.data.images import decode, read
+from libraries.data.decoding import read
+from libraries.data.images import decode
 from libraries.evaluation.heatmaps import heatmap, paint
 from libraries.evaluation.neighbours import nearest
 from libraries.network.features import read_features

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from libraries.data.images import Pixels, decode, read
+from libraries.data.decoding import Pixels, read
+from libraries.data.images import decode
 
 SIDE = 192  # pixels of the longer side: sharp at 128 on a fine screen
 

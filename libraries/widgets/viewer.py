@@ -13,7 +13,8 @@ import anywidget
 import traitlets
 
 from libraries.base.errors import ImageError, PipelineError
-from libraries.data.images import decode, read
+from libraries.data.decoding import read
+from libraries.data.images import decode
 from libraries.widgets.thumbnails import Thumbnails, jpeg
 
 PAGES = Path(__file__).parent / "pages"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from libraries.data import fingerprints, images
-from libraries.data.images import Pixels
+from libraries.data.decoding import Pixels
 from libraries.data.pairs import within_distance
 from tests.data.pictures import VARIANTS, Picture, recompressed, scene
 

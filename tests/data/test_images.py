@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin
 from sklearn.datasets import load_sample_images
 
 from libraries.base.errors import ImageError, ParameterError
-from libraries.data import images
+from libraries.data import decoding, images
 from libraries.data.images import ImageFacts, ResizeRule, area, decode, fit, inspect, load, load_bytes
 
 
@@ -162,7 +162,7 @@ TURNS = [(format, orientation) for format in ("JPEG", "PNG", "WEBP", "TIFF") for
 
 def rotated(image: Image.Image, format: str, orientation: int) -> bytes:
     """A file that shows `image` when its EXIF orientation is obeyed."""
-    turn = images._UPRIGHT.get(orientation)
+    turn = decoding.UPRIGHT.get(orientation)
     inverse = {
         Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
         Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
@@ -367,7 +367,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "empty.jpg").touch()
     refused(tmp_path / "empty.jpg", r"is empty \(0 bytes\)")
     with (tmp_path / "large.jpg").open("wb") as file:
-        file.truncate(images.MAX_BYTES + 1)  # sparse: takes no room
+        file.truncate(decoding.MAX_BYTES + 1)  # sparse: takes no room
     refused(tmp_path / "large.jpg", "268,435,457 bytes, more than the 268,435,456 allowed")
     (tmp_path / "secret.jpg").write_bytes(WHOLE["jpeg"])
 
@@ -581,7 +581,7 @@ def test_scaled_decoding_is_used(photographs: list[Image.Image]) -> None:
     small = encoded(photographs[0], "JPEG")
     large = encoded(photographs[0].resize((2560, 1708)), "JPEG")
     for data, shrink in ((small, 1), (large, 4)):
-        decoded = images._decoded(
+        decoded = decoding.decode_as_stored(
             data, path=None, max_pixels=10**8, enough=lambda size: images._whole_at_least(size, ResizeRule(224))
         )
         assert decoded.shrink == shrink

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from libraries.base.errors import InputError
-from libraries.data import images
+from libraries.data import decoding
 from libraries.network.features import read_features
 from PARAMETERS import Parameters
 from tests.conftest import STEPS
@@ -167,7 +167,7 @@ def test_unreadable_file_is_left_out_by_name(
                 raise PermissionError(13, "Permission denied")
             return whole_read(path)
 
-        monkeypatch.setattr(images.Path, "read_bytes", read_bytes)
+        monkeypatch.setattr(decoding.Path, "read_bytes", read_bytes)
     else:
         locked.chmod(0)
         if os.access(locked, os.R_OK):

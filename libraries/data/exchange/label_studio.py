@@ -20,7 +20,7 @@ from libraries.base.storage import write_json, write_text
 from libraries.data.annotation_log import MARKS
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, scan
-from libraries.data.images import MAX_BYTES
+from libraries.data.decoding import MAX_BYTES
 
 TASKS, INTERFACE = "tasks.json", "interface.xml"
 

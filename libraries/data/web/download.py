@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from libraries.base.errors import DownloadError
 from libraries.base.storage import atomic, sweep
-from libraries.data.images import MAX_PIXELS
+from libraries.data.decoding import MAX_PIXELS
 from libraries.data.labels import check_label, check_labels
 from libraries.data.web.addresses import parse
 from libraries.data.web.crew import Crew

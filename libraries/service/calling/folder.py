@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.storage import atomic
-from libraries.data.images import MAX_BYTES, SUFFIXES, read
+from libraries.data.decoding import MAX_BYTES, SUFFIXES, read
 from libraries.data.web.crew import Crew
 from libraries.service.calling.client import Answer, Client
 from libraries.service.calling.connection import IMAGE_REFUSED
