@@ -125,8 +125,9 @@ def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) 
     else:
         state = weights.read_state_dict(source.path or weights.hub_file(source.architecture, config))
     network = build(source.architecture, input_size=input_size, state=_backbone_part(state), origin=source.name)
-    if source.path is not None and (normalisation := weights.file_normalisation(source.path)):
-        network.normalise_by(*normalisation)
+    facts = weights.file_facts(source.path) if source.path is not None else {}
+    if "mean" in facts:
+        network.normalise_by(facts["mean"], facts["std"])
     return network
 
 

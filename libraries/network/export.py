@@ -93,8 +93,9 @@ def save_weights(network: EmbeddingNetwork, path: Path) -> None:
 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     with atomic_path(path) as temporary:
-        normalisation = json.dumps({"mean": network.mean, "std": network.std})
-        save_file(state, temporary, metadata={"architecture": network.architecture, "normalisation": normalisation})
+        facts = {"architecture": network.architecture, "mean": network.mean, "std": network.std}
+        # one entry: the order of several is another every time, and with it the file's SHA-256
+        save_file(state, temporary, metadata={"network": json.dumps(facts)})
 
 
 def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:

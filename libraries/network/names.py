@@ -96,7 +96,7 @@ def _architecture(name: str) -> str:
 
 def _architecture_of_file(path: Path) -> str:
     """From the metadata that step 2 writes into its weights, or from a file name that is a timm name."""
-    for name in (weights.file_metadata(path).get("architecture", ""), path.stem, path.stem.partition("-")[0]):
+    for name in (weights.file_facts(path)["architecture"], path.stem, path.stem.partition("-")[0]):
         if name in VARIANTS or timm.is_model(name.partition(".")[0]):
             return _architecture(name)
     raise NetworkError(

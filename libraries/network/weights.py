@@ -67,22 +67,28 @@ def file_metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def file_normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The mean and standard deviation that step 2 has written into a .safetensors file; None where there are none.
+def file_facts(path: Path) -> dict[str, Any]:
+    """What step 2 has written into a .safetensors file about its network; empty for files of others.
+
+    Returns:
+        architecture; mean and std, a tuple each, where they are known.
 
     Raises:
-        NetworkError: what is there is nothing of the kind.
+        NetworkError: what is there cannot be read.
     """
-    text = file_metadata(path).get("normalisation")
-    if text is None:
-        return None
+    metadata = file_metadata(path)
+    if "network" not in metadata:
+        return {"architecture": metadata.get("architecture", "")}
     try:
-        mean, std = (tuple(float(level) for level in json.loads(text)[name]) for name in ("mean", "std"))
+        facts = json.loads(metadata["network"])
+        mean, std = (tuple(float(level) for level in facts[name]) for name in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError("not of three channels")
+        return {"architecture": str(facts["architecture"]), "mean": mean, "std": std}
     except (ValueError, KeyError, TypeError) as error:
-        raise NetworkError(f"{path}: its normalisation {text[:80]!r} cannot be read") from error
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise NetworkError(f"{path}: its normalisation {text[:80]!r} is none of three channels")
-    return mean, std
+        raise NetworkError(
+            f"{path}: what it says of its network, {metadata['network'][:80]!r}, cannot be read"
+        ) from error
 
 
 def wheel_file(architecture: str) -> Path:

@@ -1,14 +1,16 @@
 """Networks in files become timm's where they are ResNets of CNTK, with the same embeddings; others stay graphs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from libraries.base.errors import NetworkError
-from libraries.base.storage import Artefact
+from libraries.base.storage import Artefact, sha256
 from libraries.network.backbones import EmbeddingNetwork, load_pretrained
 from libraries.network.cntk.wire import parse
 from libraries.network.export import WEIGHTS, load_network, save_weights
@@ -145,11 +147,26 @@ def test_what_is_said_about_graphs_is_refused_for_other_networks(tmp_path: Path)
 
 
 def test_damaged_normalisation_of_weights_is_one_clear_error(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     save_weights(load_pretrained("random:resnet18", input_size=SIZE), tmp_path / WEIGHTS)
     state = load_file(tmp_path / WEIGHTS)
-    for text in ("no JSON", '{"mean": [1, 2, 3]}', '{"mean": [0, 0], "std": [1, 1]}', '{"mean": 1, "std": [0, 0, 0]}'):
-        save_file(state, tmp_path / WEIGHTS, metadata={"architecture": "resnet18", "normalisation": text})
-        with pytest.raises(NetworkError, match="its normalisation"):
+    good = {"architecture": "resnet18", "mean": [0, 0, 0], "std": [1, 1, 1]}
+    bad = [{"mean": [0, 0]}, {"std": [0, 0, 0]}, {"mean": 1}, {"std": ["a", 1, 1]}, {"mean": None}]
+    for text in ("no JSON", "[]", "{}", *(json.dumps(good | changes) for changes in bad)):
+        save_file(state, tmp_path / WEIGHTS, metadata={"network": text})
+        with pytest.raises(NetworkError, match="what it says of its network"):
             load_pretrained(str(tmp_path / WEIGHTS), input_size=SIZE)
+
+
+def test_weights_are_the_same_bytes_every_time(tmp_path: Path) -> None:
+    network = load_pretrained("random:resnet18", input_size=SIZE)
+    written = set()
+    for _ in range(8):
+        save_weights(network, tmp_path / WEIGHTS)
+        written.add(sha256(tmp_path / WEIGHTS))
+    assert len(written) == 1
+
+
+def test_weights_that_name_their_architecture_alone_are_read(tmp_path: Path) -> None:
+    save_weights(load_pretrained("random:resnet18", input_size=SIZE), tmp_path / WEIGHTS)
+    save_file(load_file(tmp_path / WEIGHTS), tmp_path / WEIGHTS, metadata={"architecture": "resnet18"})
+    assert load_pretrained(str(tmp_path / WEIGHTS), input_size=SIZE).architecture == "resnet18"
