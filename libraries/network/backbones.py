@@ -106,7 +106,7 @@ def orientations(images: Tensor) -> list[Tensor]:
 
 
 def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) -> EmbeddingNetwork:
-    """The pretrained network that a user's name means (see the module's text), opened to `input_size`, without a head.
+    """The pretrained network that a user's name means (see `names`), opened to `input_size`, without a head.
 
     Args:
         input_size: side of the images in pixels; None for the size the weights were trained at.

@@ -1,14 +1,16 @@
-"""What a user's name of a network means: rf_pretrainedModelFilename is one of
+"""What a user's name of a network means.
 
-EfficientNet_Lite0           (1, 2) ImageNet weights inside an installed package: no network needed
-ResNet_18.model              (34, 50) the tutorial's names: torchvision's ImageNet weights, from timm's hub
-convnext_tiny.fb_in22k       any name of timm, with or without a tag for the weights, from timm's hub
-some/folder/weights.safetensors
-                             a local file, as step 2 writes it, or whose name is a timm name (resnet18.pth)
-resnet18@some/file.pth       a local file of any name, and the timm architecture it is for
-some/file.model, some/file.onnx
-                             a network of CNTK or ONNX, see `graphs`
-random:resnet18              the architecture untrained, for tests and benchmarks
+A name, as the user gives it in rf_pretrainedModelFilename, is one of
+
+    EfficientNet_Lite0           (1, 2) ImageNet weights inside an installed package: no network needed
+    ResNet_18.model              (34, 50) the tutorial's names: torchvision's ImageNet weights, from timm's hub
+    convnext_tiny.fb_in22k       any name of timm, with or without a tag for the weights, from timm's hub
+    some/folder/weights.safetensors
+                                 a local file, as step 2 writes it, or whose name is a timm name (resnet18.pth)
+    resnet18@some/file.pth       a local file of any name, and the timm architecture it is for
+    some/file.model, some/file.onnx
+                                 a network of CNTK or ONNX, see `graphs`
+    random:resnet18              the architecture untrained, for tests and benchmarks
 """
 
 import difflib

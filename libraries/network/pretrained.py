@@ -27,7 +27,7 @@ def load_network_for(values: Mapping[str, Any], *, refine: bool) -> EmbeddingNet
     """The pretrained network, without a head.
 
     Args:
-        values: the run's parameters: rf_pretrainedModelFilename, a name as in `backbones`, or the path of a .model or
+        values: the run's parameters: rf_pretrainedModelFilename, a name as in `names`, or the path of a .model or
             .onnx file; and the others that make a network (`layout.NETWORK`, `layout.GRAPH`).
         refine: whether it has to be one that can be trained.
 
