@@ -35,6 +35,7 @@ def _outcome(
     verbose: bool,
 ) -> int:
     started = time.monotonic()
+    errors = sys.stderr  # an interruption can come between a library's replacing it and putting it back
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # into a file or pipe too, so that one can follow what happens
     try:
@@ -47,20 +48,20 @@ def _outcome(
         return 0
     except PipelineError as error:
         if verbose:
-            traceback.print_exc()
-        print(f"{script}: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201
+            traceback.print_exc(file=errors)
+        print(f"{script}: {_one_line(str(error))}", file=errors)
         return 2 if isinstance(error, ParameterError) else 1
     except BrokenPipeError:  # whoever read our output, `head` perhaps, has seen enough
         sys.stdout = None
         return 1
     except KeyboardInterrupt:
-        print(f"\n{script}: stopped. Run it again to go on where it was.", file=sys.stderr)  # noqa: T201
+        print(f"\n{script}: stopped. Run it again to go on where it was.", file=errors)
         return 130
     except Exception as error:
         if verbose:
             raise
         where = f"{type(error).__name__}: {_one_line(str(error))}"
-        print(f"{script}: unexpected {where} (run again with --verbose to see where)", file=sys.stderr)  # noqa: T201
+        print(f"{script}: unexpected {where} (run again with --verbose to see where)", file=errors)
         return 1
 
 

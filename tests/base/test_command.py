@@ -1,5 +1,8 @@
 """The command prompt: arguments, one-line errors, exit codes."""
 
+import io
+import sys
+
 import pytest
 
 from libraries.base import command
@@ -63,6 +66,17 @@ def test_unexpected_errors_are_one_line_too(capsys: pytest.CaptureFixture[str]) 
 
 def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     def main(parameters: Parameters) -> None:
+        raise KeyboardInterrupt
+
+    assert outcome(main, []) == 130
+    assert "Run it again to go on" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_answered_where_a_library_has_the_console(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(parameters: Parameters) -> None:
+        monkeypatch.setattr(sys, "stderr", io.StringIO())  # as an interrupted contextlib.redirect_stderr leaves it
         raise KeyboardInterrupt
 
     assert outcome(main, []) == 130
