@@ -89,12 +89,11 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tr
     from libraries.data.web.search.search import TABLE
     from libraries.data.web.urllist import read_url_list
 
-    pairs = read_url_list(urls)
     table_path = layout.proc / "downloads.csv"
-    print(f"Downloading the {len(pairs):,} images of {urls}")
-    with ProgressBar("Downloading", total=len(pairs), unit="URLs") as bar:
+    print(f"Downloading the images of {urls}")
+    with ProgressBar("Downloading", unit="URLs") as bar:
         outcomes = download(
-            pairs,
+            read_url_list(urls),
             folder=layout.images,
             outcomes=table_path,
             workers=parameters.download_workers,
@@ -105,7 +104,7 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tr
             allowed_hosts=parameters.download_allowedHosts,
             user_agent=user_agent(parameters.searchContact),
             retry_failed=parameters.download_retryFailed,
-            progress=lambda done, total, had: bar.show(done),
+            progress=lambda done, total, had: bar.show(done, total),
         )
     reasons = summary(outcomes)
     count = sum(reasons.values())

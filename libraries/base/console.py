@@ -10,7 +10,7 @@ T = TypeVar("T")
 class ProgressBar:
     """A bar for long work, shown once it has taken a second, and only where standard error is a terminal."""
 
-    def __init__(self, what: str, *, total: int, unit: str = "images") -> None:
+    def __init__(self, what: str, *, total: int | None = None, unit: str = "images") -> None:
         from tqdm import tqdm
 
         self._bar = tqdm(desc=what, total=total, unit=f" {unit}", delay=1, leave=False, disable=not sys.stderr.isatty())
@@ -19,8 +19,10 @@ class ProgressBar:
         """Count further work as done."""
         self._bar.update(count)
 
-    def show(self, done: int) -> None:
-        """Say how much is done in all."""
+    def show(self, done: int, total: int | None = None) -> None:
+        """Say how much is done in all; and of how much, where that was not known before."""
+        if total is not None:
+            self._bar.total = total
         self._bar.update(done - self._bar.n)
 
     def write(self, line: str) -> None:

@@ -64,8 +64,9 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process was writing in a folder; only for one in which no other process is writing now."""
-    for leftover in folder.glob(f"{TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for leftover in [Path(entry) for entry in entries if entry.name.startswith(TEMPORARY)]:
+            leftover.unlink(missing_ok=True)
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

@@ -36,6 +36,16 @@ def test_full_disk_is_a_storage_error_and_leaves_no_rubbish(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sweeping_takes_away_what_was_half_written_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".tmp-0123-a.jpg", "a.jpg", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    storage.sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jpg", ".hidden"}
+    storage.sweep(tmp_path / "nothing")
+    storage.sweep(tmp_path / "a.jpg")
+    assert (tmp_path / "a.jpg").exists()
+
+
 def test_json_refuses_nan_and_names_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         storage.write_json(tmp_path / "x.json", float("nan"))

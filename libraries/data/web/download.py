@@ -7,44 +7,46 @@ filled anew. One run at a time for each data set.
 """
 
 import contextlib
-import hashlib
+import itertools
 import logging
-import re
-import threading
+import os
 import time
-import unicodedata
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Protocol
 
 from libraries.base.errors import DownloadError
-from libraries.base.storage import atomic, sweep
+from libraries.base.storage import sweep
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.labels import check_label, check_labels
-from libraries.data.web.addresses import parse
 from libraries.data.web.crew import Crew
-from libraries.data.web.fetch import Answer, Fetcher, Timeouts
-from libraries.data.web.outcomes import Outcome, OutcomeTable, Pair, Status
+from libraries.data.web.fetch import Timeouts
+from libraries.data.web.ledger import Ledger
+from libraries.data.web.outcomes import Outcome, Pair, Status, read_outcomes
+from libraries.data.web.processes import Processes
 from libraries.data.web.schedule import MAX_WAIT, Job, Schedule, backoff
-from libraries.data.web.shrink import keep
+from libraries.data.web.task import Attempt, Limits, Saved, Task
 
 USER_AGENT = "image-classification-pipeline/0.1"
 MAX_DETAIL = 200  # characters
-_DECODERS = 4  # images decoded at once: each takes up to 3 bytes times `max_pixels` of memory
+_DECODERS = 4  # images decoded at once, in all processes: each takes up to 3 bytes times `max_pixels` of memory
+_AT_HAND = 2048  # jobs in memory; the others are on disk
+_MAX_PROCESSES = 4
+_MIN_THREADS = 4  # of a process
+_MIN_JOBS = 500  # for a process, whose start takes as long as some hundred small images
 _POLL = 0.5  # seconds between looks at the clock; Ctrl-C is noticed at the latest then
 
 log = logging.getLogger(__name__)
 
 
 def download(
-    urls: Sequence[Pair],
+    urls: Iterable[Pair],
     *,
     folder: Path,
     outcomes: Path,
     workers: int = 16,
+    processes: int | None = None,
     per_host: int = 6,
     timeouts: Timeouts | None = None,
     retries: int = 3,
@@ -64,6 +66,7 @@ def download(
         folder: images/<dataset>.
         outcomes: the CSV file for the table of outcomes.
         workers: downloads at once.
+        processes: that share them; None: as many as the list and the machine are large. One: threads of this process.
         per_host: of them, from one host (browsers take 6).
         timeouts: of one try; None for the usual ones.
         retries: further tries after a failure that may pass: time-out, no connection, 408, 425, 429, 5xx.
@@ -74,7 +77,7 @@ def download(
         user_agent: sent to every server; some want a way to contact you in it.
         retry_failed: fetch URLs again that failed for good in an earlier run.
         wait: seconds to wait after try number n, given what the server asked for; None: do not try again.
-        progress: called with the number of URLs that are done, of all, and of images had.
+        progress: called with the number of pairs that are done, of all, and of images had.
 
     Returns:
         One outcome for each different pair, in the order of `urls`.
@@ -83,183 +86,148 @@ def download(
         InputError: a label cannot be a folder name, or two differ only in case.
         StorageError: the disk is full, or a file cannot be written. The next run goes on from there.
     """
-    labels = {label for label, _ in urls}
-    check_labels(labels)
-    for label in labels:
-        sweep(folder / check_label(label))
     _warn_of_proxies()
-    pairs = list(dict.fromkeys(urls))
-    fetcher = Fetcher(
-        timeouts=timeouts or Timeouts(),
+    timeouts = timeouts or Timeouts()
+    limits = Limits(
+        str(folder.absolute()),
+        timeouts.connect,
+        timeouts.read,
+        timeouts.total,
         max_bytes=max_bytes,
-        allowed_hosts=allowed_hosts,
+        max_pixels=max_pixels,
+        max_side=max_side,
+        allowed_hosts=list(allowed_hosts),
         user_agent=user_agent,
-        threads=workers,
     )
-    with contextlib.closing(fetcher), contextlib.closing(OutcomeTable(outcomes)) as table:
-        due: list[Pair] = []
-        counts: Counter[Status] = Counter()
-        for pair in pairs:
-            earlier = table.get(pair)
-            if earlier is None or _is_due(earlier, folder, retry_failed=retry_failed):
-                due.append(pair)
-            else:
-                counts[earlier.status] += 1
+
+    def is_due(earlier: Outcome) -> bool:
+        if earlier.status == "ok":
+            return not (folder / check_label(earlier.label)).is_dir()
+        return retry_failed or earlier.status == "passing"
+
+    with contextlib.closing(Ledger(outcomes, _checked(urls), is_due=is_due)) as ledger:
+        for label in ledger.labels():
+            sweep(folder / check_label(label))
+        counts = ledger.counts()
 
         def record(found: Sequence[Outcome]) -> None:
-            table.add(found)
+            ledger.add(found)
             for outcome in found:
                 counts[outcome.status] += 1
                 show()
 
         def show() -> None:
             if progress is not None:
-                progress(counts.total(), len(pairs), counts["ok"])
+                progress(counts.total(), ledger.count, counts["ok"])
 
         show()
-        task = _Task(fetcher, folder, max_pixels=max_pixels, max_side=max_side)
-        if due:
-            _run(_jobs(due), task, record, workers=workers, per_host=per_host, retries=retries, wait=wait)
-        table.finish(pairs)
-        return filter(None, map(table.get, pairs))
+        if jobs := ledger.count_jobs():
+            with _crew(limits, jobs=jobs, workers=workers, processes=processes) as crew:
+                _run(ledger.jobs(), crew, record, per_host=per_host, retries=retries, wait=wait)
+        ledger.finish()
+        return itertools.islice(read_outcomes(outcomes), ledger.count)
 
 
-def _is_due(earlier: Outcome, folder: Path, *, retry_failed: bool) -> bool:
-    """Whether a pair with this outcome is to be fetched again."""
-    if earlier.status == "passing":
-        return True
-    if earlier.status == "ok":
-        return not (folder / check_label(earlier.label)).is_dir()
-    return retry_failed
+def _checked(urls: Iterable[Pair]) -> Iterator[Pair]:
+    """The pairs; the labels are checked at their end."""
+    labels = set()
+    for pair in urls:
+        labels.add(pair[0])
+        yield pair
+    check_labels(labels)
 
 
-def _jobs(pairs: Iterable[Pair]) -> list[Job]:
-    """One job for each different URL."""
-    jobs: dict[str, Job] = {}
-    hosts: dict[str, str] = {}  # each name once in memory
-    for pair in pairs:
-        _, url = pair
-        try:
-            target = parse(url)
-            spelling, host = target.url if target.url != url else url, target.host  # one text in memory, not two
-        except DownloadError:  # will be raised again, and recorded, when its turn comes
-            spelling, host = url, ""
-        if (job := jobs.get(spelling)) is None:
-            jobs[spelling] = Job(spelling, hosts.setdefault(host, host), [pair])
-        else:
-            job.pairs.append(pair)
-    return list(jobs.values())
+class _Workers(Protocol):
+    """A crew, of whatever kind."""
+
+    @property
+    def has_room(self) -> bool: ...
+    def give(self, job: Job) -> None: ...
+    def take(self, timeout: float) -> list[tuple[Job, Attempt | Exception]]: ...
+
+
+@contextlib.contextmanager
+def _crew(limits: Limits, *, jobs: int, workers: int, processes: int | None) -> Iterator[_Workers]:
+    """Threads of this process for a short list, several processes of them for a long one."""
+    if processes is None:
+        processes = min(_MAX_PROCESSES, _cores(), workers // _MIN_THREADS, jobs // _MIN_JOBS)
+    if processes > 1:
+        threads, decoders = -(-workers // processes), -(-_DECODERS // processes)
+        with Processes(limits, count=processes, threads=threads, decoders=decoders) as several:
+            yield several
+    else:
+        task = Task(limits, threads=workers, decoders=_DECODERS)
+        crew: Crew[Job, Attempt] = Crew(lambda job: task(job.url, job.labels), min(workers, jobs))
+        with contextlib.closing(task), crew:
+            yield crew
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run(
-    jobs: Sequence[Job],
-    task: "_Task",
+    jobs: Iterator[Job],
+    crew: _Workers,
     record: Callable[[Sequence[Outcome]], None],
     *,
-    workers: int,
     per_host: int,
     retries: int,
     wait: Callable[[int, float | None], float | None],
 ) -> None:
     """Do all jobs, and those that may succeed later again; record the outcomes as they come."""
     schedule = Schedule(per_host)
-    for job in jobs:
-        schedule.add(job)
-    unfinished = len(jobs)
-    del jobs  # each is let go when it is done
-    with contextlib.closing(task), Crew(task, min(workers, unfinished)) as crew:
-        while unfinished:
-            now = time.monotonic()
-            while crew.has_room and (due := schedule.next(now)):
+    refusing: dict[str, float] = {}  # hosts that want to be left alone for longer than a run, in seconds
+    at_hand = 0  # jobs that are with the schedule or the crew
+    while True:
+        for job in itertools.islice(jobs, _AT_HAND - at_hand):
+            schedule.add(job)
+            at_hand += 1
+        if not at_hand:
+            return
+        now = time.monotonic()
+        done: list[tuple[Job, Attempt | Exception]] = []
+        while crew.has_room and (due := schedule.next(now)):
+            due.tries += 1
+            if due.host in refusing:
+                done.append((due, _left_alone(refusing[due.host])))
+            else:
                 crew.give(due)
-            found: list[Outcome] = []
-            for job, result in crew.take(min(_POLL, schedule.seconds_to_next(now)) if crew.has_room else _POLL):
-                schedule.done(job)
-                if isinstance(result, DownloadError):
-                    pause = wait(job.tries, result.retry_after) if result.passing and job.tries <= retries else None
-                    if pause is not None:
-                        at = time.monotonic() + pause
-                        if result.retry_after is not None:
-                            schedule.pause(job.host, at)
-                        schedule.add(job, at)
-                        continue
-                elif isinstance(result, Exception):
-                    raise result
-                found += [_outcome(pair, job, result) for pair in job.pairs]
-                unfinished -= 1
-            if found:
-                record(found)
+        pause = min(_POLL, schedule.seconds_to_next(now)) if crew.has_room else _POLL
+        done += crew.take(0.0 if done else pause)
+        found: list[Outcome] = []
+        failure: Exception | None = None
+        for job, attempt in done:
+            schedule.done(job)
+            if isinstance(attempt, Exception):
+                failure = attempt
+                continue
+            job.seconds += attempt.seconds
+            result = attempt.result
+            if isinstance(result, DownloadError):
+                if result.retry_after is not None and result.retry_after > MAX_WAIT:
+                    refusing[job.host] = result.retry_after
+                seconds = wait(job.tries, result.retry_after) if result.passing and job.tries <= retries else None
+                if seconds is not None:
+                    at = time.monotonic() + seconds
+                    if result.retry_after is not None:
+                        schedule.pause(job.host, at)
+                    schedule.add(job, at)
+                    continue
+            found += [_outcome(pair, job, result) for pair in job.pairs]
+            at_hand -= 1
+        if found:
+            record(found)
+        if failure is not None:  # only now: what was had is in the table
+            raise failure
 
 
-@dataclass(frozen=True)
-class _Saved:
-    """An image that was had: its file's name in each label's folder, and what the table tells of it."""
-
-    name: str
-    http_status: int
-    bytes: int
-    width: int
-    height: int
+def _left_alone(seconds: float) -> Attempt:
+    detail = f"the host has asked to wait {seconds:.0f} s"
+    return Attempt(DownloadError("too many requests", detail=detail, passing=True, retry_after=seconds), 0.0)
 
 
-class _Task:
-    """What a worker does with a job: fetch, check, shrink, write. Called by many threads."""
-
-    def __init__(self, fetcher: Fetcher, folder: Path, *, max_pixels: int, max_side: int) -> None:
-        self._fetcher = fetcher
-        self._folder = folder
-        self._max_pixels = max_pixels
-        self._max_side = max_side
-        self._decoding = threading.Semaphore(_DECODERS)
-        self._refusing: dict[str, float] = {}  # hosts that want to be left alone for longer than a run, in seconds
-        self._closed = threading.Event()
-
-    def close(self) -> None:
-        """Write nothing any more, not even what is under way."""
-        self._closed.set()
-
-    def __call__(self, job: Job) -> _Saved:
-        """Fetch a URL once and write its image under each of its labels.
-
-        Raises:
-            DownloadError: there is no image.
-            StorageError: it cannot be written.
-        """
-        job.tries += 1
-        started = time.monotonic()
-        try:
-            return self._save(job, self._fetch(job))
-        finally:
-            job.seconds += time.monotonic() - started
-
-    def _fetch(self, job: Job) -> Answer:
-        if (seconds := self._refusing.get(job.host)) is not None:
-            detail = f"the host has asked to wait {seconds:.0f} s"
-            raise DownloadError("too many requests", detail=detail, passing=True, retry_after=seconds)
-        try:
-            return self._fetcher.fetch(job.url)
-        except DownloadError as error:
-            if error.retry_after is not None and error.retry_after > MAX_WAIT:
-                self._refusing[job.host] = error.retry_after
-            raise
-
-    def _save(self, job: Job, answer: Answer) -> _Saved:
-        try:
-            with self._decoding:
-                kept = keep(answer.body, max_pixels=self._max_pixels, max_side=self._max_side)
-        except DownloadError as error:
-            error.http_status = answer.http_status
-            raise
-        name, size = file_stem(job.url) + kept.suffix, 0
-        for label in dict.fromkeys(check_label(label) for label, _ in job.pairs):
-            if not self._closed.is_set():
-                with atomic(self._folder / label / name) as file:
-                    kept.write(file)
-                    size = file.tell()
-        return _Saved(name, answer.http_status, size, kept.width, kept.height)
-
-
-def _outcome(pair: Pair, job: Job, result: _Saved | DownloadError) -> Outcome:
+def _outcome(pair: Pair, job: Job, result: Saved | DownloadError) -> Outcome:
     label, url = pair
     seconds = round(job.seconds, 3)
     if isinstance(result, DownloadError):
@@ -281,16 +249,6 @@ def _outcome(pair: Pair, job: Job, result: _Saved | DownloadError) -> Outcome:
         height=result.height,
         seconds=seconds,
     )
-
-
-def file_stem(url: str) -> str:
-    """The name, without suffix, of a URL's file: what can be read of the URL's own, and a hash that makes it unique."""
-    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
-    name = re.sub(r"\.[A-Za-z]{2,5}$", "", name)  # the suffix comes from the content
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", ascii_name)[:40].strip("-")
-    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
-    return f"{readable}-{digest}" if readable else digest
 
 
 def _warn_of_proxies() -> None:

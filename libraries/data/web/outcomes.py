@@ -1,18 +1,17 @@
-"""What became of every URL: a table on disk that grows line by line, and from which the next run goes on."""
+"""What became of every URL: a line of the table proc/<dataset>/downloads.csv."""
 
-import contextlib
+import builtins
 import csv
 import io
-import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from libraries.base.errors import StorageError
-from libraries.base.storage import atomic, storage_error
+from libraries.base.storage import storage_error
 
 Pair = tuple[str, str]  # label, URL
 Status = Literal["ok", "failed", "passing"]
@@ -53,6 +52,11 @@ class Outcome:
         """What identifies the outcome."""
         return self.label, self.url
 
+    @property
+    def line(self) -> builtins.bytes:
+        """The line of the table."""
+        return csv_line(getattr(self, name) for name in COLUMNS)
+
 
 COLUMNS = tuple(field.name for field in fields(Outcome))
 _NUMBERS = ("http_status", "bytes", "width", "height")
@@ -64,61 +68,8 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (item[0] != "downloaded", -item[1], item[0])))
 
 
-class OutcomeTable:
-    """The table as a CSV file: each outcome is on disk once `add` returns, and survives the death of the process.
-
-    In memory it is its lines, a fraction of what the outcomes would take.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Read the table, if there is one; a last line that was cut off in the middle is dropped.
-
-        Raises:
-            StorageError: the file is not such a table, or cannot be written.
-        """
-        self.path = path
-        self._lines = {outcome.pair: _line(outcome) for outcome in read_outcomes(path)}
-        self._write(self._lines.values())
-        self._file: IO[bytes] = path.open("ab")
-
-    def get(self, pair: Pair) -> Outcome | None:
-        """The outcome of a pair, in this run or an earlier one."""
-        line = self._lines.get(pair)
-        return None if line is None else _outcome(next(csv.reader([line.decode()])))
-
-    def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Append outcomes; each takes the place of an earlier one of the same label and URL."""
-        lines = {outcome.pair: _line(outcome) for outcome in outcomes}
-        self._lines |= lines
-        try:
-            self._file.write(b"".join(lines.values()))
-            self._file.flush()
-        except OSError as error:
-            raise storage_error(error, self.path) from error
-
-    def close(self) -> None:
-        """Close the file, which is complete as it is."""
-        with contextlib.suppress(OSError):  # after a failed `add`, whose error says it all
-            self._file.close()
-
-    def finish(self, order: Sequence[Pair]) -> None:
-        """Write the table anew: one line for each pair, first these in their order, then those of other lists."""
-        self.close()
-        listed = set(order)
-        others = (line for pair, line in self._lines.items() if pair not in listed)
-        self._write(itertools.chain((self._lines[pair] for pair in order), others))
-
-    def _write(self, lines: Iterable[bytes]) -> None:
-        with atomic(self.path) as file:
-            file.write(_csv(COLUMNS))
-            file.writelines(lines)
-
-
-def _line(outcome: Outcome) -> bytes:
-    return _csv(getattr(outcome, name) for name in COLUMNS)
-
-
-def _csv(cells: Iterable[object]) -> bytes:
+def csv_line(cells: Iterable[object]) -> bytes:
+    """A line of a CSV file in UTF-8."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()

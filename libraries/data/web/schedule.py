@@ -6,6 +6,8 @@ import random
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
+from libraries.data.labels import check_label
+
 MAX_WAIT = 60.0  # seconds; a server that asks for more is asked again by the next run
 
 
@@ -26,6 +28,11 @@ class Job:
     pairs: list[tuple[str, str]] = field(default_factory=list)
     tries: int = 0
     seconds: float = 0.0
+
+    @property
+    def labels(self) -> list[str]:
+        """The different folders that its image is for."""
+        return list(dict.fromkeys(check_label(label) for label, _ in self.pairs))
 
 
 class Schedule:
@@ -68,8 +75,11 @@ class Schedule:
     def done(self, job: Job) -> None:
         """A job has run: its host has room for another."""
         self._running[job.host] -= 1
-        if self._queued[job.host]:
-            self.add(self._queued[job.host].popleft())
+        if queued := self._queued.get(job.host):
+            self.add(queued.popleft())
+        if not self._running[job.host] and not queued:  # there may be as many hosts as jobs
+            self._running.pop(job.host)
+            self._queued.pop(job.host, None)
 
     def seconds_to_next(self, now: float) -> float:
         """Seconds until the first waiting job is due; infinite when none waits for a time."""

@@ -1,5 +1,6 @@
 """Lists of images to download: one `label<TAB>url` per line."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from libraries.base.errors import InputError, MissingInput
@@ -8,8 +9,8 @@ from libraries.data.labels import check_label, check_labels
 _FORM = "each line is label<TAB>url"
 
 
-def read_url_list(path: Path) -> list[tuple[str, str]]:
-    """The (label, url) pairs of a tab-separated list, in its order, each pair once.
+def read_url_list(path: Path) -> Iterator[tuple[str, str]]:
+    """The (label, url) pairs of a tab-separated list, in its order, as they are read.
 
     UTF-8, with or without a byte order mark; any line ends. Blank lines, lines that begin with '#' and columns after
     the second are passed over. URLs are not checked here: a broken one is an outcome of the download, not an error.
@@ -17,35 +18,33 @@ def read_url_list(path: Path) -> list[tuple[str, str]]:
     Raises:
         MissingInput: there is no such file.
         InputError: it cannot be read, is no UTF-8, or holds no pair; a line has no tab, no URL or an impossible label,
-            or two labels differ only in case. Names the file and the line.
+            or (at the end) two labels differ only in case. Names the file and the line.
     """
-    pairs: dict[tuple[str, str], None] = {}
+    labels = set()
     for number, line in enumerate(_lines(path), start=1):
         if line.strip() and not line.startswith("#"):
-            pairs[_pair(line, f"{path}, line {number}")] = None
-    if not pairs:
+            pair = _pair(line.rstrip("\n"), f"{path}, line {number}")
+            labels.add(pair[0])
+            yield pair
+    if not labels:
         raise InputError(f"{path} holds no image to download: {_FORM}")
     try:
-        check_labels(label for label, _ in pairs)
+        check_labels(labels)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return list(pairs)
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> Iterator[str]:
     try:
-        data = path.read_bytes()
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.isascii() and any("\udc80" <= c <= "\udcff" for c in line):
+                    raise InputError(f"{path}, line {number} is not UTF-8 text: save the list with the encoding UTF-8")
+                yield line
     except FileNotFoundError:
         raise MissingInput(f"the list of images {path} does not exist: {_FORM}") from None
     except OSError as error:
         raise InputError(f"the list of images {path} cannot be read: {error.strerror or error}") from error
-    data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {number} is not UTF-8 text: save the list with the encoding UTF-8") from None
-    return text.split("\n")  # not splitlines(), which also breaks at characters that labels and URLs may hold
 
 
 def _pair(line: str, where: str) -> tuple[str, str]:

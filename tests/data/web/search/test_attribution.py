@@ -6,7 +6,8 @@ import pytest
 
 from libraries.base.errors import StorageError
 from libraries.data.annotations import Annotations
-from libraries.data.web.outcomes import Outcome, OutcomeTable
+from libraries.data.web.ledger import Ledger
+from libraries.data.web.outcomes import Outcome
 from libraries.data.web.search.attribution import write_attribution
 from libraries.data.web.search.found import Found, link, text
 from libraries.data.web.search.tables import Row, write_results
@@ -22,7 +23,7 @@ class DataSet:
         write_results(rows, urls=self.table.with_suffix(".tsv"), table=self.table)
 
     def downloaded(self, *outcomes: Outcome) -> None:
-        table = OutcomeTable(self.outcomes)
+        table = Ledger(self.outcomes, [], is_due=lambda outcome: False)
         table.add(outcomes)
         for outcome in outcomes:
             if outcome.file:

@@ -36,7 +36,7 @@ def test_the_files(fake: FakeSearch, run: Callable[..., Results], tmp_path: Path
     rows = read_table(tmp_path / "search.csv")
     assert rows == results.rows
     assert [row.query for row in rows] == ["tabby cat"] * 5 + ["black cat"] * 5 + ["poodle"] * 5
-    assert read_url_list(tmp_path / "search.tsv") == [row.pair for row in rows]
+    assert list(read_url_list(tmp_path / "search.tsv")) == [row.pair for row in rows]
     assert rows[1].pair == ("cat", "https://images.example/files/tabby-cat-2.jpg")
 
 
@@ -80,7 +80,7 @@ def test_an_image_of_two_labels_stays_with_the_first(
         ("dog", "poodle", 5),
     ]
     assert results.elsewhere == 2
-    assert len(read_url_list(tmp_path / "search.tsv")) == 5
+    assert len(list(read_url_list(tmp_path / "search.tsv"))) == 5
 
 
 def test_what_was_found_before_an_error_is_kept_and_the_next_run_goes_on(
@@ -91,7 +91,7 @@ def test_what_was_found_before_an_error_is_kept_and_the_next_run_goes_on(
         run()
     message = str(raised.value)
     assert message.endswith("(at 'poodle'; 2 of 3 queries are finished and kept)") and "\n" not in message
-    assert len(read_url_list(tmp_path / "search.tsv")) == len(read_table(tmp_path / "search.csv")) == 10
+    assert len(list(read_url_list(tmp_path / "search.tsv"))) == len(read_table(tmp_path / "search.csv")) == 10
     fake.answers = [fake_search.openverse(40)]
     assert run().per_label() == [("cat", 2, 10), ("dog", 1, 5)]
     assert [request.parameters["q"] for request in fake.requests] == ["tabby cat", "black cat", "poodle", "poodle"]
@@ -117,7 +117,7 @@ def test_rows_of_earlier_queries_stay_in_the_table_alone(
     before = run().rows
     after = run(Queries(5, (Query("dog", "beagle"),))).rows
     assert read_table(tmp_path / "search.csv") == [*after, *before]
-    assert read_url_list(tmp_path / "search.tsv") == [row.pair for row in after]
+    assert list(read_url_list(tmp_path / "search.tsv")) == [row.pair for row in after]
 
 
 def test_nothing_found(fake: FakeSearch, run: Callable[..., Results], tmp_path: Path) -> None:
