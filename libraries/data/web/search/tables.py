@@ -27,6 +27,7 @@ COLUMNS = (
     "width",
     "height",
 )
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # with which spreadsheets take a cell for one; and what protects
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ def read_table(path: Path) -> list[Row]:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise _foreign(path)
-            return [_row(values) for values in reader]
+            return [_row({column: cell.removeprefix("'") for column, cell in values.items()}) for values in reader]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise storage_error(error, path) from error
-    except (ValueError, TypeError, csv.Error):  # a number that is none, a line that is too short
+    except (ValueError, TypeError, AttributeError, csv.Error):  # a number that is none, a line that is too short
         raise _foreign(path) from None
 
 
@@ -87,8 +88,13 @@ def _csv(rows: Iterable[Row]) -> str:
     writer.writeheader()
     for row in rows:
         values = vars(row.found) | {"label": row.label, "query": row.query}
-        writer.writerow({column: values[column] for column in COLUMNS})
+        writer.writerow({column: _protected(values[column]) for column in COLUMNS})
     return text.getvalue()
+
+
+def _protected(value: Any) -> Any:
+    """A cell that no spreadsheet runs, since strangers choose titles: OWASP, "CSV Injection"."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _row(values: dict[str, Any]) -> Row:

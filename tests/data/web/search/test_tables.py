@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def test_every_text_comes_back(tmp_path: Path) -> None:
     assert read_table(tmp_path / "search.csv") == rows
     assert (tmp_path / "search.csv").read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
     assert (tmp_path / "search.tsv").read_text(encoding="utf-8").splitlines()[0] == f"käse\t{ODD.url}"
+
+
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://a")', "+1", "-1", "@SUM(1)", "\t=1", "'=1", "'", "''"])
+def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
+    rows = [Row("a", "b", Found("https://a.example/1.jpg", title=text, creator=text, attribution=text))]
+    write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
+    with (tmp_path / "search.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["title"] for row in csv.DictReader(file)} == {f"'{text}"}
+    assert read_table(tmp_path / "search.csv") == rows
 
 
 def test_a_table_that_is_not_there_is_empty(tmp_path: Path) -> None:
