@@ -7,35 +7,31 @@ filled anew. One run at a time for each data set.
 """
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
-import time
 import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
-from libraries.base.errors import DownloadError
 from libraries.base.storage import sweep
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.labels import check_label, check_labels
 from libraries.data.web.crew import Crew
+from libraries.data.web.dispatcher import Dispatcher, Workers
 from libraries.data.web.fetch import Timeouts
 from libraries.data.web.ledger import Ledger
-from libraries.data.web.outcomes import Outcome, Pair, Status, read_outcomes
+from libraries.data.web.outcomes import Outcome, Pair, read_outcomes
 from libraries.data.web.processes import Processes
-from libraries.data.web.schedule import MAX_WAIT, Job, Schedule, backoff
-from libraries.data.web.task import Attempt, Limits, Saved, Task
+from libraries.data.web.schedule import Job, backoff
+from libraries.data.web.task import Attempt, Limits, Task
 
 USER_AGENT = "image-classification-pipeline/0.1"
-MAX_DETAIL = 200  # characters
 _DECODERS = 4  # images decoded at once, in all processes: each takes up to 3 bytes times `max_pixels` of memory
-_AT_HAND = 2048  # jobs in memory; the others are on disk
 _MAX_PROCESSES = 4
 _MIN_THREADS = 4  # of a process
 _MIN_JOBS = 500  # for a process, whose start takes as long as some hundred small images
-_POLL = 0.5  # seconds between looks at the clock; Ctrl-C is noticed at the latest then
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +96,13 @@ def download(
         user_agent=user_agent,
     )
 
+    @functools.cache
+    def has_folder(label: str) -> bool:
+        return (folder / check_label(label)).is_dir()
+
     def is_due(earlier: Outcome) -> bool:
         if earlier.status == "ok":
-            return not (folder / check_label(earlier.label)).is_dir()
+            return not has_folder(earlier.label)
         return retry_failed or earlier.status == "passing"
 
     with contextlib.closing(Ledger(outcomes, _checked(urls), is_due=is_due)) as ledger:
@@ -123,7 +123,7 @@ def download(
         show()
         if jobs := ledger.count_jobs():
             with _crew(limits, jobs=jobs, workers=workers, processes=processes) as crew:
-                _run(ledger.jobs(), crew, record, per_host=per_host, retries=retries, wait=wait)
+                Dispatcher(crew, per_host=per_host, retries=retries, wait=wait).run(ledger.jobs(), record)
         ledger.finish()
         return itertools.islice(read_outcomes(outcomes), ledger.count)
 
@@ -137,17 +137,8 @@ def _checked(urls: Iterable[Pair]) -> Iterator[Pair]:
     check_labels(labels)
 
 
-class _Workers(Protocol):
-    """A crew, of whatever kind."""
-
-    @property
-    def has_room(self) -> bool: ...
-    def give(self, job: Job) -> None: ...
-    def take(self, timeout: float) -> list[tuple[Job, Attempt | Exception]]: ...
-
-
 @contextlib.contextmanager
-def _crew(limits: Limits, *, jobs: int, workers: int, processes: int | None) -> Iterator[_Workers]:
+def _crew(limits: Limits, *, jobs: int, workers: int, processes: int | None) -> Iterator[Workers]:
     """Threads of this process for a short list, several processes of them for a long one."""
     if processes is None:
         processes = min(_MAX_PROCESSES, _cores(), workers // _MIN_THREADS, jobs // _MIN_JOBS)
@@ -164,91 +155,6 @@ def _crew(limits: Limits, *, jobs: int, workers: int, processes: int | None) -> 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _run(
-    jobs: Iterator[Job],
-    crew: _Workers,
-    record: Callable[[Sequence[Outcome]], None],
-    *,
-    per_host: int,
-    retries: int,
-    wait: Callable[[int, float | None], float | None],
-) -> None:
-    """Do all jobs, and those that may succeed later again; record the outcomes as they come."""
-    schedule = Schedule(per_host)
-    refusing: dict[str, float] = {}  # hosts that want to be left alone for longer than a run, in seconds
-    at_hand = 0  # jobs that are with the schedule or the crew
-    while True:
-        for job in itertools.islice(jobs, _AT_HAND - at_hand):
-            schedule.add(job)
-            at_hand += 1
-        if not at_hand:
-            return
-        now = time.monotonic()
-        done: list[tuple[Job, Attempt | Exception]] = []
-        while crew.has_room and (due := schedule.next(now)):
-            due.tries += 1
-            if due.host in refusing:
-                done.append((due, _left_alone(refusing[due.host])))
-            else:
-                crew.give(due)
-        pause = min(_POLL, schedule.seconds_to_next(now)) if crew.has_room else _POLL
-        done += crew.take(0.0 if done else pause)
-        found: list[Outcome] = []
-        failure: Exception | None = None
-        for job, attempt in done:
-            schedule.done(job)
-            if isinstance(attempt, Exception):
-                failure = attempt
-                continue
-            job.seconds += attempt.seconds
-            result = attempt.result
-            if isinstance(result, DownloadError):
-                if result.retry_after is not None and result.retry_after > MAX_WAIT:
-                    refusing[job.host] = result.retry_after
-                seconds = wait(job.tries, result.retry_after) if result.passing and job.tries <= retries else None
-                if seconds is not None:
-                    at = time.monotonic() + seconds
-                    if result.retry_after is not None:
-                        schedule.pause(job.host, at)
-                    schedule.add(job, at)
-                    continue
-            found += [_outcome(pair, job, result) for pair in job.pairs]
-            at_hand -= 1
-        if found:
-            record(found)
-        if failure is not None:  # only now: what was had is in the table
-            raise failure
-
-
-def _left_alone(seconds: float) -> Attempt:
-    detail = f"the host has asked to wait {seconds:.0f} s"
-    return Attempt(DownloadError("too many requests", detail=detail, passing=True, retry_after=seconds), 0.0)
-
-
-def _outcome(pair: Pair, job: Job, result: Saved | DownloadError) -> Outcome:
-    label, url = pair
-    seconds = round(job.seconds, 3)
-    if isinstance(result, DownloadError):
-        status: Status = "passing" if result.passing else "failed"
-        detail = result.detail[:MAX_DETAIL]
-        return Outcome(
-            label, url, status, result.reason, http_status=result.http_status, seconds=seconds, detail=detail
-        )
-    file = f"{check_label(label)}/{result.name}"
-    return Outcome(
-        label,
-        url,
-        "ok",
-        "downloaded",
-        file=file,
-        http_status=result.http_status,
-        bytes=result.bytes,
-        width=result.width,
-        height=result.height,
-        seconds=seconds,
-    )
 
 
 def _warn_of_proxies() -> None:

@@ -11,6 +11,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from libraries.data.web.schedule import Job
 from libraries.data.web.task import Attempt, Limits, Saved
 
 _ROOT = Path(__file__).parents[3]
+_GATHER = 0.003  # seconds; answers come in handfuls, or each would wake this process
 _OF_ERRORS = ("reason", "detail", "passing", "http_status", "retry_after")
 _MODULE = "libraries.data.web.worker"
 _APART: dict[str, Any]  # Ctrl-C is for this process alone, which then ends the others
@@ -60,6 +62,7 @@ class Processes:
         done = []
         with contextlib.suppress(queue.Empty):
             done.append(self._done.get(timeout=timeout))
+            time.sleep(_GATHER)
             while True:
                 done.append(self._done.get_nowait())
         return done
@@ -84,7 +87,7 @@ class _Worker:
         self._done = done
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
+            [sys.executable, "-P", "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
