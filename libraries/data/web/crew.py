@@ -7,12 +7,29 @@ wait for each other cost more than the work.
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
 J = TypeVar("J")
 R = TypeVar("R")
+T = TypeVar("T")
+
+
+def handful(items: "queue.SimpleQueue[T]", timeout: float, *, gather: float = 0.0) -> list[T]:
+    """What is in a queue; empty if nothing comes within `timeout` seconds.
+
+    Args:
+        gather: seconds to wait for more, once there is something.
+    """
+    found = []
+    with contextlib.suppress(queue.Empty):
+        found.append(items.get(timeout=timeout))
+        time.sleep(gather)
+        while True:
+            found.append(items.get_nowait())
+    return found
 
 
 class Crew(Generic[J, R]):
@@ -45,11 +62,7 @@ class Crew(Generic[J, R]):
 
     def take(self, timeout: float) -> list[tuple[J, R | Exception]]:
         """The jobs that were done and their results; empty if there is none within `timeout` seconds."""
-        done = []
-        with contextlib.suppress(queue.Empty):
-            done.append(self._done.get(timeout=timeout))
-            while True:
-                done.append(self._done.get_nowait())
+        done = handful(self._done, timeout)
         self._busy -= len(done)
         return done
 

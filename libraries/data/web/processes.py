@@ -11,13 +11,13 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from libraries.base.errors import DownloadError, PipelineError, StorageError
+from libraries.data.web.crew import handful
 from libraries.data.web.schedule import Job
 from libraries.data.web.task import Attempt, Limits, Saved
 
@@ -59,13 +59,7 @@ class Processes:
 
     def take(self, timeout: float) -> list[tuple[Job, Attempt | Exception]]:
         """The jobs that were done and their results; empty if there is none within `timeout` seconds."""
-        done = []
-        with contextlib.suppress(queue.Empty):
-            done.append(self._done.get(timeout=timeout))
-            time.sleep(_GATHER)
-            while True:
-                done.append(self._done.get_nowait())
-        return done
+        return handful(self._done, timeout, gather=_GATHER)
 
     def __enter__(self) -> "Processes":
         self._workers = [_Worker(self._settings, self._done) for _ in range(self._count)]
@@ -85,6 +79,7 @@ class _Worker:
         self.jobs: dict[int, Job] = {}  # that it has
         self._given = 0
         self._done = done
+        self._has_ended = threading.Event()
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", _MODULE],
@@ -101,6 +96,8 @@ class _Worker:
         self._given += 1
         self.jobs[self._given] = job
         self._say(json.dumps([self._given, job.url, job.labels]))
+        if self._has_ended.is_set():
+            self._give_up()
 
     def end(self) -> None:
         self._process.kill()  # what it was given has been done, or is not wanted any more
@@ -119,9 +116,15 @@ class _Worker:
         for line in answers:
             number, result = decoded(line)
             self._done.put((self.jobs.pop(number), result))
+        self._has_ended.set()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Hand back what a process that has ended will not do."""
         died = PipelineError("a process that downloads has died, of lack of memory perhaps: run again to go on")
         for number in list(self.jobs):
-            self._done.put((self.jobs.pop(number), died))
+            if job := self.jobs.pop(number, None):  # two threads may be here
+                self._done.put((job, died))
 
 
 def encoded(number: int, result: Attempt | Exception) -> bytes:

@@ -128,6 +128,17 @@ def test_a_process_that_dies_is_an_error_in_one_line(web: Any, tmp_path: Path) -
     assert "has died" in str(result)
 
 
+def test_nobody_waits_for_a_process_that_died_before_its_first_job(tmp_path: Path) -> None:
+    with Processes(limits(tmp_path), count=1, threads=1, decoders=1) as crew:
+        crew._workers[0]._process.kill()
+        crew._workers[0]._reader.join()
+        job = Job("http://127.0.0.1/", "127.0.0.1", [("a", "x")])
+        crew.give(job)
+        [(given_back, result)] = crew.take(20.0)
+    assert given_back is job
+    assert isinstance(result, PipelineError)
+
+
 @pytest.mark.parametrize(
     "result",
     [
