@@ -150,7 +150,7 @@ class Run:
 
 
 def timed(download: Callable[[list[str], Path], list[Path]], *, web: Web, urls: list[str], root: Path) -> Run:
-    """Download into a new folder in `root`, which stays: ext4 is slow for minutes where many files were deleted."""
+    """Download into a new folder in `root`."""
     folder = Path(tempfile.mkdtemp(dir=root))
     web.first()
     before = children_seconds()
