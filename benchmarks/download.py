@@ -9,7 +9,8 @@ speed:  'cameras' are photographs of 2 to 24 megapixels, which both scale down t
         program after the other, in rounds; ratios are medians of those within a round. img2dataset does nothing beyond
         that (no EXIF, no hashes) and has the best of several numbers of processes and threads; script 0 its defaults.
         Rates count from the first request until the last image is written: starting programs does not.
-memory: the largest resident size of script 0 over lists of tiny images: the first run, and another when all is done.
+memory: the largest resident size of script 0, of the largest of its processes, over lists of tiny images: the first
+        run, and another when all is done.
 
 img2dataset runs in an environment of its own: that of the Python that is given, or a new one, which needs the network.
 The hosts of the URLs are 127.0.0.1 to 127.0.0.16: Linux has them all.

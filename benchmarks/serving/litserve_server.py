@@ -10,9 +10,9 @@ import litserve
 import numpy as np
 from fastapi import Request
 
+from libraries.base.cores import usable_cores
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.images import load_bytes
-from libraries.network.streaming import usable_cores
 
 
 class Classify(litserve.LitAPI):

@@ -18,8 +18,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError, NetworkError
-from libraries.network.streaming import Pixels, load_or_error, ordered_map, usable_cores
+from libraries.network.streaming import Pixels, load_or_error, ordered_map
 
 T = TypeVar("T")
 Outputs = dict[str, npt.NDArray[np.float32]]

@@ -1,11 +1,9 @@
 """Work on a stream of items in threads: in order, within bounds, and gone when the consumer goes."""
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,16 +14,6 @@ from libraries.base.errors import ImageError
 T = TypeVar("T")
 R = TypeVar("R")
 Pixels = npt.NDArray[np.uint8]
-
-
-def usable_cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores this process may use; fewer than the machine's under `taskset`, or in a container with a `limit`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        microseconds, period = map(int, limit.read_text().split())  # "max 100000" where there is none
-    except (OSError, ValueError):
-        return cores
-    return max(1, min(cores, round(microseconds / period)))
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int) -> Generator[tuple[T, R]]:

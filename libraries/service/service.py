@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError, ImageTooLarge
 from libraries.classifier.bundle import Prediction
 from libraries.data.images import decode, fit, load_bytes
 from libraries.evaluation.heatmaps import Heatmap, heatmap
-from libraries.network.streaming import usable_cores
 from libraries.service.bodies import BodyReader
 from libraries.service.metrics import Metrics
 from libraries.service.model import LoadedModel, ServedModel

@@ -10,11 +10,11 @@ import contextlib
 import functools
 import itertools
 import logging
-import os
 import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from libraries.base.cores import usable_cores
 from libraries.base.storage import sweep
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.labels import check_label, check_labels
@@ -141,7 +141,7 @@ def _checked(urls: Iterable[Pair]) -> Iterator[Pair]:
 def _crew(limits: Limits, *, jobs: int, workers: int, processes: int | None) -> Iterator[Workers]:
     """Threads of this process for a short list, several processes of them for a long one."""
     if processes is None:
-        processes = min(_MAX_PROCESSES, _cores(), workers // _MIN_THREADS, jobs // _MIN_JOBS)
+        processes = min(_MAX_PROCESSES, usable_cores(), workers // _MIN_THREADS, jobs // _MIN_JOBS)
     if processes > 1:
         threads, decoders = -(-workers // processes), -(-_DECODERS // processes)
         with Processes(limits, count=processes, threads=threads, decoders=decoders) as several:
@@ -151,10 +151,6 @@ def _crew(limits: Limits, *, jobs: int, workers: int, processes: int | None) -> 
         crew: Crew[Job, Attempt] = Crew(lambda job: task(job.url, job.labels), min(workers, jobs))
         with contextlib.closing(task), crew:
             yield crew
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _warn_of_proxies() -> None:

@@ -15,7 +15,7 @@ from typing import IO
 from libraries.base.errors import DownloadError, StorageError
 from libraries.base.storage import atomic, storage_error
 from libraries.data.web.addresses import parse
-from libraries.data.web.outcomes import COLUMNS, Outcome, Pair, Status, csv_line, read_outcomes
+from libraries.data.web.outcomes import COLUMNS, Outcome, Pair, Status, as_line, csv_line, read_outcomes
 from libraries.data.web.schedule import Job
 
 _PAIRS = """
@@ -31,7 +31,8 @@ CREATE TABLE pairs (
 _WANTED = "INSERT OR IGNORE INTO pairs VALUES (NULL, ?, ?, ?, ?, 1, NULL, NULL)"
 _EARLIER = """
 INSERT INTO pairs VALUES (NULL, ?, ?, NULL, NULL, 0, ?, ?)
-ON CONFLICT (label, url) DO UPDATE SET status = excluded.status, line = excluded.line, due = ?
+ON CONFLICT (label, url) DO UPDATE SET status = excluded.status, line = excluded.line,
+    due = target IS NOT NULL AND ?  -- those of other lists never are
 """
 _OF_JOB = "SELECT label, url FROM pairs WHERE target = ? AND due ORDER BY id"
 # The first URL of every host, then the second of every host, and so on: no host waits behind the many of another.
@@ -68,11 +69,9 @@ class Ledger:
                 self._store.execute("PRAGMA journal_mode=OFF")
                 self._store.execute(_PAIRS)
                 self._store.execute("BEGIN")
-                self._store.executemany(
-                    "INSERT OR IGNORE INTO pairs VALUES (NULL, ?, ?, ?, ?, 1, '', NULL)", map(_row, pairs)
-                )
+                self._store.executemany(_WANTED, map(_row, pairs))
                 [(self.count,)] = self._store.execute("SELECT COUNT(*) FROM pairs")
-                earlier = ((o.label, o.url, o.status, o.line, is_due(o)) for o in read_outcomes(path))
+                earlier = ((o.label, o.url, o.status, as_line(o), is_due(o)) for o in read_outcomes(path))
                 self._store.executemany(_EARLIER, earlier)
                 self._store.execute("COMMIT")
                 self._store.execute("CREATE INDEX due_targets ON pairs (target) WHERE due")
@@ -85,10 +84,8 @@ class Ledger:
     def labels(self) -> list[str]:
         """The different labels of the list."""
         with _storing():
-            return [
-                label
-                for (label,) in self._store.execute("SELECT DISTINCT label FROM pairs WHERE id <= ?", (self.count,))
-            ]
+            rows = self._store.execute("SELECT DISTINCT label FROM pairs WHERE id <= ?", (self.count,))
+            return [label for (label,) in rows]
 
     def counts(self) -> Counter[Status]:
         """How many pairs of the list are not due, by their status."""
@@ -107,14 +104,11 @@ class Ledger:
         """One job for each different URL that is due, the hosts in turn."""
         with _storing():
             for target, host in self._store.execute(_JOBS):
-                pairs = self._store.execute(
-                    "SELECT label, url FROM pairs WHERE target = ? AND due ORDER BY id", (target,)
-                )
-                yield Job(target, host, pairs.fetchall())
+                yield Job(target, host, self._store.execute(_OF_JOB, (target,)).fetchall())
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Append outcomes, on disk once this returns; each takes the place of an earlier one of the same pair."""
-        lines = [outcome.line for outcome in outcomes]
+        lines = [as_line(outcome) for outcome in outcomes]
         try:
             self._file.write(b"".join(lines))
             self._file.flush()
@@ -143,9 +137,8 @@ class Ledger:
     def _write(self) -> None:
         with atomic(self.path) as file, _storing():
             file.write(csv_line(COLUMNS))
-            file.writelines(
-                line for (line,) in self._store.execute("SELECT line FROM pairs WHERE line IS NOT NULL ORDER BY id")
-            )
+            rows = self._store.execute("SELECT line FROM pairs WHERE line IS NOT NULL ORDER BY id")
+            file.writelines(line for (line,) in rows)
 
 
 def _row(pair: Pair) -> tuple[str, str, str, str]:

@@ -1,6 +1,5 @@
 """What became of every URL: a line of the table proc/<dataset>/downloads.csv."""
 
-import builtins
 import csv
 import io
 import sys
@@ -52,11 +51,6 @@ class Outcome:
         """What identifies the outcome."""
         return self.label, self.url
 
-    @property
-    def line(self) -> builtins.bytes:
-        """The line of the table."""
-        return csv_line(getattr(self, name) for name in COLUMNS)
-
 
 COLUMNS = tuple(field.name for field in fields(Outcome))
 _NUMBERS = ("http_status", "bytes", "width", "height")
@@ -66,6 +60,11 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, int]:
     """How many outcomes there are for each reason: 'downloaded' first, then the most frequent first."""
     counts = Counter(outcome.reason for outcome in outcomes)
     return dict(sorted(counts.items(), key=lambda item: (item[0] != "downloaded", -item[1], item[0])))
+
+
+def as_line(outcome: Outcome) -> bytes:
+    """The outcome's line of the table."""
+    return csv_line(getattr(outcome, name) for name in COLUMNS)
 
 
 def csv_line(cells: Iterable[object]) -> bytes:

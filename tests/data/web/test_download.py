@@ -223,14 +223,20 @@ def test_waits_are_what_the_server_asks(web: Any, run: Callable[..., list[Outcom
     assert asked == [(1, 17.0), (2, None)]
 
 
-def test_a_host_that_wants_a_long_rest_is_left_alone(web: Any, run: Callable[..., list[Outcome]]) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_host_that_wants_a_long_rest_is_left_alone(
+    web: Any, run: Callable[..., list[Outcome]], processes: int
+) -> None:
     urls = [("a", web.give(f"/{i}", b"", 429, Retry_After="3600")) for i in range(20)]
-    outcomes = run(urls, per_host=1, wait=lambda tries, seconds: None)
+    outcomes = run(urls, processes=processes, per_host=1, wait=lambda tries, seconds: None)
     assert {(outcome.status, outcome.reason) for outcome in outcomes} == {("passing", "too many requests")}
     assert web.requests.total() == 1
 
 
-def test_a_host_gets_a_few_requests_at_once(web: Any, run: Callable[..., list[Outcome]], make_picture: Make) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_host_gets_a_few_requests_at_once(
+    web: Any, run: Callable[..., list[Outcome]], make_picture: Make, processes: int
+) -> None:
     lock, now, most = threading.Lock(), 0, 0
 
     def answer(handler: Any) -> None:
@@ -243,7 +249,8 @@ def test_a_host_gets_a_few_requests_at_once(web: Any, run: Callable[..., list[Ou
             now -= 1
         handler.answer(200, make_picture())
 
-    outcomes = run([("a", web.on(f"/{i}", answer)) for i in range(20)], workers=16, per_host=3)
+    urls = [("a", web.on(f"/{i}", answer)) for i in range(20)]
+    outcomes = run(urls, workers=16, processes=processes, per_host=3)
     assert summary(outcomes) == {"downloaded": 20}
     assert most == 3
 

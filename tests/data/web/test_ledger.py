@@ -78,6 +78,16 @@ def test_what_is_done_is_no_job_and_what_may_pass_is_one_again(path: Path) -> No
     ledger.close()
 
 
+def test_what_another_list_left_twice_in_the_table_is_no_job(path: Path) -> None:
+    """As a run leaves it that was killed after a second failure."""
+    write(path, LATER)
+    with path.open("ab") as file:
+        file.write(path.read_bytes().splitlines(keepends=True)[1])
+    ledger = opened(path, [OK.pair])
+    assert [pairs for _, pairs in jobs(ledger)] == [[OK.pair]]
+    ledger.close()
+
+
 def test_jobs_can_be_done_while_they_are_read(path: Path) -> None:
     pairs = [("x", f"http://h/{i}") for i in range(5000)]
     ledger = opened(path, iter(pairs))

@@ -67,31 +67,6 @@ def test_processes_do_what_threads_do(web: Any, tmp_path: Path, make_picture: Ma
     assert set(web.requests.values()) == {1}
 
 
-def test_a_host_gets_a_few_requests_at_once(web: Any, tmp_path: Path, make_picture: Make) -> None:
-    lock, now, most = threading.Lock(), 0, 0
-
-    def answer(handler: Any) -> None:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        handler.server.web.stopping.wait(0.02)
-        with lock:
-            now -= 1
-        handler.answer(200, make_picture())
-
-    urls = [("a", web.on(f"/{i}", answer)) for i in range(30)]
-    assert summary(run(tmp_path, urls, workers=16, per_host=3)) == {"downloaded": 30}
-    assert most == 3
-
-
-def test_a_host_that_wants_a_long_rest_is_left_alone(web: Any, tmp_path: Path) -> None:
-    urls = [("a", web.give(f"/{i}", b"", 429, Retry_After="3600")) for i in range(20)]
-    outcomes = run(tmp_path, urls, per_host=1, wait=lambda tries, seconds: None)
-    assert {(outcome.status, outcome.reason) for outcome in outcomes} == {("passing", "too many requests")}
-    assert web.requests.total() == 1
-
-
 def test_what_cannot_be_written_ends_the_run_and_what_was_had_is_known(
     web: Any, tmp_path: Path, make_picture: Make
 ) -> None:
@@ -179,7 +154,7 @@ def test_how_many(web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cor
         started.append(options.get("count", 1))
         raise Started
 
-    monkeypatch.setattr(download_module, "_cores", lambda: cores)
+    monkeypatch.setattr(download_module, "usable_cores", lambda: cores)
     monkeypatch.setattr(download_module, "Processes", start)
     monkeypatch.setattr(download_module, "Task", start)
     with pytest.raises(Started):

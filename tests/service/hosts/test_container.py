@@ -23,8 +23,8 @@ import pytest
 import requests
 import yaml
 
+from libraries.base.cores import usable_cores
 from libraries.classifier.bundle import Classifier, Prediction
-from libraries.network.streaming import usable_cores
 from libraries.service.calling.client import Client
 from tests.conftest import ROOT, files
 from tests.service.processes import START_SECONDS, ServerProcess, free_port
