@@ -92,8 +92,14 @@ class Layout:
 
     def _prepared_state(self) -> Any:
         """What stands for the annotations that script 1 has seen."""
-        manifest = self.proc / "examples.json"
-        return read_json(manifest)["parameters"].get("annotations") if manifest.exists() else None
+        return self._noted("examples.json", "annotations")
+
+    def _noted(self, manifest: str, name: str) -> Any:
+        """A parameter that an artefact was made with; None where there is none, or its manifest is damaged."""
+        try:
+            return read_json(self.proc / manifest)["parameters"].get(name)
+        except (StorageError, KeyError, TypeError, AttributeError):  # told by whoever reads the artefact
+            return None
 
     def _of_network(self) -> tuple[str, ...]:
         """The parameters that matter to the pretrained network."""
@@ -107,8 +113,8 @@ class Layout:
         if path.is_file():
             status = path.stat()
             return _file_hash(path, status.st_mtime_ns, status.st_size)
-        manifest = self.proc / name / "model.json"
-        return read_json(manifest)["parameters"].get("weights") if manifest.exists() else None
+        noted: str | None = self._noted(f"{name}/model.json", "weights")
+        return noted
 
     def _of_refinement(self) -> tuple[str, ...]:
         """The parameters that matter to how it is trained, or to its classes if it is taken as it is."""
