@@ -12,6 +12,7 @@ import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import IO, Any
 from libraries.base.errors import MissingInput, StaleInput, StorageError
 
 TEMPORARY = ".tmp-"  # prefix of files that are being written; whatever bears it after a crash is rubbish
+MAX_JSON_BYTES = 256 * 2**20
 
 
 @contextlib.contextmanager
@@ -87,11 +89,38 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a damaged file is a StorageError that names it."""
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file opened for reading; one that is no regular file is refused, and never waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, a pipe or a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    if file is None:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return file
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as `open_regular`, or it has more than `most` bytes.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
+    return content
+
+
+def read_json(path: Path, *, most: int = MAX_JSON_BYTES) -> Any:
+    """Read JSON of at most so many bytes; a damaged file is a StorageError that names it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(read_regular(path, most=most).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets in brackets
         raise StorageError(
             f"{path} cannot be read ({error}); delete it and run the script that writes it again"
         ) from error
@@ -126,8 +155,8 @@ def move(source: Path, target: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file, as hexadecimal digits."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
