@@ -84,7 +84,8 @@ def main(
             print(*lines, sep="\n")
         if export:
             written = describe(layout.images, examples, name=layout.dataset)
-            written += label_studio.export(layout.proc / "labelStudio", examples, dataset=layout.dataset)
+            tasks = layout.proc / "labelStudio"
+            written += label_studio.export(tasks, examples, dataset=layout.dataset, moved=annotations.moved)
             print("For others:", *written, sep="\n  ")
     print(f"Written: {target}")
 

@@ -6,9 +6,11 @@ virus scanner often for a moment. Some network and FUSE file systems know no flu
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
+import stat
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -188,3 +190,30 @@ def file_error(error: OSError) -> StorageError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EIO, errno.ESTALE):
         return StorageError(explained(error))
     return None
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file opened for reading; one that is no regular file is refused, and never waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, a pipe or a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    if file is None:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return file
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: as `open_regular`, or it has more than `most` bytes.
+    """
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
+    return content

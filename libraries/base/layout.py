@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import StorageError
+from libraries.base.json_lines import split_lines
 from libraries.base.settings import Settings
-from libraries.base.storage import Artefact, read_json, sha256
+from libraries.base.storage import Artefact, read_json, read_regular, sha256
 
 NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode", "rf_views")
 GRAPH = ("rf_embeddingNode", "rf_channelOrder", "rf_channelMeans", "rf_channelStds")  # of .model and .onnx files
@@ -29,6 +30,7 @@ REFINEMENT = (
 DUPLICATES = ("duplicates", "duplicates_maxDistance", "duplicates_minSimilarity")
 
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
+MAX_LOG_BYTES = 2**29  # of that file: some millions of changes
 
 NETWORK_FORMAT = 2  # of what step 2 writes; 2 since model.onnx also has the feature map
 
@@ -191,9 +193,29 @@ def _file_hash(path: Path, modified: int, size: int) -> str:
 def _newest_state(log: Path) -> str | None:
     """What stands for all annotations in the newest whole line of their log (see `data.annotations`); None for none."""
     try:
-        *whole, _ = log.read_bytes().split(b"\n")
-        return str(state) if whole and (state := json.loads(whole[-1])["state"]) else None
+        lines = split_lines(read_regular(log, most=MAX_LOG_BYTES)).whole
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{log} cannot be read ({error}): mend its last line, or move the file away") from error
+    except OSError as error:
+        raise unreadable_log(log, error) from error
+    number, newest = max(
+        ((i, line) for i, line in enumerate(lines, 1) if line.strip()), default=(0, b'{"state": null}')
+    )
+    try:
+        state = json.loads(newest)["state"]
+        if not isinstance(state, str | None):
+            raise ValueError(f"state {state!r:.50}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged_log(log, number, error) from error
+    return state
+
+
+def unreadable_log(log: Path, error: OSError) -> StorageError:
+    """The error for a log of annotations that cannot be opened."""
+    return StorageError(f"{log} cannot be read ({error.strerror or error}): mend that, or move it away")
+
+
+def damaged_log(log: Path, line: int, error: Exception) -> StorageError:
+    """The error for a line of a log of annotations that is none."""
+    what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
+    return StorageError(f"{log} is damaged in line {line} ({what}): mend the line, or move the file away")

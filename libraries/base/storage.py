@@ -18,8 +18,12 @@ from libraries.base.errors import MissingInput, PipelineError, StaleInput, Stora
 from libraries.base.file_system import TEMPORARY as TEMPORARY
 from libraries.base.file_system import explained, flush, is_about, replace, temporary_beside
 from libraries.base.file_system import move as move
+from libraries.base.file_system import open_regular as open_regular
+from libraries.base.file_system import read_regular as read_regular
 from libraries.base.file_system import storage_error as storage_error
 from libraries.base.file_system import sweep as sweep
+
+MAX_JSON_BYTES = 256 * 2**20
 
 
 @contextlib.contextmanager
@@ -74,10 +78,10 @@ def write_json(path: Path, value: Any) -> None:
         file.write(text.encode(errors="backslashreplace"))  # a path need not be Unicode: "\udcff" is JSON for it
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a damaged file is a StorageError that names it."""
+def read_json(path: Path, *, most: int = MAX_JSON_BYTES) -> Any:
+    """Read JSON of at most so many bytes; a damaged file is a StorageError that names it."""
     with reading(path, advice="delete it and run the script that writes it again"):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path, most=most).decode("utf-8"))
 
 
 @contextlib.contextmanager
@@ -125,8 +129,8 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file, as hexadecimal digits."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -196,7 +196,7 @@ class ImageViewer(Viewer):
 
     def _step(self, outcome: Outcome, what: str) -> None:
         """Take in what a step of the annotations has done, and say it."""
-        for before, after, _ in outcome.changes:
+        for before, after, *_ in outcome.changes:
             image = self._numbers.pop(before.path, None)
             if image is not None:  # else another notebook has moved it there
                 self._paths[image] = after.path
