@@ -16,8 +16,9 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
+from libraries.base.file_system import flush, move, storage_error
 from libraries.base.layout import ANNOTATIONS
-from libraries.base.storage import move, sha256, storage_error
+from libraries.base.storage import sha256
 from libraries.data.annotation_log import Change, Kind, Mark, Place, State, Step, from_line, to_line
 from libraries.data.labels import check_label
 
@@ -240,10 +241,10 @@ class Annotations:
         """The place of an image in the folder of a class, under its own name or, if that is taken, a numbered one."""
         wanted = PurePosixPath(label, *PurePosixPath(place.path).parts[1:])
         path, number = wanted, 1
-        while path.as_posix() in taken or os.path.lexists(self.folder / path):
+        while path.as_posix().casefold() in taken or os.path.lexists(self.folder / path):
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        taken.add(path.as_posix())
+        taken.add(path.as_posix().casefold())  # Windows and macOS do not tell upper from lower case
         return Place(path.as_posix(), place.mark)
 
     def _carry_out(self, kind: Kind, planned: Sequence[Change]) -> Outcome:
@@ -276,8 +277,7 @@ class Annotations:
             try:
                 file.truncate(self._bytes)  # the rest of a write that did not end
                 file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
             except OSError:
                 with contextlib.suppress(OSError):
                     file.truncate(self._bytes)
