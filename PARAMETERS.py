@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat
 
-from libraries.base.settings import Settings, UserPath, group
+from libraries.base.settings import FolderName, Settings, UserPath, group
 from libraries.data.web.search.names import LicenceFilter, ProviderName
 
 RESOURCES = Path(__file__).parent / "resources"
@@ -33,7 +33,7 @@ class Parameters(Settings):
         "svm",
         "svm: linear SVM on a fixed network; dnn: the refined network; svmDnnRefined: linear SVM on the refined one",
     )
-    datasetName: str = general(
+    datasetName: FolderName = general(
         "solarCells",
         "name of the data set: images lie in <rootDir>/images/<datasetName>/<label>/",
         pattern=r"^\w[\w .-]*$",

@@ -26,6 +26,8 @@ _PAUSES = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)  # seconds between the tries
 _LONGEST_OF_WINDOWS = 259  # characters of a path, unless longer ones were allowed in the registry
 _NAME_TOO_LONG = 206  # Windows' number for it
 
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", *(p + n for p in ("com", "lpt") for n in "123456789¹²³")}
+
 # By errno: what is wrong, and what to do about it.
 _MEANINGS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", "free some space and run again"),
@@ -42,6 +44,7 @@ _MEANINGS: dict[int, tuple[str, str]] = {
     errno.ENAMETOOLONG: ("its path is too long", "choose shorter names, or a shorter rootDir"),
     errno.EMFILE: ("too many files are open", "close other programs, or raise the limit of open files"),
     errno.ENFILE: ("too many files are open", "close other programs, or raise the limit of open files"),
+    errno.ENOLCK: ("its file system knows no locks", "mount it with locks, or keep the data on another one"),
     errno.EIO: ("the disk, or the way to it, has failed", "check it and run again"),
     errno.ESTALE: ("its network drive was disconnected", "connect it and run again"),
 }
@@ -140,6 +143,11 @@ def _carry_over(source: Path, target: Path) -> None:
 def temporary_beside(path: Path) -> Path:
     """A free name in the same folder that `sweep` knows; it keeps the suffix, and is not longer than names may be."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[-48:]}")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether Windows takes a file or folder of this name, with whatever suffix, for a device."""
+    return name.partition(".")[0].rstrip().lower() in _DEVICES
 
 
 def sweep(folder: Path) -> None:

@@ -17,9 +17,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
+from libraries.base.file_system import flush, move, open_regular, storage_error
 from libraries.base.json_lines import split_lines
 from libraries.base.layout import ANNOTATIONS, MAX_LOG_BYTES, damaged_log, unreadable_log
-from libraries.base.storage import move, open_regular, sha256, storage_error
+from libraries.base.storage import sha256
 from libraries.data.annotation_history import History
 from libraries.data.annotation_log import (
     MARKS,
@@ -314,10 +315,10 @@ class Annotations:
         """The place of an image in the folder of a class, under its own name or, if that is taken, a numbered one."""
         wanted = PurePosixPath(label, *PurePosixPath(place.path).parts[1:])
         path, number = wanted, 1
-        while path.as_posix() in taken or os.path.lexists(self.folder / path):
+        while path.as_posix().casefold() in taken or os.path.lexists(self.folder / path):
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        taken.add(path.as_posix())
+        taken.add(path.as_posix().casefold())  # Windows and macOS do not tell upper from lower case
         return Place(path.as_posix(), place.mark)
 
     def _carry_out(self, kind: Kind, planned: Sequence[Change], **facts: Any) -> Outcome:
@@ -358,8 +359,7 @@ class Annotations:
             try:
                 file.truncate(self._bytes)  # the rest of a write that did not end
                 file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
             except OSError:
                 with contextlib.suppress(OSError):
                     file.truncate(self._bytes)

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -101,10 +102,10 @@ class Server(uvicorn.Server):
 
 def _allow_files(count: int) -> None:
     """Raise the limit of open files, often 1,024, as each connection is one."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
+    if sys.platform == "win32":  # which has no such limit
         return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -95,7 +95,9 @@ class Thumbnails:
 
     def _give_up(self, error: Exception) -> None:
         log.warning("thumbnails are not kept: %s", error)
-        self._store = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
 
 def jpeg(image: Pixels, side: int, *, quality: int = 82) -> bytes:

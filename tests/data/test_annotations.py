@@ -1,5 +1,6 @@
 """Labels changed and images marked: nothing lost, nothing overwritten, everything undone and made again."""
 
+import errno
 import json
 import os
 import shutil
@@ -225,6 +226,26 @@ def test_a_file_that_cannot_be_moved_stays_and_the_log_says_so(folder: Path, mon
     assert again.moved == annotations.moved == {"cat/2.jpg": "cow/2.jpg"}
     again.undo()
     assert files(folder) == before and again.state is None
+
+
+def test_names_that_differ_only_in_case_stay_apart_where_case_does_not_count(folder: Path) -> None:
+    (folder / "dog" / "A.JPG").write_text("upper", encoding="utf-8")
+    (folder / "cow" / "a.jpg").write_text("lower", encoding="utf-8")
+    whole(Annotations(folder).relabel(["dog/A.JPG", "cow/a.jpg"], "cat"))
+    assert (folder / "cat" / "A.JPG").read_text(encoding="utf-8") == "upper"
+    assert (folder / "cat" / "a-2.jpg").read_text(encoding="utf-8") == "lower"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_changes_are_made_where_the_file_system_knows_no_flush(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    whole(Annotations(folder).relabel(["cat/1.jpg"], "cow"))
+    assert Annotations(folder).moved == {"cat/1.jpg": "cow/1.jpg"}
 
 
 def test_class_must_exist(folder: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from libraries.base.errors import InputError
-from libraries.base.storage import MAX_JSON_BYTES, read_regular
+from libraries.base.file_system import read_regular
+from libraries.base.storage import MAX_JSON_BYTES
 from libraries.data.annotation_log import to_time
 
 LOCAL = "/data/local-files/"  # Label Studio's path of files on its own machine
