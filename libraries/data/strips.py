@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-PIXELS = 2**18  # at a time: 2 MB as float64
+PIXELS = 2**16  # at a time: 0.5 MB as float64
 
 Region = tuple[int, int, int, int]  # left, top, right, bottom
 
