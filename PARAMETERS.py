@@ -89,6 +89,12 @@ class Parameters(Settings):
     duplicates_minSimilarity: float = prepare(
         0.95, "scene: least cosine of two embeddings; higher where all pictures look alike", ge=0.5, le=1
     )
+    whiteLevel: int | None = prepare(
+        None,
+        "value that is white in images of more than 8 bits, e.g. 4095 for 12 bits; none: by how far the values reach",
+        ge=1,
+        lt=2**31,
+    )
     importLabels: UserPath | None = prepare(
         None, "a project of Label Studio, exported as JSON: what people have said there is taken over"
     )

@@ -77,7 +77,10 @@ class Layout:
     @cached_property
     def examples(self) -> Artefact:
         """examples.csv: the images, their labels and the split."""
-        parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed", *self._of_duplicates())
+        parameters = (
+            *("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed", "whiteLevel"),
+            *self._of_duplicates(),
+        )
         state = _newest_state(self.images / ANNOTATIONS) if self._with_annotations else self._prepared_state()
         return self._artefact(
             "examples.csv",
@@ -102,6 +105,11 @@ class Layout:
             return read_json(self.proc / manifest)["parameters"].get(name)
         except (StorageError, KeyError, TypeError, AttributeError):  # told by whoever reads the artefact
             return None
+
+    def _white_level(self) -> Any:
+        """What script 1 has found to be white in images of more than 8 bits; None: all that 16 bits can hold."""
+        manifest = self.proc / "examples.json"
+        return read_json(manifest).get("white_level") if manifest.exists() else None
 
     def _of_network(self) -> tuple[str, ...]:
         """The parameters that matter to the pretrained network."""
@@ -147,6 +155,7 @@ class Layout:
             inputs=(self.examples,),
             format=NETWORK_FORMAT,
             weights=self._weights("dnn_refined"),
+            white_level=self._white_level(),
         )
 
     @cached_property
@@ -155,7 +164,12 @@ class Layout:
         name = f"features_{self.classifier}"
         inputs = (self.examples, self.network)
         return self._artefact(
-            name, f"{name}/manifest.json", by="3_runDNN", parameters=("run_precision",), inputs=inputs
+            name,
+            f"{name}/manifest.json",
+            by="3_runDNN",
+            parameters=("run_precision",),
+            inputs=inputs,
+            white_level=self._white_level(),
         )
 
     @cached_property
@@ -174,7 +188,14 @@ class Layout:
         by, inputs = (
             ("2_refineDNN", (self.network,)) if self.classifier == "dnn" else ("4_trainSVM", (self.network, self.svm))
         )
-        return self._artefact(name, f"{name}/model.json", by=by, parameters=("classifier",), inputs=inputs)
+        return self._artefact(
+            name,
+            f"{name}/model.json",
+            by=by,
+            parameters=("classifier",),
+            inputs=inputs,
+            white_level=self._white_level(),
+        )
 
     @cached_property
     def evaluation(self) -> Artefact:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -159,7 +160,7 @@ class Service:
             raise Problem(400, f"there is no such label: choose from {', '.join(classifier.labels)}")
 
         def work(image: bytes) -> Explanation:
-            pixels = self._decode(decode, image)
+            pixels = self._decode(partial(decode, white_level=classifier.rule.white_level), image)
             prediction = classifier.classify(fit(pixels, classifier.rule))
             return Explanation(prediction, heatmap(classifier, pixels, label or prediction.label), pixels.shape[:2])
 
