@@ -36,7 +36,7 @@ def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def raw_post(port: int, picture: bytes) -> tuple[socket.socket, bytes]:
     """A connection on which half of a request has been sent, and the other half."""
-    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
     connection = socket.create_connection(("127.0.0.1", port), TIMEOUT)
     connection.sendall(head + picture[:100])
     return connection, picture[100:]
