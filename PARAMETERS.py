@@ -190,4 +190,16 @@ class Parameters(Settings):
     serve_maxMegapixels: int = serve(50, "larger images are refused", ge=1, le=100)
     serve_maxQueue: int = serve(6, "requests are refused while so many images wait, per core", ge=0, le=10_000)
     serve_timeout: float = serve(30.0, "an accepted request that takes longer is given up [seconds]", gt=0)
-    serve_requestsPerMinute: int | None = serve(None, "of one address; none: no limit", ge=1)
+    serve_requestsPerMinute: int | None = serve(
+        None, "of one address, or one network of IPv6 addresses (/64); none: no limit", ge=1
+    )
+    serve_trustedProxies: tuple[str, ...] = serve(
+        (),
+        "addresses or networks of proxies that are believed (X-Forwarded-For, -Proto, -Prefix, Forwarded); no others",
+    )
+    serve_allowedHosts: tuple[str, ...] = serve(
+        (),
+        "host names that requests may be for, any port, *.name for all below one; none given: on a loopback address "
+        "names of this machine only, else any",
+    )
+    serve_rootPath: str = serve("", "path before the service's own, where a proxy has it below one, e.g. /cells")

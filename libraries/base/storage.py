@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from libraries.base.errors import MissingInput, PipelineError, StaleInput, StorageError
 from libraries.base.file_system import TEMPORARY as TEMPORARY
-from libraries.base.file_system import explained, flush, is_about, read_regular, replace, temporary_beside
+from libraries.base.file_system import explained, flush, is_about, open_regular, read_regular, replace, temporary_beside
 from libraries.base.file_system import move as move
 from libraries.base.file_system import storage_error as storage_error
 from libraries.base.file_system import sweep as sweep

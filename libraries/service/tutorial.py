@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from libraries.base.errors import ImageError, InputError
 from libraries.classifier.bundle import Classifier, Prediction
@@ -41,18 +42,25 @@ def images(body: bytes | str) -> list[bytes | ImageError]:
 
 
 def from_base64(text: Any) -> bytes | ImageError:
-    """The bytes of an image file; line ends and a leading `data:image/png;base64,` are understood."""
+    """The bytes of an image file.
+
+    Both alphabets of RFC 4648 are understood, that for URLs (`-_`) too; with and without padding, with line ends, and
+    with a leading `data:image/png;base64,`, after which characters may be percent-encoded.
+    """
     if not isinstance(text, str):
         return ImageError("is not text: expected an image file as base64")
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         text = text.partition(",")[2]
+        text = unquote(text) if "%" in text else text
     try:
-        return base64.b64decode(text.translate(_WHITESPACE), validate=True)
-    except (binascii.Error, ValueError) as error:
-        return ImageError(f"is not base64: {error}")
+        digits = text.rstrip("= \t\r\n").encode("ascii").translate(_TO_STANDARD, b" \t\r\n")
+        digits += b"=" * (-len(digits) % 4)
+        return base64.b64decode(digits, validate=True)
+    except (binascii.Error, ValueError) as error:  # UnicodeEncodeError is one
+        return ImageError(f"is not base64: {error if isinstance(error, binascii.Error) else 'it is not ASCII'}")
 
 
-_WHITESPACE = dict.fromkeys(map(ord, " \t\r\n"))
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def answer(prediction: Prediction, labels: Sequence[str], *, milliseconds: float) -> dict[str, Any]:
