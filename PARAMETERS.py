@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat
 
+from libraries.base.layout import MEGAPIXELS
 from libraries.base.settings import Settings, UserPath, group
 from libraries.data.web.search.names import LicenceFilter, ProviderName
 
@@ -88,6 +89,9 @@ class Parameters(Settings):
     )
     duplicates_minSimilarity: float = prepare(
         0.95, "scene: least cosine of two embeddings; higher where all pictures look alike", ge=0.5, le=1
+    )
+    maxMegapixels: int = prepare(
+        MEGAPIXELS, "larger images are left out [million pixels, each 1 to 8 bytes while it is decoded]", ge=1, le=2000
     )
     importLabels: UserPath | None = prepare(
         None, "a project of Label Studio, exported as JSON: what people have said there is taken over"

@@ -92,13 +92,13 @@ def main(
 def check(layout: Layout, annotations: Annotations) -> dataset.Checked:
     found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
     checked = dataset.check_images(
-        layout.images, found, workers=os.cpu_count() or 1, progress=lambda items: progress(items, "Checking")
+        layout.images,
+        found,
+        workers=os.cpu_count() or 1,
+        max_pixels=layout.max_pixels,
+        progress=lambda items: progress(items, "Checking"),
     )
-    for error in checked.refused:
-        print(f"  left out: {error}")
-    for reason, count in found.skipped.items():
-        print(f"  left out: {count} {reason}")
-    for line in annotations.told():
+    for line in [*dataset.left_out(found, checked), *annotations.told()]:
         print(f"  {line}")
     return checked
 

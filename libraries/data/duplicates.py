@@ -200,7 +200,7 @@ def _first_of_equal_pixels(
 
     def identity(row: int) -> str:
         try:
-            return pixel_sha256(folder / examples[row].path)
+            return pixel_sha256(folder / examples[row].path, max_pixels=examples[row].max_pixels)
         except ImageError:  # changed since it was checked: step 3 will say so
             return examples[row].sha256
 

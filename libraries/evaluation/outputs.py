@@ -74,7 +74,7 @@ def write(
         figures=pictures | {name: path for name, path in of_training.items() if path.exists()},
         notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
         mistakes=_mistakes(tested, classifier, layout),
-        thumbnail=lambda path, side: jpeg(load(layout.images / path, _thumbnail(side))),
+        thumbnail=lambda path, side: jpeg(load(layout.images / path, _thumbnail(side), max_pixels=layout.max_pixels)),
         parameters=settings,
         provenance={
             "versions": model["versions"],

@@ -86,7 +86,8 @@ def embed_pretrained(
 
 def load_inner(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
     """An example's picture without a twentieth on each side, uint8 [S, S, 3]; see `load_example`."""
-    picture = decode(read_example(example, folder=folder), path=folder / example.path, at_least=2 * rule.size)
+    data, path = read_example(example, folder=folder), folder / example.path
+    picture = decode(data, path=path, at_least=2 * rule.size, max_pixels=example.max_pixels)
     y, x = (round(INNER_MARGIN * length) for length in picture.shape[:2])
     return fit(np.ascontiguousarray(picture[y : len(picture) - y, x : picture.shape[1] - x]), rule)
 

@@ -313,24 +313,28 @@ def test_a_jpeg_that_misses_its_last_bytes_is_refused_at_any_scale(name: str, at
 
 
 NOT_IMAGES = {
-    "text": b"This is not an image.",
-    "web page": b"<!DOCTYPE html><html><body>404</body></html>",
-    "zeros": bytes(4096),
-    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) run\n",
-    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-    "ppm": encoded(RGB, "PPM"),
-    "ico": encoded(RGB.resize((16, 16)), "ICO"),
-    "pdf": b"%PDF-1.7\n",
-    "jpeg magic alone": b"\xff\xd8\xff\xe0",
-    "png magic alone": b"\x89PNG\r\n\x1a\n",
+    "text": (b"This is not an image.", "is no whole JPEG, PNG"),
+    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is no whole"),
+    "zeros": (bytes(4096), "is no whole"),
+    "postscript": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) run\n",
+        "is a PostScript document, which is not read: export it as PNG",
+    ),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing, which is not read: export it as PNG"),
+    "ico": (encoded(RGB.resize((16, 16)), "ICO"), "is an icon, which is not read"),
+    "pdf": (b"%PDF-1.7\n", "is a PDF document, which is not read"),
+    "jpeg magic alone": (b"\xff\xd8\xff\xe0", "cannot be decoded"),
+    "png magic alone": (b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
+    "heic brand alone": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), "holds no picture"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_IMAGES)
 def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "picture.jpg"
-    path.write_bytes(NOT_IMAGES[name])
-    with pytest.raises(ImageError, match=r"picture\.jpg: (is no whole|cannot be decoded)"):
+    content, reason = NOT_IMAGES[name]
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=rf"picture\.jpg: {reason}"):
         load(path, ResizeRule(16))
 
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.storage import atomic
-from libraries.data.decoding import MAX_BYTES, SUFFIXES, read
+from libraries.data.decoding import MAX_BYTES, read
+from libraries.data.formats import Format, kind_of
 from libraries.data.web.crew import Crew
 from libraries.service.calling.client import Answer, Client
 from libraries.service.calling.connection import IMAGE_REFUSED
@@ -58,7 +59,7 @@ def image_files(folder: Path) -> Iterator[Path]:
             continue
         if is_folder:
             yield from image_files(folder / name)
-        elif not leads_to_folder and Path(name).suffix.lower() in SUFFIXES:
+        elif not leads_to_folder and isinstance(kind_of(folder / name), Format):
             yield folder / name
 
 
