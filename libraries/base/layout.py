@@ -102,7 +102,7 @@ class Layout:
         return mattering[self._values["duplicates"]]
 
     def _of_limit(self) -> tuple[str, ...]:
-        """The limit on pixels, unless it is and was the usual one, of which the files of earlier versions say nothing."""
+        """The limit on pixels, unless it is and was the usual one, which earlier versions did not write down."""
         is_usual = self._values["maxMegapixels"] == MEGAPIXELS and self._prepared_with().get("maxMegapixels") is None
         return () if is_usual else ("maxMegapixels",)
 

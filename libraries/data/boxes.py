@@ -198,9 +198,9 @@ def _extents(data: bytes, begin: int, end: int, *, idat: int) -> dict[int, list[
             at += index_size if version else 0
             offset = base + int.from_bytes(data[at : at + offset_size], "big")
             at += offset_size
-            length = int.from_bytes(data[at : at + length_size], "big") or len(data)
+            length = int.from_bytes(data[at : at + length_size], "big")
             at += length_size
-            found.setdefault(number, []).append((offset, min(len(data), offset + length)))
+            found.setdefault(number, []).append((offset, offset + length if length else len(data)))
     return found
 
 
@@ -208,8 +208,10 @@ def _extents(data: bytes, begin: int, end: int, *, idat: int) -> dict[int, list[
 
 
 def _check_stream(data: bytes, item: _Item, *, at_most: int) -> int:
-    """See that an item's stream has not more pictures than it should; how many units it has."""
+    """See that an item's stream is there, with no more pictures than it should have; how many units it has."""
     extents = item.extents
+    if any(end > len(data) for _, end in extents):
+        raise ImageError("is truncated: some of its parts are missing")  # which libheif would leave black
     stream = data[slice(*extents[0])] if len(extents) == 1 else b"".join(data[begin:end] for begin, end in extents)
     units = _pictures_of_hevc(stream) if item.kind == b"hvc1" else _pictures_of_av1(stream, most_pixels=2 * item.area)
     count = pictures = 0

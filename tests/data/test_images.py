@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin
+from pillow_heif import from_pillow
 from sklearn.datasets import load_sample_images
 
 from libraries.base.errors import ImageError, ParameterError
@@ -25,7 +26,10 @@ from libraries.data.images import ImageFacts, ResizeRule, area, decode, fit, ins
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:
     file = io.BytesIO()
-    image.save(file, format, **options)
+    if format == "HEIF":  # which is not registered with Pillow
+        from_pillow(image).save(file, **{"quality": 95, "chroma": 444, **options})
+    else:
+        image.save(file, format, **options)
     return file.getvalue()
 
 
@@ -288,6 +292,12 @@ WHOLE = {
     "raw tiff": encoded(RGB, "TIFF"),
     "lzw tiff": encoded(RGB, "TIFF", compression="tiff_lzw"),
     "deflate tiff": encoded(RGB, "TIFF", compression="tiff_deflate"),
+    "heic": encoded(smooth(300, 200), "HEIF"),
+    "heic of parts": encoded(smooth(300, 200), "HEIF", tile_size=128),
+    "avif": encoded(smooth(300, 200), "AVIF", speed=10),
+    "jpeg 2000": encoded(smooth(300, 200), "JPEG2000"),
+    "ppm": encoded(RGB, "PPM"),
+    "ppm of numbers": b"P2\n3 20\n100\n" + b"# one\n0 50 100\n" * 20,
 }
 
 
