@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat
 
+from libraries.base.layout import MEGAPIXELS
 from libraries.base.settings import FolderName, Settings, UserPath, group
 from libraries.data.web.search.names import LicenceFilter, ProviderName
 
@@ -94,6 +95,9 @@ class Parameters(Settings):
         "value that is white in images of more than 8 bits, e.g. 4095 for 12 bits; none: by how far the values reach",
         ge=1,
         lt=2**31,
+    )
+    maxMegapixels: int = prepare(
+        MEGAPIXELS, "larger images are left out [million pixels, each 1 to 8 bytes while it is decoded]", ge=1, le=2000
     )
     importLabels: UserPath | None = prepare(
         None, "a project of Label Studio, exported as JSON: what people have said there is taken over"

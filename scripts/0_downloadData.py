@@ -100,6 +100,7 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tr
             timeouts=Timeouts(total=parameters.download_timeout),
             retries=parameters.download_retries,
             max_bytes=parameters.download_maxBytes,
+            max_pixels=layout.max_pixels,
             max_side=parameters.download_maxSide,
             allowed_hosts=parameters.download_allowedHosts,
             user_agent=user_agent(parameters.searchContact),

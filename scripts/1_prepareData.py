@@ -11,7 +11,6 @@ metadata.csv and croissant.json beside the labels, and labelStudio/; importLabel
 """
 
 import os
-from functools import partial
 
 from libraries.base import tracking
 from libraries.base.command import run
@@ -92,14 +91,16 @@ def main(
 
 
 def check(layout: Layout, annotations: Annotations, white_level: int | None) -> dataset.Checked:
-    found, workers = dataset.leave_out(dataset.scan(layout.images), annotations.marks), os.cpu_count() or 1
-    bar = partial(progress, what="Checking")
-    checked = dataset.check_images(layout.images, found, workers=workers, white_level=white_level, progress=bar)
-    for error in checked.refused:
-        print(f"  left out: {error}")
-    for reason, count in found.skipped.items():
-        print(f"  left out: {count} {reason}")
-    for line in (*annotations.told(), *checked.white.told()):
+    found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
+    checked = dataset.check_images(
+        layout.images,
+        found,
+        workers=os.cpu_count() or 1,
+        white_level=white_level,
+        max_pixels=layout.max_pixels,
+        progress=lambda items: progress(items, "Checking"),
+    )
+    for line in [*dataset.left_out(found, checked), *annotations.told(), *checked.white.told()]:
         print(f"  {line}")
     return checked
 

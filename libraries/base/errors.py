@@ -1,6 +1,7 @@
 """The one tree of errors. Each message is one line: what is wrong, where, and what to do."""
 
 from pathlib import Path
+from typing import Self
 
 
 class PipelineError(Exception):
@@ -39,9 +40,30 @@ class ImageError(PipelineError):
         self.reason = reason
         self.path = path
 
+    def at(self, path: str | Path | None) -> Self:
+        """The same of the file at `path`, if it was not known yet."""
+        return self if self.path is not None or path is None else type(self)(self.reason, path)
+
 
 class ImageTooLarge(ImageError):
-    """An image of more pixels or bytes than allowed, refused before it is decoded."""
+    """An image of more pixels or bytes than allowed, refused before it is decoded.
+
+    Attributes:
+        limit: the parameter that allows more; None for a fixed limit.
+    """
+
+    def __init__(self, reason: str, path: str | Path | None = None, *, limit: str | None = None) -> None:
+        way_out = f": raise {limit}, or make it smaller" if limit is not None else ""
+        super().__init__(reason + way_out, path)
+        self.limit = limit
+        self._reason = reason
+
+    def at(self, path: str | Path | None) -> Self:
+        return self if self.path is not None or path is None else type(self)(self._reason, path, limit=self.limit)
+
+    def limited_by(self, parameter: str) -> Self:
+        """The same where another parameter allows more."""
+        return self if self.limit is None else type(self)(self._reason, self.path, limit=parameter)
 
 
 class DownloadError(PipelineError):

@@ -1,6 +1,7 @@
 """Where everything lies under DATA_DIR, and what each artefact is made from."""
 
 import json
+from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ REFINEMENT = (
 
 DUPLICATES = ("duplicates", "duplicates_maxDistance", "duplicates_minSimilarity")
 
+MEGAPIXELS = 100  # an image may have, by default
+
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
 MAX_LOG_BYTES = 2**29  # of that file: some millions of changes
 
@@ -55,6 +58,7 @@ class Layout:
         self.images = self.root / "images" / self.dataset
         self.proc = self.root / "proc" / self.dataset
 
+        self.max_pixels: int = self._values["maxMegapixels"] * 10**6
         self.thumbnails = self.proc / "thumbnails.sqlite"
 
     def _artefact(
@@ -81,6 +85,7 @@ class Layout:
         parameters = (
             *("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed", "whiteLevel"),
             *self._of_duplicates(),
+            *self._of_limit(),
         )
         state = _newest_state(self.images / ANNOTATIONS) if self._with_annotations else self._prepared_state()
         return self._artefact(
@@ -95,6 +100,18 @@ class Layout:
         """The parameters that matter to which images are taken for duplicates."""
         mattering = {"exact": DUPLICATES[:1], "near": DUPLICATES[:2], "scene": (*DUPLICATES, *self._of_network())}
         return mattering[self._values["duplicates"]]
+
+    def _of_limit(self) -> tuple[str, ...]:
+        """The limit on pixels, unless it is and was the usual one, which earlier versions did not write down."""
+        is_usual = self._values["maxMegapixels"] == MEGAPIXELS and self._prepared_with().get("maxMegapixels") is None
+        return () if is_usual else ("maxMegapixels",)
+
+    def _prepared_with(self) -> Mapping[str, Any]:
+        """The parameters that script 1 was run with, as far as they can be read."""
+        try:
+            return dict(read_json(self.proc / "examples.json")["parameters"])
+        except (StorageError, KeyError, TypeError, ValueError):
+            return {}
 
     def _prepared_state(self) -> Any:
         """What stands for the annotations that script 1 has seen."""

@@ -1,11 +1,16 @@
-"""Bytes of an image file → the picture as it is stored there, in gray or RGB, and what sets it upright.
+"""Bytes of an image file → the picture as it is stored there, in gray or RGB, and what makes it sRGB and upright.
 
-Every colour mode becomes 8-bit RGB, or gray:
+Which formats are read says `formats`. Every colour mode becomes 8-bit RGB, or gray:
 
 - alpha, and transparent palette entries, are composited on white, which is what a browser shows;
 - more than 8 bits keep an absolute scale, by one white level for all images that belong together (see `white_level`);
-- CMYK JPEGs are taken as Adobe writes them (inverted), as browsers do; colour profiles are not applied;
-- of an animation, the first frame counts.
+- CMYK JPEGs are taken as Adobe writes them (inverted), as browsers do;
+- colour profiles are heeded (see `colour`), but not those of 16-bit, 32-bit and float grays: these are measurements;
+- of an animation the first frame counts, of several pictures in a HEIC file the primary one. HEIC and AVIF say by
+  themselves how they are turned; what EXIF says besides does not count there, as their standard has it.
+
+Nothing is registered with Pillow, and none of its limits, which hold for the whole process, is changed: each format is
+opened by its own class.
 """
 
 import io
@@ -18,19 +23,50 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from libraries.base.errors import ImageError, ImageTooLarge
 from libraries.data import depth
+from libraries.data.colour import Conversion, to_srgb
+from libraries.data.formats import HEAD, NAMES, Foreign, Format, recognise
+from libraries.data.headers import check_header
+from libraries.data.netpbm import NetpbmImageFile
 from libraries.data.strips import in_strips
 from libraries.data.white_level import FULL_RANGE, Depth
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-MAX_PIXELS = 100_000_000  # Pillow's own, fixed limit lies at 179 million
+MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
+LIMIT = "maxMegapixels"  # the parameter that allows more
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # and no others: Pillow's EPS plugin, say, runs Ghostscript
-_SCALABLE = ("JPEG", "MPO")  # MPO: what Pillow calls a JPEG with further pictures behind the first, as phones write it
+
+class _Tiff(TiffImageFile):
+    """A TIFF without Pillow's own limit of 179 million pixels, which knows no way out for a single image."""
+
+    def load_prepare(self) -> None:
+        if self._im is None:
+            self.im = Image.core.new(self.mode, self._tile_size)  # type: ignore[attr-defined]
+        super().load_prepare()
+
+
+_CLASSES: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,  # also of MPO: a JPEG with further pictures behind the first, as phones write it
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+    "GIF": GifImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": _Tiff,
+    "AVIF": AvifImageFile,
+    "JPEG2000": Jpeg2KImageFile,
+    "PPM": NetpbmImageFile,
+}  # and HEIF, of another package
 _BACKGROUND = (255, 255, 255)  # seen through transparent pixels
 
 UPRIGHT = {
@@ -64,13 +100,17 @@ def read(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("is not a regular file", path)
         if status.st_size > max_bytes:
-            raise ImageTooLarge(f"has {status.st_size:,} bytes, more than the {max_bytes:,} allowed", path)
+            raise _too_long(status.st_size, max_bytes, path)
         return path.read_bytes()
     except FileNotFoundError as error:
         broken = f"is a broken link to {path.readlink()}" if path.is_symlink() else "does not exist"
         raise ImageError(broken, path) from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path) from error
+
+
+def _too_long(length: int, allowed: int, path: str | Path | None) -> ImageTooLarge:
+    return ImageTooLarge(f"has {length:,} bytes, more than the {allowed:,} allowed", path)
 
 
 class Header(NamedTuple):
@@ -88,12 +128,43 @@ def header(data: bytes, *, path: str | Path | None = None) -> Header:
     Raises:
         ImageError: no image of a known format.
     """
+    format = _format(data, path)
     _silence_pillow()
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        check_header(format.name, data, max_pixels=MAX_PIXELS)
+        with _opened(format, data) as image:
             return Header(str(image.format), image.mode, image.width, image.height)
     except Exception as error:  # damaged bytes make Pillow raise almost anything
-        raise ImageError(f"is no {', '.join(_FORMATS)} image", path) from error
+        raise ImageError(f"is no whole {format.name} image", path) from error
+
+
+def _format(data: bytes, path: str | Path | None) -> Format:
+    """The format of an image file, whatever its name.
+
+    Raises:
+        ImageError: it is none that is read.
+    """
+    kind = recognise(data[:HEAD])
+    if isinstance(kind, Format):
+        return kind
+    if isinstance(kind, Foreign):
+        raise ImageError(kind.of_one(), path)
+    raise ImageError(f"is no whole {NAMES} image (begins with {data[:16]!r})", path)
+
+
+def _opened(format: Format, data: bytes) -> ImageFile.ImageFile:
+    """The image in a file's bytes, not yet decoded."""
+    if format.name == "HEIF":
+        from pillow_heif import HeifImageFile  # loads a large library
+
+        opened: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+        return opened
+    return _CLASSES[format.name](io.BytesIO(_as_still(data) if format.name == "AVIF" else data))
+
+
+def _as_still(data: bytes) -> bytes:
+    """An AVIF file that shows its picture, and not the film that it may have besides."""
+    return data[:8] + b"avif" + data[12:] if data[8:12] == b"avis" else data
 
 
 class Stored(NamedTuple):
@@ -101,9 +172,20 @@ class Stored(NamedTuple):
 
     image: Image.Image  # mode L or RGB; gray stays one channel, which makes the resize three times cheaper
     size: Size  # at full scale, as stored
-    shrink: int  # full scale / the image's scale
-    turn: Image.Transpose | None  # what sets it upright
+    shrink: int = 1  # full scale / the image's scale
+    turn: Image.Transpose | None = None  # what sets it upright
+    colours: Conversion | None = None  # what makes it sRGB
     depth: Depth | None = None  # where it was measured, of a picture of more than 8 bits
+
+    def finished(self, image: Image.Image) -> Image.Image:
+        """The image, or what was made of it, in sRGB and upright.
+
+        Best when small: before a resize the conversion gives what it gives after it, to about 0.3 grey levels in the
+        mean, and takes longer than to decode a JPEG.
+        """
+        if self.colours is not None:
+            image = self.colours(image)
+        return image if self.turn is None else image.transpose(self.turn)
 
 
 def decode_as_stored(
@@ -121,16 +203,19 @@ def decode_as_stored(
     """
     if not data:
         raise ImageError("is empty (0 bytes)", path)
-    if len(data) > MAX_BYTES:
-        raise ImageTooLarge(f"has {len(data):,} bytes, more than the {MAX_BYTES:,} allowed", path)
+    if len(data) > bytes_of(max_pixels):
+        raise _too_long(len(data), bytes_of(max_pixels), path)
+    format = _format(data, path)
     _silence_pillow()
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        check_header(format.name, data, max_pixels=max_pixels)
+        with _opened(format, data) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise ImageTooLarge(f"has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed", path)
+                size = f"{width:,} x {height:,} pixels"
+                raise ImageTooLarge(f"has {size}, more than the {max_pixels:,} allowed", limit=LIMIT)
             shrink = 1
-            if image.format in _SCALABLE and enough is not None:
+            if format.name == "JPEG" and enough is not None:
                 shrink = _reduce_scale(image, enough((width, height)))
             image.decodermaxblock = len(data)  # in one go: by default Pillow comes back after every 64 KB
             has_deep_colours = depth.has_deep_colours(image)  # which cannot be seen any more
@@ -139,16 +224,20 @@ def decode_as_stored(
             white = white_level or (measured and measured.level) or FULL_RANGE
             if has_deep_colours and white != FULL_RANGE:
                 depth.scale_colours(image, data, white)
-            return Stored(_gray_or_rgb(image, white), (width, height), shrink, _turn(image), measured)
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:  # beyond Pillow's own limit
-        raise ImageTooLarge(f"has more than the {max_pixels:,} pixels allowed", path) from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"is no whole {', '.join(_FORMATS)} image (begins with {data[:16]!r})", path) from error
+            picture, colours = _gray_or_rgb(image, white)
+            return Stored(picture, (width, height), shrink, _turn(image), colours, measured)
+    except ImageError as error:
+        raise error.at(path) from error.__cause__
+    except Image.DecompressionBombError as error:  # by Pillow's own limit, for a canvas of GIF or WebP
+        raise ImageError(f"has more pixels than a {format.name} may have here: save it as PNG", path) from error
     except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, TypeError ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot be decoded: {reason}", path) from error
+
+
+def bytes_of(max_pixels: int) -> int:
+    """How long a file may be whose image has at most so many pixels."""
+    return MAX_BYTES * max(1, -(-max_pixels // MAX_PIXELS))
 
 
 def _silence_pillow() -> None:
@@ -174,17 +263,21 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    return image if turn is None else image.transpose(turn)
-
-
 # Colour
 
 
-def _gray_or_rgb(image: Image.Image, white_level: int) -> Image.Image:
-    """An image of any mode as L or RGB (see the module's docstring)."""
+def _gray_or_rgb(image: Image.Image, white_level: int) -> tuple[Image.Image, Conversion | None]:
+    """An image of any mode as L or RGB (see the module's docstring), and what makes that sRGB."""
     if depth.is_deep_gray(image):
-        return depth.gray_in_8_bits(image, white_level)
+        return depth.gray_in_8_bits(image, white_level), None
+    profile = image.info.get("icc_profile")
+    if image.mode == "CMYK" and (convert := to_srgb(profile, "CMYK")) is not None:
+        return in_strips(image, "RGB", convert), None
+    picture = _without_transparency(image)
+    return picture, to_srgb(profile, picture.mode)
+
+
+def _without_transparency(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return in_strips(image, "RGB", _on_white)
     if image.mode in ("L", "RGB"):

@@ -207,7 +207,8 @@ def _first_of_equal_pixels(
 
     def identity(row: int) -> str:
         try:
-            return pixel_sha256(folder / examples[row].path, white_level=white_level)
+            example = examples[row]
+            return pixel_sha256(folder / example.path, white_level=white_level, max_pixels=example.max_pixels)
         except ImageError:  # changed since it was checked: step 3 will say so
             return examples[row].sha256
 

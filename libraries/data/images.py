@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from libraries.base.errors import ParameterError
-from libraries.data.decoding import MAX_PIXELS, SIDEWAYS, Pixels, Size, Stored, decode_as_stored, read, turned
+from libraries.data.decoding import MAX_PIXELS, SIDEWAYS, Pixels, Size, Stored, bytes_of, decode_as_stored, read
 from libraries.data.strips import rgb_pixels
 from libraries.data.white_level import FULL_RANGE, Depth
 
@@ -100,13 +100,13 @@ class ImageFacts:
     depth: Depth | None = None
 
 
-def load(path: str | Path, rule: ResizeRule) -> Pixels:
+def load(path: str | Path, rule: ResizeRule, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """The image in a file, fitted: uint8 [S, S, 3].
 
     Raises:
         ImageError: no readable regular file, or not a whole image within the limits.
     """
-    return load_bytes(read(path), rule, path=path)
+    return load_bytes(read(path, max_bytes=bytes_of(max_pixels)), rule, path=path, max_pixels=max_pixels)
 
 
 def load_bytes(
@@ -144,7 +144,7 @@ def decode(
     """
     enough = None if at_least is None else lambda size: (at_least, at_least)
     decoded = decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough, white_level=white_level)
-    return rgb_pixels(turned(decoded.image, decoded.turn))
+    return rgb_pixels(decoded.finished(decoded.image))
 
 
 def scaled_down(data: bytes, *, max_side: int, max_pixels: int = MAX_PIXELS) -> tuple[Size, Image.Image | None]:
@@ -175,14 +175,14 @@ def scaled_down(data: bytes, *, max_side: int, max_pixels: int = MAX_PIXELS) -> 
         size = _within(size, max_side)
         kind = Image.Resampling.BICUBIC if decoded.shrink > 1 else Image.Resampling.HAMMING  # the latter is faster
         small = decoded.image.resize(size, kind, box=box, reducing_gap=_BOX_DETAIL)
-        small = turned(small, decoded.turn)
+        small = decoded.finished(small)
     return (size if decoded.turn not in SIDEWAYS else size[::-1]), small
 
 
 def fit(image: Pixels, rule: ResizeRule) -> Pixels:
     """An image in memory, uint8 [H, W, 3], fitted: uint8 [S, S, 3]."""
     height, width, _ = image.shape
-    return _fitted(Stored(Image.fromarray(image), (width, height), shrink=1, turn=None), rule)
+    return _fitted(Stored(Image.fromarray(image), (width, height)), rule)
 
 
 def area(size: Size, rule: ResizeRule) -> Box:
@@ -201,7 +201,7 @@ def area(size: Size, rule: ResizeRule) -> Box:
     )
 
 
-def inspect(path: str | Path, *, white_level: int | None = None) -> ImageFacts:
+def inspect(path: str | Path, *, white_level: int | None = None, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """Size, identity and small pictures of an image file, after decoding all of it.
 
     Args:
@@ -210,16 +210,25 @@ def inspect(path: str | Path, *, white_level: int | None = None) -> ImageFacts:
     Raises:
         ImageError: exactly when `load` would.
     """
-    data = read(path)
+    data = read(path, max_bytes=bytes_of(max_pixels))
     # At reduced scale every byte of a JPEG still passes through the entropy decoder, which is what finds damage.
     decoded = decode_as_stored(
-        data, path=path, max_pixels=MAX_PIXELS, enough=_enough_to_inspect, white_level=white_level
+        data, path=path, max_pixels=max_pixels, enough=_enough_to_inspect, white_level=white_level
     )
     width, height = decoded.size if decoded.turn not in SIDEWAYS else reversed(decoded.size)
-    small = turned(decoded.image, decoded.turn).convert("RGB")
+    upright = decoded.finished(_reduced(decoded))
+    small = upright.convert("RGB")
     small.thumbnail((SMALL, SMALL), Image.Resampling.BICUBIC, reducing_gap=_BOX_DETAIL)
     digest = hashlib.sha256(data).hexdigest()
-    return ImageFacts(width, height, digest, len(data), _tiny(decoded), np.array(small), decoded.depth)
+    return ImageFacts(width, height, digest, len(data), _tiny(upright), np.array(small), decoded.depth)
+
+
+def _reduced(decoded: Stored) -> Image.Image:
+    """The image; smaller, as a JPEG is by now, if its colours have to be converted, which takes time for each pixel."""
+    width, height = decoded.image.size
+    least_width, least_height = _enough_to_inspect(decoded.size)
+    factor = min(width // least_width, height // least_height)
+    return decoded.image if decoded.colours is None or factor < 2 else decoded.image.reduce(factor)
 
 
 def _enough_to_inspect(size: Size) -> Size:
@@ -229,17 +238,17 @@ def _enough_to_inspect(size: Size) -> Size:
 
 def tiny(image: Pixels) -> Pixels:
     """An upright image in memory, uint8 [H, W, 3], as `inspect` makes it tiny: uint8 [16, 17] gray."""
-    height, width, _ = image.shape
-    return _tiny(Stored(Image.fromarray(image), (width, height), shrink=1, turn=None))
+    return _tiny(Image.fromarray(image))
 
 
-def pixel_sha256(path: str | Path, *, white_level: int = FULL_RANGE) -> str:
+def pixel_sha256(path: str | Path, *, white_level: int = FULL_RANGE, max_pixels: int = MAX_PIXELS) -> str:
     """SHA-256 of an image's size and upright RGB pixels, equal for files of any format that hold the same picture.
 
     Raises:
         ImageError: as `load` does.
     """
-    pixels = decode(read(path), path=path, white_level=white_level)
+    data = read(path, max_bytes=bytes_of(max_pixels))
+    pixels = decode(data, path=path, white_level=white_level, max_pixels=max_pixels)
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
@@ -271,14 +280,13 @@ def _whole_at_least(size: Size, rule: ResizeRule) -> Size:
     return math.ceil(_DETAIL * width * size[0] / (right - left)), math.ceil(_DETAIL * height * size[1] / (bottom - top))
 
 
-def _tiny(decoded: Stored) -> Pixels:
-    """The whole picture, upright, as uint8 [16, 17] gray."""
-    gray = turned(decoded.image, decoded.turn).convert("L")
-    return np.array(gray.resize(TINY, Image.Resampling.LANCZOS))
+def _tiny(upright: Image.Image) -> Pixels:
+    """The whole picture as uint8 [16, 17] gray."""
+    return np.array(upright.convert("L").resize(TINY, Image.Resampling.LANCZOS))
 
 
 def _fitted(decoded: Stored, rule: ResizeRule) -> Pixels:
-    """Resize as stored, then set upright (all rules are symmetric), then pad: uint8 [S, S, 3]."""
+    """Resize as stored, then make it sRGB and upright (all rules are symmetric), then pad: uint8 [S, S, 3]."""
     box, size = _plan(decoded.size, rule)
     # Boxes are exact to the fraction of a pixel: at reduced scale the last column and row are partly beyond the image.
     left, top, right, bottom = (edge / decoded.shrink for edge in box)
@@ -288,7 +296,7 @@ def _fitted(decoded: Stored, rule: ResizeRule) -> Pixels:
         box=(left, top, right, bottom),
         reducing_gap=_BOX_DETAIL,
     )
-    picture = turned(small, decoded.turn).convert("RGB")
+    picture = decoded.finished(small).convert("RGB")
     if picture.size != (rule.size, rule.size):
         canvas = Image.new("RGB", (rule.size, rule.size), rule.fill)
         canvas.paste(picture, ((rule.size - picture.width) // 2, (rule.size - picture.height) // 2))

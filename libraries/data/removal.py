@@ -150,7 +150,7 @@ def restore(folder: Path, *, progress: Callable[[], object] = lambda: None) -> M
 def removed(folder: Path) -> list[str]:
     """Where the files in the hidden folder were, relative to the data set's folder."""
     hidden = folder / REMOVED
-    return [path for path in image_files(hidden)[0] if not _is_empty(hidden / path)] if hidden.is_dir() else []
+    return [path for path in image_files(hidden).images if not _is_empty(hidden / path)] if hidden.is_dir() else []
 
 
 def _move_all(paths: Iterable[str], source: Path, target: Path, *, progress: Callable[[], object]) -> Moved:

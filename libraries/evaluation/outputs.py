@@ -76,7 +76,11 @@ def write(
         notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
         mistakes=_mistakes(tested, classifier, layout),
         thumbnail=lambda path, side: jpeg(
-            load(layout.images / path, _thumbnail(side, white_level=classifier.rule.white_level))
+            load(
+                layout.images / path,
+                _thumbnail(side, white_level=classifier.rule.white_level),
+                max_pixels=layout.max_pixels,
+            )
         ),
         parameters=settings,
         provenance={

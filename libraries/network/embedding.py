@@ -95,6 +95,7 @@ def load_inner(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
         path=folder / example.path,
         at_least=2 * rule.size,
         white_level=rule.white_level,
+        max_pixels=example.max_pixels,
     )
     y, x = (round(INNER_MARGIN * length) for length in picture.shape[:2])
     return fit(np.ascontiguousarray(picture[y : len(picture) - y, x : picture.shape[1] - x]), rule)

@@ -33,7 +33,7 @@ class Problem(Exception):
 def image_problem(error: ImageError) -> Problem:
     """What is wrong with an image of a request."""
     if isinstance(error, ImageTooLarge):
-        return Problem(413, error.reason, title="Image too large")
+        return Problem(413, error.limited_by("serve_maxMegapixels").reason, title="Image too large")
     return Problem(422, error.reason, title="Not an image")
 
 

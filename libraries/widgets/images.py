@@ -220,7 +220,7 @@ class ImageViewer(Viewer):
             raise InputError(f"{self._images} holds no folder: put one folder of images per class there")
         check_labels(folders)
         self._labels = folders
-        self._paths = [f"{label}/{path}" for label in folders for path in image_files(self._images / label)[0]]
+        self._paths = [f"{label}/{path}" for label in folders for path in image_files(self._images / label).images]
         self._numbers = {path: image for image, path in enumerate(self._paths)}
         self._copies: defaultdict[str, list[Example]] = defaultdict(list)
         for example in self._examples.values():

@@ -42,6 +42,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "duplicates_maxDistance": (8, FROM_EXAMPLES, ALL),
     "duplicates_minSimilarity": (0.9, NOTHING, NOTHING),  # matters only to scenes
     "importLabels": ("export.json", NOTHING, NOTHING),
+    "maxMegapixels": (200, FROM_EXAMPLES, ALL),
     "rf_pretrainedModelFilename": ("ResNet_18.model", FROM_NETWORK, FROM_NETWORK),
     "rf_inputResolution": (96, FROM_NETWORK, FROM_NETWORK),
     "rf_resizeMode": ("crop", FROM_NETWORK, FROM_NETWORK),
@@ -155,6 +156,15 @@ def test_a_network_of_an_earlier_version_is_named(tmp_path: Path, classifier: st
         StaleInput, match=r"made with format = none, but now it is 2: run scripts/2_refineDNN\.py again"
     ):
         made.network.check()
+
+
+def test_the_usual_limit_on_pixels_is_not_recorded_and_another_one_is(tmp_path: Path) -> None:
+    make_all(layout(tmp_path))
+    assert "maxMegapixels" not in layout(tmp_path).examples.read()["parameters"]  # as in earlier versions
+    make_all(layout(tmp_path, maxMegapixels=300))
+    assert layout(tmp_path, maxMegapixels=300).examples.is_current()
+    with pytest.raises(StaleInput, match="made with maxMegapixels = 300, but now it is 100"):
+        layout(tmp_path).examples.check()
 
 
 def test_classifiers_share_the_examples_and_the_refined_network_alone(tmp_path: Path) -> None:

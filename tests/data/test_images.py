@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin
+from pillow_heif import from_pillow
 from sklearn.datasets import load_sample_images
 
 from libraries.base.errors import ImageError, ParameterError
@@ -25,7 +26,10 @@ from libraries.data.images import ImageFacts, ResizeRule, area, decode, fit, ins
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:
     file = io.BytesIO()
-    image.save(file, format, **options)
+    if format == "HEIF":  # which is not registered with Pillow
+        from_pillow(image).save(file, **{"quality": 95, "chroma": 444, **options})
+    else:
+        image.save(file, format, **options)
     return file.getvalue()
 
 
@@ -288,6 +292,12 @@ WHOLE = {
     "raw tiff": encoded(RGB, "TIFF"),
     "lzw tiff": encoded(RGB, "TIFF", compression="tiff_lzw"),
     "deflate tiff": encoded(RGB, "TIFF", compression="tiff_deflate"),
+    "heic": encoded(smooth(300, 200), "HEIF"),
+    "heic of parts": encoded(smooth(300, 200), "HEIF", tile_size=128),
+    "avif": encoded(smooth(300, 200), "AVIF", speed=10),
+    "jpeg 2000": encoded(smooth(300, 200), "JPEG2000"),
+    "ppm": encoded(RGB, "PPM"),
+    "ppm of numbers": b"P2\n3 20\n100\n" + b"# one\n0 50 100\n" * 20,
 }
 
 
@@ -313,24 +323,28 @@ def test_a_jpeg_that_misses_its_last_bytes_is_refused_at_any_scale(name: str, at
 
 
 NOT_IMAGES = {
-    "text": b"This is not an image.",
-    "web page": b"<!DOCTYPE html><html><body>404</body></html>",
-    "zeros": bytes(4096),
-    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) run\n",
-    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-    "ppm": encoded(RGB, "PPM"),
-    "ico": encoded(RGB.resize((16, 16)), "ICO"),
-    "pdf": b"%PDF-1.7\n",
-    "jpeg magic alone": b"\xff\xd8\xff\xe0",
-    "png magic alone": b"\x89PNG\r\n\x1a\n",
+    "text": (b"This is not an image.", "is no whole JPEG, PNG"),
+    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is no whole"),
+    "zeros": (bytes(4096), "is no whole"),
+    "postscript": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) run\n",
+        "is a PostScript document, which is not read: export it as PNG",
+    ),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing, which is not read: export it as PNG"),
+    "ico": (encoded(RGB.resize((16, 16)), "ICO"), "is an icon, which is not read"),
+    "pdf": (b"%PDF-1.7\n", "is a PDF document, which is not read"),
+    "jpeg magic alone": (b"\xff\xd8\xff\xe0", "cannot be decoded"),
+    "png magic alone": (b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
+    "heic brand alone": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), "holds no picture"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_IMAGES)
 def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "picture.jpg"
-    path.write_bytes(NOT_IMAGES[name])
-    with pytest.raises(ImageError, match=r"picture\.jpg: (is no whole|cannot be decoded)"):
+    content, reason = NOT_IMAGES[name]
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=rf"picture\.jpg: {reason}"):
         load(path, ResizeRule(16))
 
 

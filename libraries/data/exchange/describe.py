@@ -11,14 +11,11 @@ from typing import Any
 
 from libraries.base.storage import sha256, write_csv, write_json
 from libraries.data.dataset import Example
+from libraries.data.formats import MEDIA_TYPES
 
 METADATA, CROISSANT = "metadata.csv", "croissant.json"
 
-_MEDIA_TYPES = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jfif"), "image/jpeg"),
-    **{".png": "image/png", ".webp": "image/webp", ".gif": "image/gif", ".bmp": "image/bmp"},
-    **dict.fromkeys((".tif", ".tiff"), "image/tiff"),
-}
+_OTHER = "application/octet-stream"  # what a file is whose suffix is none of an image
 _TERMS = (
     *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
     *("includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex"),
@@ -67,7 +64,7 @@ def _croissant(examples: Sequence[Example], *, name: str, digest: str) -> dict[s
             },
             {
                 **{"@type": "cr:FileSet", "@id": "files", "name": "files"},
-                "encodingFormat": sorted({_MEDIA_TYPES[suffix.lower()] for suffix in suffixes}),
+                "encodingFormat": sorted({MEDIA_TYPES.get(suffix.lower(), _OTHER) for suffix in suffixes}),
                 "includes": [f"**/*{suffix}" for suffix in suffixes],
             },
         ],

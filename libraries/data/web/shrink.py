@@ -6,6 +6,7 @@ from typing import IO
 from PIL import Image
 
 from libraries.base.errors import DownloadError, ImageError
+from libraries.data.formats import HEAD, Format, recognise
 from libraries.data.images import scaled_down
 
 JPEG_QUALITY = 95
@@ -43,31 +44,14 @@ def keep(data: bytes, *, max_pixels: int, max_side: int) -> Kept:
     Raises:
         DownloadError: not an image, more than `max_pixels` (seen from the header, before decoding), or damaged.
     """
-    suffix = suffix_of(data)
-    if suffix is None:
-        raise DownloadError("not an image", detail=f"begins with {data[:16]!r}")
+    kind = recognise(data[:HEAD])
+    if not isinstance(kind, Format):
+        raise DownloadError("not an image", detail=f"begins with {data[:16]!r}" if kind is None else kind.of_one())
     try:
         (width, height), smaller = scaled_down(data, max_pixels=max_pixels, max_side=max_side)
     except ImageError as error:
         reason = "too many pixels" if "pixels" in error.reason else "damaged image"
         raise DownloadError(reason, detail=error.reason) from None
     if smaller is None:
-        return Kept(suffix, width, height, data, None)
+        return Kept(kind.suffixes[0], width, height, data, None)
     return Kept(".jpg", width, height, b"", smaller)
-
-
-def suffix_of(data: bytes) -> str | None:
-    """The suffix for the format that the first bytes tell, whatever the URL or the server said."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    for start, suffix in (
-        (b"\xff\xd8\xff", ".jpg"),
-        (b"\x89PNG\r\n\x1a\n", ".png"),
-        (b"GIF8", ".gif"),
-        (b"BM", ".bmp"),
-        (b"II*\0", ".tif"),
-        (b"MM\0*", ".tif"),
-    ):
-        if data.startswith(start):
-            return suffix
-    return None

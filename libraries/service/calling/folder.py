@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.storage import atomic
-from libraries.data.decoding import MAX_BYTES, SUFFIXES, read
+from libraries.data.decoding import MAX_BYTES, read
+from libraries.data.formats import Format, kind_of, why_not_read
 from libraries.data.web.crew import Crew
 from libraries.service.calling.client import Answer, Client
 from libraries.service.calling.connection import IMAGE_REFUSED
@@ -81,17 +82,11 @@ def image_files(folder: Path, skipped: Counter[str] | None = None) -> Iterator[P
         if is_folder:
             yield from image_files(folder / name, skipped)
         elif not leads_to_folder:
-            why_not = _why_not(folder / name)
-            if why_not is None:
+            kind = kind_of(folder / name)
+            if isinstance(kind, Format):
                 yield folder / name
             elif skipped is not None:
-                skipped[why_not] += 1
-
-
-def _why_not(path: Path) -> str | None:
-    """Why a file is none of the images, as script 1 tells it; None if it is one."""
-    suffix = path.suffix.lower()
-    return None if suffix in SUFFIXES else f"{suffix or 'no suffix'} (not an image format that is read)"
+                skipped[why_not_read(name, kind).reason] += 1
 
 
 def classify_folder(
