@@ -50,7 +50,10 @@ def gray_depth(image: Image.Image) -> Depth:
         values = _values(image.crop(region))
         for level in LEVELS:
             above[level] += int(np.count_nonzero(values > level))
-    return Depth(_reached(above, image), is_stretched=image.mode == "F")
+    level = _reached(above, image)
+    if image.mode == "F":  # but for a few pixels its range may be 0..1 or 0..255
+        return Depth(level if level > LEVELS[0] else None, is_stretched=True)
+    return Depth(level)
 
 
 def colour_depth(image: Image.Image) -> Depth:
@@ -75,7 +78,7 @@ def _declared(image: Image.Image) -> int:
     tags = getattr(image, "tag_v2", {})
     try:
         said = max(float(np.max(tags[tag])) for tag in _MAX_SAMPLE_VALUE if tag in tags)
-    except (TypeError, ValueError):  # no such tag, or text in it
+    except Exception:  # no such tag, or a damaged one, which raises almost anything
         return 0
     return next((level for level in LEVELS[:-1] if said <= level), 0)
 
@@ -128,6 +131,7 @@ def scale_colours(image: Image.Image, data: bytes, white_level: int) -> None:
     with Image.open(io.BytesIO(data), formats=(str(image.format),)) as lower:
         is_gray = _raw_mode(lower.tile[0].args) == _GRAY_WITH_ALPHA
         lower.tile = [tile._replace(args=_of_lower_bytes(tile.args)) for tile in lower.tile]
+        lower.decodermaxblock = len(data)
         lower.load()
         for region in strips(image.size):
             upper_bytes = np.asarray(image.crop(region))  # [h, w, 3 or 4]

@@ -163,6 +163,13 @@ def test_what_a_tiff_says_of_its_greatest_value_counts(tag: int, said: int, leve
     assert depth_of(data) == Depth(level)
 
 
+def hot(values: Values) -> Values:
+    """Floats with one hot pixel."""
+    values = values.astype(np.float32)
+    values[0, 0] = 300
+    return values
+
+
 FLOATS = GRAY.astype(np.float32)
 
 
@@ -174,6 +181,7 @@ FLOATS = GRAY.astype(np.float32)
         (FLOATS * 16, Depth(4095, is_stretched=True)),
         (FLOATS * 1e4, Depth(None, is_stretched=True)),
         (FLOATS - 10, Depth(None, is_stretched=True)),
+        (hot(np.asarray(scene(1).convert("L")) / 255), Depth(None, is_stretched=True)),
         ((FLOATS * 1e4).astype(np.int32), Depth(None, is_stretched=True)),
         (GRAY.astype(np.int32) - 10, Depth(None, is_stretched=True)),
     ],
