@@ -11,7 +11,7 @@ from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, image_files, read_examples
-from libraries.data.decoding import header, read
+from libraries.data.decoding import MAX_PIXELS, bytes_of, header, read
 from libraries.data.labels import check_labels
 from libraries.data.quality import read_review
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
@@ -33,6 +33,7 @@ class ImageViewer(Viewer):
         prepared: str | None = None,
         findings: Mapping[str, Sequence[str]] = MappingProxyType({}),
         thumbnails: Path,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """
         Args:
@@ -41,12 +42,13 @@ class ImageViewer(Viewer):
             prepared: the state of the annotations that it has found.
             findings: what is worth a second look: paths, the most striking first, by what was found (`data.quality`).
             thumbnails: the file that keeps them.
+            max_pixels: larger images are not shown.
 
         Raises:
             InputError: there is no such folder, or no folder of a class in it.
             StorageError: the log of annotations is damaged.
         """
-        super().__init__(images, thumbnails)
+        super().__init__(images, thumbnails, max_pixels=max_pixels)
         if not images.is_dir():
             raise InputError(
                 f"{images} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
@@ -88,6 +90,7 @@ class ImageViewer(Viewer):
             prepared=made["parameters"].get("annotations"),
             findings=read_review(layout.proc / "quality.csv"),
             thumbnails=layout.thumbnails,
+            max_pixels=layout.max_pixels,
         )
 
     # What the page shows
@@ -112,7 +115,7 @@ class ImageViewer(Viewer):
         example = self._example(path)
         facts: dict[str, str] = {"file": shown(path)}
         try:
-            data = read(self._images / path)
+            data = read(self._images / path, max_bytes=bytes_of(self._max_pixels))
             head = header(data)
             facts["image"] = f"{head.format}, {head.mode}, {head.width:,} × {head.height:,} pixels, {len(data):,} bytes"
         except ImageError as error:

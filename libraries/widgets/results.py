@@ -17,8 +17,7 @@ from libraries.base.layout import Layout
 from libraries.base.storage import read_json
 from libraries.classifier.bundle import Classifier
 from libraries.data.annotations import Annotations, Outcome
-from libraries.data.decoding import read
-from libraries.data.images import decode
+from libraries.data.decoding import MAX_PIXELS
 from libraries.evaluation.heatmaps import heatmap, paint
 from libraries.evaluation.neighbours import nearest
 from libraries.network.features import read_features
@@ -86,6 +85,7 @@ class ResultsViewer(Viewer):
         title: str,
         then: str | None = None,
         stale: str = "",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """
         Args:
@@ -93,11 +93,12 @@ class ResultsViewer(Viewer):
             bundle: the classifier's folder, for evidence; opened when first needed.
             features: the feature store, for the nearest training images; read when first needed.
             thumbnails: the file that keeps them.
+            max_pixels: larger images are not shown.
             title: the classifier and how good it is.
             then: the state of the annotations when the images were tested.
             stale: why the evaluation is not of the present data and parameters; empty if it is.
         """
-        super().__init__(images, thumbnails)
+        super().__init__(images, thumbnails, max_pixels=max_pixels)
         self._of = predictions
         self._bundle, self._store = bundle, features
         self._title, self._then, self._stale = title, then, stale
@@ -142,6 +143,7 @@ class ResultsViewer(Viewer):
             bundle=layout.bundle.folder,
             features=layout.features.folder,
             thumbnails=layout.thumbnails,
+            max_pixels=layout.max_pixels,
             title=f"{layout.dataset}, {layout.classifier}: {metrics['overall_accuracy']:.1%} of "
             f"{metrics['number_of_test_images']:,} test images right",
             then=evaluated.get("annotations"),
@@ -299,7 +301,7 @@ class ResultsViewer(Viewer):
                 return
             message: Message = {"evidence": image, "label": label, "method": "", "problem": ""}
             try:
-                pixels = decode(read(self._images / self.path(image)))
+                pixels = self._pixels(image)
                 found = heatmap(self._classifier, pixels, self._of.names[label])
             except PipelineError as error:
                 self.send({**message, "problem": str(error)}, [b""])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from libraries.data.decoding import Pixels, read
+from libraries.data.decoding import MAX_PIXELS, Pixels, bytes_of, read
 from libraries.data.images import decode
 
 SIDE = 192  # pixels of the longer side: sharp at 128 on a fine screen
@@ -24,13 +24,15 @@ class Thumbnails:
     time; where it cannot be read or written, thumbnails are made each time.
     """
 
-    def __init__(self, images: Path, store: Path) -> None:
+    def __init__(self, images: Path, store: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         """
         Args:
             images: folder that the paths are relative to.
             store: an SQLite file.
+            max_pixels: larger images are refused.
         """
         self._images = images
+        self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._store: sqlite3.Connection | None = None
         try:
@@ -56,11 +58,12 @@ class Thumbnails:
             status = file.stat()
             version = f"{status.st_size} {status.st_mtime_ns} {SIDE}"
         except OSError:
-            data = read(file)  # says why
+            data = self._read(file)  # says why
             version = ""
         if (kept := self._kept(path, version)) is not None:
             return kept
-        made = jpeg(decode(data or read(file), path=path, at_least=SIDE), SIDE)
+        data = data or self._read(file)
+        made = jpeg(decode(data, path=path, at_least=SIDE, max_pixels=self._max_pixels), SIDE)
         self._keep(path, version, made)
         return made
 
@@ -70,6 +73,9 @@ class Thumbnails:
             if self._store is not None:
                 self._store.close()
                 self._store = None
+
+    def _read(self, file: Path) -> bytes:
+        return read(file, max_bytes=bytes_of(self._max_pixels))
 
     def _kept(self, path: str, version: str) -> bytes | None:
         with self._lock:
