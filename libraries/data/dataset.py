@@ -18,7 +18,7 @@ from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
 from libraries.base.storage import Artefact, write_csv
 from libraries.data.decoding import MAX_PIXELS, Pixels
-from libraries.data.formats import NAMES, SUFFIXES, Format, NotRead, kind_of, suffix_of, why_not_read
+from libraries.data.formats import NAMES, SUFFIXES, Format, NotRead, kind_of, why_not_read
 from libraries.data.images import ResizeRule, inspect, load_bytes
 from libraries.data.labels import check_label, check_labels
 from libraries.data.quality import Measures, measure, review
@@ -149,36 +149,38 @@ def image_files(folder: Path) -> Files:
     """
     images: list[str] = []
     others: dict[str, NotRead] = {}
-    for prefix, place, name in _files(folder):
-        path = prefix + name
-        if not _is_unicode(path):
-            others[path] = NotRead("with a name that is not Unicode: rename it", is_loss=suffix_of(name) in SUFFIXES)
-        elif suffix_of(name) in SUFFIXES or isinstance(kind := kind_of(place / name), Format):
-            images.append(path)
-        else:
-            others[path] = why_not_read(name, kind)
+    for prefix, place, names in _folders(folder):
+        for name in names:
+            path = prefix + name
+            is_named = "." + name.rpartition(".")[2].lower() in SUFFIXES
+            if not (path.isascii() or _is_unicode(path)):
+                others[path] = NotRead("with a name that is not Unicode: rename it", is_loss=is_named)
+            elif is_named or isinstance(kind := kind_of(place / name), Format):
+                images.append(path)
+            else:
+                others[path] = why_not_read(name, kind)
     return Files(sorted(images), dict(sorted(others.items())))
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path, str]]:
-    """Every file below a folder that is not hidden: the path of its folder, relative ('' or 'a/b/') and whole; name."""
+def _folders(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    """A folder and all below it: path relative to it ('' or 'a/b/'), whole path, and names of files; none is hidden."""
     waiting, seen = [("", folder)], set()
     while waiting:
         prefix, place = waiting.pop()
         if (true_place := os.path.realpath(place)) in seen:
             continue
         seen.add(true_place)
+        names: list[str] = []
+        folders: list[str] = []
         try:
             with os.scandir(place) as found:
-                entries = [(entry.name, _is_folder(entry)) for entry in found if not entry.name.startswith(".")]
+                for entry in found:
+                    if not entry.name.startswith("."):
+                        (folders if _is_folder(entry) else names).append(entry.name)
         except OSError:  # it has gone meanwhile, or may not be read
             continue
-        waiting += sorted(
-            ((f"{prefix}{name}/", place / name) for name, is_folder in entries if is_folder), reverse=True
-        )
-        for name, is_folder in entries:
-            if not is_folder:
-                yield prefix, place, name
+        waiting += [(f"{prefix}{name}/", place / name) for name in sorted(folders, reverse=True)]
+        yield prefix, place, names
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -190,7 +192,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _is_unicode(path: str) -> bool:
     """Whether a path can stand in a table; on Linux a file's name may be any bytes."""
-    return path.isascii() or path.encode(errors="replace") == path.encode(errors="surrogateescape")
+    return path.encode(errors="replace") == path.encode(errors="surrogateescape")
 
 
 class _Seen(NamedTuple):

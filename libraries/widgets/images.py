@@ -11,7 +11,7 @@ from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, image_files, read_examples, read_white_level
-from libraries.data.decoding import header, read
+from libraries.data.decoding import MAX_PIXELS, bytes_of, header, read
 from libraries.data.labels import check_labels
 from libraries.data.quality import read_review
 from libraries.data.white_level import FULL_RANGE
@@ -35,6 +35,7 @@ class ImageViewer(Viewer):
         findings: Mapping[str, Sequence[str]] = MappingProxyType({}),
         thumbnails: Path,
         white_level: int = FULL_RANGE,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """
         Args:
@@ -44,12 +45,13 @@ class ImageViewer(Viewer):
             findings: what is worth a second look: paths, the most striking first, by what was found (`data.quality`).
             thumbnails: the file that keeps them.
             white_level: as script 1 has found it.
+            max_pixels: larger images are not shown.
 
         Raises:
             InputError: there is no such folder, or no folder of a class in it.
             StorageError: the log of annotations is damaged.
         """
-        super().__init__(images, thumbnails, white_level=white_level)
+        super().__init__(images, thumbnails, white_level=white_level, max_pixels=max_pixels)
         if not images.is_dir():
             raise InputError(
                 f"{images} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
@@ -93,6 +95,7 @@ class ImageViewer(Viewer):
             findings=read_review(layout.proc / "quality.csv"),
             thumbnails=layout.thumbnails,
             white_level=white_level,
+            max_pixels=layout.max_pixels,
         )
 
     # What the page shows
@@ -117,7 +120,7 @@ class ImageViewer(Viewer):
         example = self._example(path)
         facts: dict[str, str] = {"file": shown(path)}
         try:
-            data = read(self._images / path)
+            data = read(self._images / path, max_bytes=bytes_of(self._max_pixels))
             head = header(data)
             facts["image"] = f"{head.format}, {head.mode}, {head.width:,} × {head.height:,} pixels, {len(data):,} bytes"
         except ImageError as error:

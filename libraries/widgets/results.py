@@ -17,8 +17,8 @@ from libraries.base.layout import Layout
 from libraries.base.storage import read_json
 from libraries.classifier.bundle import Classifier
 from libraries.data.annotations import Annotations, Outcome
-from libraries.data.decoding import read
-from libraries.data.images import ResizeRule, decode
+from libraries.data.decoding import MAX_PIXELS
+from libraries.data.images import ResizeRule
 from libraries.data.white_level import FULL_RANGE
 from libraries.evaluation.heatmaps import heatmap, paint
 from libraries.evaluation.neighbours import nearest
@@ -88,6 +88,7 @@ class ResultsViewer(Viewer):
         then: str | None = None,
         white_level: int = FULL_RANGE,
         stale: str = "",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """
         Args:
@@ -95,12 +96,13 @@ class ResultsViewer(Viewer):
             bundle: the classifier's folder, for evidence; opened when first needed.
             features: the feature store, for the nearest training images; read when first needed.
             thumbnails: the file that keeps them.
+            max_pixels: larger images are not shown.
             title: the classifier and how good it is.
             then: the state of the annotations when the images were tested.
             white_level: that of the classifier.
             stale: why the evaluation is not of the present data and parameters; empty if it is.
         """
-        super().__init__(images, thumbnails, white_level=white_level)
+        super().__init__(images, thumbnails, white_level=white_level, max_pixels=max_pixels)
         self._of = predictions
         self._bundle, self._store = bundle, features
         self._title, self._then, self._stale = title, then, stale
@@ -145,6 +147,7 @@ class ResultsViewer(Viewer):
             bundle=layout.bundle.folder,
             features=layout.features.folder,
             thumbnails=layout.thumbnails,
+            max_pixels=layout.max_pixels,
             title=f"{layout.dataset}, {layout.classifier}: {metrics['overall_accuracy']:.1%} of "
             f"{metrics['number_of_test_images']:,} test images right",
             then=evaluated.get("annotations"),
@@ -303,7 +306,7 @@ class ResultsViewer(Viewer):
                 return
             message: Message = {"evidence": image, "label": label, "method": "", "problem": ""}
             try:
-                pixels = decode(read(self._images / self.path(image)), white_level=self._white_level)
+                pixels = self._pixels(image)
                 found = heatmap(self._classifier, pixels, self._of.names[label])
             except PipelineError as error:
                 self.send({**message, "problem": str(error)}, [b""])

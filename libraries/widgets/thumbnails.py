@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from libraries.data.decoding import Pixels, read
+from libraries.data.decoding import MAX_PIXELS, Pixels, bytes_of, read
 from libraries.data.images import decode
 from libraries.data.white_level import FULL_RANGE
 
@@ -25,15 +25,18 @@ class Thumbnails:
     may be deleted at any time; where it cannot be read or written, thumbnails are made each time.
     """
 
-    def __init__(self, images: Path, store: Path, *, white_level: int = FULL_RANGE) -> None:
+    def __init__(
+        self, images: Path, store: Path, *, white_level: int = FULL_RANGE, max_pixels: int = MAX_PIXELS
+    ) -> None:
         """
         Args:
             images: folder that the paths are relative to.
             store: an SQLite file.
             white_level: the data set's.
+            max_pixels: larger images are refused.
         """
         self._images = images
-        self._white_level = white_level
+        self._white_level, self._max_pixels = white_level, max_pixels
         self._lock = threading.Lock()
         self._store: sqlite3.Connection | None = None
         try:
@@ -61,11 +64,17 @@ class Thumbnails:
             if self._white_level != FULL_RANGE:
                 version += f" {self._white_level}"
         except OSError:
-            data = read(file)  # says why
+            data = self._read(file)  # says why
             version = ""
         if (kept := self._kept(path, version)) is not None:
             return kept
-        picture = decode(data or read(file), path=path, at_least=SIDE, white_level=self._white_level)
+        picture = decode(
+            data or self._read(file),
+            path=path,
+            at_least=SIDE,
+            white_level=self._white_level,
+            max_pixels=self._max_pixels,
+        )
         made = jpeg(picture, SIDE)
         self._keep(path, version, made)
         return made
@@ -76,6 +85,9 @@ class Thumbnails:
             if self._store is not None:
                 self._store.close()
                 self._store = None
+
+    def _read(self, file: Path) -> bytes:
+        return read(file, max_bytes=bytes_of(self._max_pixels))
 
     def _kept(self, path: str, version: str) -> bytes | None:
         with self._lock:

@@ -13,7 +13,7 @@ import anywidget
 import traitlets
 
 from libraries.base.errors import ImageError, PipelineError
-from libraries.data.decoding import read
+from libraries.data.decoding import MAX_PIXELS, Pixels, bytes_of, read
 from libraries.data.images import decode
 from libraries.data.white_level import FULL_RANGE
 from libraries.widgets.thumbnails import Thumbnails, jpeg
@@ -47,16 +47,19 @@ class Viewer(anywidget.AnyWidget):
 
     state = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, images: Path, thumbnails: Path, *, white_level: int = FULL_RANGE) -> None:
+    def __init__(
+        self, images: Path, thumbnails: Path, *, white_level: int = FULL_RANGE, max_pixels: int = MAX_PIXELS
+    ) -> None:
         """
         Args:
             images: folder that the paths of the images are relative to.
             thumbnails: the file that keeps them.
             white_level: the data set's.
+            max_pixels: larger images are not shown.
         """
         self._images = images
-        self._white_level = white_level
-        self._thumbnails = Thumbnails(images, thumbnails, white_level=white_level)
+        self._white_level, self._max_pixels = white_level, max_pixels
+        self._thumbnails = Thumbnails(images, thumbnails, white_level=white_level, max_pixels=max_pixels)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="viewer")
         self._lock = threading.Lock()
         self._wanted: list[int] = []  # images whose thumbnails the page waits for, the first one next
@@ -165,6 +168,11 @@ class Viewer(anywidget.AnyWidget):
             except ImageError as error:
                 self.send({"thumbnail": image, "problem": error.reason}, [b""])
 
+    def _pixels(self, image: int, *, at_least: int | None = None) -> Pixels:
+        """The image as uint8 [H, W, 3], upright; see `decode`."""
+        data = read(self._images / self.path(image), max_bytes=bytes_of(self._max_pixels))
+        return decode(data, at_least=at_least, white_level=self._white_level, max_pixels=self._max_pixels)
+
     def _look(self, image: int) -> None:
         self._looked_at = image
         self._in_background(self._send_large, image)
@@ -173,9 +181,7 @@ class Viewer(anywidget.AnyWidget):
         if image != self._looked_at:
             return  # the eye has moved on
         try:
-            data = read(self._images / self.path(image))
-            picture = decode(data, at_least=LARGE, white_level=self._white_level)
-            large, problem = jpeg(picture, LARGE, quality=92), ""
+            large, problem = jpeg(self._pixels(image, at_least=LARGE), LARGE, quality=92), ""
         except ImageError as error:
             large, problem = b"", error.reason
         facts, pictures = self.facts(image)

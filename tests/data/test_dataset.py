@@ -12,6 +12,7 @@ from libraries.base.errors import InputError
 from libraries.data import dataset
 from libraries.data.dataset import Example
 from libraries.data.groups import group_examples
+from libraries.data.images import ResizeRule, inspect
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 30)) -> None:
@@ -40,6 +41,97 @@ def test_scan_finds_images_of_every_kind_and_in_subfolders(tmp_path: Path) -> No
     assert found.paths["cat"] == ["cat/0.PNG", "cat/0.png", "cat/1.png", "cat/2.png", "cat/session 1/ünïcode näme.JPG"]
     assert found.paths["dog"] == ["dog/0.png", "dog/1.png", "dog/2.png"]
     assert found.skipped == {".txt (not an image format that is read)": 1}
+
+
+def test_images_are_known_by_their_content_where_the_name_does_not_tell(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    for name in ("no suffix", "scan.0001", "photo.dat"):
+        (tmp_path / "cat" / name).write_bytes((tmp_path / "cat" / "0.png").read_bytes())
+    (tmp_path / "dog" / "raw.NEF").write_bytes(b"MM\0*" + bytes(100))
+    (tmp_path / "dog" / "drawing.psd").write_bytes(b"8BPS")
+    (tmp_path / "dog" / "other.psd").write_bytes(b"8BPS")
+    (tmp_path / "dog" / "boxes.json").write_text("{}")
+    found = dataset.scan(tmp_path)
+    assert found.paths["cat"][3:] == ["cat/no suffix", "cat/photo.dat", "cat/scan.0001"]
+    assert found.skipped == {
+        ".json (not an image format that is read)": 1,
+        "Photoshop documents (not read: export it as PNG or TIFF)": 2,
+        "raw camera files (not read: develop it to JPEG, PNG or TIFF, or take the camera's own JPEG)": 1,
+    }
+    assert found.lost == {"cat": 0, "dog": 3}
+
+
+def test_files_with_usual_suffixes_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_classes(tmp_path)
+    for i in range(3):
+        (tmp_path / "dog" / f"{i}.txt").write_text("boxes")
+
+    def opened(path: Path, *_: object) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr(Path, "open", opened)
+    assert sum(map(len, dataset.scan(tmp_path).paths.values())) == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    two_classes(tmp_path / "set")
+    elsewhere = tmp_path / "elsewhere"
+    picture(elsewhere / "deep" / "a.png")
+    cat = tmp_path / "set" / "cat"
+    (cat / "linked").symlink_to(elsewhere)
+    (cat / "other link").symlink_to(elsewhere)
+    (cat / "up").symlink_to("..")  # the other class is not one of this class's own folders, but is below it now
+    (elsewhere / "loop").symlink_to(cat)
+    (cat / "itself").symlink_to("itself")
+    (cat / "gone").symlink_to(tmp_path / "nowhere")
+    found = dataset.image_files(cat)
+    assert [path for path in found.images if "a.png" in path] == ["linked/deep/a.png"]
+    assert [path for path in found.images if path.count("/") == 0] == ["0.png", "1.png", "2.png"]
+    assert len(found.images) == 3 + 1 + 3  # own, linked, and those of the other class
+    (tmp_path / "set" / "rat").symlink_to(elsewhere)
+    assert dataset.scan(tmp_path / "set").paths["rat"] == ["rat/deep/a.png"] + [
+        f"rat/loop/{name}.png" for name in range(3)
+    ] + [f"rat/loop/up/dog/{name}.png" for name in range(3)]
+
+
+def test_a_class_that_loses_many_of_its_pictures_is_warned_of(tmp_path: Path) -> None:
+    two_classes(tmp_path, images=20)
+    for i in range(3):
+        (tmp_path / "cat" / f"IMG_{i}.CR2").write_bytes(b"II*\0\x10\0\0\0CR\2\0")
+    (tmp_path / "dog" / "0.png").write_bytes(b"no picture")
+    (tmp_path / "dog" / "1.png").write_bytes(b"no picture")
+    found = dataset.scan(tmp_path)
+    lines = dataset.left_out(found, dataset.check_images(tmp_path, found, workers=1))
+    assert lines[-1] == "Warning: class 'cat' loses 3 of its 23 pictures: see above why"
+    assert [line for line in lines if "Warning" in line] == lines[-1:]  # a tenth is not more than a tenth
+    assert sum(line.startswith("left out: dog/") for line in lines) == 2
+    assert sum(line.startswith("left out: 3 raw camera files") for line in lines) == 1
+
+
+def test_a_class_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "rat").mkdir()
+    (tmp_path / "rat" / "a.dng").write_bytes(b"II*\0")
+    with pytest.raises(InputError, match=r"rat holds no image \(1 raw camera files \(not read: develop"):
+        dataset.scan(tmp_path)
+
+
+def test_larger_images_are_refused_unless_allowed(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    found = dataset.scan(tmp_path)
+    with pytest.raises(InputError, match="is an intact image"):
+        dataset.check_images(tmp_path, found, workers=1, max_pixels=8 * 6 - 1)
+    assert len(dataset.check_images(tmp_path, found, workers=1, max_pixels=8 * 6).examples) == 6
+
+
+def test_what_was_let_in_is_read_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "MAX_PIXELS", 10)
+    picture(tmp_path / "plan.png")
+    facts = inspect(tmp_path / "plan.png")
+    let_in = Example("plan.png", "plan", "train", "", facts.width, facts.height, facts.bytes, facts.sha256)
+    assert let_in.max_pixels == 8 * 6
+    assert dataset.load_example(let_in, folder=tmp_path, rule=ResizeRule(16)).shape == (16, 16, 3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")

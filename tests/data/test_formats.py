@@ -14,7 +14,7 @@ from libraries.base.errors import ImageError, ImageTooLarge
 from libraries.data import decoding
 from libraries.data.formats import FORMATS, HEAD, SUFFIXES, Foreign, Format, kind_of, recognise
 from libraries.data.images import decode, inspect
-from tests.data.test_images import WHOLE, difference, encoded, smooth
+from tests.data.test_images import WHOLE, difference, encoded, smooth, tiff_of
 
 PICTURES = {format.name: encoded(smooth(), format.name) for format in FORMATS}
 
@@ -159,7 +159,7 @@ def test_nothing_is_registered_with_pillow() -> None:
 
 def test_the_limit_on_pixels_has_a_way_out(tmp_path: Path) -> None:
     path = tmp_path / "plan.tif"
-    Image.new("1", (18_000, 10_000), 1).save(path, compression="group4")
+    path.write_bytes(tiff_of(18_000, 10_000))
     with pytest.raises(
         ImageTooLarge, match="more than the 100,000,000 allowed: raise maxMegapixels, or make it smaller"
     ):

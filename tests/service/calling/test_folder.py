@@ -276,7 +276,7 @@ def test_a_table_that_somebody_has_changed_is_not_overwritten(classify: Classify
 
 def test_a_table_of_an_earlier_version_is_replaced(classify: Classify, table: Path) -> None:
     table.parent.mkdir()
-    table.write_text(",".join(HEADER) + "\n")
+    table.write_text(",".join(HEADER) + "\n", encoding="utf-8")
     classify()
     assert len(rows(table)) == 21
 
