@@ -50,8 +50,9 @@ $(VENV)/azure/.setup: requirements-azure.txt requirements-serve.txt | $(VENV)/.s
 $(VENV)/.programs: | $(VENV)/.setup
 	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get -qq update && \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || true
-	PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || { mkdir -p $(VENV)/nginx && cd $(VENV)/nginx && \
-		apt-get -qq download nginx && dpkg -x nginx_*.deb .; } 2>/dev/null || true
+	PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { mkdir -p $(VENV)/nginx && cd $(VENV)/nginx && \
+		{ apt-get -qq download nginx || { apt-get -qq update && apt-get -qq download nginx; } } && \
+		dpkg -x nginx_*.deb .; } 2>/dev/null || true
 	@touch $@
 
 demo: $(VENV)/.demo  ## Scripts 0 to 5 on 2,624 images of solar cells (about a minute after the set-up)

@@ -30,8 +30,8 @@ daemon off; master_process off; pid nginx.pid; error_log error.log;
 events {{ worker_connections 64; }}
 http {{
     access_log off; client_max_body_size 0;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fast;
-    scgi_temp_path scgi; uwsgi_temp_path uwsgi;
+    client_body_temp_path body; proxy_temp_path proxy;
+    fastcgi_temp_path fast; scgi_temp_path scgi; uwsgi_temp_path uwsgi;
     server {{
         listen 127.0.0.1:{port};
         location /told/ {{ proxy_pass http://{service}/; proxy_set_header X-Forwarded-Prefix /told; }}
