@@ -5,7 +5,6 @@ written last. A process killed at any moment therefore leaves nothing that a lat
 """
 
 import contextlib
-import csv
 import errno
 import hashlib
 import io
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from libraries.base.errors import MissingInput, StaleInput, StorageError
+from libraries.base.tables import csv_line
 
 TEMPORARY = ".tmp-"  # prefix of files that are being written; whatever bears it after a crash is rubbish
 MAX_JSON_BYTES = 256 * 2**20
@@ -86,7 +86,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, NaN refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -127,13 +132,17 @@ def read_json(path: Path, *, most: int = MAX_JSON_BYTES) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> None:
-    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys."""
-    text = io.StringIO()
+    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys.
+
+    No cell is one that a spreadsheet would run; see `tables`, which reads them, too.
+    """
+    write_text(path, csv_text(rows, columns=columns))
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> str:
+    """What `write_csv` writes."""
     names = columns or (list(rows[0]) if rows else [])
-    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return "".join(csv_line(cells) for cells in (names, *([row.get(name) for name in names] for row in rows)))
 
 
 def move(source: Path, target: Path) -> None:

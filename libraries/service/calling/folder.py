@@ -1,7 +1,5 @@
 """A folder of images → a CSV file of what a service says of each, in the order of their paths."""
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +10,7 @@ from typing import Any, TypeVar
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.storage import atomic
+from libraries.base.tables import csv_line
 from libraries.data.decoding import MAX_BYTES, SUFFIXES, read
 from libraries.data.web.crew import Crew
 from libraries.service.calling.client import Answer, Client
@@ -137,9 +136,7 @@ def _count(result: Answer | Exception, summary: Summary) -> None:
 
 def _line(cells: Sequence[str]) -> bytes:
     """A line of CSV; bytes in file names that are no UTF-8 become \\udc.. ."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode("utf-8", "backslashreplace")
+    return csv_line(cells).encode("utf-8", "backslashreplace")
 
 
 def _in_order(do: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, R | Exception]]:
