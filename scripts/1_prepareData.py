@@ -21,7 +21,7 @@ from libraries.base.storage import write_csv
 from libraries.data import dataset, duplicates, groups, quality, removal
 from libraries.data.annotations import Annotations
 from libraries.data.exchange import label_studio
-from libraries.data.exchange.describe import describe
+from libraries.data.exchange.export import Export
 from PARAMETERS import Parameters
 
 
@@ -36,6 +36,8 @@ def main(
     if removeDuplicates and restoreDuplicates:
         raise ParameterError("--removeDuplicates and --restoreDuplicates are opposites: give one of them")
     layout = Layout(parameters)
+    if export:
+        (others := Export(layout.images, layout.proc)).check()
     with tracking.run("1_prepareData", parameters) as record:
         if restoreDuplicates:
             print(*removal.restore(layout.images).told("brought back"), sep="\n")
@@ -80,13 +82,10 @@ def main(
             from libraries.evaluation.leak import report
 
             pictures = groups.group_examples(alike.examples, "filename", alike=alike.groups())
-            lines = report(pictures, layout, ratio_train=parameters.ratioTrainTest, seed=parameters.randomSeed)
-            print(*lines, sep="\n")
+            ratio, seed = parameters.ratioTrainTest, parameters.randomSeed
+            print(*report(pictures, layout, ratio_train=ratio, seed=seed), sep="\n")
         if export:
-            written = describe(layout.images, examples, name=layout.dataset)
-            tasks = layout.proc / "labelStudio"
-            written += label_studio.export(tasks, examples, dataset=layout.dataset, moved=annotations.moved)
-            print("For others:", *written, sep="\n  ")
+            print("For others:", *others.write(examples, moved=annotations.moved), sep="\n  ")
     print(f"Written: {target}")
 
 

@@ -5,9 +5,7 @@ written last. A process killed at any moment therefore leaves nothing that a lat
 """
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from libraries.base.file_system import explained, flush, is_about, open_regular,
 from libraries.base.file_system import move as move
 from libraries.base.file_system import storage_error as storage_error
 from libraries.base.file_system import sweep as sweep
+from libraries.base.tables import csv_line
 
 MAX_JSON_BYTES = 256 * 2**20
 
@@ -71,9 +70,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, NaN refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # a path need not be Unicode: "\udcff" is JSON for it
+        file.write(json_text(value).encode(errors="backslashreplace"))  # a path need not be Unicode: JSON's "\udcff"
+
+
+def json_text(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, *, most: int = MAX_JSON_BYTES) -> Any:
@@ -104,13 +107,17 @@ def reading(path: Path, *, advice: str) -> Iterator[None]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> None:
-    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys."""
-    text = io.StringIO()
+    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys.
+
+    No cell is one that a spreadsheet would run; see `tables`, which reads them, too.
+    """
+    write_text(path, csv_text(rows, columns=columns))
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> str:
+    """What `write_csv` writes."""
     names = columns or (list(rows[0]) if rows else [])
-    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return "".join(csv_line(cells) for cells in (names, *([row.get(name) for name in names] for row in rows)))
 
 
 def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:

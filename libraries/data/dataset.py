@@ -17,6 +17,7 @@ import numpy as np
 from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
 from libraries.base.storage import Artefact, write_csv
+from libraries.base.tables import csv_records
 from libraries.data.decoding import MAX_PIXELS, Pixels
 from libraries.data.formats import NAMES, SUFFIXES, Format, NotRead, kind_of, why_not_read
 from libraries.data.images import ResizeRule, inspect, load_bytes
@@ -389,8 +390,8 @@ def read_examples(path: Path) -> list[Example]:
     """Read examples.csv as 1_prepareData wrote it."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [_example(row) for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+            return [_example(row) for row in csv_records(file)]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise StorageError(f"{path} cannot be read ({error}): run scripts/1_prepareData.py again") from error
 
 

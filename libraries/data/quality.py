@@ -5,7 +5,6 @@ shape and information are those of CleanVision (https://github.com/cleanlab/clea
 an image's own contrast, so that a dim picture and a bright one are judged alike.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from libraries.base.tables import csv_records
 from libraries.data.decoding import Pixels
 from libraries.data.images import SMALL
 
@@ -144,6 +144,6 @@ def read_review(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+            for row in csv_records(file):
                 found.setdefault(row["finding"], []).append(row["path"])
     return found

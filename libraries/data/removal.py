@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from libraries.base.storage import move, write_csv
+from libraries.base.tables import csv_records
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example, image_files
 from libraries.data.duplicates import Duplicates, Kind
@@ -191,7 +192,7 @@ def _read_list(path: Path) -> dict[str, dict[str, str]]:
     """The rows of the list, by path; none where it cannot be read, since it is only told and never relied upon."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv_records(file))
     except (OSError, ValueError, csv.Error):
         return {}
     return {row["path"]: {name: row.get(name, "") for name in COLUMNS} for row in rows if row.get("path")}

@@ -1,6 +1,5 @@
 """The last evaluations side by side, from the run history."""
 
-import csv
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from libraries.base import tracking
 from libraries.base.console import table
+from libraries.base.tables import csv_records
 from libraries.evaluation.uncertainty import mcnemar
 
 COLUMNS = ("overall_accuracy", "class_averaged_accuracy", "class_averaged_auc", "log_loss", "ece")
@@ -57,4 +57,4 @@ def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
 
 def _right(predictions: Path) -> dict[str, bool]:
     with predictions.open(encoding="utf-8", newline="") as file:
-        return {row["path"]: row["label"] == row["predicted"] for row in csv.DictReader(file)}
+        return {row["path"]: row["label"] == row["predicted"] for row in csv_records(file)}

@@ -1,6 +1,5 @@
 """What duplicates do to a plain random split: test images with a twin in training, and accuracy that is not there."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.base.layout import Layout
+from libraries.base.tables import csv_records
 from libraries.classifier.svm import fit_path
 from libraries.data.dataset import Example, split
 from libraries.network.features import read_features
@@ -178,6 +178,6 @@ def chosen_svm(sweep: Path) -> tuple[str, float]:
     if not sweep.exists():
         return "standardise", 0.001
     with sweep.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv_records(file))
     best = min(rows, key=lambda row: (-float(row["validation_accuracy"]), float(row["C"])))
     return best["normalisation"], float(best["C"])

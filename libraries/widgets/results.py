@@ -15,6 +15,7 @@ from PIL import Image
 from libraries.base.errors import ImageError, InputError, MissingInput, PipelineError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.storage import read_json
+from libraries.base.tables import csv_rows
 from libraries.classifier.bundle import Classifier
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.decoding import MAX_PIXELS
@@ -58,14 +59,14 @@ def read_predictions(path: Path) -> Predictions:
     """
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            header, *rows = csv.reader(file)
+            header, *rows = csv_rows(file)
         if not rows:
             raise ValueError("it has no rows")
         names = [column.removeprefix("probability of ") for column in header[3:]]
         number = {name: i for i, name in enumerate(names)}
         labels, predictions = (np.array([number[row[column]] for row in rows]) for column in (1, 2))
         probabilities = np.array([row[3:] for row in rows], np.float32)
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}): run scripts/5_evaluate.py again") from error
     return Predictions(names, [row[0] for row in rows], labels, predictions, probabilities)
 

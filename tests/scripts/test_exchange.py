@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from libraries.base.errors import InputError
+from libraries.base.errors import InputError, StorageError
 from PARAMETERS import Parameters
-from tests.conftest import run_main, small_run
+from tests.conftest import hashes, run_main, small_run
 
 
 @pytest.fixture
@@ -47,6 +47,22 @@ def test_there_and_back(parameters: Parameters, tmp_path: Path, capsys: pytest.C
 
     run_main("1_prepareData", small_run(parameters.rootDir, importLabels=tmp_path / "export.json"))
     assert "0 labels and marks taken over" in capsys.readouterr().out, "the image has moved, and is marked already"
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "croissant.json", "interface.xml"])
+def test_export_never_overwrites_what_the_user_made(parameters: Parameters, name: str) -> None:
+    proc = parameters.rootDir / "proc" / "textures"
+    folder = proc / "labelStudio" if name.endswith("xml") else parameters.rootDir / "images" / "textures"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("file_name,patient,age\ncat/000.png,P1,55\n")
+    before = hashes(parameters.rootDir)
+    with pytest.raises(StorageError, match=rf"{name} was not written by this script, or was changed since: move it"):
+        run_main("1_prepareData", parameters, export=True)
+    assert hashes(parameters.rootDir) == before
+    run_main("1_prepareData", parameters)
+    (folder / name).unlink()
+    run_main("1_prepareData", parameters, export=True)
+    run_main("1_prepareData", parameters, export=True)
 
 
 def test_another_file_names_what_to_do(parameters: Parameters, tmp_path: Path) -> None:

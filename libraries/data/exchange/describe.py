@@ -5,15 +5,22 @@ split, croissant.json describes the same to search engines and loaders
 (https://docs.mlcommons.org/croissant/docs/croissant-spec.html).
 """
 
+import csv
+import hashlib
+import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from libraries.base.storage import sha256, write_csv, write_json
+from libraries.base.file_system import read_regular
+from libraries.base.storage import MAX_JSON_BYTES, csv_text, json_text
+from libraries.base.tables import csv_records, protected
 from libraries.data.dataset import Example
 from libraries.data.formats import MEDIA_TYPES
 
 METADATA, CROISSANT = "metadata.csv", "croissant.json"
+COLUMNS = ("file_name", "label", "split", "group")
 
 _OTHER = "application/octet-stream"  # what a file is whose suffix is none of an image
 _TERMS = (
@@ -36,18 +43,48 @@ _CONTEXT: dict[str, Any] = {
 }  # the context of Croissant 1.0
 
 
-def describe(folder: Path, examples: Sequence[Example], *, name: str) -> list[Path]:
-    """Write metadata.csv and croissant.json into the data set's folder; gives back their paths."""
-    metadata, croissant = folder / METADATA, folder / CROISSANT
-    rows = [{"file_name": e.path, "label": e.label, "split": e.split, "group": e.group} for e in examples]
-    write_csv(metadata, rows)
-    write_json(croissant, _croissant(examples, name=name, digest=sha256(metadata)))
-    return [metadata, croissant]
+def describe(examples: Sequence[Example], *, name: str) -> dict[str, str]:
+    """What metadata.csv and croissant.json have to say of a data set, by their names."""
+    rows = [{"file_name": _named(e.path), "label": e.label, "split": e.split, "group": e.group} for e in examples]
+    metadata = csv_text(rows, columns=COLUMNS)
+    labels = {e.path: e.label for e in examples}
+    return {METADATA: metadata, CROISSANT: json_text(_croissant(labels, name=name, digest=_digest(metadata.encode())))}
 
 
-def _croissant(examples: Sequence[Example], *, name: str, digest: str) -> dict[str, Any]:
-    """The description: metadata.csv, the image files, and a record set for each."""
-    suffixes = sorted({PurePosixPath(e.path).suffix for e in examples})
+def _named(path: str) -> str:
+    """A path as a cell that no spreadsheet runs, and that is still the path."""
+    return path if protected(path) == path else f"./{path}"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this project wrote metadata.csv and croissant.json: they are what `describe` makes, and nothing else.
+
+    croissant.json holds the SHA-256 of metadata.csv, and all else in it follows from that and from the name.
+    """
+    try:
+        metadata, croissant = (
+            read_regular(path.with_name(name), most=MAX_JSON_BYTES) for name in (METADATA, CROISSANT)
+        )
+        rows = list(csv_records(io.StringIO(metadata.decode(), newline="")))
+        labels = {row["file_name"]: row["label"] for row in rows}
+        name = json.loads(croissant)["name"]
+        return croissant.decode() == json_text(_croissant(labels, name=name, digest=_digest(metadata)))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error):
+        return False
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _croissant(labels: Mapping[str, str], *, name: str, digest: str) -> dict[str, Any]:
+    """The description: metadata.csv, the image files, and a record set for each.
+
+    Args:
+        labels: by path.
+        digest: SHA-256 of metadata.csv.
+    """
+    suffixes = sorted({PurePosixPath(path).suffix for path in labels})
     table, files = {"fileObject": {"@id": METADATA}}, {"fileSet": {"@id": "files"}}
     columns = {"path": "file_name", "label": "label", "split": "split"}
     kinds: dict[str, Any] = {"label": ["sc:Text", "cr:Label"], "split": ["sc:Text", "cr:Split"]}
@@ -56,7 +93,7 @@ def _croissant(examples: Sequence[Example], *, name: str, digest: str) -> dict[s
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": name,
-        "description": f"{len(examples):,} images of {len({e.label for e in examples}):,} classes",
+        "description": f"{len(labels):,} images of {len(set(labels.values())):,} classes",
         "distribution": [
             {
                 **{"@type": "cr:FileObject", "@id": METADATA, "name": METADATA, "contentUrl": METADATA},

@@ -7,6 +7,8 @@ https://labelstud.io/guide/task_format
 """
 
 import hashlib
+import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import quoteattr, unescape
 
 from libraries.base.errors import InputError
-from libraries.base.storage import write_json, write_text
+from libraries.base.file_system import read_regular
+from libraries.base.storage import MAX_JSON_BYTES, json_text
 from libraries.data.annotation_log import MARKS, Answer
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example, image_files
@@ -25,6 +28,7 @@ from libraries.data.exchange.answers import LOCAL, Task, read_tasks, shown
 from libraries.data.exchange.identity import Found, Images, nfc
 
 TASKS, INTERFACE = "tasks.json", "interface.xml"
+_DATA = {"image", "path", "first_path", "sha256"}  # what a task has to say of its image
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,41 @@ class Said:
     changed: int
 
 
-def export(
-    folder: Path, examples: Sequence[Example], *, dataset: str, moved: Mapping[str, str] = MappingProxyType({})
-) -> list[Path]:
-    """Write tasks.json, to be imported into a project, and interface.xml, its labelling interface; gives paths.
+def describe(
+    examples: Sequence[Example], *, dataset: str, moved: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Tasks, to be imported into a project, and its labelling interface, by the names of their files.
 
     Args:
         moved: the present path of every image that was moved by hand, by its first path.
     """
-    tasks, interface = folder / TASKS, folder / INTERFACE
     first = {now: path for path, now in moved.items()}
-    write_json(tasks, [_task(example, dataset, first.get(example.path, example.path)) for example in examples])
-    choices = [*sorted({e.label for e in examples}), *MARKS]
+    tasks = [_task(example, dataset, first.get(example.path, example.path)) for example in examples]
+    return {TASKS: json_text(tasks), INTERFACE: _interface([*sorted({e.label for e in examples}), *MARKS])}
+
+
+def _interface(choices: Iterable[str]) -> str:
     lines = "".join(f"    <Choice value={quoteattr(choice)}/>\n" for choice in choices)
-    write_text(
-        interface,
+    return (
         '<View>\n  <Image name="image" value="$image"/>\n'
-        f'  <Choices name="label" toName="image" choice="single" required="true">\n{lines}  </Choices>\n</View>\n',
+        f'  <Choices name="label" toName="image" choice="single" required="true">\n{lines}  </Choices>\n</View>\n'
     )
-    return [tasks, interface]
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this project wrote a file of tasks or an interface: it is what `describe` makes, and nothing else."""
+    try:
+        text = read_regular(path, most=MAX_JSON_BYTES).decode()
+        if path.name == INTERFACE:
+            values = re.findall(r"^    <Choice value=(.*)/>$", text, re.MULTILINE)
+            return text == _interface(unescape(value[1:-1], {"&quot;": '"'}) for value in values)
+        tasks = json.loads(text)
+        are_whole = all(
+            set(task) == {"data", "predictions"} and {"image", "path"} <= set(task["data"]) <= _DATA for task in tasks
+        )
+        return isinstance(tasks, list) and are_whole and text == json_text(tasks)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _task(example: Example, dataset: str, first_path: str) -> dict[str, Any]:

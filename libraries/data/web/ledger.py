@@ -14,8 +14,9 @@ from typing import IO
 
 from libraries.base.errors import DownloadError, StorageError
 from libraries.base.storage import atomic, storage_error
+from libraries.base.tables import csv_line
 from libraries.data.web.addresses import parse
-from libraries.data.web.outcomes import COLUMNS, Outcome, Pair, Status, as_line, csv_line, read_outcomes
+from libraries.data.web.outcomes import COLUMNS, Outcome, Pair, Status, as_line, read_outcomes
 from libraries.data.web.schedule import Job
 
 _PAIRS = """
@@ -136,7 +137,7 @@ class Ledger:
 
     def _write(self) -> None:
         with atomic(self.path) as file, _storing():
-            file.write(csv_line(COLUMNS))
+            file.write(csv_line(COLUMNS).encode())
             rows = self._store.execute("SELECT line FROM pairs WHERE line IS NOT NULL ORDER BY id")
             file.writelines(line for (line,) in rows)
 

@@ -1,7 +1,5 @@
 """What became of every URL: a line of the table proc/<dataset>/downloads.csv."""
 
-import csv
-import io
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,6 +9,7 @@ from typing import Any, Literal
 
 from libraries.base.errors import StorageError
 from libraries.base.storage import storage_error
+from libraries.base.tables import csv_line, csv_rows
 
 Pair = tuple[str, str]  # label, URL
 Status = Literal["ok", "failed", "passing"]
@@ -64,14 +63,7 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, int]:
 
 def as_line(outcome: Outcome) -> bytes:
     """The outcome's line of the table."""
-    return csv_line(getattr(outcome, name) for name in COLUMNS)
-
-
-def csv_line(cells: Iterable[object]) -> bytes:
-    """A line of a CSV file in UTF-8."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()
+    return csv_line(getattr(outcome, name) for name in COLUMNS).encode()
 
 
 def read_outcomes(path: Path) -> Iterator[Outcome]:
@@ -82,7 +74,7 @@ def read_outcomes(path: Path) -> Iterator[Outcome]:
     """
     try:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            rows = csv.reader(line for line in file if line.endswith("\n"))  # the last may have been cut off
+            rows = csv_rows(line for line in file if line.endswith("\n"))  # the last may have been cut off
             if tuple(next(rows, COLUMNS)) != COLUMNS:
                 raise StorageError(f"{path} is not a table of downloads: move it away and run again")
             for row in rows:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from libraries.base.errors import InputError, MissingInput
+from libraries.base.tables import plain
 from libraries.data.labels import check_label, check_labels
 
 _FORM = "each line is label<TAB>url"
@@ -53,6 +54,6 @@ def _pair(line: str, where: str) -> tuple[str, str]:
     if not tab or not url:
         raise InputError(f"{where} has no {'URL' if tab else 'tab'}: {_FORM}")
     try:
-        return check_label(label.strip(" ")), url
+        return check_label(plain(label.strip(" "))), url
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

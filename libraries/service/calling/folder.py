@@ -1,9 +1,7 @@
 """A folder of images → a CSV file of what a service says of each, in the order of their paths."""
 
 import contextlib
-import csv
 import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.storage import atomic
+from libraries.base.tables import csv_line
 from libraries.data.decoding import MAX_BYTES, read
 from libraries.data.formats import Format, kind_of, why_not_read
 from libraries.data.web.crew import Crew
@@ -196,9 +195,7 @@ def _count(result: Answer | list[str] | Exception, summary: Summary) -> None:
 
 def _line(cells: Sequence[str]) -> bytes:
     """A line of CSV; bytes in file names that are no UTF-8 become \\udc.. ."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode("utf-8", "backslashreplace")
+    return csv_line(cells).encode("utf-8", "backslashreplace")
 
 
 def _in_order(do: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, R | Exception]]:

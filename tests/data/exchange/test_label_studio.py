@@ -20,7 +20,7 @@ from libraries.data import annotations as annotations_module
 from libraries.data import removal
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
-from libraries.data.exchange.label_studio import export, take_over
+from libraries.data.exchange.label_studio import describe, is_ours, take_over
 from libraries.data.removal import Removal
 
 PATHS = ("cat/0.jpg", "cat/a & b.jpg", "cat/ö.png", "dog & big/0.jpg", "dog & big/c.jpg", "cow/9.jpg")
@@ -53,10 +53,10 @@ def tasks(folder: Path) -> list[dict[str, Any]]:
     paths = sorted(where(folder).values())
     examples = [Example(p, p.split("/")[0], "train", p, 8, 8, 1, sha256(folder / p)) for p in paths]
     moved = Annotations(folder).moved
-    written, interface = export(folder.parents[1] / "proc", examples, dataset="pets", moved=moved)
-    choices = [choice.get("value") for choice in ElementTree.parse(interface).getroot().iter("Choice")]
+    texts = describe(examples, dataset="pets", moved=moved)
+    choices = [choice.get("value") for choice in ElementTree.fromstring(texts["interface.xml"]).iter("Choice")]
     assert choices == [*sorted({path.split("/")[0] for path in paths}), "ambiguous", "excluded"]
-    loaded: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
+    loaded: list[dict[str, Any]] = json.loads(texts["tasks.json"])
     return loaded
 
 
@@ -460,3 +460,15 @@ def test_a_damaged_log_is_not_built_upon(project: Project) -> None:
     (project.folder / ANNOTATIONS).write_bytes(b"\x00\xff\n")
     with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 1"):
         project.take([answered(old_task("cat/0.jpg"), "cow")])
+
+
+def test_tasks_and_interface_are_told_from_what_people_have_changed(tmp_path: Path) -> None:
+    example = Example("a \"b\" & 'c'/<0>.jpg", "a \"b\" & 'c'", "train", "g", 8, 8, 1, "0" * 64)
+    for name, text in describe([example], dataset="pets").items():
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        assert is_ours(path)
+        others = [text + " ", text.replace("image", "picture"), "[]", "{}", "7", "", "[" * 100_000]
+        for changed in [*others, text.replace('choice="single"', 'choice="multiple"')]:
+            path.write_text(changed, encoding="utf-8")
+            assert is_ours(path) == (changed == text), changed

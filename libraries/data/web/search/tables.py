@@ -1,7 +1,6 @@
 """What was found, as files: a list to download from, and a table that says whose each image is."""
 
 import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from libraries.base.errors import StorageError
 from libraries.base.storage import storage_error, write_text
+from libraries.base.tables import csv_line, csv_rows, protected
 from libraries.data.web.outcomes import Pair
 from libraries.data.web.search.found import Found
 
@@ -27,7 +27,6 @@ COLUMNS = (
     "width",
     "height",
 )
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # with which spreadsheets take a cell for one; and what protects
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def write_results(rows: Sequence[Row], *, urls: Path, table: Path) -> None:
     new = {row.pair for row in rows}
     earlier = [row for row in read_table(table) if row.pair not in new]
     write_text(table, _csv([*rows, *earlier]))
-    write_text(urls, "".join(f"{row.label}\t{row.found.url}\n" for row in rows))
+    write_text(urls, "".join(f"{protected(row.label)}\t{row.found.url}\n" for row in rows))
 
 
 def read_table(path: Path) -> list[Row]:
@@ -66,15 +65,15 @@ def read_table(path: Path) -> list[Row]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            rows = csv_rows(file)
+            if tuple(next(rows, ())) != COLUMNS:
                 raise _foreign(path)
-            return [_row({column: cell.removeprefix("'") for column, cell in values.items()}) for values in reader]
+            return [_row(dict(zip(COLUMNS, row, strict=True))) for row in rows]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise storage_error(error, path) from error
-    except (ValueError, TypeError, AttributeError, csv.Error):  # a number that is none, a line that is too short
+    except (ValueError, TypeError, csv.Error):  # a number that is none, a line that is too short
         raise _foreign(path) from None
 
 
@@ -83,18 +82,8 @@ def _foreign(path: Path) -> StorageError:
 
 
 def _csv(rows: Iterable[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        values = vars(row.found) | {"label": row.label, "query": row.query}
-        writer.writerow({column: _protected(values[column]) for column in COLUMNS})
-    return text.getvalue()
-
-
-def _protected(value: Any) -> Any:
-    """A cell that no spreadsheet runs, since strangers choose titles: OWASP, "CSV Injection"."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+    cells = ({**vars(row.found), "label": row.label, "query": row.query} for row in rows)
+    return csv_line(COLUMNS) + "".join(csv_line(values[column] for column in COLUMNS) for values in cells)
 
 
 def _row(values: dict[str, Any]) -> Row:

@@ -30,7 +30,7 @@ def test_every_text_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "search.tsv").read_text(encoding="utf-8").splitlines()[0] == f"käse\t{ODD.url}"
 
 
-@pytest.mark.parametrize("text", ['=HYPERLINK("http://a")', "+1", "-1", "@SUM(1)", "\t=1", "'=1", "'", "''"])
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://a")', "+1", "-1", "@SUM(1)", "\t=1", "'=1"])
 def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
     rows = [Row("a", "b", Found("https://a.example/1.jpg", title=text, creator=text, attribution=text))]
     write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
