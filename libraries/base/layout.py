@@ -1,13 +1,14 @@
 """Where everything lies under DATA_DIR, and what each artefact is made from."""
 
 import json
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import StorageError
+from libraries.base.file_system import explained
 from libraries.base.settings import Settings
-from libraries.base.storage import Artefact, read_json, sha256
+from libraries.base.storage import Artefact, read_json, sha256_once
 
 NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode", "rf_views")
 GRAPH = ("rf_embeddingNode", "rf_channelOrder", "rf_channelMeans", "rf_channelStds")  # of .model and .onnx files
@@ -111,8 +112,7 @@ class Layout:
         source = self._values["rf_pretrainedModelFilename"]
         path = Path(source.partition("@")[2] or source).expanduser()
         if path.is_file():
-            status = path.stat()
-            return _file_hash(path, status.st_mtime_ns, status.st_size)
+            return sha256_once(path)
         noted: str | None = self._noted(f"{name}/model.json", "weights")
         return noted
 
@@ -182,12 +182,6 @@ class Layout:
         return self._artefact(name, f"{name}/manifest.json", by="5_evaluate", parameters=(), inputs=inputs)
 
 
-@cache
-def _file_hash(path: Path, modified: int, size: int) -> str:
-    """SHA-256 of a file, computed once for as long as it looks the same."""
-    return sha256(path)
-
-
 def _newest_state(log: Path) -> str | None:
     """What stands for all annotations in the newest whole line of their log (see `data.annotations`); None for none."""
     try:
@@ -195,5 +189,7 @@ def _newest_state(log: Path) -> str | None:
         return str(state) if whole and (state := json.loads(whole[-1])["state"]) else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise StorageError(f"{log} cannot be read: {explained(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{log} cannot be read ({error}): mend its last line, or move the file away") from error

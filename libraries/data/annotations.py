@@ -16,7 +16,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
-from libraries.base.file_system import flush, move, storage_error
+from libraries.base.file_system import explained, flush, move, storage_error
 from libraries.base.layout import ANNOTATIONS
 from libraries.base.storage import sha256
 from libraries.data.annotation_log import Change, Kind, Mark, Place, State, Step, from_line, to_line
@@ -201,7 +201,7 @@ class Annotations:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StorageError(f"{self._log} cannot be read: {error.strerror}") from error
+            raise StorageError(f"{self._log} cannot be read: {explained(error)}") from error
         for line in added.splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break  # a write that did not end: the step was never made

@@ -15,6 +15,7 @@ import numpy as np
 
 from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
+from libraries.base.file_system import explained
 from libraries.base.storage import write_csv
 from libraries.data.decoding import SUFFIXES, Pixels
 from libraries.data.images import ResizeRule, inspect, load_bytes
@@ -108,9 +109,12 @@ def image_files(folder: Path) -> tuple[list[str], list[str]]:
 
     Hidden files are left out, links to folders not followed; a file whose name is not Unicode is none of the images.
     50,000 files take about 0.1 s.
+
+    Raises:
+        StorageError: a folder cannot be read.
     """
     found: tuple[list[str], list[str]] = ([], [])
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(place).relative_to(folder).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
@@ -119,6 +123,10 @@ def image_files(folder: Path) -> tuple[list[str], list[str]]:
                 is_image = "." + name.rpartition(".")[2].lower() in SUFFIXES and _is_unicode(prefix + name)
                 found[not is_image].append(prefix + name)
     return sorted(found[0]), sorted(found[1])
+
+
+def _unreadable(error: OSError) -> None:
+    raise StorageError(f"{error.filename} cannot be read: {explained(error)}") from error
 
 
 def _is_unicode(path: str) -> bool:
