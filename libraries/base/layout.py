@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import StorageError
-from libraries.base.file_system import read_regular
+from libraries.base.file_system import explained, read_regular
 from libraries.base.json_lines import split_lines
 from libraries.base.settings import Settings
-from libraries.base.storage import Artefact, read_json, sha256
+from libraries.base.storage import Artefact, read_json, sha256_once
 
 NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode", "rf_views")
 GRAPH = ("rf_embeddingNode", "rf_channelOrder", "rf_channelMeans", "rf_channelStds")  # of .model and .onnx files
@@ -139,8 +139,7 @@ class Layout:
         source = self._values["rf_pretrainedModelFilename"]
         path = Path(source.partition("@")[2] or source).expanduser()
         if path.is_file():
-            status = path.stat()
-            return _file_hash(path, status.st_mtime_ns, status.st_size)
+            return sha256_once(path)
         noted: str | None = self._noted(f"{name}/model.json", "weights")
         return noted
 
@@ -223,12 +222,6 @@ class Layout:
         return self._artefact(name, f"{name}/manifest.json", by="5_evaluate", parameters=(), inputs=inputs)
 
 
-@cache
-def _file_hash(path: Path, modified: int, size: int) -> str:
-    """SHA-256 of a file, computed once for as long as it looks the same."""
-    return sha256(path)
-
-
 def _newest_state(log: Path) -> str | None:
     """What stands for all annotations in the newest whole line of their log (see `data.annotations`); None for none."""
     try:
@@ -251,7 +244,7 @@ def _newest_state(log: Path) -> str | None:
 
 def unreadable_log(log: Path, error: OSError) -> StorageError:
     """The error for a log of annotations that cannot be opened."""
-    return StorageError(f"{log} cannot be read ({error.strerror or error}): mend that, or move it away")
+    return StorageError(f"{log} cannot be read: {explained(error)}")
 
 
 def damaged_log(log: Path, line: int, error: Exception) -> StorageError:

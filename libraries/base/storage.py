@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -139,6 +140,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_once(path: Path) -> str:
+    """SHA-256 of a file, computed once for as long as it looks the same."""
+    status = path.stat()
+    return _sha256_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _sha256_of(path: Path, inode: int, modified: int, size: int) -> str:
+    return sha256(path)
+
+
 @dataclass(frozen=True)
 class Artefact:
     """Something one step writes and others read: files, and a manifest that says what they were made from.
@@ -209,7 +221,9 @@ class Artefact:
 
         Raises:
             MissingInput: it, or something it is made from, does not exist.
-            StaleInput: it was made from other parameters or inputs; names the first difference and the script to run.
+            StaleInput: it was made from other parameters or inputs, or its files are not those that were written; names
+                the first difference and the script to run.
+            StorageError: a file cannot be read.
         """
         for made_from in self.inputs:
             made_from.check()
@@ -225,9 +239,14 @@ class Artefact:
         for name, now in recipe["inputs"].items():
             if manifest.get("inputs", {}).get(name) != now:
                 raise StaleInput(f"{name} has changed since {self.name} was made from it: run {self.made_by} again")
-        for name in manifest["files"]:
-            if not (self.folder / name).exists():
-                raise StaleInput(f"{self.folder / name} is gone: run {self.made_by} again")
+        for name, written in manifest["files"].items():
+            path = self.folder / name
+            if not path.exists():
+                raise StaleInput(f"{path} is gone: run {self.made_by} again")
+            with reading(path, advice=f"run {self.made_by} again"):
+                found = sha256_once(path)
+            if found != written:
+                raise StaleInput(f"{path} is not as it was written, damaged perhaps: run {self.made_by} again")
         return manifest
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
+from libraries.base.file_system import explained
 from libraries.base.storage import Artefact, write_csv
 from libraries.base.tables import csv_records
 from libraries.data.decoding import MAX_PIXELS, Pixels
@@ -147,6 +148,9 @@ def image_files(folder: Path) -> Files:
 
     Hidden files are left out; a file whose name is not Unicode is none of the images. Links to folders are followed,
     but no folder is visited twice, so that loops end. 50,000 files with suffixes of images take about 0.1 s.
+
+    Raises:
+        StorageError: a folder cannot be read.
     """
     images: list[str] = []
     others: dict[str, NotRead] = {}
@@ -178,8 +182,10 @@ def _folders(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
                 for entry in found:
                     if not entry.name.startswith("."):
                         (folders if _is_folder(entry) else names).append(entry.name)
-        except OSError:  # it has gone meanwhile, or may not be read
+        except FileNotFoundError:  # it has gone meanwhile
             continue
+        except OSError as error:
+            raise StorageError(f"{place} cannot be read: {explained(error)}") from error
         waiting += [(f"{prefix}{name}/", place / name) for name in sorted(folders, reverse=True)]
         yield prefix, place, names
 

@@ -1,0 +1,250 @@
+"""Whatever befalls the files of a run: one line that names the file and what to do, never an unexpected error."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from libraries.base import storage
+from libraries.base.command import _told
+from libraries.base.errors import PipelineError
+from libraries.base.layout import ANNOTATIONS, Layout
+from libraries.classifier import svm
+from libraries.data.annotations import Annotations
+from libraries.data.dataset import DEDICATED_TEST_IMAGES
+from libraries.evaluation import learning_curve, metrics, outputs, plots
+from PARAMETERS import Parameters
+from tests.conftest import STEPS, files, hashes, run_main, small_run, texture
+from tests.network.graphs import networks
+from tests.unprivileged import denied
+
+LABELS = ("stripes", "checks", "blobs")
+MADE_BY = {  # the beginning of a path below proc/<datasetName>/ → the step that writes it
+    "dnn_fixed/": "2_refineDNN",
+    "features_svm/": "3_runDNN",
+    "svm_svm/": "4_trainSVM",
+    "model_svm/": "4_trainSVM",
+    "evaluation_svm/": "5_evaluate",
+    "": "1_prepareData",
+}
+DAMAGES = ("folder", "denied", "empty", "garbage", "truncated", "broken link")
+
+
+def step_of(path: str) -> str:
+    """The step that writes a file below proc/<datasetName>/."""
+    return next(step for beginning, step in MADE_BY.items() if path.startswith(beginning))
+
+
+@cache
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that computes once and then gives that again: what it computes is not what these tests are about."""
+    results: list[Any] = []
+
+    def remembering(*arguments: Any, **keywords: Any) -> Any:
+        if not results:
+            results.append(function(*arguments, **keywords))
+        return results[0]
+
+    return remembering
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Steps 4 and 5 without their computations and pictures, but for the first time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (
+            (svm, "sweep"),
+            (learning_curve, "learning_curve"),
+            (metrics, "metrics"),
+            (plots, "sweep"),
+            (plots, "learning_curve"),
+            (plots, "roc_and_confusion"),
+            (plots, "precision_recall"),
+            (plots, "reliability"),
+            (outputs, "_mistakes"),
+        ):
+            patch.setattr(module, name, remembered(getattr(module, name)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, quick: None) -> Parameters:
+    """A finished run of a network that is no more than a convolution, with a mark and a list of test images."""
+    root = tmp_path_factory.mktemp("finished")
+    images = root / "images" / "textures"
+    generator = np.random.default_rng(0)
+    for label in LABELS:
+        (images / label).mkdir(parents=True)
+        for i in range(6):
+            texture(label, generator).save(images / label / f"{i}.jpg")
+    Annotations(images).mark(["blobs/5.jpg"], "excluded")
+    lines = [f"{label}\t{i}.jpg\n" for label in LABELS for i in (0, 1)]
+    (images / DEDICATED_TEST_IMAGES).write_text("".join(lines), encoding="utf-8")
+    parameters = small_run(
+        root,
+        rf_pretrainedModelFilename=str(networks.write(root / "network.onnx")),
+        svm_CVals=(0.1, 1.0),
+        svm_boL2Normalize=True,
+        svm_folds=2,
+    )
+    for step in STEPS:
+        run_main(step, parameters)
+    return parameters
+
+
+def proc(parameters: Parameters) -> Path:
+    return Layout(parameters).proc
+
+
+@contextlib.contextmanager
+def damaged(path: Path, how: str) -> Iterator[None]:
+    """Something else in the place of a file, or a whole folder, during the block."""
+    if how == "denied":
+        with denied(path):
+            yield
+        return
+    aside = path.with_name(f"aside-{path.name}")
+    path.rename(aside)
+    content = aside.read_bytes() if aside.is_file() else b""
+    if how == "folder":
+        path.mkdir()
+        (path / "mine.txt").write_text("of the user", encoding="utf-8")
+    elif how == "broken link":
+        path.symlink_to("nowhere")
+    else:
+        garbage = np.random.default_rng(0).bytes(3000)
+        path.write_bytes({"empty": b"", "garbage": garbage, "truncated": content[: len(content) // 2]}[how])
+    try:
+        yield
+        assert how != "folder" or (path / "mine.txt").exists(), "what is the user's is kept"
+    finally:
+        if how == "folder":
+            (path / "mine.txt").unlink(missing_ok=True)
+            path.rmdir()
+        path.unlink(missing_ok=True)
+        aside.rename(path)
+
+
+def said(step: str, parameters: Parameters) -> str:
+    """What a step says at its end: one line of what is wrong, or nothing."""
+    storage._sha256_of.cache_clear()  # as in a process of its own
+    try:
+        run_main(step, parameters)
+    except PipelineError as error:
+        return " ".join(str(error).split())
+    except Exception as error:  # which `command.run` tells, too
+        line = _told(error)
+        assert "unexpected" not in line, f"{step}: {line}"
+        return line
+    return ""
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_file_of_an_earlier_step_is_named_with_the_script_to_run(finished: Parameters, how: str) -> None:
+    below = proc(finished)
+    before = hashes(below)
+    for path in sorted(files(below)):
+        maker = step_of(path)
+        if path in ("duplicates.csv", "quality.csv"):  # for people, and the viewer
+            continue
+        for reader in STEPS[STEPS.index(maker) + 1 :]:
+            if (reader, maker) == ("2_refineDNN", "1_prepareData"):  # the pretrained network needs no examples
+                continue
+            with damaged(below / path, how):
+                line = said(reader, finished)
+            assert str(below / path) in line, (reader, path, line)
+            assert f"run scripts/{maker}.py" in line, (reader, path, line)
+    assert hashes(below) == before
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_the_script_to_run_makes_a_damaged_file_again(finished: Parameters, how: str) -> None:
+    below = proc(finished)
+    before = hashes(below)
+    for path in ("examples.csv", "dnn_fixed/model.onnx", "dnn_fixed/model.json", "features_svm/part-00000.parquet"):
+        content = (below / path).read_bytes()
+        with contextlib.suppress(FileNotFoundError), damaged(below / path, how):
+            line = said(step_of(path), finished)
+            if how == "folder":
+                assert str(below / path) in line and "it is a folder; move it away" in line, (path, line)
+            else:
+                assert line == ""
+                (below / path).chmod(0o644)
+                assert path.endswith(".json") or (below / path).read_bytes() == content
+        said(step_of(path), finished)
+    assert hashes(below) == before
+
+
+def test_a_folder_in_the_place_of_a_file_to_be_written_is_named_and_kept(finished: Parameters) -> None:
+    below = proc(finished)
+    before = hashes(below)
+    for path in sorted(files(below)):
+        maker = step_of(path)
+        if maker == STEPS[-1] and path.endswith(".png"):  # one way for all pictures, which takes its time
+            continue
+        with damaged(below / path, "folder"):
+            line = said(maker, finished)
+        assert f"{below / path} " in line and "it is a folder; move it away" in line, (path, line)
+        run_main(maker, finished)
+    assert hashes(below) == before
+
+
+@pytest.mark.parametrize("folder", ["", "dnn_fixed", "features_svm", "svm_svm", "model_svm", "evaluation_svm"])
+@pytest.mark.parametrize("how", ["denied", "read-only", "file", "broken link"])
+def test_folders_that_cannot_be_used_are_named(finished: Parameters, folder: str, how: str) -> None:
+    """Where the step that writes there has nothing to do, it may say nothing."""
+    place = proc(finished) / folder
+    maker = step_of(f"{folder}/") if folder else "1_prepareData"
+    kind = {"file": "empty", "broken link": "broken link"}
+    with denied(place, 0o555) if how == "read-only" else damaged(place, kind.get(how, how)):
+        line = said(maker, finished)
+        assert str(place) in line or (not line and maker in ("2_refineDNN", "3_runDNN"))
+        for reader in STEPS[STEPS.index(maker) + 1 :]:
+            said(reader, finished)
+    for step in STEPS:
+        run_main(step, finished)
+
+
+@pytest.mark.parametrize("how", ["denied", "file", "broken link", "read-only"])
+@pytest.mark.parametrize("folder", [".", "proc", "images", "images/textures", "images/textures/blobs"])
+def test_no_folder_of_the_images_is_passed_over(finished: Parameters, folder: str, how: str) -> None:
+    place = finished.rootDir / folder
+    kind = {"file": "empty", "broken link": "broken link"}
+    before = hashes(finished.rootDir)
+    with denied(place, 0o555) if how == "read-only" else damaged(place, kind.get(how, how)):
+        line = said("1_prepareData", finished)
+        if how == "read-only":
+            assert line == ""  # images are only read, and proc/textures is there
+        else:
+            assert str(place) in line or "does not exist" in line or "at least two" in line, line
+        for step in STEPS[1:]:
+            said(step, finished)
+    run_main("1_prepareData", finished)
+    assert hashes(finished.rootDir) == before
+
+
+def test_a_new_data_set_where_nothing_can_be_written(finished: Parameters) -> None:
+    other = finished.model_copy(update={"datasetName": "other"})
+    (finished.rootDir / "images" / "other").symlink_to(finished.rootDir / "images" / "textures")
+    with denied(finished.rootDir / "proc", 0o555):
+        line = said("1_prepareData", other)
+    (finished.rootDir / "images" / "other").unlink()
+    assert line.startswith(f"{proc(other) / 'examples.csv'} could not be written because of {proc(other)}: permission")
+
+
+@pytest.mark.parametrize("name", [ANNOTATIONS, DEDICATED_TEST_IMAGES, "blobs/0.jpg"])
+@pytest.mark.parametrize("how", ["folder", "denied", "empty", "broken link"])
+def test_what_a_person_has_written_is_named_where_it_cannot_be_read(finished: Parameters, name: str, how: str) -> None:
+    place = finished.rootDir / "images" / "textures" / name
+    before = hashes(finished.rootDir)
+    with damaged(place, how):
+        for step in STEPS:
+            line = said(step, finished)
+            assert how not in ("folder", "denied") or step != STEPS[0] or "/textures" in line
+    for step in STEPS:
+        run_main(step, finished)
+    assert hashes(finished.rootDir) == before
