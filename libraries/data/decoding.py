@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from libraries.base.errors import ImageError, ImageTooLarge
+from libraries.data.footprint import footprint
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 100_000_000  # Pillow's own, fixed limit lies at 179 million
@@ -92,6 +93,21 @@ def header(data: bytes, *, path: str | Path | None = None) -> Header:
             return Header(str(image.format), image.mode, image.width, image.height)
     except Exception as error:  # damaged bytes make Pillow raise almost anything
         raise ImageError(f"is no {', '.join(_FORMATS)} image", path) from error
+
+
+def memory_to_decode(data: bytes, *, max_pixels: int, enough: Callable[[Size], Size] | None) -> int:
+    """Bytes of memory that `decode_as_stored` takes; 0 for what it refuses by its header."""
+    _silence_pillow()
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                return 0
+            if image.format in _SCALABLE and enough is not None:
+                _reduce_scale(image, enough((width, height)))
+            return footprint(image, data, pixels=width * height)
+    except Exception:  # damaged bytes make Pillow raise almost anything
+        return 0
 
 
 class Stored(NamedTuple):

@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,17 @@ import numpy as np
 from PIL import Image
 
 from libraries.base.errors import ParameterError
-from libraries.data.decoding import MAX_PIXELS, SIDEWAYS, Pixels, Size, Stored, decode_as_stored, read, turned
+from libraries.data.decoding import (
+    MAX_PIXELS,
+    SIDEWAYS,
+    Pixels,
+    Size,
+    Stored,
+    decode_as_stored,
+    memory_to_decode,
+    read,
+    turned,
+)
 
 # What the cheap first reduction must leave, in multiples of the final width and height. At 1.75 the scaled decoding of
 # very sharp photographs differs from a full one by at most 1.2 grey levels in the mean; at 1.0 by 2.6, at 2.0 by 1.0.
@@ -104,11 +115,21 @@ def load_bytes(
     data: bytes, rule: ResizeRule, *, path: str | Path | None = None, max_pixels: int = MAX_PIXELS
 ) -> Pixels:
     """The image in the bytes of a file, fitted: uint8 [S, S, 3], the same as `load` gives. `path` is for the error."""
+    return load_with_size(data, rule, path=path, max_pixels=max_pixels)[0]
 
-    def enough(size: Size) -> Size:
-        return _whole_at_least(size, rule)
 
-    return _fitted(decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough), rule)
+def load_with_size(
+    data: bytes, rule: ResizeRule, *, path: str | Path | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[Pixels, Size]:
+    """As `load_bytes`, and the width and height of the whole picture, upright."""
+    enough = partial(_whole_at_least, rule=rule)
+    decoded = decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough)
+    return _fitted(decoded, rule), _upright(decoded)
+
+
+def memory_to_load(data: bytes, rule: ResizeRule, *, max_pixels: int = MAX_PIXELS) -> int:
+    """Bytes of memory that `load_bytes` takes at its peak, by the image's header; 0 for what it refuses by that."""
+    return memory_to_decode(data, max_pixels=max_pixels, enough=partial(_whole_at_least, rule=rule))
 
 
 def decode(
@@ -193,7 +214,7 @@ def inspect(path: str | Path) -> ImageFacts:
     data = read(path)
     # At reduced scale every byte of a JPEG still passes through the entropy decoder, which is what finds damage.
     decoded = decode_as_stored(data, path=path, max_pixels=MAX_PIXELS, enough=_enough_to_inspect)
-    width, height = decoded.size if decoded.turn not in SIDEWAYS else reversed(decoded.size)
+    width, height = _upright(decoded)
     small = turned(decoded.image, decoded.turn).convert("RGB")
     small.thumbnail((SMALL, SMALL), Image.Resampling.BICUBIC, reducing_gap=_BOX_DETAIL)
     digest = hashlib.sha256(data).hexdigest()
@@ -222,6 +243,10 @@ def pixel_sha256(path: str | Path) -> str:
 
 
 # Fitting
+
+
+def _upright(decoded: Stored) -> Size:
+    return decoded.size if decoded.turn not in SIDEWAYS else decoded.size[::-1]
 
 
 def _within(size: Size, side: int) -> Size:

@@ -14,14 +14,28 @@ from libraries.base.errors import ImageError, InputError
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.decoding import MAX_PIXELS, Pixels
 from libraries.data.images import load_bytes
+from libraries.service.bodies import check_json
+from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
 
 TABLE, COLUMN = "input_df", "image base64 string"
 EXAMPLE = {TABLE: [{COLUMN: "iVBORw0KGgo..."}]}
+_MOST_VALUES = 10_000  # and keys, in a request
 _EXPECTED = f'expected {{"{TABLE}": [{{"{COLUMN}": "..."}}]}}'
 
 
-def images(body: bytes | str) -> list[bytes | ImageError]:
+def images_of_request(body: Body) -> list[bytes | ImageError]:
+    """The image files in a stranger's request, as `images`.
+
+    Raises:
+        InputError: not JSON of the expected form.
+        Problem: 413 too many values.
+    """
+    check_json(body, most=_MOST_VALUES, most_keys=_MOST_VALUES)
+    return images(body)
+
+
+def images(body: Body | str) -> list[bytes | ImageError]:
     """The image files in a request, in order; what is no base64 gives its error.
 
     Raises:
@@ -46,6 +60,8 @@ def from_base64(text: Any) -> bytes | ImageError:
         return ImageError("is not text: expected an image file as base64")
     if text.startswith("data:"):
         text = text.partition(",")[2]
+    if not text.isascii():
+        return ImageError("is not base64: it has characters beyond ASCII")
     try:
         return base64.b64decode(text.translate(_WHITESPACE), validate=True)
     except (binascii.Error, ValueError) as error:
