@@ -45,10 +45,13 @@ $(VENV)/azure/.setup: requirements-azure.txt requirements-serve.txt | $(VENV)/.s
 	$(RUN) -m pip --quiet --disable-pip-version-check --python $(@D) install -r requirements-azure.txt
 	@touch $@
 
-# The tests drive pages in Chromium. Where it is not, and cannot be installed, those tests are skipped and say so.
-$(VENV)/.browser: | $(VENV)/.setup
+# The tests drive pages in Chromium, and call the service through nginx, which is only unpacked: installed, it would start.
+# Where one of them is not, and cannot be had, its tests are skipped and say so.
+$(VENV)/.programs: | $(VENV)/.setup
 	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get -qq update && \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || true
+	PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || { mkdir -p $(VENV)/nginx && cd $(VENV)/nginx && \
+		apt-get -qq download nginx && dpkg -x nginx_*.deb .; } 2>/dev/null || true
 	@touch $@
 
 demo: $(VENV)/.demo  ## Scripts 0 to 5 on 2,624 images of solar cells (about a minute after the set-up)
@@ -66,7 +69,7 @@ notebooks: $(VENV)/.setup  ## Look at images, mend labels, understand results, i
 stage: $(VENV)/.setup  ## A folder from which the trained classifier is deployed to Azure ML
 	$(RUN) scripts/deploymain.py --rootDir "$(ROOT)" --stage
 
-test: $(VENV)/.dev $(VENV)/.browser $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
+test: $(VENV)/.dev $(VENV)/.programs $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
 	$(RUN) -m pytest -n 2 --dist worksteal --durations=10
 
 check: $(VENV)/.dev  ## Lint, format and types

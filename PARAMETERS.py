@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat
 
-from libraries.base.settings import Settings, UserPath, group
+from libraries.base.settings import FolderName, Settings, UserPath, group
 from libraries.data.web.search.names import LicenceFilter, ProviderName
 
 RESOURCES = Path(__file__).parent / "resources"
@@ -33,7 +33,7 @@ class Parameters(Settings):
         "svm",
         "svm: linear SVM on a fixed network; dnn: the refined network; svmDnnRefined: linear SVM on the refined one",
     )
-    datasetName: str = general(
+    datasetName: FolderName = general(
         "solarCells",
         "name of the data set: images lie in <rootDir>/images/<datasetName>/<label>/",
         pattern=r"^\w[\w .-]*$",
@@ -88,6 +88,12 @@ class Parameters(Settings):
     )
     duplicates_minSimilarity: float = prepare(
         0.95, "scene: least cosine of two embeddings; higher where all pictures look alike", ge=0.5, le=1
+    )
+    whiteLevel: int | None = prepare(
+        None,
+        "value that is white in images of more than 8 bits, e.g. 4095 for 12 bits; none: by how far the values reach",
+        ge=1,
+        lt=2**31,
     )
     importLabels: UserPath | None = prepare(
         None, "a project of Label Studio, exported as JSON: what people have said there is taken over"
@@ -184,4 +190,16 @@ class Parameters(Settings):
     serve_maxMegapixels: int = serve(50, "larger images are refused", ge=1, le=100)
     serve_maxQueue: int = serve(6, "requests are refused while so many images wait, per core", ge=0, le=10_000)
     serve_timeout: float = serve(30.0, "an accepted request that takes longer is given up [seconds]", gt=0)
-    serve_requestsPerMinute: int | None = serve(None, "of one address; none: no limit", ge=1)
+    serve_requestsPerMinute: int | None = serve(
+        None, "of one address, or one network of IPv6 addresses (/64); none: no limit", ge=1
+    )
+    serve_trustedProxies: tuple[str, ...] = serve(
+        (),
+        "addresses or networks of proxies that are believed (X-Forwarded-For, -Proto, -Prefix, Forwarded); no others",
+    )
+    serve_allowedHosts: tuple[str, ...] = serve(
+        (),
+        "host names that requests may be for, any port, *.name for all below one; none given: on a loopback address "
+        "names of this machine only, else any",
+    )
+    serve_rootPath: str = serve("", "path before the service's own, where a proxy has it below one, e.g. /cells")

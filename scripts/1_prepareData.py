@@ -11,6 +11,7 @@ metadata.csv and croissant.json beside the labels, and labelStudio/; importLabel
 """
 
 import os
+from functools import partial
 
 from libraries.base import tracking
 from libraries.base.command import run
@@ -43,7 +44,7 @@ def main(
         annotations = Annotations(layout.images)
         if parameters.importLabels is not None:
             print(*label_studio.take_over(parameters.importLabels, annotations, dataset=layout.dataset), sep="\n")
-        checked = check(layout, annotations)
+        checked = check(layout, annotations, parameters.whiteLevel)
         alike = find_alike(parameters, layout, checked)
         if removeDuplicates:
             taken, lines = removal.take_out(layout.images, alike)
@@ -71,7 +72,7 @@ def main(
         alike.write(layout.examples.folder / "duplicates.csv")
         write_csv(layout.examples.folder / "quality.csv", odd, columns=quality.COLUMNS)
         left_out = [*(str(error.path) for error in checked.refused), *annotations.marks]
-        layout.examples.commit([target], left_out=left_out)
+        layout.examples.commit([target], left_out=left_out, **checked.white.to_json())
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(left_out))
@@ -84,21 +85,21 @@ def main(
             print(*lines, sep="\n")
         if export:
             written = describe(layout.images, examples, name=layout.dataset)
-            written += label_studio.export(layout.proc / "labelStudio", examples, dataset=layout.dataset)
+            tasks = layout.proc / "labelStudio"
+            written += label_studio.export(tasks, examples, dataset=layout.dataset, moved=annotations.moved)
             print("For others:", *written, sep="\n  ")
     print(f"Written: {target}")
 
 
-def check(layout: Layout, annotations: Annotations) -> dataset.Checked:
-    found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
-    checked = dataset.check_images(
-        layout.images, found, workers=os.cpu_count() or 1, progress=lambda items: progress(items, "Checking")
-    )
+def check(layout: Layout, annotations: Annotations, white_level: int | None) -> dataset.Checked:
+    found, workers = dataset.leave_out(dataset.scan(layout.images), annotations.marks), os.cpu_count() or 1
+    bar = partial(progress, what="Checking")
+    checked = dataset.check_images(layout.images, found, workers=workers, white_level=white_level, progress=bar)
     for error in checked.refused:
         print(f"  left out: {error}")
     for reason, count in found.skipped.items():
         print(f"  left out: {count} {reason}")
-    for line in annotations.told():
+    for line in (*annotations.told(), *checked.white.told()):
         print(f"  {line}")
     return checked
 
@@ -109,10 +110,9 @@ def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked)
         from libraries.network.embedding import embed_pretrained
 
         with ProgressBar("Embedding", total=2 * len(checked.examples)) as bar:
-            embeddings = embed_pretrained(checked.examples, layout, parameters.model_dump(), progress=bar.update)
+            embeddings = embed_pretrained(checked, layout, parameters.model_dump(), progress=bar.update)
     return duplicates.find(
-        checked.examples,
-        checked.tiny,
+        checked,
         folder=layout.images,
         max_distance=None if parameters.duplicates == "exact" else parameters.duplicates_maxDistance,
         embeddings=embeddings,

@@ -5,6 +5,7 @@ Writes: for 'svm' proc/<datasetName>/dnn_fixed/ (seconds); else dnn_refined/ wit
         for 'dnn' the bundle model_dnn/. A training that was stopped goes on after its last finished epoch.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from libraries.base import tracking
@@ -38,6 +39,7 @@ def main(parameters: Parameters) -> None:
 
 def make_network(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
     print(f"Loading {parameters.rf_pretrainedModelFilename}")
+    from libraries.data.dataset import read_white_level
     from libraries.network.folder import resize_rule, write_network
     from libraries.network.graphs.graph_network import GraphNetwork
     from libraries.network.pretrained import load_as_it_is, load_network_for
@@ -46,6 +48,8 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
     is_as_it_is = layout.is_refined and parameters.rf_maxEpochs == 0
     network = load_as_it_is(values) if is_as_it_is else load_network_for(values, refine=layout.is_refined)
     rule = resize_rule(network, parameters.rf_resizeMode)
+    if layout.is_refined:
+        rule = replace(rule, white_level=read_white_level(layout.examples))
     size = f"{rule.size} x {rule.size} pixels"
     print(f"{network.architecture} at {size}, embedding of {network.embedding_size:,} numbers")
     if not layout.is_refined:

@@ -5,6 +5,7 @@ Writes: features_<classifier>/part-*.parquet: path, label, split, embedding, and
 A run that was stopped goes on with the part it was at.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ def main(parameters: Parameters) -> None:
 
 
 def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: tracking.Record) -> None:
-    from libraries.data.dataset import added_since, load_example, read_examples
+    from libraries.data.dataset import added_since, load_example, read_examples, read_white_level
     from libraries.data.images import ResizeRule
     from libraries.network.embedding import open_engine
     from libraries.network.features import write_features
@@ -39,7 +40,8 @@ def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], r
         print(
             f"Warning: {len(added):,} images are new, e.g. {added[0]}: run scripts/1_prepareData.py again to use them"
         )
-    load = partial(load_example, folder=layout.images, rule=ResizeRule.from_json(network["resize"]))
+    rule = replace(ResizeRule.from_json(network["resize"]), white_level=read_white_level(layout.examples))
+    load = partial(load_example, folder=layout.images, rule=rule)
     engine = open_engine(
         layout.network.folder,
         device=parameters.device,

@@ -2,10 +2,12 @@
 
 Reads:  the picture `imagePath`, or with --folder every image below that folder, which is never written to. A key comes
         from the environment variable SERVICE_KEY or the file --keyFile.
-Writes: with --folder proc/<datasetName>/predictions/<folder>.csv: path, label, probabilities, or what is wrong.
+Writes: with --folder proc/<datasetName>/predictions/<folder>.csv: path, label, probabilities, or what is wrong; beside
+        it <folder>.csv.journal, by which a run after one that was stopped goes on where that was.
 The address --url is that of scripts/deploymain.py, or the scoring URI of a service in a cloud.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from libraries.base.command import run
@@ -49,15 +51,21 @@ def classify(client: "Client", parameters: Parameters) -> None:
     from libraries.service.calling.folder import classify_folder, image_files
 
     folder = parameters.folder.resolve()
-    total = sum(1 for _ in image_files(folder))
+    skipped: Counter[str] = Counter()
+    total = sum(1 for _ in image_files(folder, skipped))
+    left_out = [f"{count} {reason}" for reason, count in skipped.items()]
     if not total:
-        raise InputError(f"{folder} holds no image: give another --folder")
+        found = f", only {'; '.join(left_out)}" if left_out else ""
+        raise InputError(f"{folder} holds no image{found}: give another --folder")
     print(f"Sending the {total:,} images of {folder} to {parameters.url}")
+    print(*(f"  left out: {line}" for line in left_out), sep="\n", end="\n" if left_out else "")
     target = Layout(parameters).proc / "predictions" / f"{folder.name or 'root'}.csv"
     with ProgressBar("Classifying", total=total) as bar:
         summary = classify_folder(client, folder, target, in_flight=parameters.requestsInFlight, progress=bar.update)
     rows = [*summary.labels.items(), *(("no label: " + reason, n) for reason, n in summary.errors.most_common())]
     print(table("What became of the images", ["", "images"], rows, footer=["all", sum(n for _, n in rows)]))
+    if summary.known:
+        print(f"Of {summary.known:,} images the label was known from a run that was stopped")
     print(f"By the model {' and then '.join(summary.models)}\nEvery image with its probabilities: {target}")
 
 

@@ -4,7 +4,7 @@ Reads:  the bundle proc/<datasetName>/model_<classifier>/, or the folder --bundl
 Serves: http://<host>:<port>/ until Ctrl-C. The key that callers must show comes from the environment variable
         SERVICE_KEY or the file --keyFile. --insecure: listen beyond this machine without a key.
 Writes: with --stage, and serves nothing: proc/<datasetName>/deployment_<classifier>/, ready to be deployed to Azure ML.
-SIGHUP, or POST /admin/reload with the key SERVICE_ADMIN_KEY, loads the bundle again.
+SIGHUP, or POST /admin/reload with the key SERVICE_ADMIN_KEY, loads the bundle and the files with keys again.
 """
 
 from pathlib import Path
@@ -25,12 +25,16 @@ def main(parameters: Parameters, *, insecure: bool = False, stage: bool = False)
 
 
 def serve(parameters: Parameters, *, insecure: bool) -> None:
-    key = read_key(parameters.keyFile, "SERVICE_KEY")
-    admin_key = read_key(parameters.adminKeyFile, "SERVICE_ADMIN_KEY")
+    def read_keys() -> tuple[str | None, str | None]:
+        return read_key(parameters.keyFile, "SERVICE_KEY"), read_key(parameters.adminKeyFile, "SERVICE_ADMIN_KEY")
+
+    key, admin_key = read_keys()
 
     from libraries.data.web.addresses import is_loopback
     from libraries.service.app import create_app
-    from libraries.service.gate import Access
+    from libraries.service.gate import OWN_SEGMENTS, Access
+    from libraries.service.host_names import allowed_hosts
+    from libraries.service.proxies import Proxies
     from libraries.service.server import Server
     from libraries.service.service import Limits, Service
 
@@ -47,11 +51,18 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
         queue=parameters.serve_maxQueue,
         timeout=parameters.serve_timeout,
     )
-    access = Access(key, admin_key, parameters.serve_requestsPerMinute)
+    access = Access(
+        key,
+        admin_key,
+        requests_per_minute=parameters.serve_requestsPerMinute,
+        hosts=allowed_hosts(parameters.serve_allowedHosts, listening_on=parameters.host),
+        proxies=Proxies(parameters.serve_trustedProxies, root_path=parameters.serve_rootPath, own=OWN_SEGMENTS),
+        read_keys=read_keys,
+    )
     service = Service(folder, precision=parameters.run_precision, limits=limits)
     print(f"Serving the bundle {folder}")
     app = create_app(service, page=RESOURCES / "webPage", access=access)
-    Server(app, service, host=parameters.host, port=parameters.port, announce=print).run()
+    Server(app, service, host=parameters.host, port=parameters.port, announce=print, access=access).run()
 
 
 def current_bundle(parameters: Parameters) -> Path:

@@ -135,7 +135,7 @@ def running(contender: Contender) -> Iterator[Running]:
         port = listener.getsockname()[1]
     command = [part.replace("{port}", str(port)) for part in contender.command]
     environment = {**os.environ, **contender.environment}
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         begun = time.perf_counter()
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True

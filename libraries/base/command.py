@@ -1,14 +1,15 @@
 """What the scripts have in common at the command prompt: arguments, help, errors in one line, Ctrl-C."""
 
 import inspect
-import io
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from libraries.base.console import prepare_console
 from libraries.base.errors import ParameterError, PipelineError
+from libraries.base.file_system import file_error
 from libraries.base.settings import Settings
 
 
@@ -36,8 +37,7 @@ def _outcome(
 ) -> int:
     started = time.monotonic()
     errors = sys.stderr  # an interruption can come between a library's replacing it and putting it back
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # into a file or pipe too, so that one can follow what happens
+    prepare_console()
     try:
         if "--help" in arguments or "-h" in arguments:
             print(usage(main, parameters, script=script, flags=flags))  # noqa: T201
@@ -60,9 +60,17 @@ def _outcome(
     except Exception as error:
         if verbose:
             raise
-        where = f"{type(error).__name__}: {_one_line(str(error))}"
-        print(f"{script}: unexpected {where} (run again with --verbose to see where)", file=errors)
+        print(f"{script}: {_told(error)}", file=errors)
         return 1
+
+
+def _told(error: Exception) -> str:
+    """What is beyond the script's power: a file or disk, or memory; or else a fault of ours."""
+    if isinstance(error, OSError) and (of_file := file_error(error)):
+        return _one_line(str(of_file))
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: close other programs, or run it on a larger machine"
+    return f"unexpected {type(error).__name__}: {_one_line(str(error))} (run again with --verbose to see where)"
 
 
 def parse(arguments: Sequence[str], parameters: type[Settings], *, flags: set[str]) -> tuple[dict[str, str], set[str]]:

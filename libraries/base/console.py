@@ -1,10 +1,34 @@
-"""What scripts show to people: progress bars and tables. Quiet where no terminal looks on."""
+"""What scripts show to people: progress bars and tables. Quiet where no terminal looks on.
 
+Consoles, and the pipes and files that take their place, often know few characters: code page 1252 or 932 on Windows,
+ASCII in a container. What they cannot show is written in another way, and never ends a script.
+"""
+
+import codecs
+import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, TypeVar
 
 T = TypeVar("T")
+
+_PLAIN = dict(zip("–−×…→·±‘’“”", ("-", "-", "x", "...", "->", "*", "+-", "'", "'", '"', '"'), strict=True))
+
+
+def prepare_console() -> None:
+    """Let standard output and error take any text, line by line, so that one can follow what happens in a file too."""
+    codecs.register_error("plain", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # neither a test's, nor None, as under pythonw.exe
+            stream.reconfigure(line_buffering=True, errors="plain")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """A handler of `codecs`: other characters for those that an encoding does not have, or their numbers."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
 
 
 class ProgressBar:
@@ -13,7 +37,8 @@ class ProgressBar:
     def __init__(self, what: str, *, total: int | None = None, unit: str = "images") -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(desc=what, total=total, unit=f" {unit}", delay=1, leave=False, disable=not sys.stderr.isatty())
+        hidden = sys.stderr is None or not sys.stderr.isatty()
+        self._bar = tqdm(desc=what, total=total, unit=f" {unit}", delay=1, leave=False, disable=hidden)
 
     def update(self, count: int = 1) -> None:
         """Count further work as done."""

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import StorageError
+from libraries.base.file_system import read_regular
+from libraries.base.json_lines import split_lines
 from libraries.base.settings import Settings
 from libraries.base.storage import Artefact, read_json, sha256
 
@@ -29,6 +31,7 @@ REFINEMENT = (
 DUPLICATES = ("duplicates", "duplicates_maxDistance", "duplicates_minSimilarity")
 
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
+MAX_LOG_BYTES = 2**29  # of that file: some millions of changes
 
 NETWORK_FORMAT = 2  # of what step 2 writes; 2 since model.onnx also has the feature map
 
@@ -75,7 +78,10 @@ class Layout:
     @cached_property
     def examples(self) -> Artefact:
         """examples.csv: the images, their labels and the split."""
-        parameters = ("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed", *self._of_duplicates())
+        parameters = (
+            *("datasetName", "ratioTrainTest", "imagesSplitBy", "randomSeed", "whiteLevel"),
+            *self._of_duplicates(),
+        )
         state = _newest_state(self.images / ANNOTATIONS) if self._with_annotations else self._prepared_state()
         return self._artefact(
             "examples.csv",
@@ -92,8 +98,19 @@ class Layout:
 
     def _prepared_state(self) -> Any:
         """What stands for the annotations that script 1 has seen."""
+        return self._noted("examples.json", "annotations")
+
+    def _noted(self, manifest: str, name: str) -> Any:
+        """A parameter that an artefact was made with; None where there is none, or its manifest is damaged."""
+        try:
+            return read_json(self.proc / manifest)["parameters"].get(name)
+        except (StorageError, KeyError, TypeError, AttributeError):  # told by whoever reads the artefact
+            return None
+
+    def _white_level(self) -> Any:
+        """What script 1 has found to be white in images of more than 8 bits; None: all that 16 bits can hold."""
         manifest = self.proc / "examples.json"
-        return read_json(manifest)["parameters"].get("annotations") if manifest.exists() else None
+        return read_json(manifest).get("white_level") if manifest.exists() else None
 
     def _of_network(self) -> tuple[str, ...]:
         """The parameters that matter to the pretrained network."""
@@ -107,8 +124,8 @@ class Layout:
         if path.is_file():
             status = path.stat()
             return _file_hash(path, status.st_mtime_ns, status.st_size)
-        manifest = self.proc / name / "model.json"
-        return read_json(manifest)["parameters"].get("weights") if manifest.exists() else None
+        noted: str | None = self._noted(f"{name}/model.json", "weights")
+        return noted
 
     def _of_refinement(self) -> tuple[str, ...]:
         """The parameters that matter to how it is trained, or to its classes if it is taken as it is."""
@@ -139,6 +156,7 @@ class Layout:
             inputs=(self.examples,),
             format=NETWORK_FORMAT,
             weights=self._weights("dnn_refined"),
+            white_level=self._white_level(),
         )
 
     @cached_property
@@ -147,7 +165,12 @@ class Layout:
         name = f"features_{self.classifier}"
         inputs = (self.examples, self.network)
         return self._artefact(
-            name, f"{name}/manifest.json", by="3_runDNN", parameters=("run_precision",), inputs=inputs
+            name,
+            f"{name}/manifest.json",
+            by="3_runDNN",
+            parameters=("run_precision",),
+            inputs=inputs,
+            white_level=self._white_level(),
         )
 
     @cached_property
@@ -166,7 +189,14 @@ class Layout:
         by, inputs = (
             ("2_refineDNN", (self.network,)) if self.classifier == "dnn" else ("4_trainSVM", (self.network, self.svm))
         )
-        return self._artefact(name, f"{name}/model.json", by=by, parameters=("classifier",), inputs=inputs)
+        return self._artefact(
+            name,
+            f"{name}/model.json",
+            by=by,
+            parameters=("classifier",),
+            inputs=inputs,
+            white_level=self._white_level(),
+        )
 
     @cached_property
     def evaluation(self) -> Artefact:
@@ -185,9 +215,29 @@ def _file_hash(path: Path, modified: int, size: int) -> str:
 def _newest_state(log: Path) -> str | None:
     """What stands for all annotations in the newest whole line of their log (see `data.annotations`); None for none."""
     try:
-        *whole, _ = log.read_bytes().split(b"\n")
-        return str(state) if whole and (state := json.loads(whole[-1])["state"]) else None
+        lines = split_lines(read_regular(log, most=MAX_LOG_BYTES)).whole
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{log} cannot be read ({error}): mend its last line, or move the file away") from error
+    except OSError as error:
+        raise unreadable_log(log, error) from error
+    number, newest = max(
+        ((i, line) for i, line in enumerate(lines, 1) if line.strip()), default=(0, b'{"state": null}')
+    )
+    try:
+        state = json.loads(newest)["state"]
+        if not isinstance(state, str | None):
+            raise ValueError(f"state {state!r:.50}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged_log(log, number, error) from error
+    return state
+
+
+def unreadable_log(log: Path, error: OSError) -> StorageError:
+    """The error for a log of annotations that cannot be opened."""
+    return StorageError(f"{log} cannot be read ({error.strerror or error}): mend that, or move it away")
+
+
+def damaged_log(log: Path, line: int, error: Exception) -> StorageError:
+    """The error for a line of a log of annotations that is none."""
+    what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
+    return StorageError(f"{log} is damaged in line {line} ({what}): mend the line, or move the file away")

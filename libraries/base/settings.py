@@ -6,24 +6,45 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libraries.base.errors import ParameterError
+from libraries.base.file_system import is_reserved
 
 ENVIRONMENT_PREFIX = "PARAMETERS_"
 
 
+def _named(text: Any) -> Any:
+    if text == "":  # which would be the present folder
+        raise ValueError("it is empty")
+    return text
+
+
 def _understood(path: Path) -> Path:
     try:
+        if path.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # it would mean the root of the file system
+            raise RuntimeError
         return path.expanduser().absolute()
     except RuntimeError:  # in a container, say
         raise ValueError("this user has no home folder that '~' could mean") from None
 
 
-UserPath = Annotated[Path, AfterValidator(_understood)]
+UserPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_understood)]
 """A path as a person types it: `~` and relative paths are understood."""
+
+
+def _a_folder(name: str) -> str:
+    if is_reserved(name):
+        raise ValueError("Windows reserves it")
+    if name.endswith((".", " ")):
+        raise ValueError("Windows has no names that end with a dot or blank")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_a_folder)]
+"""A name that a folder can have on every system, as far as its end and Windows' devices go."""
 
 
 def group(title: str) -> Callable[..., Any]:

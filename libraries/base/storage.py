@@ -6,20 +6,22 @@ written last. A process killed at any moment therefore leaves nothing that a lat
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from libraries.base.errors import MissingInput, StaleInput, StorageError
+from libraries.base.errors import MissingInput, PipelineError, StaleInput, StorageError
+from libraries.base.file_system import TEMPORARY as TEMPORARY
+from libraries.base.file_system import explained, flush, is_about, open_regular, read_regular, replace, temporary_beside
+from libraries.base.file_system import move as move
+from libraries.base.file_system import storage_error as storage_error
+from libraries.base.file_system import sweep as sweep
 
-TEMPORARY = ".tmp-"  # prefix of files that are being written; whatever bears it after a crash is rubbish
+MAX_JSON_BYTES = 256 * 2**20
 
 
 @contextlib.contextmanager
@@ -27,8 +29,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file handle whose content appears at `path` whole, at the end of the block, or not at all."""
     with _replacing(path) as temporary, temporary.open("wb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
+        flush(file)
 
 
 @contextlib.contextmanager
@@ -42,38 +43,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with _replacing(path) as temporary:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with temporary.open("r+b") as file:  # Windows flushes no file that was opened for reading
+            flush(file)
 
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path that is renamed to `path` at the end of the block, or removed."""
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[-80:]}")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        temporary.replace(path)
+        replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and (is_about(error, path) or is_about(error, temporary)):
             raise storage_error(error, path) from error
         raise
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed process was writing in a folder; only for one in which no other process is writing now."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for leftover in [Path(entry) for entry in entries if entry.name.startswith(TEMPORARY)]:
-            leftover.unlink(missing_ok=True)
-
-
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """The one-line error for a failed write at `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"the disk is full: {path} could not be written; free some space and run again")
-    return StorageError(f"{path} could not be written: {error.strerror or error}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,17 +71,36 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, NaN refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic(path) as file:
+        file.write(text.encode(errors="backslashreplace"))  # a path need not be Unicode: "\udcff" is JSON for it
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a damaged file is a StorageError that names it."""
+def read_json(path: Path, *, most: int = MAX_JSON_BYTES) -> Any:
+    """Read JSON of at most so many bytes; a damaged file is a StorageError that names it."""
+    with reading(path, advice="delete it and run the script that writes it again"):
+        return json.loads(read_regular(path, most=most).decode("utf-8"))
+
+
+@contextlib.contextmanager
+def reading(path: Path, *, advice: str) -> Iterator[None]:
+    """Whatever goes wrong in the block is told of the file that it reads: damaged, cut off, another file, not readable.
+
+    Args:
+        advice: what to do about it, e.g. which script to run again.
+
+    Raises:
+        StorageError: in one line.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StorageError(
-            f"{path} cannot be read ({error}); delete it and run the script that writes it again"
-        ) from error
+        yield
+    except PipelineError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({explained(error).partition(';')[0]}): {advice}") from error
+    except Exception as error:  # what the libraries raise for bytes that are not theirs has nothing in common
+        first, *_ = str(error).splitlines() or [""]
+        raise StorageError(f"{path} cannot be read ({first or type(error).__name__}): {advice}") from error
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> None:
@@ -107,27 +113,22 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequenc
     write_text(path, text.getvalue())
 
 
-def move(source: Path, target: Path) -> None:
-    """Rename a file, but never over another: the name is claimed first, by an empty file.
-
-    A process killed in between leaves the empty file, which stands for nothing.
+def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
+    """The manifest of an artefact, which has at least the hashes of its `files` by their names.
 
     Raises:
-        OSError: `target` exists, or one of the two folders cannot be written; then nothing has changed.
+        StorageError: it is damaged; names the script to run again.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb"):
-        pass
-    try:
-        source.replace(target)
-    except OSError:
-        target.unlink()
-        raise
+    with reading(path, advice=f"run {made_by} again"):
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(manifest.get(name, {}), dict) for name in ("parameters", "inputs")):
+            raise ValueError("it is no manifest")
+        return {**manifest, "files": dict(manifest["files"])}
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file, as hexadecimal digits."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -173,11 +174,11 @@ class Artefact:
 
         Raises:
             MissingInput: the artefact was never finished; names the script that makes it.
+            StorageError: it is damaged.
         """
         if not self.manifest.exists():
             raise MissingInput(f"{self.manifest} does not exist: run {self.made_by} first")
-        manifest: dict[str, Any] = read_json(self.manifest)
-        return manifest
+        return read_manifest(self.manifest, made_by=self.made_by)
 
     def begin(self) -> None:
         """Declare the artefact unfinished, before its files are changed."""

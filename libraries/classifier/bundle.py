@@ -6,7 +6,7 @@ file.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -23,6 +23,7 @@ from libraries.classifier.calibration import Calibration
 from libraries.classifier.graph import EVIDENCE, PROBABILITIES, write_graph
 from libraries.classifier.svm import LinearModel
 from libraries.data.images import ResizeRule, fit, load
+from libraries.data.white_level import FULL_RANGE
 from libraries.network.engine import Engine
 
 MODEL, MANIFEST = "model.onnx", "model.json"
@@ -40,16 +41,20 @@ def write_bundle(
 ) -> None:
     """Write the bundle's folder from the network's: graph first, model.json last.
 
+    The white level of the data set, which stands in the bundle's recipe, becomes part of the resize rule.
+
     Args:
         settings: all parameters of the run, for whoever wants to know; those that matter are in the recipe anyway.
     """
     bundle.begin()
     write_graph(network.folder / MODEL, bundle.folder / MODEL, calibration=calibration, linear=linear)
     described = network.read()
-    kept = ("architecture", "input_size", "embedding_size", "mean", "std", "resize", "views")
+    kept = ("architecture", "input_size", "embedding_size", "mean", "std", "views")
+    rule = ResizeRule.from_json(described["resize"])
     bundle.commit(
         [bundle.folder / MODEL],
         **{name: described[name] for name in kept},
+        resize=replace(rule, white_level=bundle.parameters.get("white_level") or FULL_RANGE).to_json(),
         labels=list(labels),
         settings=dict(settings),
         versions={name: metadata.version(name) for name in ("numpy", "onnx", "openvino", "pillow")},

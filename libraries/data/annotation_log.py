@@ -1,12 +1,14 @@
 """What stands in the log of annotations: steps that move and mark images, and what they come to.
 
 Each line is a JSON object: time (UTC), kind, changes (of each image path, mark, new path, new mark, and the SHA-256 of
-its file if that moves), and the state after it.
+its file if that moves), and the state after it. A line that takes over what people have said elsewhere also has
+`said`, when that was for each image, and `source`, the SHA-256 of the file with their answers.
 """
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,13 +32,23 @@ class Place(NamedTuple):
         """The class whose folder it is in."""
         return PurePosixPath(self.path).parts[0]
 
+    def is_as_said(self, choice: str) -> bool:
+        """Whether it has a mark, or a label and no mark, as people have said."""
+        return choice == (self.mark or self.label)
+
 
 class Change(NamedTuple):
-    """What a step does to one image. `sha256` is of the file, where it moves."""
+    """What a step does to one image.
+
+    Attributes:
+        sha256: of the file, where it moves.
+        said: when people said so; None where it was done by hand, and so at the time of the step.
+    """
 
     before: Place
     after: Place
     sha256: str | None = None
+    said: datetime | None = None
 
     @property
     def is_move(self) -> bool:
@@ -46,8 +58,17 @@ class Change(NamedTuple):
         return Change(self.after, self.before, self.sha256)
 
 
-# 'undo' takes back the newest change or redo that stands, 'redo' the newest undo; 'failure' what could not be done.
-Kind = Literal["change", "undo", "redo", "failure"]
+# 'undo' takes back the newest change or redo that stands, 'redo' the newest undo; 'failure' what could not be done;
+# 'answers' changes nothing: people have said what was so already.
+Kind = Literal["change", "undo", "redo", "failure", "answers"]
+_KINDS: tuple[Kind, ...] = ("change", "undo", "redo", "failure", "answers")
+
+
+class Answer(NamedTuple):
+    """What people have said of an image: its label, or a mark, and when; None where that is not known."""
+
+    choice: str
+    time: datetime | None = None
 
 
 class Step(NamedTuple):
@@ -56,6 +77,8 @@ class Step(NamedTuple):
     kind: Kind
     changes: tuple[Change, ...]
     state: str | None = None  # of all annotations after it
+    time: datetime | None = None  # None in a line that does not say
+    source: str | None = None  # SHA-256 of the file with answers that it takes over
 
 
 @dataclass
@@ -64,9 +87,21 @@ class State:
 
     marks: dict[str, Mark] = field(default_factory=dict)  # by present path
     first: dict[str, str] = field(default_factory=dict)  # first path by present path, of images that moved
+    said: dict[str, datetime] = field(default_factory=dict)  # by present path, when label and mark were last decided
+
+    def take(self, step: Step) -> None:
+        """Go on to the state after a step."""
+        self.apply(step.changes)
+        for change in step.changes:
+            self.said.pop(change.before.path, None)
+            # a failure goes back to an earlier decision, and says when that was
+            said = change.said if step.kind == "failure" else change.said or step.time
+            if said is not None:
+                self.said[change.after.path] = said
 
     def apply(self, changes: Iterable[Change]) -> None:
-        for before, after, _ in changes:
+        """Move and mark images."""
+        for before, after, *_ in changes:
             self.marks.pop(before.path, None)
             if after.mark is not None:
                 self.marks[after.path] = after.mark
@@ -92,12 +127,16 @@ class State:
 
 def to_line(step: Step) -> bytes:
     """A step as a line of the log."""
-    entry = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    entry: dict[str, Any] = {
+        "time": (step.time or datetime.now(UTC)).isoformat(),
         "kind": step.kind,
         "changes": [[*change.before, *change.after, change.sha256] for change in step.changes],
         "state": step.state,
     }
+    if any(change.said for change in step.changes):
+        entry["said"] = [change.said and change.said.isoformat() for change in step.changes]
+    if step.source is not None:
+        entry["source"] = step.source
     return json.dumps(entry).encode() + b"\n"
 
 
@@ -105,22 +144,51 @@ def from_line(line: bytes) -> Step:
     """A line of the log, which may come from a stranger, as a step.
 
     Raises:
-        ValueError, KeyError, TypeError, InputError: it is none; paths that leave the data set's folder are refused.
+        ValueError, KeyError, TypeError, RecursionError, InputError: it is none; paths that leave the data set's folder
+            are refused.
     """
     entry: dict[str, Any] = json.loads(line)
-    if entry["kind"] not in ("change", "undo", "redo", "failure"):
-        raise ValueError(f"kind {entry['kind']!r}")
+    if entry["kind"] not in _KINDS:
+        raise ValueError(f"kind {entry['kind']!r:.50}")
+    said = entry.get("said", [None] * len(entry["changes"]))
     changes = []
-    for path, mark, new_path, new_mark, digest in entry["changes"]:
-        for each in (path, new_path):
-            if not isinstance(each, str):
-                raise ValueError(f"path {each!r}")
-            label, *rest = each.split("/")
-            check_label(label)
-            if not rest or "\0" in each or any(part in ("", ".", "..") or os.sep in part for part in rest):
-                raise ValueError(f"path {each!r}")
-        for each in (mark, new_mark):
-            if each not in (None, *MARKS):
-                raise ValueError(f"mark {each!r}")
-        changes.append(Change(Place(path, mark), Place(new_path, new_mark), digest))
-    return Step(entry["kind"], tuple(changes), entry["state"])
+    for (path, mark, new_path, new_mark, digest), time in zip(entry["changes"], said, strict=True):
+        changes.append(Change(_place(path, mark), _place(new_path, new_mark), _digest(digest), to_time(time)))
+    state, source = _text(entry["state"], "state"), _text(entry.get("source"), "source")
+    if entry["kind"] == "answers" and any(change.is_move for change in changes):
+        raise ValueError("answers that move files")
+    return Step(entry["kind"], tuple(changes), state, to_time(entry.get("time")), source)
+
+
+def _place(path: Any, mark: Any) -> Place:
+    """A place of a file in a class folder; ValueError or InputError if it is none."""
+    label, *rest = path.split("/") if isinstance(path, str) else ("", "")
+    check_label(label)
+    if not rest or "\0" in path or any(part in ("", ".", "..") or os.sep in part for part in rest):
+        raise ValueError(f"path {path!r:.80}")
+    if mark not in (None, *MARKS):
+        raise ValueError(f"mark {mark!r:.50}")
+    return Place(path, mark)
+
+
+def _digest(value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
+        raise ValueError(f"SHA-256 {value!r:.80}")
+    return value
+
+
+def _text(value: Any, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} {value!r:.50}")
+    return value
+
+
+def to_time(value: Any) -> datetime | None:
+    """A time in ISO 8601; one without an offset is meant in UTC."""
+    if value is None:
+        return None
+    time = datetime.fromisoformat(value)
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError as error:  # in the first or the last year there is
+        raise ValueError(f"time {value!r}") from error

@@ -8,17 +8,31 @@ also after a restart, and all can be made again on a fresh copy of the images.
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
-from libraries.base.layout import ANNOTATIONS
-from libraries.base.storage import move, sha256, storage_error
-from libraries.data.annotation_log import Change, Kind, Mark, Place, State, Step, from_line, to_line
+from libraries.base.file_system import flush, move, open_regular, storage_error
+from libraries.base.json_lines import split_lines
+from libraries.base.layout import ANNOTATIONS, MAX_LOG_BYTES, damaged_log, unreadable_log
+from libraries.base.storage import sha256
+from libraries.data.annotation_history import History
+from libraries.data.annotation_log import (
+    MARKS,
+    Answer,
+    Change,
+    Kind,
+    Mark,
+    Place,
+    Step,
+    from_line,
+    to_line,
+)
 from libraries.data.labels import check_label
 
 _PATIENCE = 10.0  # seconds that a step waits for one of another notebook
@@ -33,7 +47,11 @@ class Outcome:
 
 
 class Annotations:
-    """The annotations of one data set, whose folder is images/<dataset>."""
+    """The annotations of one data set, whose folder is images/<dataset>.
+
+    Attributes:
+        history: the steps that led to them.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Read the log; no file is touched.
@@ -44,48 +62,40 @@ class Annotations:
         self.folder = folder
         self._log = folder / ANNOTATIONS
         self._bytes = self._lines = 0  # of the log, that are taken in
-        self._state = State()
-        self._done: list[Step] = []  # what can be undone
-        self._undone: list[Step] = []  # what can be redone
-        self._steps: list[Step] = []
+        self._is_ended = True  # whether the last of these lines has its end
+        self.history = History()
         self.refresh()
 
     @property
     def marks(self) -> dict[str, Mark]:
         """The mark of every image that has one, by its present path."""
-        return self._state.marks
+        return self.history.state.marks
 
     @property
     def moved(self) -> dict[str, str]:
         """The present path of every image that is not where it was, by its first path."""
-        return {first: now for now, first in self._state.first.items()}
+        return {first: now for now, first in self.history.state.first.items()}
 
     @property
     def state(self) -> str | None:
         """What stands for all of them: equal texts, equal annotations; None where there are none."""
-        return self._state.digest()
+        return self.history.state.digest()
 
     @property
     def can_undo(self) -> bool:
-        return bool(self._done)
+        return bool(self.history.done)
 
     @property
     def can_redo(self) -> bool:
-        return bool(self._undone)
+        return bool(self.history.undone)
 
     def first_path(self, path: str) -> str:
         """Where the image that is now at `path` was before any annotation."""
-        return self._state.first.get(path, path)
+        return self.history.state.first.get(path, path)
 
     def moves_since(self, state: str | None) -> dict[str, str]:
         """The present path of every image that has moved since the annotations were in a state, by its path then."""
-        then = max((i + 1 for i, step in enumerate(self._steps) if step.state == state), default=0)
-        now: dict[str, str] = {}  # by path before the steps that are already gone through, the newest first
-        for step in reversed(self._steps[then:]):
-            for before, after, _ in reversed(step.changes):
-                if before.path != after.path:
-                    now[before.path] = now.pop(after.path, after.path)
-        return {path: present for path, present in now.items() if path != present}
+        return self.history.moves_after(self.history.steps_to(state))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,22 +145,83 @@ class Annotations:
     def undo(self) -> Outcome:
         """Take back the newest step that stands; where there is none, nothing is done."""
         with self.locked():
-            return self._invert("undo", self._done)
+            return self._invert("undo", self.history.done)
 
     def redo(self) -> Outcome:
         """Make again what was undone last; after another change there is nothing to redo."""
         with self.locked():
-            return self._invert("redo", self._undone)
+            return self._invert("redo", self.history.undone)
+
+    def take_over(self, answers: Mapping[str, Answer], *, source: str) -> Outcome:
+        """Change labels and marks as people have said, one step for each label and mark; all can be undone.
+
+        The newest counts: what was decided after an answer, by hand or by a newer answer, stays. An answer without a
+        time is as old as the first time that its source was taken over; so a second time changes nothing.
+
+        Args:
+            answers: by present path; the folders of their labels exist.
+            source: SHA-256 of the file that they stand in.
+
+        Raises:
+            StorageError: the log cannot be written; what stands in it is done, and running again goes on.
+        """
+        changes: list[Change] = []
+        problems: list[str] = []
+        with self.locked():
+            now = datetime.now(UTC)
+            latest = self.history.first_from(source) or now
+            due: dict[str, dict[str, datetime]] = {}  # time by path, by choice
+            for path, (choice, said) in answers.items():
+                time, known = min(said or latest, latest), self.history.state.said.get(path)
+                if known is None or time > known:
+                    due.setdefault(choice, {})[path] = time
+                elif not Place(path, self.marks.get(path)).is_as_said(choice):
+                    problems.append(
+                        f"{path}: '{choice}' was said before it was last changed, at {known:%Y-%m-%d %H:%M} UTC"
+                    )
+            confirmed: list[Change] = []
+            for choice in sorted(due):
+                planned = self._planned(choice, due[choice])
+                confirmed += [change for change in planned if change.before == change.after]
+                outcome = self._carry_out(
+                    "change", [c for c in planned if c.before != c.after], source=source, time=now
+                )
+                changes += outcome.changes
+                problems += outcome.problems
+            problems += self._carry_out("answers", confirmed, source=source, time=now).problems
+        return Outcome(tuple(changes), tuple(problems))
+
+    def _planned(self, choice: str, times: Mapping[str, datetime]) -> list[Change]:
+        """What gives images a label, and takes their marks away, or a mark; times by path."""
+        mark = next((mark for mark in MARKS if mark == choice), None)
+        taken: set[str] = set()
+        changes = []
+        for path, time in times.items():
+            old = Place(path, self.marks.get(path))
+            moves = mark is None and old.label != choice
+            new = self._free(old, choice, taken).path if moves else path
+            changes.append(Change(old, Place(new, mark), said=time))
+        return changes
 
     def pending(self) -> dict[str, str]:
         """Moves that stand in the log but not in the folder: where the file is → where it should be.
 
         So it is after the images were copied anew, when all are at their first paths, and after a process was killed
-        between its line in the log and the moves of that step.
+        between its line in the log and the moves of that step. Where one image has had the path of another, their
+        contents tell which is there.
         """
-        newest = self._steps[-1].changes if self._steps else ()
+        newest = self.history.newest.changes if self.history.newest else ()
         due = self.moved | {change.before.path: change.after.path for change in newest if change.is_move}
-        return {old: new for old, new in due.items() if self._is_free(new) and (self.folder / old).exists()}
+        targets = Counter(due.values())
+
+        def is_pending(old: str, new: str) -> bool:
+            if not (self.folder / old).exists():
+                return False
+            if not self._is_free(new) and (new not in due or self._is_there(new, of=new)):
+                return False
+            return old not in targets or self._is_there(old, of=new)
+
+        return {old: new for old, new in due.items() if is_pending(old, new)}
 
     def told(self) -> list[str]:
         """What a step that reads the images has to tell of marks and pending moves, in lines."""
@@ -165,20 +236,34 @@ class Annotations:
         """Make the pending moves. A file that is not the one that was moved then stays where it is."""
         changes, problems = [], []
         with self.locked():
-            moves = (change for step in self._steps for change in step.changes if change.is_move)
-            identities = {change.after.path: change.sha256 for change in moves}
-            for old, new in self.pending().items():
-                source, target = self.folder / old, self.folder / new
+            pending, aside = self.pending(), dict[str, str]()
+            while pending:
+                old = next((old for old, new in pending.items() if self._is_free(new)), next(iter(pending)))
+                new, source = pending.pop(old), self.folder / aside.get(old, old)
                 try:
-                    if sha256(source) != identities[new]:
+                    if not self._is_there(aside.get(old, old), of=new):
                         problems.append(f"{old} is left there: it is not the image that was moved to {new}")
-                        continue
-                    target.unlink(missing_ok=True)
-                    move(source, target)
-                    changes.append(Change(Place(old, None), Place(new, self.marks.get(new))))
+                    elif self._is_free(new):
+                        (self.folder / new).unlink(missing_ok=True)
+                        move(source, self.folder / new)
+                        changes.append(Change(Place(old, None), Place(new, self.marks.get(new))))
+                    elif new in pending:  # images that change places: one steps aside, and comes in once there is room
+                        place = Place(new, None)
+                        aside[old] = self._free(place, place.label, set()).path
+                        move(source, self.folder / aside[old])
+                        pending[old] = new
+                    else:
+                        problems.append(f"{old} is left there: another file is where it belongs, {new}")
                 except OSError as error:
                     problems.append(_left(old, error))
         return Outcome(tuple(changes), tuple(problems))
+
+    def _is_there(self, path: str, *, of: str) -> bool:
+        """Whether the file at a path is, by its content, the image that a step has moved to `of`."""
+        try:
+            return sha256(self.folder / path) == self.history.sha256.get(of)
+        except OSError:
+            return False
 
     def _is_free(self, path: str) -> bool:
         """Whether there is no file, or only the empty one that `move` begins with."""
@@ -194,37 +279,27 @@ class Annotations:
             StorageError: it cannot be read, or is damaged; names the line.
         """
         try:
-            with self._log.open("rb") as file:
+            with open_regular(self._log) as file:
                 file.seek(self._bytes)
-                added = file.read()
+                added = file.read(MAX_LOG_BYTES)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StorageError(f"{self._log} cannot be read: {error.strerror}") from error
-        for line in added.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break  # a write that did not end: the step was never made
-            try:
-                step = from_line(line)
-            except (ValueError, KeyError, TypeError, InputError) as error:
-                raise StorageError(
-                    f"{self._log} is damaged in line {self._lines + 1} ({error}): mend the line, or move the file away"
-                ) from error
-            self._take_in(step)
-            self._bytes += len(line)
-            self._lines += 1
-
-    def _take_in(self, step: Step) -> None:
-        self._steps.append(step)
-        self._state.apply(step.changes)
-        if step.kind in ("undo", "redo"):
-            source, other = (self._done, self._undone) if step.kind == "undo" else (self._undone, self._done)
-            if source:
-                source.pop()
-            other.append(step)
-        elif step.kind == "change":
-            self._done.append(step)
-            self._undone.clear()
+            raise unreadable_log(self._log, error) from error
+        lines = split_lines(added)
+        steps = []
+        for number, line in enumerate(lines.whole, self._lines + self._is_ended):
+            if line.strip():
+                try:
+                    steps.append(from_line(line))
+                except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
+                    raise damaged_log(self._log, number, error) from error
+        for step in steps:
+            self.history.take(step)
+        if lines.whole:
+            self._lines += len(lines.whole) - (not self._is_ended)
+            self._bytes += lines.length
+            self._is_ended = lines.is_ended
 
     def _invert(self, kind: Literal["undo", "redo"], steps: Sequence[Step]) -> Outcome:
         if not steps:
@@ -240,23 +315,28 @@ class Annotations:
         """The place of an image in the folder of a class, under its own name or, if that is taken, a numbered one."""
         wanted = PurePosixPath(label, *PurePosixPath(place.path).parts[1:])
         path, number = wanted, 1
-        while path.as_posix() in taken or os.path.lexists(self.folder / path):
+        while path.as_posix().casefold() in taken or os.path.lexists(self.folder / path):
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        taken.add(path.as_posix())
+        taken.add(path.as_posix().casefold())  # Windows and macOS do not tell upper from lower case
         return Place(path.as_posix(), place.mark)
 
-    def _carry_out(self, kind: Kind, planned: Sequence[Change]) -> Outcome:
-        """Log a step, then move its files; an image that is not there, or cannot be moved, is left out of it."""
+    def _carry_out(self, kind: Kind, planned: Sequence[Change], **facts: Any) -> Outcome:
+        """Log a step, then move its files; an image that is not there, or cannot be moved, is left out of it.
+
+        Args:
+            facts: what else the log has to say of the step.
+        """
         changes, made, problems = [], [], []
         for change in planned:
             try:
                 changes.append(change._replace(sha256=_identity(self.folder / change.before.path, change)))
             except OSError as error:
                 problems.append(_left(change.before.path, error))
-        if not changes and kind == "change":
+        if not changes and kind in ("change", "answers"):
             return Outcome((), tuple(problems))
-        self._append(kind, changes)
+        before = {change.before.path: self.history.state.said.get(change.before.path) for change in changes}
+        self._append(kind, changes, **facts)
         for change in changes:
             try:
                 if change.is_move:
@@ -265,26 +345,29 @@ class Annotations:
             except OSError as error:
                 problems.append(_left(change.before.path, error))
         if len(made) < len(changes):
-            self._append("failure", [change.inverse() for change in changes if change not in made])
+            failed = [change for change in changes if change not in made]
+            self._append("failure", [each.inverse()._replace(said=before[each.before.path]) for each in failed])
         return Outcome(tuple(made), tuple(problems))
 
-    def _append(self, kind: Kind, changes: Sequence[Change]) -> None:
+    def _append(
+        self, kind: Kind, changes: Sequence[Change], *, source: str | None = None, time: datetime | None = None
+    ) -> None:
         """Write a step to the log, whole and safe on the disk, or not at all."""
-        step = Step(kind, tuple(changes), self._state.after(changes).digest())
-        line = to_line(step)
+        step = Step(kind, tuple(changes), self.history.state.after(changes).digest(), time or datetime.now(UTC), source)
+        line = to_line(step) if self._is_ended else b"\n" + to_line(step)
         with self._log.open("ab") as file:
             try:
                 file.truncate(self._bytes)  # the rest of a write that did not end
                 file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
             except OSError:
                 with contextlib.suppress(OSError):
                     file.truncate(self._bytes)
                 raise
-        self._take_in(step)
+        self.history.take(step)
         self._bytes += len(line)
         self._lines += 1
+        self._is_ended = True
 
 
 def _identity(path: Path, change: Change) -> str | None:

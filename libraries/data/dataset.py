@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -15,11 +16,12 @@ import numpy as np
 
 from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
-from libraries.base.storage import write_csv
+from libraries.base.storage import Artefact, write_csv
 from libraries.data.decoding import SUFFIXES, Pixels
 from libraries.data.images import ResizeRule, inspect, load_bytes
 from libraries.data.labels import check_label, check_labels
 from libraries.data.quality import Measures, measure, review
+from libraries.data.white_level import FULL_RANGE, Depth, WhiteLevel
 
 DEDICATED_TEST_IMAGES = "dedicatedTestImages.tsv"
 
@@ -57,18 +59,21 @@ class Checked(NamedTuple):
         refused: files that are no intact images.
         tiny: uint8 [N, 16, 17], the examples as tiny gray pictures, by which duplicates are found.
         measures: N, by which quality is judged.
+        white: what is white in images of more than 8 bits.
     """
 
     examples: list[Example]
     refused: list[ImageError]
     tiny: Pixels
     measures: list[Measures]
+    white: WhiteLevel
 
     def without(self, paths: Collection[str]) -> "Checked":
         """The same, but for these images."""
         rows = [row for row, example in enumerate(self.examples) if example.path not in paths]
         kept = [self.examples[row] for row in rows]
-        return Checked(kept, self.refused, self.tiny[rows], [self.measures[row] for row in rows])
+        measures = [self.measures[row] for row in rows]
+        return self._replace(examples=kept, tiny=self.tiny[rows], measures=measures)
 
     def review(self) -> list[dict[str, Any]]:
         """What is worth a second look: the rows of quality.csv."""
@@ -132,34 +137,59 @@ def _why_not(path: str) -> str:
     return f"{PurePosixPath(path).suffix.lower() or 'no suffix'} (not an image format that is read)"
 
 
+class _Seen(NamedTuple):
+    """What decoding one file has shown."""
+
+    example: Example
+    tiny: Pixels
+    measures: Measures
+    depth: Depth | None
+
+
 def check_images(
-    folder: Path, found: Scan, *, workers: int, progress: Callable[[Sequence[str]], Iterable[str]] = iter
+    folder: Path,
+    found: Scan,
+    *,
+    workers: int,
+    white_level: int | None = None,
+    progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Checked:
-    """Decode every file, in parallel.
+    """Decode every file, in parallel; those of more than 8 bits again if the white level is not what each suggests.
+
+    Args:
+        white_level: in images of more than 8 bits; None: found by looking how far the values of all of them reach.
 
     Raises:
         InputError: no file of a class is an intact image.
     """
     labels = {path: label for label, paths in found.paths.items() for path in paths}
 
-    def check(path: str) -> tuple[Example, Pixels, Measures] | ImageError:
+    def check(path: str, level: int | None) -> _Seen | ImageError:
         try:
-            facts = inspect(folder / path)
+            facts = inspect(folder / path, white_level=level)
         except ImageError as error:
             return ImageError(error.reason, path)
         example = Example(path, labels[path], "train", path, facts.width, facts.height, facts.bytes, facts.sha256)
-        return example, facts.tiny, measure(facts.small, size=(facts.width, facts.height))
+        return _Seen(example, facts.tiny, measure(facts.small, size=(facts.width, facts.height)), facts.depth)
 
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(check, labels)
-        checked = [next(results) for _ in progress(list(labels))]
-    good = [c for c in checked if not isinstance(c, ImageError)]
-    refused = [c for c in checked if isinstance(c, ImageError)]
-    examples = [example for example, _, _ in good]
+
+        def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Seen | ImageError]:
+            results = pool.map(partial(check, level=level), paths)
+            return {path: next(results) for path in progress(paths)}
+
+        checked = check_all(list(labels), None)
+        depths = {path: c.depth for path, c in checked.items() if isinstance(c, _Seen) and c.depth}
+        white = WhiteLevel.of(depths, given=white_level)
+        if others := [path for path, depth in depths.items() if (depth.level or FULL_RANGE) != white.level]:
+            checked |= check_all(others, white.level)
+    good = [c for c in checked.values() if isinstance(c, _Seen)]
+    refused = [c for c in checked.values() if isinstance(c, ImageError)]
+    examples = [c.example for c in good]
     for label in found.paths:
         if not any(e.label == label for e in examples):
             raise InputError(f"no file in {folder / label} is an intact image: replace them, or remove the folder")
-    return Checked(examples, refused, np.stack([tiny for _, tiny, _ in good]), [measures for _, _, measures in good])
+    return Checked(examples, refused, np.stack([c.tiny for c in good]), [c.measures for c in good], white)
 
 
 def added_since(folder: Path, examples: Sequence[Example], *, left_out: Sequence[str]) -> list[str]:
@@ -289,6 +319,11 @@ def read_examples(path: Path) -> list[Example]:
             return [_example(row) for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StorageError(f"{path} cannot be read ({error}): run scripts/1_prepareData.py again") from error
+
+
+def read_white_level(examples: Artefact) -> int:
+    """What 1_prepareData has found to be white in images of more than 8 bits; earlier versions did not look."""
+    return int(examples.read().get("white_level", FULL_RANGE))
 
 
 def _example(row: dict[str, Any]) -> Example:

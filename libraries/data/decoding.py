@@ -3,8 +3,7 @@
 Every colour mode becomes 8-bit RGB, or gray:
 
 - alpha, and transparent palette entries, are composited on white, which is what a browser shows;
-- 16-bit gray keeps its absolute scale (65535 → 255), so that images of one camera stay comparable, and so do 32-bit
-  integers within 0..65535 and floats within 0..1 or 0..255; other ranges are stretched from minimum to maximum;
+- more than 8 bits keep an absolute scale, by one white level for all images that belong together (see `white_level`);
 - CMYK JPEGs are taken as Adobe writes them (inverted), as browsers do; colour profiles are not applied;
 - of an animation, the first frame counts.
 """
@@ -15,14 +14,17 @@ import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from libraries.base.errors import ImageError, ImageTooLarge
-from libraries.data.footprint import footprint
+from libraries.data import depth
+from libraries.data.memory import memory_of
+from libraries.data.strips import in_strips
+from libraries.data.white_level import FULL_RANGE, Depth
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 100_000_000  # Pillow's own, fixed limit lies at 179 million
@@ -105,7 +107,7 @@ def memory_to_decode(data: bytes, *, max_pixels: int, enough: Callable[[Size], S
                 return 0
             if image.format in _SCALABLE and enough is not None:
                 _reduce_scale(image, enough((width, height)))
-            return footprint(image, data, pixels=width * height)
+            return memory_of(image, data, pixels=width * height)
     except Exception:  # damaged bytes make Pillow raise almost anything
         return 0
 
@@ -117,12 +119,22 @@ class Stored(NamedTuple):
     size: Size  # at full scale, as stored
     shrink: int  # full scale / the image's scale
     turn: Image.Transpose | None  # what sets it upright
+    depth: Depth | None = None  # where it was measured, of a picture of more than 8 bits
 
 
 def decode_as_stored(
-    data: bytes, *, path: str | Path | None, max_pixels: int, enough: Callable[[Size], Size] | None
+    data: bytes,
+    *,
+    path: str | Path | None,
+    max_pixels: int,
+    enough: Callable[[Size], Size] | None,
+    white_level: int | None = FULL_RANGE,
 ) -> Stored:
-    """Decode; a JPEG at the smallest scale at which width and height are at least `enough(full size)`."""
+    """Decode; a JPEG at the smallest scale at which width and height are at least `enough(full size)`.
+
+    Args:
+        white_level: of a picture of more than 8 bits; None: by its own depth, which is measured.
+    """
     if not data:
         raise ImageError("is empty (0 bytes)", path)
     if len(data) > MAX_BYTES:
@@ -137,8 +149,13 @@ def decode_as_stored(
             if image.format in _SCALABLE and enough is not None:
                 shrink = _reduce_scale(image, enough((width, height)))
             image.decodermaxblock = len(data)  # in one go: by default Pillow comes back after every 64 KB
+            has_deep_colours = depth.has_deep_colours(image)  # which cannot be seen any more
             image.load()
-            return Stored(_gray_or_rgb(image), (width, height), shrink, _turn(image))
+            measured = _depth(image, has_deep_colours) if white_level is None else None
+            white = white_level or (measured and measured.level) or FULL_RANGE
+            if has_deep_colours and white != FULL_RANGE:
+                depth.scale_colours(image, data, white)
+            return Stored(_gray_or_rgb(image, white), (width, height), shrink, _turn(image), measured)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:  # beyond Pillow's own limit
@@ -180,28 +197,27 @@ def turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
 # Colour
 
 
-def _gray_or_rgb(image: Image.Image) -> Image.Image:
+def _gray_or_rgb(image: Image.Image, white_level: int) -> Image.Image:
     """An image of any mode as L or RGB (see the module's docstring)."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(image)))
+    if depth.is_deep_gray(image):
+        return depth.gray_in_8_bits(image, white_level)
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        canvas = Image.new("RGB", image.size, _BACKGROUND)
-        canvas.paste(picture, mask=picture)
-        return canvas
+        return in_strips(image, "RGB", _on_white)
     if image.mode in ("L", "RGB"):
         return image
-    return image.convert("L" if image.mode == "1" else "RGB")
+    mode = "L" if image.mode == "1" else "RGB"
+    return in_strips(image, mode, lambda strip: strip.convert(mode))
 
 
-def _eight_bits(values: npt.NDArray[Any]) -> Pixels:
-    """Gray values of another type, uint16, int32 or float32 [H, W], as uint8 [H, W]."""
-    if values.dtype.kind == "u":
-        return np.rint(values * np.float32(1 / 257)).astype(np.uint8)
-    tops = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
-    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    for top in tops:
-        if low >= 0 and high <= top:
-            return np.rint(values * (255 / top)).astype(np.uint8)
-    return np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8)
+def _on_white(picture: Image.Image) -> Image.Image:
+    picture = picture.convert("RGBA")
+    canvas = Image.new("RGB", picture.size, _BACKGROUND)
+    canvas.paste(picture, mask=picture)
+    return canvas
+
+
+def _depth(image: Image.Image, has_deep_colours: bool) -> Depth | None:
+    """How far a decoded picture of more than 8 bits reaches; None for one of 8 bits."""
+    if has_deep_colours:
+        return depth.colour_depth(image)
+    return depth.gray_depth(image) if depth.is_deep_gray(image) else None

@@ -25,8 +25,7 @@ import numpy as np
 
 from libraries.base.errors import ImageError
 from libraries.base.storage import write_csv
-from libraries.data.dataset import Example
-from libraries.data.decoding import Pixels
+from libraries.data.dataset import Checked, Example
 from libraries.data.fingerprints import dhash, is_plain, mirrored
 from libraries.data.images import pixel_sha256
 from libraries.data.pairs import Float32, Forest, Int, Pairs, above_similarity, within_distance
@@ -128,8 +127,7 @@ class Duplicates:
 
 
 def find(
-    examples: Sequence[Example],
-    tiny: Pixels,
+    checked: Checked,
     *,
     folder: Path,
     max_distance: int | None,
@@ -140,19 +138,22 @@ def find(
     """Find what is alike.
 
     Args:
-        examples: N, whose files lie in `folder`; those that may hold the same pixels are decoded again.
-        tiny: uint8 [N, 16, 17], as `images.inspect` makes them.
+        checked: N examples, whose files lie in `folder`; those that may hold the same pixels are decoded again.
         max_distance: of 'near', bits of 256; None: only 'exact'.
         embeddings: float32 [N, D] each, of the whole pictures and of parts of them; None: no 'scene'. Those that are
             not finite are like no other.
         min_similarity: of 'scene', cosine.
     """
+    examples, tiny = checked.examples, checked.tiny
     plain, bits, others = is_plain(tiny), dhash(tiny), dhash(mirrored(tiny))
     originals = _first_of_equal([e.sha256 for e in examples])
     rows = np.flatnonzero((originals == np.arange(len(examples))) & ~plain)
     close = within_distance(bits[rows], others[rows], most=max(max_distance or 0, _SAME_PIXELS_WITHIN)).of(rows)
     candidates = _same_size(examples, close, np.flatnonzero((originals == np.arange(len(examples))) & plain))
-    originals = _first_of_equal_pixels(examples, originals, candidates, folder=folder, workers=workers)
+    white = checked.white.level
+    originals = _first_of_equal_pixels(
+        examples, originals, candidates, folder=folder, white_level=white, workers=workers
+    )
     copies = np.flatnonzero(originals != np.arange(len(examples)))
     pairs: dict[Kind, Pairs] = {"exact": Pairs(originals[copies], copies, np.zeros(len(copies), np.float32))}
     if max_distance is not None:
@@ -194,13 +195,19 @@ def _size(example: Example) -> tuple[int, int]:
 
 
 def _first_of_equal_pixels(
-    examples: Sequence[Example], originals: Int, candidates: Sequence[int], *, folder: Path, workers: int
+    examples: Sequence[Example],
+    originals: Int,
+    candidates: Sequence[int],
+    *,
+    folder: Path,
+    white_level: int,
+    workers: int,
 ) -> Int:
     """`originals`, where of candidates with the same pixels the first now stands for all."""
 
     def identity(row: int) -> str:
         try:
-            return pixel_sha256(folder / examples[row].path)
+            return pixel_sha256(folder / examples[row].path, white_level=white_level)
         except ImageError:  # changed since it was checked: step 3 will say so
             return examples[row].sha256
 

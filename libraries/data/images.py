@@ -27,6 +27,8 @@ from libraries.data.decoding import (
     read,
     turned,
 )
+from libraries.data.strips import rgb_pixels
+from libraries.data.white_level import FULL_RANGE, Depth
 
 # What the cheap first reduction must leave, in multiples of the final width and height. At 1.75 the scaled decoding of
 # very sharp photographs differs from a full one by at most 1.2 grey levels in the mean; at 1.0 by 2.6, at 2.0 by 1.0.
@@ -49,12 +51,14 @@ class ResizeRule:
         mode: 'pad' keeps the whole image and its proportions, 'crop' the largest centred square, 'stretch' neither.
         interpolation: always antialiased when shrinking.
         fill: RGB of what 'pad' adds.
+        white_level: what is white in files of more than 8 bits; of all images of a data set the same (`white_level`).
     """
 
     size: int
     mode: Literal["pad", "crop", "stretch"] = "pad"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     fill: tuple[int, int, int] = (0, 0, 0)
+    white_level: int = FULL_RANGE
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -67,10 +71,13 @@ class ResizeRule:
             )
         if len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill):
             raise ParameterError(f"resize rule: fill is {self.fill}, must be three numbers from 0 to 255")
+        if not isinstance(self.white_level, int) or self.white_level < 1:
+            raise ParameterError(f"resize rule: white_level is {self.white_level!r}, must be a whole number above 0")
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in model.json."""
-        return {**asdict(self), "fill": list(self.fill)}
+        """As it stands in model.json; at full range nothing is said of it, as in earlier versions."""
+        value = {**asdict(self), "fill": list(self.fill)}
+        return {name: v for name, v in value.items() if (name, v) != ("white_level", FULL_RANGE)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ResizeRule":
@@ -92,6 +99,7 @@ class ImageFacts:
     Attributes:
         tiny: the whole upright picture as uint8 [16, 17] gray.
         small: the same as uint8 [h, w, 3], 256 pixels at most.
+        depth: of a picture of more than 8 bits, how far it reaches; measured where no white level was given.
     """
 
     width: int
@@ -100,6 +108,7 @@ class ImageFacts:
     bytes: int
     tiny: Pixels = field(compare=False, repr=False)
     small: Pixels = field(compare=False, repr=False)
+    depth: Depth | None = None
 
 
 def load(path: str | Path, rule: ResizeRule) -> Pixels:
@@ -123,8 +132,8 @@ def load_with_size(
 ) -> tuple[Pixels, Size]:
     """As `load_bytes`, and the width and height of the whole picture, upright."""
     enough = partial(_whole_at_least, rule=rule)
-    decoded = decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough)
-    return _fitted(decoded, rule), _upright(decoded)
+    stored = decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough, white_level=rule.white_level)
+    return _fitted(stored, rule), _upright(stored)
 
 
 def memory_to_load(data: bytes, rule: ResizeRule, *, max_pixels: int = MAX_PIXELS) -> int:
@@ -133,7 +142,12 @@ def memory_to_load(data: bytes, rule: ResizeRule, *, max_pixels: int = MAX_PIXEL
 
 
 def decode(
-    data: bytes, *, path: str | Path | None = None, at_least: int | None = None, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    path: str | Path | None = None,
+    at_least: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    white_level: int = FULL_RANGE,
 ) -> Pixels:
     """The image in the bytes of a file: uint8 [H, W, 3], upright.
 
@@ -143,13 +157,14 @@ def decode(
         at_least: a JPEG may come out at 1/2, 1/4 or 1/8 scale as long as its shorter side has this many pixels.
             To get S x S, use `load_bytes`: it keeps more detail.
         max_pixels: larger images are refused by their header, before anything is decoded.
+        white_level: that of the data set, or of the bundle's resize rule.
 
     Raises:
         ImageError: not a whole image within the limits.
     """
     enough = None if at_least is None else lambda size: (at_least, at_least)
-    decoded = decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough)
-    return np.array(turned(decoded.image, decoded.turn).convert("RGB"))
+    decoded = decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough, white_level=white_level)
+    return rgb_pixels(turned(decoded.image, decoded.turn))
 
 
 def scaled_down(data: bytes, *, max_side: int, max_pixels: int = MAX_PIXELS) -> tuple[Size, Image.Image | None]:
@@ -172,7 +187,8 @@ def scaled_down(data: bytes, *, max_side: int, max_pixels: int = MAX_PIXELS) -> 
         width, height = _within(size, max_side)
         return math.ceil(_KEPT_DETAIL * width), math.ceil(_KEPT_DETAIL * height)
 
-    decoded = decode_as_stored(data, path=None, max_pixels=max_pixels, enough=enough)
+    # What is kept has 8 bits: no other image is known yet, so each has its own white level.
+    decoded = decode_as_stored(data, path=None, max_pixels=max_pixels, enough=enough, white_level=None)
     size, small = decoded.size, None
     if max(size) > max_side:
         box = (0, 0, size[0] / decoded.shrink, size[1] / decoded.shrink)
@@ -205,20 +221,25 @@ def area(size: Size, rule: ResizeRule) -> Box:
     )
 
 
-def inspect(path: str | Path) -> ImageFacts:
+def inspect(path: str | Path, *, white_level: int | None = None) -> ImageFacts:
     """Size, identity and small pictures of an image file, after decoding all of it.
+
+    Args:
+        white_level: None where that of the data set is yet to be found: the image's own depth is measured and taken.
 
     Raises:
         ImageError: exactly when `load` would.
     """
     data = read(path)
     # At reduced scale every byte of a JPEG still passes through the entropy decoder, which is what finds damage.
-    decoded = decode_as_stored(data, path=path, max_pixels=MAX_PIXELS, enough=_enough_to_inspect)
+    decoded = decode_as_stored(
+        data, path=path, max_pixels=MAX_PIXELS, enough=_enough_to_inspect, white_level=white_level
+    )
     width, height = _upright(decoded)
     small = turned(decoded.image, decoded.turn).convert("RGB")
     small.thumbnail((SMALL, SMALL), Image.Resampling.BICUBIC, reducing_gap=_BOX_DETAIL)
     digest = hashlib.sha256(data).hexdigest()
-    return ImageFacts(width, height, digest, len(data), _tiny(decoded), np.array(small))
+    return ImageFacts(width, height, digest, len(data), _tiny(decoded), np.array(small), decoded.depth)
 
 
 def _enough_to_inspect(size: Size) -> Size:
@@ -232,13 +253,13 @@ def tiny(image: Pixels) -> Pixels:
     return _tiny(Stored(Image.fromarray(image), (width, height), shrink=1, turn=None))
 
 
-def pixel_sha256(path: str | Path) -> str:
+def pixel_sha256(path: str | Path, *, white_level: int = FULL_RANGE) -> str:
     """SHA-256 of an image's size and upright RGB pixels, equal for files of any format that hold the same picture.
 
     Raises:
         ImageError: as `load` does.
     """
-    pixels = decode(read(path), path=path)
+    pixels = decode(read(path), path=path, white_level=white_level)
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 

@@ -4,9 +4,9 @@ import unicodedata
 from collections.abc import Iterable
 
 from libraries.base.errors import InputError
+from libraries.base.file_system import is_reserved
 
 MAX_LABEL_BYTES = 100
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
 def check_label(label: str) -> str:
@@ -32,7 +32,7 @@ def _problem(label: str) -> str | None:
         return "it begins or ends with a blank, or ends with a dot"
     if label.startswith("."):
         return "it begins with a dot, as hidden files do"
-    if label.split(".")[0].lower() in _RESERVED:
+    if is_reserved(label):
         return "Windows reserves it"
     if len(label.encode()) > MAX_LABEL_BYTES:
         return f"it is longer than {MAX_LABEL_BYTES} bytes"

@@ -182,6 +182,11 @@ def _is_empty(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and path.stat().st_size == 0
 
 
+def read_kept(folder: Path) -> dict[str, str]:
+    """What each removed file is a copy of, by its path, as the list tells; see `_read_list`."""
+    return {path: row["kept"] for path, row in _read_list(folder / REMOVED / LIST).items()}
+
+
 def _read_list(path: Path) -> dict[str, dict[str, str]]:
     """The rows of the list, by path; none where it cannot be read, since it is only told and never relied upon."""
     try:

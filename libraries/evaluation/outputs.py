@@ -16,6 +16,7 @@ from libraries.base.storage import read_json, write_csv, write_json
 from libraries.classifier.bundle import Classifier
 from libraries.data.dataset import Example, load_example
 from libraries.data.images import ResizeRule, area, load
+from libraries.data.white_level import FULL_RANGE
 from libraries.evaluation import plots, report
 from libraries.evaluation.heatmaps import heatmap_of_fitted, paint
 from libraries.evaluation.history import EarlierRun
@@ -74,7 +75,9 @@ def write(
         figures=pictures | {name: path for name, path in of_training.items() if path.exists()},
         notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
         mistakes=_mistakes(tested, classifier, layout),
-        thumbnail=lambda path, side: jpeg(load(layout.images / path, _thumbnail(side))),
+        thumbnail=lambda path, side: jpeg(
+            load(layout.images / path, _thumbnail(side, white_level=classifier.rule.white_level))
+        ),
         parameters=settings,
         provenance={
             "versions": model["versions"],
@@ -100,8 +103,8 @@ def _pictures(tested: Tested, folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.png" for name in figures}
 
 
-def _thumbnail(side: int) -> ResizeRule:
-    return ResizeRule(side, "pad", "bicubic", (255, 255, 255))
+def _thumbnail(side: int, *, white_level: int = FULL_RANGE) -> ResizeRule:
+    return ResizeRule(side, "pad", "bicubic", (255, 255, 255), white_level)
 
 
 def _mistakes(tested: Tested, classifier: Classifier, layout: Layout) -> list[report.Mistake]:

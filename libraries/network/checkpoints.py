@@ -37,6 +37,8 @@ def load_checkpoint(path: Path, *, key: str) -> tuple[dict[str, Tensor], dict[st
             metadata = file.metadata() or {}
             if metadata.get("key") != key:
                 return None
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["facts"])  # noqa: SIM118
+            # Copies: tensors that keep the file mapped into memory would keep Windows from replacing it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(metadata["facts"])
     except (OSError, SafetensorError, ValueError, KeyError):
         return None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -11,9 +12,10 @@ import numpy as np
 
 from libraries.base.errors import ImageError
 from libraries.base.layout import Layout
-from libraries.data.dataset import Example, load_example, read_example
+from libraries.data.dataset import Checked, Example, load_example, read_example
 from libraries.data.decoding import Pixels
 from libraries.data.images import ResizeRule, decode, fit
+from libraries.data.white_level import FULL_RANGE
 from libraries.network.devices import find_device
 from libraries.network.engine import Engine, Precision
 from libraries.network.features import Floats, read_features, write_features
@@ -38,7 +40,7 @@ def open_engine(
 
 
 def embed_pretrained(
-    examples: Sequence[Example],
+    checked: Checked,
     layout: Layout,
     values: Mapping[str, Any],
     *,
@@ -59,7 +61,9 @@ def embed_pretrained(
 
         pretrained = load_network_for(values, refine=False)
         write_network(network, pretrained, rule=resize_rule(pretrained, values["rf_resizeMode"]))
-    rule = ResizeRule.from_json(network.read()["resize"])
+    white = checked.white.level
+    rule = replace(ResizeRule.from_json(network.read()["resize"]), white_level=white)
+    key = network.identity() if white == FULL_RANGE else f"{network.identity()} {white}"
     engine = cache(
         lambda: open_engine(
             network.folder,
@@ -74,8 +78,8 @@ def embed_pretrained(
     }
     return [
         embed(
-            examples,
-            key=f"{name} {network.identity()}",
+            checked.examples,
+            key=f"{name} {key}",
             store=layout.proc / "features_duplicates" / name,
             run=lambda wanted, load=load: engine().stream(wanted, load),  # type: ignore[misc]
             progress=progress,
@@ -86,7 +90,12 @@ def embed_pretrained(
 
 def load_inner(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
     """An example's picture without a twentieth on each side, uint8 [S, S, 3]; see `load_example`."""
-    picture = decode(read_example(example, folder=folder), path=folder / example.path, at_least=2 * rule.size)
+    picture = decode(
+        read_example(example, folder=folder),
+        path=folder / example.path,
+        at_least=2 * rule.size,
+        white_level=rule.white_level,
+    )
     y, x = (round(INNER_MARGIN * length) for length in picture.shape[:2])
     return fit(np.ascontiguousarray(picture[y : len(picture) - y, x : picture.shape[1] - x]), rule)
 

@@ -21,6 +21,7 @@ from libraries.base.errors import ImageError, InputError
 from libraries.service import answers, inference_paths, tutorial
 from libraries.service.bodies import Upload, memory_to_parse_json, uploads
 from libraries.service.gate import COMPUTING, OPEN, Access, Gate
+from libraries.service.leaving import Leaving
 from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem, let_go, response
 from libraries.service.service import Service
@@ -49,7 +50,7 @@ def create_app(service: Service, *, page: Path, access: Access | None = None) ->
 
     Args:
         page: folder with the web page: index.html, app.js, style.css.
-        access: keys and rate; everyone may come in by default.
+        access: keys, rate, hosts, proxies; everyone may come in by default.
     """
 
     @contextlib.asynccontextmanager
@@ -67,12 +68,14 @@ def create_app(service: Service, *, page: Path, access: Access | None = None) ->
         lifespan=lifespan,
         openapi_url="/openapi.json",
     )
-    _add_paths(app, service)
+    access = access or Access()
+    _add_paths(app, service, access)
     inference_paths.add_paths(app, service)
     _add_page(app, page)
     _add_problems(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
-    app.add_middleware(Gate, service=service, access=access or Access())
+    app.add_middleware(Leaving)
+    app.add_middleware(Gate, service=service, access=access)  # which comes first
     app.state.service = service
     return app
 
@@ -89,7 +92,7 @@ class _DirectRoute(APIRoute):
         return handler
 
 
-def _add_paths(app: FastAPI, service: Service) -> None:
+def _add_paths(app: FastAPI, service: Service, access: Access) -> None:
     router = APIRouter(route_class=_DirectRoute)
 
     @router.post("/predict", response_model=answers.PredictAnswer, responses=_COMPUTING, openapi_extra=_BODY)
@@ -159,9 +162,12 @@ def _add_paths(app: FastAPI, service: Service) -> None:
 
     @app.post("/admin/reload", response_model=answers.ReloadAnswer, responses=answers.problems(401, 404, 422, 429))
     async def reload() -> Response:
-        """Load the bundle again and answer with it from now on; one that is refused leaves the present one in place."""
+        """Load the bundle and the keys again; what is refused leaves the present one in place."""
+        are_keys_taken = await access.reload()
         if not await service.reload():
             raise Problem(422, "the bundle is refused: the service's log says why", title="Bundle refused")
+        if not are_keys_taken:
+            raise Problem(422, "the keys are refused: the service's log says why", title="Keys refused")
         return _json({"model": service.model.current.identity})
 
     text = answers.content("text/plain", {"type": "string"})

@@ -154,7 +154,7 @@ def memory_to_parse_json(body: Body) -> int:
     A character takes a byte where all are ASCII, else up to four: in the whole text, in a string and in parts of it.
     """
     is_narrow = body.isascii() and b"\\u" not in body
-    return (4 if is_narrow else 9) * len(body) + _VALUE * _marks(body)
+    return (6 if is_narrow else 9) * len(body) + _VALUE * _marks(body)
 
 
 def _marks(body: Body) -> int:

@@ -1,38 +1,65 @@
-"""What every request passes first, before its body is read: key, rate, and whether there is room for it."""
+"""What every request passes first, before its body is read: host, key, rate, and whether there is room for it."""
 
+import asyncio
+import logging
 import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from libraries.base.errors import ParameterError
 from libraries.service import keys
+from libraries.service.host_names import check_host
 from libraries.service.problems import Problem, response
+from libraries.service.protocol import HEALTH
+from libraries.service.proxies import Proxies, network_of
 from libraries.service.service import Service
 
-OPEN = frozenset({"/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"})  # without a key
+OPEN = frozenset({"/", "/docs", "/openapi.json", *HEALTH})  # without a key
 _OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
 COMPUTING = frozenset({"/predict", "/explain", "/score"})
 _OTHERS = frozenset({"/model", "/metrics", "/admin/reload"})
+OWN_SEGMENTS = frozenset(path.split("/")[1] for path in (*OPEN, *_OPEN_FOLDERS, *COMPUTING, *_OTHERS))
 _MOST_CLIENTS = 10_000  # whose rate is remembered
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+
+@dataclass
 class Access:
     """Who may do what.
 
     Attributes:
         key: for all but the open paths; None lets everyone in.
         admin_key: for /admin; None: nobody.
-        requests_per_minute: of one address; None: as many as they like.
+        requests_per_minute: of one address, or network of IPv6 addresses; None: as many as they like.
+        hosts: that requests may be for, see `check_host`; none given: any.
+        proxies: who is believed to tell whose a request is.
+        read_keys: reads both keys anew, where they can have changed.
     """
 
     key: str | None = None
     admin_key: str | None = None
     requests_per_minute: int | None = None
+    hosts: Collection[str] = ()
+    proxies: Proxies = field(default_factory=Proxies)
+    read_keys: Callable[[], tuple[str | None, str | None]] | None = None
+
+    async def reload(self) -> bool:
+        """Read the keys again; if one is refused, the log says why, and both present ones go on."""
+        if self.read_keys is None:
+            return True
+        try:
+            self.key, self.admin_key = await asyncio.to_thread(self.read_keys)
+        except ParameterError as error:
+            log.error("the keys are refused, the ones in service go on: %s", error)
+            return False
+        return True
 
 
 class Gate:
@@ -57,24 +84,27 @@ class Gate:
             await send(message)
 
         try:
+            scope = self.access.proxies.seen(scope)
             self._admit(scope)
         except Problem as problem:
             await response(problem)(scope, receive, watched)
         else:
             await self.app(scope, receive, watched)
         finally:
-            path = _known(scope["path"])
+            path = _known(_path(scope))
             if status in (429, 503):
                 self.service.metrics.rejected.labels(HTTPStatus(status).phrase).inc()
             self.service.metrics.requests.labels(path, status).inc()
             self.service.metrics.seconds.labels(path).observe(time.perf_counter() - begun)
 
     def _admit(self, scope: Scope) -> None:
-        path = scope["path"]
+        path = _path(scope)
+        # Probes say the address at which they found the service, whatever its names, and learn nothing from it.
+        check_host(scope, () if path in HEALTH else self.access.hosts)
         if path in OPEN or path.startswith(_OPEN_FOLDERS):
             return
         if self._rate is not None:
-            self._rate.check(scope["client"][0] if scope["client"] else "")
+            self._rate.check(network_of(scope["client"][0]) if scope["client"] else "")
         given = Headers(scope=scope).get("authorization", "")
         if path.startswith("/admin/"):
             if self.access.admin_key is None:
@@ -113,6 +143,11 @@ class Rate:
             raise Problem(
                 429, f"more than {self.per_minute} requests a minute: try again in {wait} s", retry_after=wait
             )
+
+
+def _path(scope: Scope) -> str:
+    """The path as the service names it, without what is before it for callers."""
+    return scope["path"][len(scope.get("root_path", "")) :] or "/"
 
 
 def _known(path: str) -> str:

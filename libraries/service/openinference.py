@@ -2,13 +2,16 @@
 
 https://github.com/kserve/open-inference-protocol. Send either `files`, BYTES [N], whole image files (in JSON as
 base64), or `images`, UINT8 [N, H, W, 3], RGB pixels of any size. By default `label` and `probabilities` come back.
+
+What a request asks for beyond that (Triton's classification, shared memory, sequences, priority, timeout) is refused by
+name: whoever asks for the three best classes must not be given something else without a word.
 """
 
 import json
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -84,13 +87,15 @@ def understand(body: Body, header_length: str | None, limits: Limits) -> Asked:
     """A request: JSON, of `header_length` bytes if binary data follow it.
 
     Raises:
-        Problem: 400 it is not as the model's metadata say; 413 too many values, images or pixels.
+        Problem: 400 it is not as the model's metadata say, or asks for what is not done; 413 too many values, images or
+            pixels.
     """
     request, binary = _json_and_binary(body, header_length)
+    _check_members(request, "request", ("id", "parameters", "inputs", "outputs"), ("binary_data_output",))
     identifier = request.get("id")
-    return Asked(
-        _images(request, binary, limits), _outputs(request), identifier if isinstance(identifier, str) else None
-    )
+    if not isinstance(identifier, str | None):
+        raise Problem(400, "the request's id is no text")
+    return Asked(_images(request, binary, limits), _outputs(request), identifier)
 
 
 def _json_part(body: Body, header_length: str | None) -> Body:
@@ -118,6 +123,7 @@ def _images(request: dict[str, Any], binary: memoryview, limits: Limits) -> list
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise Problem(400, "the request needs one input: 'files' (BYTES) or 'images' (UINT8)")
     tensor = inputs[0]
+    _check_members(tensor, "input", ("name", "datatype", "shape", "parameters", "data"), ("binary_data_size",))
     name, datatype = tensor.get("name"), tensor.get("datatype")
     if (name, datatype) not in (("files", "BYTES"), ("images", "UINT8")):
         raise Problem(400, "the input is neither 'files' of 'BYTES' nor 'images' of 'UINT8'")
@@ -125,14 +131,17 @@ def _images(request: dict[str, Any], binary: memoryview, limits: Limits) -> list
     if not 1 <= shape[0] <= limits.images:
         status = 413 if shape[0] else 400
         raise Problem(status, f"the input holds {shape[0]:,} images: send 1 to {limits.images}")
-    size = _parameter(tensor, "binary_data_size")
+    size, data = _parameter(tensor, "binary_data_size"), tensor.get("data")
     if size is not None:
-        if size != len(binary):
+        if data is not None:
+            raise Problem(400, "the input has both data and binary_data_size")
+        if type(size) is not int or size != len(binary):
             raise Problem(400, f"binary_data_size is not {len(binary):,}, as many bytes as follow the JSON")
         return _files(binary, shape[0]) if name == "files" else _pixels(np.frombuffer(binary, np.uint8), shape, limits)
-    data = tensor.get("data")
     if not isinstance(data, list):
         raise Problem(400, "the input has neither data nor binary_data_size")
+    if len(binary):
+        raise Problem(400, f"{len(binary):,} bytes follow the JSON, but the input has no binary_data_size")
     if name == "images":
         return _pixels(_bytes_of_numbers(data), shape, limits)
     if len(data) != shape[0]:
@@ -141,21 +150,40 @@ def _images(request: dict[str, Any], binary: memoryview, limits: Limits) -> list
 
 
 def _outputs(request: dict[str, Any]) -> dict[str, bool]:
-    all_binary = _parameter(request, "binary_data_output") is True
+    all_binary = bool(_flag(request, "binary_data_output"))
     outputs = request.get("outputs")
     if not outputs:
         return dict.fromkeys(DEFAULT_OUTPUTS, all_binary)
     names = [o.get("name") if isinstance(o, dict) else None for o in outputs] if isinstance(outputs, list) else [None]
     if not all(name in OUTPUTS for name in names):
         raise Problem(400, f"outputs are to be chosen from {', '.join(OUTPUTS)}")
-    chosen = [_parameter(output, "binary_data") for output in outputs]
-    return {str(name): all_binary if c is None else c is True for name, c in zip(names, chosen, strict=True)}
+    for output in outputs:
+        _check_members(output, "output", ("name", "parameters"), ("binary_data",))
+    chosen = [_flag(output, "binary_data") for output in outputs]
+    return {str(name): all_binary if c is None else c for name, c in zip(names, chosen, strict=True)}
+
+
+def _check_members(described: dict[str, Any], what: str, members: Collection[str], parameters: Collection[str]) -> None:
+    """Raise Problem 400 if a request, an input or an output has members or parameters that nothing would heed."""
+    if not isinstance(described.get("parameters"), dict | None):
+        raise Problem(400, f"the parameters of the {what} are no JSON object")
+    others = [(name, "member") for name in described if name not in members]
+    others += [(name, "parameter") for name in described.get("parameters") or () if name not in parameters]
+    for name, kind in others:
+        raise Problem(400, f"the {kind} {name[:60]!r} of the {what} is not supported: leave it out")
 
 
 def _parameter(described: dict[str, Any], name: str) -> Any:
     """A parameter of a request, an input or an output; None if there is none."""
-    parameters = described.get("parameters")
-    return parameters.get(name) if isinstance(parameters, dict) else None
+    return (described.get("parameters") or {}).get(name)
+
+
+def _flag(described: dict[str, Any], name: str) -> bool | None:
+    """A parameter that is true or false; None if there is none."""
+    value = _parameter(described, name)
+    if not isinstance(value, bool | None):
+        raise Problem(400, f"the parameter '{name}' is neither true nor false")
+    return value
 
 
 def _shape(tensor: dict[str, Any], *, rank: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with what it lacks against strangers: bounds on time and on what is not body."""
+"""HTTP/1.1 as uvicorn speaks it, with what it lacks against strangers: bounds on time, number and what is not body."""
 
 import asyncio
 import re
@@ -9,8 +9,10 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from libraries.service.problems import Problem, response
+from libraries.service.room import Room
 
-MOST_CONNECTIONS = 4096
+HEALTH = frozenset({"/v2/health/live", "/v2/health/ready"})  # answered whatever else is going on
+_HEALTH = tuple(path.encode() for path in HEALTH)
 
 
 class Connection:
@@ -26,6 +28,7 @@ class Connection:
         self._transport, self._protocol = transport, protocol
         self._is_closing = False
         self._head = b""
+        self._felt = 0  # bytes of an answer's first line that were sent before it
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -39,11 +42,17 @@ class Connection:
         if self.is_closing():
             return
         if data.startswith(b"HTTP/") and not self._head:
-            self._head = data
+            self._head, self._felt = data[self._felt :], 0
             self._protocol.loop.call_soon(self._send_head)
         else:
             self._transport.write(self._head + data)
             self._head = b""
+
+    def feel(self) -> None:
+        """Send one byte more of what every answer begins with: where nobody is there any more, the line breaks."""
+        if self._felt < len(_BEGINNING) and not self.is_closing():
+            self._transport.write(_BEGINNING[self._felt : self._felt + 1])
+            self._felt += 1
 
     def _send_head(self) -> None:
         if self._head and not self._transport.is_closing():
@@ -64,6 +73,9 @@ class Connection:
         self._protocol.give(self._protocol.seconds_to_close, self._transport.abort)
 
 
+_BEGINNING = b"HTTP/1.1 "
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 whose headers must come soon and be short, whose bodies do not go on after the answer, and whose answers
     are fetched.
@@ -72,23 +84,34 @@ class BoundedProtocol(HttpToolsProtocol):
         is_whole: all of the latest request has come, or nothing of it.
     """
 
+    def __init__(self, *arguments: Any, room: Room, **options: Any) -> None:
+        """uvicorn's, of a server that shares `room` among its connections."""
+        super().__init__(*arguments, **options)
+        self._room = room
+
     seconds_for_headers = 10.0  # also between two requests
     seconds_after_answer = 10.0  # for the rest of a body that was answered before it had all come
     seconds_to_read = 30.0  # while the client takes nothing of an answer
     seconds_to_close = 5.0
+    seconds_to_feel = 0.25  # after a client has ended its side, until it is seen whether it is still there
     most_bytes_beside_body = 65_536  # of headers; also of trailers, or between two chunks
 
     is_whole = True
     _timer: asyncio.TimerHandle | None = None
     _until_read: asyncio.TimerHandle | None = None
+    _feeler: asyncio.TimerHandle | None = None
     _beside_body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Connection(transport, self))  # type: ignore[arg-type]
         self.give(self.seconds_for_headers)
+        self._room.rest(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._room.leave(self)
         self._stop_timer()
+        if self._feeler is not None:
+            self._feeler.cancel()
         self._stop_waiting_for_reader()
         super().connection_lost(exc)
 
@@ -102,6 +125,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._beside_body > self.most_bytes_beside_body:
             self.send_400_response("the headers are too long")
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client has ended its side: whether the other stays open, for the answer to what it asked.
+
+        Some clients do so after their request (nc -N, CloseWrite); for uvicorn they are gone. Those who are gone look
+        the same until something is sent to them, so the answer's first line leaves byte by byte, ahead of the rest.
+        """
+        is_under_way = self.cycle is not None and not self.cycle.response_complete
+        if not is_under_way or not self.is_whole or self.transport.is_closing():
+            return False
+        self.cycle.keep_alive = False
+        self._feel(self.seconds_to_feel)
+        return True
+
+    def _feel(self, pause: float) -> None:
+        if self.cycle.response_started:
+            return
+        if not self.pipeline:  # or the line may be in the middle of an earlier answer
+            self.transport.feel()  # type: ignore[attr-defined]
+        self._feeler = self.loop.call_later(pause, self._feel, 2 * pause)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.is_whole = False
@@ -110,8 +153,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._beside_body = 0
         self._stop_timer()
-        if len(self.connections) > MOST_CONNECTIONS:
-            self.app = _too_many_connections
+        self._room.work(self)
+        is_refused = self._room.is_full and not self.url.partition(b"?")[0].endswith(_HEALTH)
+        self.app = _too_many_connections if is_refused else self.config.loaded_app
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -124,8 +168,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
-            self.give(self.seconds_for_headers if self.is_whole else self.seconds_after_answer)
+        if self.cycle.response_complete:
+            self._room.rest(self)
+            if not self.transport.is_closing():
+                self.give(self.seconds_for_headers if self.is_whole else self.seconds_after_answer)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, and end."""
@@ -144,6 +190,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(b"\r\n".join([*head, b"", bytes(answer.body)]))
         self.is_whole = False  # nobody knows where it ends
         self.transport.close()
+
+    def drop(self) -> None:
+        """End at once, to make room for others."""
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _BUFFERED = 5  # bodies of the largest size that may be in memory at once
 _PER_PIXEL = 8  # bytes that a picture of the largest size may take, as decoded and as converted to RGB
+_SPARE = 16 * 2**20  # bytes, for the parts in which pictures are converted
 _IN_A_THREAD = 100_000  # bytes of a body beyond which parsing would hold up the event loop
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Limits:
     @property
     def memory(self) -> int:
         """Bytes that images may take while they are decoded, texts while they are parsed: enough for the largest."""
-        return _PER_PIXEL * self.pixels + 2 * self.bytes
+        return _PER_PIXEL * self.pixels + 2 * self.bytes + _SPARE
 
 
 @dataclass(frozen=True)

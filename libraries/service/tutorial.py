@@ -55,20 +55,27 @@ def images(body: Body | str) -> list[bytes | ImageError]:
 
 
 def from_base64(text: Any) -> bytes | ImageError:
-    """The bytes of an image file; line ends and a leading `data:image/png;base64,` are understood."""
+    """The bytes of an image file.
+
+    Both alphabets of RFC 4648 are understood, that for URLs (`-_`) too; with and without padding, with line ends, and
+    with a leading `data:image/png;base64,`, after which characters may be percent-encoded.
+    """
     if not isinstance(text, str):
         return ImageError("is not text: expected an image file as base64")
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         text = text.partition(",")[2]
-    if not text.isascii():
-        return ImageError("is not base64: it has characters beyond ASCII")
+        for code, character in _PERCENT_ENCODED.items():
+            text = text.replace(code, character).replace(code.lower(), character)
     try:
-        return base64.b64decode(text.translate(_WHITESPACE), validate=True)
-    except (binascii.Error, ValueError) as error:
-        return ImageError(f"is not base64: {error}")
+        digits = text.rstrip("= \t\r\n").encode("ascii").translate(_TO_STANDARD, b" \t\r\n")
+        digits += b"=" * (-len(digits) % 4)
+        return base64.b64decode(digits, validate=True)
+    except (binascii.Error, ValueError) as error:  # UnicodeEncodeError is one
+        return ImageError(f"is not base64: {error if isinstance(error, binascii.Error) else 'it is not ASCII'}")
 
 
-_WHITESPACE = dict.fromkeys(map(ord, " \t\r\n"))
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_PERCENT_ENCODED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}  # what of base64 may be
 
 
 def answer(prediction: Prediction, labels: Sequence[str], *, milliseconds: float) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from libraries.base.errors import ImageError, InputError, MissingInput
 from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, Outcome
-from libraries.data.dataset import Example, image_files, read_examples
+from libraries.data.dataset import Example, image_files, read_examples, read_white_level
 from libraries.data.decoding import header, read
 from libraries.data.labels import check_labels
 from libraries.data.quality import read_review
+from libraries.data.white_level import FULL_RANGE
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
 
 Split = Literal["train", "test"]
@@ -33,6 +34,7 @@ class ImageViewer(Viewer):
         prepared: str | None = None,
         findings: Mapping[str, Sequence[str]] = MappingProxyType({}),
         thumbnails: Path,
+        white_level: int = FULL_RANGE,
     ) -> None:
         """
         Args:
@@ -41,12 +43,13 @@ class ImageViewer(Viewer):
             prepared: the state of the annotations that it has found.
             findings: what is worth a second look: paths, the most striking first, by what was found (`data.quality`).
             thumbnails: the file that keeps them.
+            white_level: as script 1 has found it.
 
         Raises:
             InputError: there is no such folder, or no folder of a class in it.
             StorageError: the log of annotations is damaged.
         """
-        super().__init__(images, thumbnails)
+        super().__init__(images, thumbnails, white_level=white_level)
         if not images.is_dir():
             raise InputError(
                 f"{images} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
@@ -80,14 +83,16 @@ class ImageViewer(Viewer):
         try:
             made = layout.examples.read()
             examples = read_examples(layout.examples.folder / "examples.csv")
+            white_level = read_white_level(layout.examples)
         except MissingInput:
-            made, examples = {"parameters": {}}, []
+            made, examples, white_level = {"parameters": {}}, [], FULL_RANGE
         return cls(
             layout.images,
             examples=examples,
             prepared=made["parameters"].get("annotations"),
             findings=read_review(layout.proc / "quality.csv"),
             thumbnails=layout.thumbnails,
+            white_level=white_level,
         )
 
     # What the page shows
@@ -196,7 +201,7 @@ class ImageViewer(Viewer):
 
     def _step(self, outcome: Outcome, what: str) -> None:
         """Take in what a step of the annotations has done, and say it."""
-        for before, after, _ in outcome.changes:
+        for before, after, *_ in outcome.changes:
             image = self._numbers.pop(before.path, None)
             if image is not None:  # else another notebook has moved it there
                 self._paths[image] = after.path

@@ -18,7 +18,8 @@ from libraries.base.storage import read_json
 from libraries.classifier.bundle import Classifier
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.decoding import read
-from libraries.data.images import decode
+from libraries.data.images import ResizeRule, decode
+from libraries.data.white_level import FULL_RANGE
 from libraries.evaluation.heatmaps import heatmap, paint
 from libraries.evaluation.neighbours import nearest
 from libraries.network.features import read_features
@@ -85,6 +86,7 @@ class ResultsViewer(Viewer):
         thumbnails: Path,
         title: str,
         then: str | None = None,
+        white_level: int = FULL_RANGE,
         stale: str = "",
     ) -> None:
         """
@@ -95,9 +97,10 @@ class ResultsViewer(Viewer):
             thumbnails: the file that keeps them.
             title: the classifier and how good it is.
             then: the state of the annotations when the images were tested.
+            white_level: that of the classifier.
             stale: why the evaluation is not of the present data and parameters; empty if it is.
         """
-        super().__init__(images, thumbnails)
+        super().__init__(images, thumbnails, white_level=white_level)
         self._of = predictions
         self._bundle, self._store = bundle, features
         self._title, self._then, self._stale = title, then, stale
@@ -145,6 +148,7 @@ class ResultsViewer(Viewer):
             title=f"{layout.dataset}, {layout.classifier}: {metrics['overall_accuracy']:.1%} of "
             f"{metrics['number_of_test_images']:,} test images right",
             then=evaluated.get("annotations"),
+            white_level=ResizeRule.from_json(layout.bundle.read()["resize"]).white_level,
             stale=stale,
         )
 
@@ -299,7 +303,7 @@ class ResultsViewer(Viewer):
                 return
             message: Message = {"evidence": image, "label": label, "method": "", "problem": ""}
             try:
-                pixels = decode(read(self._images / self.path(image)))
+                pixels = decode(read(self._images / self.path(image)), white_level=self._white_level)
                 found = heatmap(self._classifier, pixels, self._of.names[label])
             except PipelineError as error:
                 self.send({**message, "problem": str(error)}, [b""])

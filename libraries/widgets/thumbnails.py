@@ -11,6 +11,7 @@ from PIL import Image
 
 from libraries.data.decoding import Pixels, read
 from libraries.data.images import decode
+from libraries.data.white_level import FULL_RANGE
 
 SIDE = 192  # pixels of the longer side: sharp at 128 on a fine screen
 
@@ -20,17 +21,19 @@ log = logging.getLogger(__name__)
 class Thumbnails:
     """The thumbnails of a data set's images. Any thread may ask.
 
-    A thumbnail is known by its image's path, size and time of change. The file that keeps them may be deleted at any
-    time; where it cannot be read or written, thumbnails are made each time.
+    A thumbnail is known by its image's path, size and time of change, and by the white level. The file that keeps them
+    may be deleted at any time; where it cannot be read or written, thumbnails are made each time.
     """
 
-    def __init__(self, images: Path, store: Path) -> None:
+    def __init__(self, images: Path, store: Path, *, white_level: int = FULL_RANGE) -> None:
         """
         Args:
             images: folder that the paths are relative to.
             store: an SQLite file.
+            white_level: the data set's.
         """
         self._images = images
+        self._white_level = white_level
         self._lock = threading.Lock()
         self._store: sqlite3.Connection | None = None
         try:
@@ -55,12 +58,15 @@ class Thumbnails:
         try:
             status = file.stat()
             version = f"{status.st_size} {status.st_mtime_ns} {SIDE}"
+            if self._white_level != FULL_RANGE:
+                version += f" {self._white_level}"
         except OSError:
             data = read(file)  # says why
             version = ""
         if (kept := self._kept(path, version)) is not None:
             return kept
-        made = jpeg(decode(data or read(file), path=path, at_least=SIDE), SIDE)
+        picture = decode(data or read(file), path=path, at_least=SIDE, white_level=self._white_level)
+        made = jpeg(picture, SIDE)
         self._keep(path, version, made)
         return made
 
@@ -95,7 +101,9 @@ class Thumbnails:
 
     def _give_up(self, error: Exception) -> None:
         log.warning("thumbnails are not kept: %s", error)
-        self._store = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
 
 def jpeg(image: Pixels, side: int, *, quality: int = 82) -> bytes:

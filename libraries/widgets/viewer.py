@@ -15,6 +15,7 @@ import traitlets
 from libraries.base.errors import ImageError, PipelineError
 from libraries.data.decoding import read
 from libraries.data.images import decode
+from libraries.data.white_level import FULL_RANGE
 from libraries.widgets.thumbnails import Thumbnails, jpeg
 
 PAGES = Path(__file__).parent / "pages"
@@ -46,14 +47,16 @@ class Viewer(anywidget.AnyWidget):
 
     state = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, images: Path, thumbnails: Path) -> None:
+    def __init__(self, images: Path, thumbnails: Path, *, white_level: int = FULL_RANGE) -> None:
         """
         Args:
             images: folder that the paths of the images are relative to.
             thumbnails: the file that keeps them.
+            white_level: the data set's.
         """
         self._images = images
-        self._thumbnails = Thumbnails(images, thumbnails)
+        self._white_level = white_level
+        self._thumbnails = Thumbnails(images, thumbnails, white_level=white_level)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="viewer")
         self._lock = threading.Lock()
         self._wanted: list[int] = []  # images whose thumbnails the page waits for, the first one next
@@ -170,7 +173,9 @@ class Viewer(anywidget.AnyWidget):
         if image != self._looked_at:
             return  # the eye has moved on
         try:
-            large, problem = jpeg(decode(read(self._images / self.path(image)), at_least=LARGE), LARGE, quality=92), ""
+            data = read(self._images / self.path(image))
+            picture = decode(data, at_least=LARGE, white_level=self._white_level)
+            large, problem = jpeg(picture, LARGE, quality=92), ""
         except ImageError as error:
             large, problem = b"", error.reason
         facts, pictures = self.facts(image)

@@ -1,11 +1,16 @@
 """The command prompt: arguments, one-line errors, exit codes."""
 
+import errno
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from libraries.base import command
+from libraries.base.console import ProgressBar
 from libraries.base.errors import InputError, ParameterError
 from PARAMETERS import Parameters
 
@@ -85,3 +90,77 @@ def test_ctrl_c_is_answered_where_a_library_has_the_console(
 
 def test_bad_parameter_has_its_own_exit_code() -> None:
     assert outcome(lambda parameters: None, ["--rf_mbSize", "0"]) == 2
+
+
+def test_errors_of_files_and_of_memory_are_told_as_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(error: Exception) -> str:
+        def main(parameters: Parameters) -> None:
+            raise error
+
+        assert outcome(main, []) == 1
+        return capsys.readouterr().err.removeprefix("test_command.py: ").removesuffix("\n")
+
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/proc/a.csv")
+    assert told(denied).startswith("/data/proc/a.csv cannot be used: permission denied; give your user the right")
+    assert told(OSError(errno.ENOSPC, "No space left")) == "the disk is full; free some space and run again"
+    assert told(MemoryError()).startswith("there is not enough memory")
+    assert told(ConnectionResetError(errno.ECONNRESET, "reset")).startswith("unexpected ConnectionResetError")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "58.9–65.1% → Grüße 東京 \\udcff"),
+        ("cp1252", "58.9–65.1% -> Grüße \\u6771\\u4eac \\udcff"),
+        ("cp932", "58.9-65.1% → Gr\\xfc\\xdfe 東京 \\udcff"),
+        ("ascii", "58.9-65.1% -> Gr\\xfc\\xdfe \\u6771\\u4eac \\udcff"),
+    ],
+)
+def test_consoles_of_few_characters_show_the_others_in_another_way(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    text = "58.9–65.1% → Grüße 東京 \udcff"
+
+    def main(parameters: Parameters) -> None:
+        print(text)  # noqa: T201
+        raise InputError(text)
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert outcome(main, []) == 1
+    assert out.buffer.getvalue().decode(encoding) == shown + "\n"  # type: ignore[attr-defined]
+    assert err.buffer.getvalue().decode(encoding) == f"test_command.py: {shown}\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "ascii"])
+def test_a_pipe_of_few_characters_ends_no_script(tmp_path: Path, encoding: str) -> None:
+    script = tmp_path / "script.py"
+    lines = [
+        "from libraries.base.command import run",
+        "from libraries.base.console import ProgressBar",
+        "from PARAMETERS import Parameters",
+        "def main(parameters):",
+        "    with ProgressBar('Größe') as bar:",
+        "        bar.write('58.9–65.1%, ☃')",
+        "run(main, Parameters)",
+    ]
+    script.write_text("\n".join(lines), encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, script], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == b"58.9-65.1%, \\u2603"
+    assert done.stderr == b""
+
+
+def test_scripts_run_without_any_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under pythonw.exe, or a service of Windows."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    def main(parameters: Parameters) -> None:
+        with ProgressBar("Counting", total=1) as bar:
+            bar.update()
+        print("done")  # noqa: T201
+
+    assert outcome(main, []) == 0

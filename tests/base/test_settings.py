@@ -125,3 +125,21 @@ def test_what_another_machine_may_know_has_nothing_private() -> None:
     known = Parameters.load({"searchContact": "someone@example.org"}).portable()
     assert "searchContact" not in known
     assert "searchLicence" in known
+
+
+def test_an_empty_path_is_not_the_present_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ParameterError, match="imgUrlsPath =  is refused: it is empty"):
+        Parameters.load({"imgUrlsPath": ""})
+    with monkeypatch.context() as patch, pytest.raises(ParameterError, match="rootDir =  is refused: it is empty"):
+        patch.setenv("PARAMETERS_rootDir", "")
+        Parameters.load()
+    monkeypatch.setenv("HOME", "")  # '~' would be the root of the file system
+    with pytest.raises(ParameterError, match="no home folder"):
+        Parameters.load()
+
+
+@pytest.mark.parametrize("name", ["CON", "aux.2024", "com1", "nul .x", "cells."])
+def test_data_sets_have_names_that_windows_can_have(name: str) -> None:
+    with pytest.raises(ParameterError, match=r"parameter datasetName = .* is refused: Windows"):
+        Parameters.load({"datasetName": name})
+    assert Parameters.load({"datasetName": "console v1.2"}).datasetName == "console v1.2"

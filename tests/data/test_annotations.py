@@ -1,5 +1,6 @@
 """Labels changed and images marked: nothing lost, nothing overwritten, everything undone and made again."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,23 @@ def test_all_is_made_again_on_a_fresh_copy(folder: Path, tmp_path: Path) -> None
     assert fresh.pending() == {}
 
 
+def test_images_that_have_changed_places_do_so_again_on_a_fresh_copy(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "fresh")
+    annotations = Annotations(folder)
+    annotations.relabel(["dog/1.jpg"], "cow")
+    annotations.relabel(["cat/1.jpg"], "dog")
+    annotations.relabel(["cow/1.jpg", "cow/9.jpg"], "cat")
+    annotations.relabel(["dog/2.jpg"], "cow")
+    assert files(folder)["dog/1.jpg"] == "cat/1.jpg" and files(folder)["cat/1.jpg"] == "dog/1.jpg"
+    assert annotations.pending() == {}
+    shutil.copy(folder / ANNOTATIONS, tmp_path / "fresh")
+    fresh = Annotations(tmp_path / "fresh")
+    assert fresh.pending() == annotations.moved
+    moves = whole(fresh.replay())
+    assert dict(moves) == annotations.moved and files(tmp_path / "fresh") == files(folder)
+    assert fresh.pending() == {} and Annotations(tmp_path / "fresh").pending() == {}
+
+
 def test_replay_leaves_another_image_of_the_same_name_alone(folder: Path) -> None:
     annotations = Annotations(folder)
     annotations.relabel(["cow/9.jpg"], "dog")
@@ -209,6 +228,26 @@ def test_a_file_that_cannot_be_moved_stays_and_the_log_says_so(folder: Path, mon
     assert files(folder) == before and again.state is None
 
 
+def test_names_that_differ_only_in_case_stay_apart_where_case_does_not_count(folder: Path) -> None:
+    (folder / "dog" / "A.JPG").write_text("upper", encoding="utf-8")
+    (folder / "cow" / "a.jpg").write_text("lower", encoding="utf-8")
+    whole(Annotations(folder).relabel(["dog/A.JPG", "cow/a.jpg"], "cat"))
+    assert (folder / "cat" / "A.JPG").read_text(encoding="utf-8") == "upper"
+    assert (folder / "cat" / "a-2.jpg").read_text(encoding="utf-8") == "lower"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_changes_are_made_where_the_file_system_knows_no_flush(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    whole(Annotations(folder).relabel(["cat/1.jpg"], "cow"))
+    assert Annotations(folder).moved == {"cat/1.jpg": "cow/1.jpg"}
+
+
 def test_class_must_exist(folder: Path) -> None:
     with pytest.raises(InputError, match="has no folder 'bird': make it"):
         Annotations(folder).relabel(["cat/1.jpg"], "bird")
@@ -243,6 +282,20 @@ def test_a_line_that_was_cut_off_never_happened(folder: Path) -> None:
     again.mark(["cat/1.jpg"], "excluded")
     assert len((folder / ANNOTATIONS).read_text().splitlines()) == 2
     assert Annotations(folder).marks == again.marks
+
+
+def test_a_last_line_without_its_end_counts_and_is_kept(folder: Path) -> None:
+    """As an editor may leave it."""
+    Annotations(folder).mark(["cat/2.jpg"], "excluded")
+    log = folder / ANNOTATIONS
+    log.write_bytes(log.read_bytes().replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
+    one, other = Annotations(folder), Annotations(folder)
+    assert one.marks == {"cat/2.jpg": "excluded"}
+    assert Layout(small_run(folder.parents[1])).examples.parameters["annotations"] == one.state
+    one.mark(["cat/1.jpg"], "excluded")
+    other.mark(["dog/1.jpg"], "ambiguous")
+    assert len(log.read_text().splitlines()) == 3
+    assert Annotations(folder).marks == other.marks and len(other.marks) == 3
 
 
 KILLED = """
@@ -354,11 +407,55 @@ def test_a_strangers_log_is_not_trusted(folder: Path, changes: object) -> None:
         Annotations(folder)
 
 
-@pytest.mark.parametrize("line", ["no json", "[]", '{"kind": "format"}', "null"])
-def test_a_damaged_log_names_its_line(folder: Path, line: str) -> None:
-    (folder / ANNOTATIONS).write_text(line + "\n")
-    with pytest.raises(StorageError, match=r"damaged in line 1 \(.*mend the line"):
+WHOLE = '{"time": "2026-01-01T00:00:00+00:00", "kind": "change", "changes": [], "state": null}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no json\n",
+        b"[]\n",
+        b'{"kind": "format"}\n',
+        b"null\n",
+        WHOLE[:40].encode() + b"\n",
+        WHOLE.replace("null", "7").encode() + b"\n",
+        WHOLE.replace(', "state": null', "").encode() + b"\n",
+        WHOLE.replace('"change"', '["change"]').encode() + b"\n",
+        WHOLE.replace("2026-", "").encode() + b"\n",
+        WHOLE.replace("[]", "7").encode() + b"\n",
+        WHOLE.replace("[]", "[[]]").encode() + b"\n",
+        WHOLE.replace("[]", '[["cat/1.jpg", null, "dog/1.jpg", null, "0"]]').encode() + b"\n",
+        WHOLE.replace("null}", 'null, "said": [7]}').encode() + b"\n",
+        b"[" * 100_000 + b"\n",
+        b"\xff\xfe\x00\r\x00\n",
+        b"\x00" * 100,  # without an end, and no beginning of a line
+        b"GIF89a\r..",
+    ],
+    ids=lambda line: repr(line[:60]),
+)
+def test_a_damaged_log_names_its_line(folder: Path, line: bytes) -> None:
+    (folder / ANNOTATIONS).write_bytes(WHOLE.encode() + b"\n\n" + line)
+    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 3 \(.*mend the line") as caught:
         Annotations(folder)
+    assert len(str(caught.value).splitlines()) == 1
+    assert (folder / ANNOTATIONS).read_bytes().endswith(line)
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe\x00\n", b'{"state": 7}\n', b"null\n", b"[" * 100_000 + b"\n", b"\x00"])
+def test_the_layout_names_the_line_that_is_damaged(folder: Path, line: bytes) -> None:
+    (folder / ANNOTATIONS).write_bytes(WHOLE.encode() + b"\n" + line)
+    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 2 \(.*: mend the line, or move"):
+        _ = Layout(small_run(folder.parents[1])).examples
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: os.mkfifo(path)], ids=["folder", "pipe"])
+def test_a_log_that_is_no_file_is_refused(folder: Path, make: Callable[[Path], None]) -> None:
+    make(folder / ANNOTATIONS)
+    with pytest.raises(StorageError, match=r"annotations\.jsonl cannot be read \(it is not a regular file\)"):
+        Annotations(folder)
+    with pytest.raises(StorageError, match=r"annotations\.jsonl cannot be read \(it is not a regular file\)"):
+        _ = Layout(small_run(folder.parents[1])).examples
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs links")
@@ -384,9 +481,3 @@ def test_examples_are_stale_after_a_change_and_not_after_its_undo(folder: Path) 
         Layout(small_run(root)).examples.check()
     annotations.undo()
     Layout(small_run(root)).examples.check()
-
-
-def test_the_layout_says_what_is_wrong_with_a_log(folder: Path) -> None:
-    (folder / ANNOTATIONS).write_text("no json\n")
-    with pytest.raises(StorageError, match=r"annotations.jsonl cannot be read .*mend its last line"):
-        _ = Layout(small_run(folder.parents[1])).examples

@@ -27,10 +27,8 @@ def checked(folder: Path) -> Checked:
 
 
 def find(folder: Path, *, max_distance: int | None = 10, embeddings: list[np.ndarray] | None = None) -> Duplicates:
-    known = checked(folder)
     return duplicates.find(
-        known.examples,
-        known.tiny,
+        checked(folder),
         folder=folder,
         max_distance=max_distance,
         embeddings=embeddings,

@@ -36,6 +36,8 @@ def test_labels_are_normalised() -> None:
         ".hidden",
         "CON",
         "nul.txt",
+        "Con .txt",
+        "COM¹",
         "x" * 101,
     ],
 )

@@ -385,6 +385,15 @@ def test_depthwise_help_leaves_other_convolutions_alone() -> None:
 # Checkpoints, decoding
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what is mapped on Linux only")
+def test_what_a_checkpoint_gave_does_not_hold_its_file(tmp_path: Path) -> None:
+    """Windows would not let the next epoch's checkpoint take the place of a file that is mapped into memory."""
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, key="a", tensors={"x": torch.zeros(100_000)}, facts={})
+    loaded = load_checkpoint(path, key="a")
+    assert loaded and "checkpoint.safetensors" not in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+
 def test_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
     shared = torch.randn(3, 4)
     tensors = {"a": shared, "b": shared[1:], "c": torch.tensor(7), "d": shared.T}

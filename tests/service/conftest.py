@@ -101,7 +101,7 @@ class Live:
 
     def __init__(self, bundle: Path, *options: str, **environment: str) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SERVICE_")}
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPTS / "deploymain.py"), f"--bundle={bundle}", "--port=0", *options],

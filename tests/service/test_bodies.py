@@ -286,9 +286,9 @@ def test_work_beyond_the_end_of_the_service_is_503_and_earlier_lateness_stays_50
 
 
 def test_memory_for_json_grows_with_its_values_and_where_characters_take_more_bytes() -> None:
-    assert memory_to_parse_json(b"a" * 100) == 400
+    assert memory_to_parse_json(b"a" * 100) == 600
     assert memory_to_parse_json(b"\\u0061" * 10) == memory_to_parse_json("äää".encode() * 10) == 540
-    assert memory_to_parse_json(b"[{},{}]") == 4 * 7 + 4 * 130
+    assert memory_to_parse_json(b"[{},{}]") == 6 * 7 + 4 * 130
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def test_busy_is_said_before_the_body_is_read(new_client: NewClient) -> None:
             async def send(message: Any) -> None:
                 sent.append(message)
 
-            scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "client": None}
+            scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "client": None}
+            scope["headers"] = [(b"host", b"localhost")]
             await client.app(scope, receive, send)
             return sent[0]
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import requests
 
-from libraries.service import protocol
 from libraries.service.app import create_app
 from libraries.service.protocol import BoundedProtocol
 from libraries.service.server import Server
@@ -26,8 +25,8 @@ from tests.service.conftest import PAGE, Live, StartService, encoded
 from tests.service.test_app import assert_silent
 
 TIMEOUT = 60
-GET = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
-CLOSING = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CLOSING = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 class Running:
@@ -103,7 +102,7 @@ def problem(said: bytes) -> dict[str, Any]:
 
 
 def post(path: str, *headers: str, version: str = "1.1") -> bytes:
-    lines = [f"POST {path} HTTP/{version}", "Host: a", *headers]
+    lines = [f"POST {path} HTTP/{version}", "Host: localhost", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -197,8 +196,8 @@ def test_endless_headers_are_cut_off(running: Running, beginning: bytes, again: 
         bytes(range(256)),
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET  HTTP/1.1\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"CONNECT example.org:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost a\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: \x00\r\n\r\n",
         post("/predict", "Content-Length: -1"),
@@ -232,7 +231,7 @@ def test_an_offer_of_http_2_is_declined_and_the_connection_goes_on(running: Runn
 
 
 def test_who_does_not_read_the_answer_is_let_go(running: Running) -> None:
-    script = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n"
+    script = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with pytest.raises(OSError):  # a reset or a broken pipe
@@ -241,16 +240,108 @@ def test_who_does_not_read_the_answer_is_let_go(running: Running) -> None:
     assert requests.get(running.url + "/v2", timeout=TIMEOUT).status_code == 200
 
 
-def test_one_connection_too_many_is_told_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 3)
+@pytest.fixture
+def narrow(running: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """The same with room for three connections, and one newcomer."""
+    monkeypatch.setattr(running.server._room, "most", 3)
+    monkeypatch.setattr(running.server._room, "spare", 1)
+    return running
+
+
+def connections(stack: contextlib.ExitStack, port: int, count: int) -> list[socket.socket]:
+    return [stack.enter_context(socket.create_connection(("127.0.0.1", port), TIMEOUT)) for _ in range(count)]
+
+
+def test_one_at_work_too_many_is_told_so_and_health_is_answered(narrow: Running) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(3):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), TIMEOUT))
-            connection.sendall(GET)
-            answer(connection)
-        said = talk(running.port, GET)
-    assert problem(said)["status"] == 503
-    assert b"retry-after: 1\r\n" in said.lower()
+        for connection in connections(stack, narrow.port, 3):
+            connection.sendall(post("/predict", "Content-Length: 5", "Expect: 100-continue"))
+            assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        said = talk(narrow.port, b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert problem(said)["status"] == 503
+        assert b"retry-after: 1\r\n" in said.lower()
+        assert talk(narrow.port, CLOSING).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", GET, b"GET /v2 HTTP/1.1\r\nHost: local"], ids=["silent", "answered", "slow"])
+def test_who_has_been_idle_for_longest_makes_room(narrow: Running, sent: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        first, *others = connections(stack, narrow.port, 3)
+        for connection in (first, *others):
+            connection.sendall(sent)
+            if sent == GET:
+                answer(connection)
+        for _ in range(2):
+            assert talk(narrow.port, CLOSING).startswith(b"HTTP/1.1 200")
+        first.settimeout(TIMEOUT)
+        with contextlib.suppress(ConnectionResetError):
+            assert first.recv(1) == b""
+        if sent == GET:
+            others[-1].sendall(GET)
+            assert answer(others[-1])[0] == 200
+
+
+# One side ended
+
+
+def half_closed(port: int, *parts: bytes) -> bytes:
+    """What the service says to a client that has ended its side after this."""
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
+        for part in parts:
+            connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+        return until_end(connection)
+
+
+def test_a_client_that_has_ended_its_side_is_answered(running: Running, picture: bytes) -> None:
+    whole = post("/predict", f"Content-Length: {len(picture)}") + picture
+    for said in (half_closed(running.port, whole), half_closed(running.port, GET, whole)):
+        statuses = re.findall(rb"HTTP/1.1 (\d+)", said)
+        assert said.startswith(b"HTTP/1.1 200 OK\r\n") and set(statuses) == {b"200"}
+        assert b"connection: close\r\n" in said
+        assert b'"probability"' in said
+
+
+def test_a_client_that_has_ended_its_side_is_waited_for(
+    running: Running, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the answer is there; meanwhile its first line leaves byte by byte, and arrives whole."""
+    monkeypatch.setattr(BoundedProtocol, "seconds_to_feel", 0.01)
+    open_ = threading.Event()
+    classifier = running.service.model.current.classifier
+    classify = classifier.classify
+    monkeypatch.setattr(classifier, "classify", lambda fitted: open_.wait(TIMEOUT) and classify(fitted))
+    with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
+        connection.sendall(post("/predict", f"Content-Length: {len(picture)}") + picture)
+        connection.shutdown(socket.SHUT_WR)
+        begun = connection.recv(1) + connection.recv(1)
+        open_.set()
+        said = begun + until_end(connection)
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n") and b'"probability"' in said
+    assert half_closed(running.port, post("/predict", "Content-Length: 50"), b"half of it") == b""
+
+
+def test_a_client_that_is_gone_is_not_waited_for(
+    running: Running, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "seconds_to_feel", 0.01)
+    gone, open_ = threading.Event(), threading.Event()
+    lost = BoundedProtocol.connection_lost
+
+    def noticed(protocol: BoundedProtocol, error: Exception | None) -> None:
+        lost(protocol, error)
+        gone.set()
+
+    classifier = running.service.model.current.classifier
+    classify = classifier.classify
+    monkeypatch.setattr(classifier, "classify", lambda fitted: open_.wait(TIMEOUT) and classify(fitted))
+    with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
+        monkeypatch.setattr(BoundedProtocol, "connection_lost", noticed)
+        connection.sendall(post("/predict", f"Content-Length: {len(picture)}") + picture)
+    try:
+        assert gone.wait(TIMEOUT), "while its image is being computed"
+    finally:
+        open_.set()
 
 
 # Overload
@@ -471,11 +562,29 @@ def test_two_thousand_idle_connections_stop_nobody(live: Live, picture: bytes) -
 
 def test_paths_are_those_of_the_document_and_no_others(live: Live) -> None:
     for path in ("//model", "/model/", "/%2e%2e/model", "/MODEL", "/predict%00", "/static/../../README.md", "/%"):
-        head = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         said = talk(live.port, head.encode())
         assert said.split()[1] in (b"307", b"404", b"400"), path
 
 
-def test_an_answer_to_head_has_no_body(live: Live) -> None:
-    said = talk(live.port, b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-    assert said.startswith(b"HTTP/1.1 405") and said.endswith(b"\r\n\r\n")
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *((path, 200) for path in ("/", "/docs", "/openapi.json", "/model", "/metrics", "/static/app.js", "/v2")),
+        *((path, 200) for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/textures_svm")),
+        ("/predict", 405),
+        ("/nothing", 404),
+        ("/model/", 307),
+    ],
+)
+def test_head_is_answered_like_get_without_the_body(live: Live, path: str, status: int) -> None:
+    def ask(method: str) -> tuple[bytes, bytes]:
+        said = talk(live.port, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = said.partition(b"\r\n\r\n")
+        return re.sub(rb"content-length: \d+" if path == "/metrics" else rb"\r\ndate: [^\r]*", b"", head), body
+
+    (head, nothing), (expected, _) = ask("HEAD"), ask("GET")
+    assert nothing == b""
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    if path != "/metrics":
+        assert head == expected

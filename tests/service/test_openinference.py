@@ -210,11 +210,52 @@ def test_two_empty_files_are_two_bad_images(client: TestClient) -> None:
     assert_problem(client.post(INFER, content=head + bytes(8), headers=headers), 422, "image 0: is empty")
 
 
-def test_strange_but_harmless_members_are_ignored(client: TestClient) -> None:
-    asked = files(encoded(), id=5, parameters=[1], outputs=[{"name": "label", "parameters": "x"}], more={"a": []})
+def of_input(**members: Any) -> dict[str, Any]:
+    asked = files(encoded())
+    asked["inputs"][0] |= members
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (files(encoded(), id=5), "id"),
+        (files(encoded(), more=[]), "'more' of the request"),
+        (files(encoded(), raw_input_contents=["eA=="]), "'raw_input_contents' of the request"),
+        (files(encoded(), parameters=[1]), "parameters of the request"),
+        (files(encoded(), parameters={"sequence_id": 1, "sequence_start": True}), "'sequence_id' of the request"),
+        (files(encoded(), parameters={"priority": 1}), "'priority' of the request"),
+        (files(encoded(), parameters={"timeout": 1000}), "'timeout' of the request"),
+        (files(encoded(), parameters={"own": "x" * 1000}), "'own' of the request"),
+        (files(encoded(), parameters={"binary_data_output": 1}), "'binary_data_output'"),
+        (of_input(parameters={"shared_memory_region": "a", "shared_memory_byte_size": 5}), "'shared_memory_region'"),
+        (of_input(parameters={"content_type": "np"}), "'content_type' of the input"),
+        (of_input(parameters="x"), "parameters of the input"),
+        (of_input(contents={}), "'contents' of the input"),
+        (of_input(parameters={"binary_data_size": 0}), "both data and binary_data_size"),
+        (files(encoded(), outputs=[{"name": "label", "parameters": {"classification": 3}}]), "'classification' of the"),
+        (files(encoded(), outputs=[{"name": "label", "parameters": {"shared_memory_region": "a"}}]), "'shared_memory"),
+        (files(encoded(), outputs=[{"name": "label", "parameters": {"binary_data": "no"}}]), "'binary_data'"),
+        (files(encoded(), outputs=[{"name": "label", "parameters": "x"}]), "parameters of the output"),
+        (files(encoded(), outputs=[{"name": "label", "datatype": "BYTES"}]), "'datatype' of the output"),
+    ],
+    ids=range(19),
+)
+def test_what_is_not_done_is_refused_by_name(client: TestClient, asked: dict[str, Any], named: str) -> None:
+    assert_problem(client.post(INFER, json=asked), 400, named)
+
+
+def test_what_says_nothing_is_no_matter(client: TestClient) -> None:
+    asked = files(encoded(), id=None, parameters={}, outputs=[{"name": "label", "parameters": None}])
     content = client.post(INFER, json=asked).json()
     assert [output["name"] for output in content["outputs"]] == ["label"]
     assert "id" not in content
+
+
+def test_bytes_after_the_json_that_no_input_mentions_are_refused(client: TestClient) -> None:
+    head = json.dumps(files(encoded())).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    assert_problem(client.post(INFER, content=head + b"12", headers=headers), 400, "2 bytes follow the JSON")
 
 
 # With Triton's own client
@@ -274,6 +315,27 @@ def test_triton_classifies_pixels(
     for name in OUTPUTS[1:]:
         stacked = np.stack([getattr(p, name) for p in offline])
         assert np.array_equal(np.float32(found.as_numpy(name)).reshape(stacked.shape), stacked)
+
+
+def test_triton_is_told_what_is_not_done(triton_client: triton.InferenceServerClient, picture: bytes) -> None:
+    given = triton.InferInput("files", [1], "BYTES")
+    given.set_data_from_numpy(np.array([picture], object))
+    label = triton_client.infer("textures_svm", [given]).as_numpy("label")
+    assert label is not None  # with nothing but the client's defaults
+    best_three = triton.InferRequestedOutput("probabilities", class_count=3)
+    for options, words in (
+        ({"outputs": [best_three]}, "'classification' of the output is not supported"),
+        ({"sequence_id": 5, "sequence_start": True}, "'sequence_id' of the request is not supported"),
+        ({"priority": 1}, "'priority' of the request is not supported"),
+        ({"timeout": 5_000_000}, "'timeout' of the request is not supported"),
+        ({"parameters": {"own": 1}}, "'own' of the request is not supported"),
+    ):
+        with pytest.raises(InferenceServerException, match=words) as error:
+            triton_client.infer("textures_svm", [given], **options)
+        assert error.value.status() == "400"
+    given.set_shared_memory("region", 5)
+    with pytest.raises(InferenceServerException, match="'shared_memory_region' of the input is not supported"):
+        triton_client.infer("textures_svm", [given])
 
 
 @pytest.mark.parametrize(

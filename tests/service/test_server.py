@@ -36,7 +36,7 @@ def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def raw_post(port: int, picture: bytes) -> tuple[socket.socket, bytes]:
     """A connection on which half of a request has been sent, and the other half."""
-    head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
     connection = socket.create_connection(("127.0.0.1", port), TIMEOUT)
     connection.sendall(head + picture[:100])
     return connection, picture[100:]
@@ -176,6 +176,42 @@ def test_a_broken_bundle_is_refused_by_signal_and_by_path(
     assert live.errors.count("the bundle is refused") == 2 == live.errors.count("\n")
     assert requests.get(live.url + "/model", timeout=TIMEOUT).json() == before
     assert requests.post(live.url + "/predict", data=picture, timeout=TIMEOUT).status_code == 200
+
+
+def test_keys_are_read_again_by_signal_and_by_path(start_service: StartService, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("key", "admin")}
+
+    def write(name: str, key: str) -> None:
+        files[name].write_text(key + "\n")
+        files[name].chmod(0o600)
+
+    def status(key: str, path: str = "/model", method: str = "GET") -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return requests.request(method, live.url + path, headers=headers, timeout=TIMEOUT).status_code
+
+    write("key", KEY)
+    write("admin", ADMIN_KEY)
+    live = start_service(f"--keyFile={files['key']}", f"--adminKeyFile={files['admin']}")
+    assert (status(KEY), status("the-key-after-that-one")) == (200, 401)
+    write("key", "the-key-after-that-one")
+    live.process.send_signal(signal.SIGHUP)
+    while status(KEY) == 200:
+        assert live.process.poll() is None
+    assert (status(KEY), status("the-key-after-that-one")) == (401, 200)
+    write("admin", "the-new-key-of-administrators")
+    assert status(ADMIN_KEY, "/admin/reload", "POST") == 200
+    assert status(ADMIN_KEY, "/admin/reload", "POST") == 401
+    assert live.errors == ""
+
+    for number, breakage in enumerate(("short", "with blanks in the key", "", None), 1):
+        files["key"].unlink() if breakage is None else write("key", breakage)
+        assert status("the-new-key-of-administrators", "/admin/reload", "POST") == 422
+        assert (status("the-key-after-that-one"), status(breakage or KEY)) == (200, 401)
+        assert live.errors.count("the keys are refused, the ones in service go on: ") == number
+        assert str(files["key"]) in live.errors.splitlines()[-1] and "short" not in live.errors
+    live.process.send_signal(signal.SIGHUP)
+    while live.errors.count("the keys are refused") < 5:
+        assert status("the-key-after-that-one") == 200
 
 
 # /docs in a browser

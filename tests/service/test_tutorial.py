@@ -4,6 +4,7 @@ import base64
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from libraries.service.tutorial import COLUMN, TABLE, answer, answers, from_base
 
 NAMES = ["blue", "red"]
 RED = Prediction("red", np.array([0.25, 0.75], np.float32), np.zeros(2, np.float32), np.zeros(4, np.float32))
-ENCODED = base64.b64encode(b"an image").decode()
+ENCODED = base64.b64encode(b"an image").decode()  # with padding
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +35,26 @@ def test_images_are_read_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [f"data:image/png;base64,{ENCODED}", f"{ENCODED[:4]}\r\n{ENCODED[4:]}\n", f" {ENCODED}\t"]
+    "text",
+    [
+        *(f"data:image/png;base64,{ENCODED}", f"{ENCODED[:4]}\r\n{ENCODED[4:]}\n", f" {ENCODED}\t"),
+        *(ENCODED.rstrip("="), f"DATA:;base64,{ENCODED.rstrip('=')}\n", f"data:image/png;base64,{quote(ENCODED)}"),
+    ],
 )
 def test_base64_as_browsers_and_mail_write_it(text: str) -> None:
     assert from_base64(text) == b"an image"
 
 
-@pytest.mark.parametrize("text", ["#", "abc", "abcde", "Straße", 7, None, [], {}, True, "data:image/png;base64,#"])
+@pytest.mark.parametrize("data", [b"\xfb\xff\xfe", b"\xfb\xff", b"\xfb", b"", bytes(range(256))])
+def test_base64_of_either_alphabet_with_and_without_padding(data: bytes) -> None:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text = encode(data).decode()
+        assert from_base64(text) == from_base64(text.rstrip("=")) == data
+
+
+@pytest.mark.parametrize(
+    "text", ["#", "a", "a=bc", "abcde", "Straße", 7, None, [], {}, True, "data:image/png;base64,#"]
+)
 def test_what_is_no_base64_gives_its_own_error(text: object) -> None:
     assert isinstance(from_base64(text), ImageError)
     good, bad = images(request(ENCODED, text))

@@ -6,46 +6,53 @@ present label goes along as a prediction, which a person confirms or changes. Fo
 https://labelstud.io/guide/task_format
 """
 
-import json
-from collections import Counter
-from collections.abc import Collection, Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from libraries.base.errors import InputError
 from libraries.base.storage import write_json, write_text
-from libraries.data.annotation_log import MARKS
-from libraries.data.annotations import Annotations, Outcome
-from libraries.data.dataset import Example, scan
-from libraries.data.decoding import MAX_BYTES
+from libraries.data.annotation_log import MARKS, Answer
+from libraries.data.annotations import Annotations
+from libraries.data.dataset import Example, image_files
+from libraries.data.exchange.answers import LOCAL, Task, read_tasks, shown
+from libraries.data.exchange.identity import Found, Images, nfc
 
 TASKS, INTERFACE = "tasks.json", "interface.xml"
 
-_LOCAL = "/data/local-files/"
-
 
 @dataclass(frozen=True)
-class Answers:
-    """What people have said.
+class Said:
+    """What people have said, of the images of the data set.
 
     Attributes:
-        choices: a label or a mark for each image that has one, by path.
-        disputed: paths of images of which people have said different things.
-        unknown: what was said of images that are not in the data set, or no label of it: one line for each.
+        answers: of each image that they agree on, by present path.
+        left: what was said and cannot be taken over, one line for each.
+        changed: how many of these images are other files than when the tasks were written.
     """
 
-    choices: dict[str, str]
-    disputed: list[str]
-    unknown: list[str]
+    answers: dict[str, Answer]
+    left: list[str]
+    changed: int
 
 
-def export(folder: Path, examples: Sequence[Example], *, dataset: str) -> list[Path]:
-    """Write tasks.json, to be imported into a project, and interface.xml, its labelling interface; gives paths."""
+def export(
+    folder: Path, examples: Sequence[Example], *, dataset: str, moved: Mapping[str, str] = MappingProxyType({})
+) -> list[Path]:
+    """Write tasks.json, to be imported into a project, and interface.xml, its labelling interface; gives paths.
+
+    Args:
+        moved: the present path of every image that was moved by hand, by its first path.
+    """
     tasks, interface = folder / TASKS, folder / INTERFACE
-    write_json(tasks, [_task(example, dataset) for example in examples])
+    first = {now: path for path, now in moved.items()}
+    write_json(tasks, [_task(example, dataset, first.get(example.path, example.path)) for example in examples])
     choices = [*sorted({e.label for e in examples}), *MARKS]
     lines = "".join(f"    <Choice value={quoteattr(choice)}/>\n" for choice in choices)
     write_text(
@@ -56,94 +63,86 @@ def export(folder: Path, examples: Sequence[Example], *, dataset: str) -> list[P
     return [tasks, interface]
 
 
-def _task(example: Example, dataset: str) -> dict[str, Any]:
+def _task(example: Example, dataset: str, first_path: str) -> dict[str, Any]:
     chosen = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [example.label]}}
+    image = f"{LOCAL}?d={quote(f'{dataset}/{example.path}')}"
     return {
-        "data": {"image": f"{_LOCAL}?d={quote(f'{dataset}/{example.path}')}", "path": example.path},
+        "data": {"image": image, "path": example.path, "first_path": first_path, "sha256": example.sha256},
         "predictions": [{"model_version": "present label", "result": [chosen]}],
     }
 
 
-def read_answers(export: Path, *, paths: Collection[str], labels: Collection[str], dataset: str) -> Answers:
-    """Read a project exported as JSON or JSON-MIN.
+def take_over(export: Path, annotations: Annotations, *, dataset: str) -> list[str]:
+    """Change labels and marks as people have said; gives what is to be told.
 
-    Args:
-        paths, labels: of the images in the data set.
+    The newest counts, see `Annotations.take_over`. Moves of a step that did not come to its end are made first.
 
     Raises:
-        InputError: it is no such export.
+        InputError: it is no export of Label Studio, or there are no images; nothing has changed.
+        StorageError: the log of annotations cannot be written.
     """
-    try:
-        if export.stat().st_size > MAX_BYTES:
-            raise ValueError("it is too large")
-        tasks = json.loads(export.read_text(encoding="utf-8"))
-        said = [(_path(task, dataset), _choices(task)) for task in tasks]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{export} is no export of Label Studio in JSON ({error}): export the project again"
-        ) from error
-    choices: dict[str, str] = {}
-    disputed, unknown = [], []
-    for path, chosen in said:
-        counts = Counter(chosen)
-        if path not in paths:
-            unknown.append(f"{path}: there is no such image")
-        elif strange := [choice for choice in counts if choice not in labels and choice not in MARKS]:
-            unknown.append(f"{path}: there is no label '{strange[0]}'")
-        elif len(counts) > 1:
-            disputed.append(path)
-        elif counts:
-            choices[path] = chosen[0]
-    return Answers(choices, disputed, unknown)
+    tasks, content = read_tasks(export, dataset=dataset)
+    labels = _labels(annotations.folder)
+    finished = annotations.replay()
+    paths = [f"{label}/{path}" for label in labels for path in image_files(annotations.folder / label)[0]]
+    said = understand(tasks, Images(annotations, paths), labels=labels)
+    outcome = annotations.take_over(said.answers, source=hashlib.sha256(content).hexdigest())
+    told = [f"{len(outcome.changes):,} labels and marks taken over from {export}"]
+    if finished.changes:
+        told.append(f"  made first: {len(finished.changes):,} earlier changes that were not in the folders")
+    if said.changed:
+        told.append(f"  {said.changed:,} images have changed since the tasks were written: look at their labels")
+    return [*told, *(f"  left as it is: {line}" for line in (*said.left, *outcome.problems, *finished.problems))]
 
 
-def _path(task: dict[str, Any], dataset: str) -> str:
-    """The image that a task is about."""
-    data = task.get("data", task)  # JSON-MIN has all in one object
-    if isinstance(data.get("path"), str):
-        return str(data["path"])
-    parts = urlsplit(data["image"])
-    path = parse_qs(parts.query)["d"][0] if parts.path == _LOCAL else parts.path
-    return str(path).removeprefix(f"{dataset}/")
+def _labels(folder: Path) -> list[str]:
+    """The classes of a data set; one whose images were all given other labels may get some back."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: put the images there that these labels are for")
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _choices(task: dict[str, Any]) -> list[str]:
-    """What each person has chosen; who skipped the task has said nothing."""
-    if "annotations" not in task:
-        label = task.get("label")
-        return [] if label is None else [str(label)]
-    return [
-        str(choice)
-        for annotation in task["annotations"]
-        if not annotation.get("was_cancelled")
-        for result in annotation["result"]
-        if result["type"] == "choices" and result["from_name"] == "label"
-        for choice in result["value"]["choices"][:1]
-    ]
+def understand(tasks: Iterable[Task], images: Images, *, labels: Collection[str]) -> Said:
+    """What people have said of each image.
 
+    Where several tasks are about one image, the one that was answered last counts. What was said of a duplicate that
+    has been removed counts for the image that stayed, if nothing was said of that itself.
 
-def apply(answers: Answers, annotations: Annotations) -> list[Outcome]:
-    """Change labels and marks as people have said, one step for each label and mark; all can be undone."""
-    outcomes = []
-    for choice in sorted(set(answers.choices.values())):
-        paths = [path for path, chosen in answers.choices.items() if chosen == choice]
-        mark = next((mark for mark in MARKS if mark == choice), None)
-        if mark is None:
-            marked = [path for path in paths if path in annotations.marks]
-            outcomes.append(annotations.mark(marked, None))
-            outcomes.append(annotations.relabel(paths, choice))
+    Args:
+        labels: the classes of the data set.
+    """
+    choices = {nfc(choice): choice for choice in (*labels, *MARKS)}
+    found: defaultdict[tuple[str, bool], defaultdict[str, list[Task]]] = defaultdict(lambda: defaultdict(list))
+    left, changed = [], 0
+    for task in tasks:
+        image: Found = images.find(task)
+        strange = [choice for choice in task.choices if nfc(choice) not in choices]
+        if image.path is None or strange:
+            problem = f"there is no label '{shown(strange[0])}'" if strange and image.path else image.problem
+            left.append(f"{shown(task.path)}: {problem}")
         else:
-            outcomes.append(annotations.mark(paths, mark))
-    return [outcome for outcome in outcomes if outcome.changes or outcome.problems]
+            found[image.path, image.stands_in][task.number].append(task)
+            changed += image.is_changed
+    answers: dict[str, Answer] = {}
+    for (path, stands_in), by_task in sorted(found.items()):  # an image's own come before those of its duplicates
+        if not (stands_in and (path, False) in found):
+            newest = _newest(by_task.values())
+            agreed = {choices[nfc(choice)] for task in newest for choice in task.choices}
+            if len(agreed) > 1:
+                left.append(f"{path}: people disagree")
+            else:
+                answers[path] = Answer(agreed.pop(), _latest(newest))
+    return Said(answers, left, changed)
 
 
-def take_over(export: Path, annotations: Annotations, *, dataset: str) -> list[str]:
-    """`read_answers` and `apply` in one, for the data set that the annotations are of; gives what is to be told."""
-    paths = scan(annotations.folder).paths
-    known = {path for of_label in paths.values() for path in of_label}
-    answers = read_answers(export, paths=known, labels=paths, dataset=dataset)
-    outcomes = apply(answers, annotations)
-    disputed = [f"{path}: people disagree" for path in answers.disputed]
-    left = [*answers.unknown, *disputed, *(problem for outcome in outcomes for problem in outcome.problems)]
-    changed = sum(len(outcome.changes) for outcome in outcomes)
-    return [f"{changed:,} labels and marks taken over from {export}", *(f"  left as it is: {line}" for line in left)]
+def _newest(groups: Iterable[list[Task]]) -> list[Task]:
+    """The tasks answered last; those whose time is not known are together the newest."""
+    timed = [(time, group) for group in groups if (time := _latest(group)) is not None]
+    untimed = [task for group in groups if _latest(group) is None for task in group]
+    newest = max((time for time, _ in timed), default=None)
+    return untimed or [task for time, group in timed if time == newest for task in group]
+
+
+def _latest(tasks: Iterable[Task]) -> Any:
+    """When one of the tasks was answered last; None if that is not known."""
+    return max((task.time for task in tasks if task.time is not None), default=None)

@@ -29,6 +29,7 @@ class Budget:
     body_bytes: int  # of one response, as transferred
     bytes_left: int = 0  # of the response under way
     reader: io.RawIOBase | None = None  # of that response
+    received: float = 0.0  # when its last bytes came, on the same clock; 0: none yet
 
     def seconds(self, limit: float) -> float:
         """The limit, or what is left until the deadline if that is less.
@@ -68,6 +69,7 @@ class _BoundedReader(io.RawIOBase):
             self._sock.settimeout(timeout)
             self._timeout = timeout
         count = self._raw.readinto(buffer)
+        self._budget.received = time.monotonic()
         self._budget.bytes_left -= count or 0
         if self._budget.bytes_left < 0:
             raise DownloadError("too large", detail="headers or framing without end")
@@ -84,7 +86,7 @@ class _BoundedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._budget = current_budget.get()
-        self._budget.bytes_left = MAX_HEADER_BYTES
+        self._budget.bytes_left, self._budget.received = MAX_HEADER_BYTES, 0.0
         self._budget.reader = _BoundedReader(self.fp.detach(), sock, self._budget)
         self.fp = io.BufferedReader(self._budget.reader, _READ_AHEAD)
 

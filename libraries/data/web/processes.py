@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from libraries.base.errors import DownloadError, PipelineError, StorageError
+from libraries.base.file_system import file_error
 from libraries.data.web.crew import handful
 from libraries.data.web.schedule import Job
 from libraries.data.web.task import Attempt, Limits, Saved
@@ -138,6 +139,8 @@ def encoded(number: int, result: Attempt | Exception) -> bytes:
             answer["error"] = {name: getattr(result.result, name) for name in _OF_ERRORS}
     elif isinstance(result, StorageError):
         answer["storage"] = str(result)
+    elif isinstance(result, OSError) and (of_file := file_error(result)):
+        answer["storage"] = str(of_file)
     else:
         answer["unexpected"] = f"{type(result).__name__}: {result}"
     return json.dumps(answer).encode() + b"\n"

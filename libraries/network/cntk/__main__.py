@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from libraries.base.console import prepare_console
 from libraries.base.errors import PipelineError
 from libraries.network.cntk.convert import convert, save
 from libraries.network.cntk.describe import describe
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--size", type=_size, metavar="HxW", help="height and width of the images, where not the file's"
     )
+    prepare_console()
     given = parser.parse_args(arguments)
     if not given.describe and given.onnx is None:
         parser.error("name the file to write, or --describe")

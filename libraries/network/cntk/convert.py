@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.base.errors import NetworkError
-from libraries.base.storage import TEMPORARY, atomic_path, storage_error
+from libraries.base.file_system import TEMPORARY, replace, storage_error
+from libraries.base.storage import atomic_path
 from libraries.network.cntk.graph import Function, Graph, Variable, read_graph
 from libraries.network.cntk.names import MEASURES
 from libraries.network.cntk.operators import OPERATORS
@@ -70,8 +71,8 @@ def save(model: Any, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=TEMPORARY) as folder:
             whole = Path(folder) / path.name
             onnx.save(model, whole, save_as_external_data=True, location=data.name)
-            whole.with_name(data.name).replace(data)
-            whole.replace(path)
+            replace(whole.with_name(data.name), data)
+            replace(whole, path)
     except OSError as error:
         raise storage_error(error, path) from error
 

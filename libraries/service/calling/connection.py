@@ -116,7 +116,8 @@ class Connection:
             finally:
                 response.close()  # does nothing where the body was read to its end and the connection can be used again
         except (exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-            raise self._failure(error, url) from None
+            trickles = budget.received > budget.deadline - self._timeout / 2
+            raise self._failure(error, url, trickles=trickles) from None
         except (DownloadError, ValueError) as error:  # framing or headers that no server means
             raise not_understood(url, str(error)) from None
         finally:
@@ -144,8 +145,8 @@ class Connection:
             decode_content=False,
         )
 
-    def _failure(self, error: Exception, url: str) -> ServiceError:
-        """Why there was no whole answer."""
+    def _failure(self, error: Exception, url: str, *, trickles: bool) -> ServiceError:
+        """Why there was no whole answer; one that trickles in to the end of its time would do so again."""
         causes = [error, *(cause for cause in error.args if isinstance(cause, Exception))]
         detail = shown(str(causes[-1]))
         if isinstance(error, exceptions.ProxyError):
@@ -162,6 +163,9 @@ class Connection:
                 f"no service answers at {self.origin}: {what_to_do}", reason="no connection", passing=True
             )
         if any(isinstance(cause, TimeoutError | exceptions.TimeoutError) for cause in causes):
+            if trickles:
+                text = f"the answer of {url} comes too slowly: it is not whole after {self._timeout:g} s"
+                return ServiceError(text, reason="answer too slow")
             text = f"{url} has given no answer within {self._timeout:g} s: try again later"
             return ServiceError(text, reason="no answer in time", passing=True)
         return ServiceError(

@@ -1,6 +1,8 @@
 """A folder of images → a CSV file of what a service says of each, in the order of their paths."""
 
+import contextlib
 import csv
+import hashlib
 import io
 import os
 from collections import Counter
@@ -8,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.storage import atomic
@@ -16,6 +18,7 @@ from libraries.data.decoding import MAX_BYTES, SUFFIXES, read
 from libraries.data.web.crew import Crew
 from libraries.service.calling.client import Answer, Client
 from libraries.service.calling.connection import IMAGE_REFUSED
+from libraries.service.calling.journal import Journal, header
 
 _AHEAD = 16  # images per thread that may be done before their turn to be written
 _POLL = 0.5  # seconds; Ctrl-C is noticed at the latest then
@@ -33,17 +36,36 @@ class Summary:
         labels: images per predicted label; every label of the model is there.
         errors: images without a label, per reason.
         models: name and version of the models that answered: one, unless another was put in service meanwhile.
+        known: images of which a run that was stopped had learned the label.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     models: dict[str, None] = field(default_factory=dict)
+    known: int = 0
 
 
-def image_files(folder: Path) -> Iterator[Path]:
+class _Job(NamedTuple):
+    """An image that is to be asked for, or whose row is known.
+
+    Attributes:
+        name: the path in the table.
+        file: as it was found; None if it cannot be looked at.
+    """
+
+    path: Path
+    name: str
+    file: os.stat_result | None
+    row: list[str] | None
+
+
+def image_files(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Path]:
     """The image files in a folder and the folders below it, sorted, none of them hidden.
 
     In memory are the names in one folder at a time, and in those above it. Links to folders are not followed.
+
+    Args:
+        skipped: counts the other files, by the reason.
 
     Raises:
         InputError: a folder cannot be read.
@@ -57,15 +79,28 @@ def image_files(folder: Path) -> Iterator[Path]:
         if name.startswith("."):
             continue
         if is_folder:
-            yield from image_files(folder / name)
-        elif not leads_to_folder and Path(name).suffix.lower() in SUFFIXES:
-            yield folder / name
+            yield from image_files(folder / name, skipped)
+        elif not leads_to_folder:
+            why_not = _why_not(folder / name)
+            if why_not is None:
+                yield folder / name
+            elif skipped is not None:
+                skipped[why_not] += 1
+
+
+def _why_not(path: Path) -> str | None:
+    """Why a file is none of the images, as script 1 tells it; None if it is one."""
+    suffix = path.suffix.lower()
+    return None if suffix in SUFFIXES else f"{suffix or 'no suffix'} (not an image format that is read)"
 
 
 def classify_folder(
     client: Client, folder: Path, table: Path, *, in_flight: int = 4, progress: Callable[[], None] = lambda: None
 ) -> Summary:
     """Send every image below a folder to a service, and write a row for each: its label and probabilities, or an error.
+
+    What is answered is remembered beside the table until that is written. So a run after one that was stopped asks only
+    for images that have no label yet, or have changed; and for all if the service has another model.
 
     Args:
         table: the CSV file; it appears when all is done, or not at all.
@@ -74,29 +109,53 @@ def classify_folder(
 
     Raises:
         ServiceError: the service is no service of ours, refuses the key, or has failed several times in a row.
-        InputError: a folder cannot be read.
+        InputError: a folder cannot be read, or the table that is there was not written here.
         StorageError: the table cannot be written.
     """
     model = client.model()
     labels: list[str] = model["labels"]
-    summary = Summary(Counter(dict.fromkeys(labels, 0)), models={f"{model['name']} {model['version']}": None})
+    name = f"{model['name']} {model['version']}"
+    summary = Summary(Counter(dict.fromkeys(labels, 0)), models={name: None})
     classify = partial(_classify, client, labels=labels, max_bytes=_max_bytes(model))
-    failures = 0
-    with atomic(table) as file:
-        header = ["path", "label", "probability", *(f"probability of {label}" for label in labels), "error"]
-        file.write(_line(header))
-        for path, result in _in_order(classify, image_files(folder), workers=in_flight):
-            failures = failures + 1 if isinstance(result, ServiceError) and result.passing else 0
-            if isinstance(result, Exception) and (_ends_all(result) or failures == _MOST_FAILURES):
-                raise result
-            _count(result, summary)
-            file.write(_line([path.relative_to(folder).as_posix(), *_row(result, labels)]))
-            progress()
+    failures, digest = 0, hashlib.sha256()
+    with Journal(table, folder=folder, model=name, labels=labels) as journal:
+        with atomic(table) as file:
+
+            def write(cells: Sequence[str]) -> None:
+                line = _line(cells)
+                digest.update(line)
+                file.write(line)
+
+            write(header(labels))
+            for job, result in _in_order(classify, _jobs(folder, journal), workers=in_flight):
+                failures = failures + 1 if isinstance(result, ServiceError) and result.passing else 0
+                if isinstance(result, Exception) and (_ends_all(result) or failures == _MOST_FAILURES):
+                    raise result
+                row = _row(result, labels)
+                if isinstance(result, Answer) and result.model == name and job.file is not None:
+                    journal.add(job.name, job.file, row)
+                _count(result, summary)
+                write([job.name, *row])
+                progress()
+            journal.will_write(digest.hexdigest())
+        journal.has_written()
     return summary
 
 
-def _classify(client: Client, path: Path, *, labels: Sequence[str], max_bytes: int) -> Answer:
-    answer = client.predict(read(path, max_bytes=max_bytes))
+def _jobs(folder: Path, journal: Journal) -> Iterator[_Job]:
+    """What is to be done with every image of a folder."""
+    for path in image_files(folder):
+        name, file = path.relative_to(folder).as_posix(), None
+        with contextlib.suppress(OSError):
+            file = path.stat()
+        yield _Job(path, name, file, journal.row(name, file) if file is not None else None)
+
+
+def _classify(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> Answer | list[str]:
+    """What the service says of an image, or the row if that is known."""
+    if job.row is not None:
+        return job.row
+    answer = client.predict(read(job.path, max_bytes=max_bytes))
     if answer.probabilities.keys() != set(labels):
         text = "the service has begun to answer with other labels, of another model: run again"
         raise ServiceError(text, reason="other labels")
@@ -117,16 +176,21 @@ def _ends_all(error: Exception) -> bool:
     return not isinstance(error, ImageError)
 
 
-def _row(result: Answer | Exception, labels: Sequence[str]) -> list[str]:
+def _row(result: Answer | list[str] | Exception, labels: Sequence[str]) -> list[str]:
     """Label, its probability, that of every label, and the error."""
+    if isinstance(result, list):
+        return result
     if isinstance(result, Exception):
         return ["", "", *("" for _ in labels), result.reason if isinstance(result, ImageError) else str(result)]
     probabilities = [result.probability, *(result.probabilities[label] for label in labels)]
     return [result.label, *(f"{p:.6f}" for p in probabilities), ""]
 
 
-def _count(result: Answer | Exception, summary: Summary) -> None:
-    if isinstance(result, Answer):
+def _count(result: Answer | list[str] | Exception, summary: Summary) -> None:
+    if isinstance(result, list):
+        summary.labels[result[0]] += 1
+        summary.known += 1
+    elif isinstance(result, Answer):
         summary.labels[result.label] += 1
         summary.models[result.model] = None
     elif isinstance(result, ServiceError):

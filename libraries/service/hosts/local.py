@@ -48,6 +48,7 @@ class LocalService:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
+            errors="replace",  # libraries write there, too
             env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

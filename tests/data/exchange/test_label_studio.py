@@ -1,6 +1,11 @@
-"""Tasks for Label Studio, and what people have said there taken over."""
+"""Tasks for Label Studio, and what people have said there taken over: once, in order, and for the right image."""
 
+import itertools
 import json
+import os
+import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -8,37 +13,64 @@ from xml.etree import ElementTree
 
 import pytest
 
-from libraries.base.errors import InputError
+from libraries.base.errors import InputError, StorageError
+from libraries.base.layout import ANNOTATIONS
+from libraries.base.storage import sha256
+from libraries.data import annotations as annotations_module
+from libraries.data import removal
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
-from libraries.data.exchange.label_studio import Answers, apply, export, read_answers
+from libraries.data.exchange.label_studio import export, take_over
+from libraries.data.removal import Removal
 
-PATHS = ("cat/a & b.jpg", "cat/ö.png", "dog & big/c.jpg", "dog & big/d.jpg")
-LABELS = ("cat", "dog & big")
+PATHS = ("cat/0.jpg", "cat/a & b.jpg", "cat/ö.png", "dog & big/0.jpg", "dog & big/c.jpg", "cow/9.jpg")
+MONDAY, TUESDAY = "2026-01-05T12:00:00.123456Z", "2026-01-06T12:00:00Z"
 
 
 @pytest.fixture
-def tasks(tmp_path: Path) -> list[dict[str, Any]]:
-    examples = [Example(path, path.split("/")[0], "train", path, 8, 8, 1, "0" * 64) for path in PATHS]
-    written, interface = export(tmp_path, examples, dataset="pets")
+def folder(tmp_path: Path) -> Path:
+    """The content of each file says where it was at first."""
+    folder = tmp_path / "images" / "pets"
+    for path in PATHS:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    return folder
+
+
+def where(folder: Path) -> dict[str, str]:
+    """Present path by first path."""
+    found = [p for p in folder.rglob("*") if p.is_file() and p.name[0] != "." and ".duplicates" not in p.parts]
+    return {p.read_text(): p.relative_to(folder).as_posix() for p in found if p.name != ANNOTATIONS}
+
+
+def log(folder: Path) -> bytes:
+    path = folder / ANNOTATIONS
+    return path.read_bytes() if path.exists() else b""
+
+
+def tasks(folder: Path) -> list[dict[str, Any]]:
+    """As --export writes them now."""
+    paths = sorted(where(folder).values())
+    examples = [Example(p, p.split("/")[0], "train", p, 8, 8, 1, sha256(folder / p)) for p in paths]
+    moved = Annotations(folder).moved
+    written, interface = export(folder.parents[1] / "proc", examples, dataset="pets", moved=moved)
     choices = [choice.get("value") for choice in ElementTree.parse(interface).getroot().iter("Choice")]
-    assert choices == ["cat", "dog & big", "ambiguous", "excluded"]
+    assert choices == [*sorted({path.split("/")[0] for path in paths}), "ambiguous", "excluded"]
     loaded: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
     return loaded
 
 
-def test_a_task_shows_the_image_and_the_present_label(tasks: list[dict[str, Any]]) -> None:
-    assert [parse_qs(urlsplit(task["data"]["image"]).query)["d"] for task in tasks] == [[f"pets/{p}"] for p in PATHS]
-    chosen = [task["predictions"][0]["result"][0] for task in tasks]
-    assert [c["value"]["choices"] for c in chosen] == [["cat"], ["cat"], ["dog & big"], ["dog & big"]]
-    assert {(c["from_name"], c["to_name"], c["type"]) for c in chosen} == {("label", "image", "choices")}
+def old_task(path: str) -> dict[str, Any]:
+    """As earlier versions wrote them."""
+    return {"data": {"path": path, "image": f"/data/local-files/?d=pets/{path}"}}
 
 
-def answered(task: dict[str, Any], *choices: str | None) -> dict[str, Any]:
+def answered(task: dict[str, Any], *choices: str | None, at: str | None = None) -> dict[str, Any]:
     """The task as exported, after people have chosen; None: one has skipped it."""
     annotations = [
         {
             "was_cancelled": choice is None,
+            **({} if at is None else {"created_at": MONDAY, "updated_at": at}),
             "result": [
                 {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [choice]}},
                 {"from_name": "box", "to_name": "image", "type": "rectanglelabels", "value": {"x": 1}},
@@ -49,64 +81,382 @@ def answered(task: dict[str, Any], *choices: str | None) -> dict[str, Any]:
     return {**task, "id": 7, "annotations": annotations}
 
 
-def read(tmp_path: Path, content: object) -> Answers:
-    (tmp_path / "export.json").write_text(json.dumps(content))
-    return read_answers(tmp_path / "export.json", paths=PATHS, labels=LABELS, dataset="pets")
+class Project:
+    """A data set, and the exports that are taken over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.numbers = itertools.count()
+
+    def save(self, content: object) -> Path:
+        path = self.folder.parent / f"export-{next(self.numbers)}.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return path
+
+    def take(self, content: object) -> list[str]:
+        """Take over a new export."""
+        return self.again(self.save(content))
+
+    def again(self, path: Path) -> list[str]:
+        """What is told of it; the first line is cut to the number."""
+        first, *others = take_over(path, Annotations(self.folder), dataset="pets")
+        assert first.endswith(f" labels and marks taken over from {path}")
+        return [first.split()[0], *(line.strip().removeprefix("left as it is: ") for line in others)]
+
+    def label(self, first: str) -> str:
+        """Of the image that was at this path at first."""
+        return where(self.folder)[first].partition("/")[0]
 
 
-def test_what_people_have_said(tmp_path: Path, tasks: list[dict[str, Any]]) -> None:
-    said = read(
-        tmp_path,
+@pytest.fixture
+def project(folder: Path) -> Project:
+    return Project(folder)
+
+
+def test_a_task_shows_the_image_and_the_present_label_and_knows_the_image(folder: Path) -> None:
+    Annotations(folder).relabel(["cow/9.jpg"], "cat")
+    (folder / "cow" / "1.jpg").write_text("cow/1.jpg")
+    written = tasks(folder)
+    paths = [task["data"]["path"] for task in written]
+    assert sorted(paths) == sorted(where(folder).values())
+    assert [parse_qs(urlsplit(task["data"]["image"]).query)["d"] for task in written] == [[f"pets/{p}"] for p in paths]
+    chosen = [task["predictions"][0]["result"][0] for task in written]
+    assert [c["value"]["choices"] for c in chosen] == [[p.split("/")[0]] for p in paths]
+    assert {(c["from_name"], c["to_name"], c["type"]) for c in chosen} == {("label", "image", "choices")}
+    assert {task["data"]["first_path"]: task["data"]["path"] for task in written} == where(folder)
+    assert all(task["data"]["sha256"] == sha256(folder / task["data"]["path"]) for task in written)
+
+
+def test_what_people_have_said(project: Project) -> None:
+    told = project.take(
         [
-            answered(tasks[0], "dog & big", "dog & big"),
-            answered(tasks[1], "cat", "excluded"),
-            answered(tasks[2], None),
-            answered(tasks[3], "ambiguous", None),
+            answered(old_task(PATHS[0]), "dog & big", "dog & big"),
+            answered(old_task(PATHS[1]), "cat", "excluded"),
+            answered(old_task(PATHS[2]), None),
+            answered(old_task(PATHS[3]), "ambiguous", None),
             answered({"data": {"image": "/data/local-files/?d=pets/cow/e.jpg"}}, "cat"),
-            answered(tasks[0], "horse"),
-        ],
+            answered(old_task("../secret.jpg"), "cat"),
+            answered(old_task("cat/\x1b[2J.jpg"), "cat"),
+            answered(old_task(PATHS[4]), "horse"),
+        ]
     )
-    assert said.choices == {PATHS[0]: "dog & big", PATHS[3]: "ambiguous"}
-    assert said.disputed == [PATHS[1]]
-    assert said.unknown == ["cow/e.jpg: there is no such image", f"{PATHS[0]}: there is no label 'horse'"]
+    assert told == [
+        "2",
+        "cow/e.jpg: there is no such image",
+        "../secret.jpg: there is no such image",
+        "'cat/\\x1b[2J.jpg': there is no such image",
+        f"{PATHS[4]}: there is no label 'horse'",
+        f"{PATHS[1]}: people disagree",
+    ]
+    assert {first: now for first, now in where(project.folder).items() if first != now} == {
+        PATHS[0]: "dog & big/0-2.jpg"
+    }
+    annotations = Annotations(project.folder)
+    assert annotations.marks == {PATHS[3]: "ambiguous"}
+    while annotations.can_undo:
+        annotations.undo()
+    assert annotations.state is None and where(project.folder) == {path: path for path in PATHS}
 
 
-def test_the_short_form(tmp_path: Path) -> None:
-    said = read(
-        tmp_path,
+def test_the_short_form(project: Project) -> None:
+    told = project.take(
         [
-            {"image": "/data/local-files/?d=pets/cat/%C3%B6.png", "label": "dog & big", "id": 1},
-            {"image": "/data/local-files/?d=pets/dog%20%26%20big/c.jpg", "id": 2},
-        ],
+            {"image": "/data/local-files/?d=pets/cat/%C3%B6.png", "label": "dog & big", "id": 1, "updated_at": MONDAY},
+            {"image": "/data/local-files/?d=pets/cow/9.jpg", "label": {"choices": ["cat"]}, "id": 2},
+            {"image": "/data/local-files/?d=pets/dog%20%26%20big/c.jpg", "id": 3},
+            {"image": "/data/local-files/?d=pets/cat/0.jpg", "label": "cow", "id": 4, "updated_at": MONDAY},
+            {"image": "/data/local-files/?d=pets/cat/0.jpg", "label": "cat", "id": 4, "updated_at": TUESDAY},
+        ]
     )
-    assert said == Answers({PATHS[1]: "dog & big"}, [], [])
+    assert told == ["2", "cat/0.jpg: people disagree"]
+    assert project.label("cat/ö.png") == "dog & big" and project.label("cow/9.jpg") == "cat"
 
 
 @pytest.mark.parametrize(
-    "content", ["text", 7, {}, [1], [{}], [{"data": {}}], [{"data": {"path": "a"}, "annotations": 3}]]
+    ("content", "problem"),
+    [
+        ("text", "it is no list of tasks"),
+        (7, "it is no list of tasks"),
+        ({}, "it is no list of tasks"),
+        ([1], "task 1: "),
+        ([{}], "task 1: no 'image'"),
+        ([{"data": {}}], "task 1: no 'image'"),
+        ([old_task("cat/0.jpg"), {"data": []}], "task 2: "),
+        ([{"data": {"path": "a"}, "annotations": 3}], "task 1: "),
+        ([{"data": {"path": ["a"]}}], "task 1: path is no text"),
+        ([{"data": {"path": "a", "sha256": 1}}], "task 1: sha256 is no text"),
+        ([{"path": "a", "label": 7}], "task 1: a choice is no text"),
+        ([answered(old_task("cat/0.jpg"), "cat", at="yesterday")], "task 1: Invalid isoformat string"),
+        ([{**answered(old_task("cat/0.jpg"), "cat"), "created_at": {}}], "task 1: "),
+        ([answered(old_task("cat/0.jpg"), "cat", at="0001-01-01T00:00:00+10:00")], "task 1: time"),
+    ],
+    ids=str,
 )
-def test_another_file_is_refused(tmp_path: Path, content: object) -> None:
-    if content == {}:
-        assert read(tmp_path, content) == Answers({}, [], [])
-        return
-    with pytest.raises(InputError, match="is no export of Label Studio"):
-        read(tmp_path, content)
+def test_another_file_is_refused_by_name(project: Project, content: object, problem: str) -> None:
+    with pytest.raises(InputError, match=rf"export-0\.json is no export of Label Studio in JSON \({problem}"):
+        project.take(content)
+    assert log(project.folder) == b"" and where(project.folder) == {path: path for path in PATHS}
 
 
-def test_answers_become_annotations_that_can_be_undone(tmp_path: Path) -> None:
-    for path in PATHS:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(path)
-    annotations = Annotations(tmp_path)
-    annotations.mark([PATHS[2]], "excluded")
-    before = annotations.state
-    outcomes = apply(
-        Answers({PATHS[0]: "dog & big", PATHS[1]: "cat", PATHS[2]: "dog & big", PATHS[3]: "ambiguous"}, [], []),
-        annotations,
+@pytest.mark.parametrize(
+    "content", [b"[" * 200_000, b"\xff\xfe\x00", b"", b"[1e999999"], ids=["deep", "binary", "", "cut"]
+)
+def test_bytes_that_are_no_json_are_refused(project: Project, content: bytes) -> None:
+    path = project.save([])
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is no export of Label Studio in JSON \("):
+        project.again(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_not_waited_for(project: Project) -> None:
+    path = project.folder.parent / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="it is not a regular file"):
+        project.again(path)
+
+
+TASKS: tuple[Callable[[Path, str], dict[str, Any]], ...] = (
+    lambda folder, path: old_task(path),
+    lambda folder, path: next(task for task in tasks(folder) if task["data"]["path"] == path),
+)
+
+
+@pytest.mark.parametrize("at", [None, MONDAY], ids=["without a time", "with its time"])
+@pytest.mark.parametrize("task", TASKS, ids=["old task", "task"])
+def test_a_second_time_changes_nothing(
+    project: Project, task: Callable[[Path, str], dict[str, Any]], at: str | None
+) -> None:
+    """Two images of one name change places, so that each comes to stand where the other was."""
+    exported = [
+        answered(task(project.folder, "cat/0.jpg"), "dog & big", at=at),
+        answered(task(project.folder, "dog & big/0.jpg"), "cat", at=at),
+        answered(task(project.folder, "cow/9.jpg"), "excluded", at=at),
+        answered(task(project.folder, "cat/ö.png"), "cat", at=at),
+    ]
+    path = project.save(exported)
+    assert project.again(path) == ["3"]
+    after, annotated = where(project.folder), log(project.folder)
+    assert project.label("cat/0.jpg") == "dog & big" and project.label("dog & big/0.jpg") == "cat"
+    for _ in range(2):
+        assert project.again(path) == ["0"]
+        assert where(project.folder) == after and log(project.folder) == annotated
+    assert Annotations(project.folder).marks == {"cow/9.jpg": "excluded"}
+
+
+def test_an_image_that_was_moved_by_hand_is_known(project: Project) -> None:
+    new, old = tasks(project.folder), [old_task(path) for path in PATHS]
+    Annotations(project.folder).relabel(["cow/9.jpg"], "cat")
+    Annotations(project.folder).relabel(["cat/9.jpg", "cat/0.jpg"], "dog & big")
+    for written in (new, old):
+        exported = [answered(each, "cow") for each in written if each["data"]["path"] in ("cat/0.jpg", "cow/9.jpg")]
+        assert project.take(exported) == ["2"]
+        assert project.label("cow/9.jpg") == project.label("cat/0.jpg") == "cow"
+        Annotations(project.folder).undo()
+        assert project.label("cow/9.jpg") == project.label("cat/0.jpg") == "dog & big"
+
+
+def test_an_old_task_means_the_image_that_was_there_when_it_was_imported(project: Project) -> None:
+    annotations = Annotations(project.folder)
+    annotations.relabel(["cow/9.jpg"], "cat")
+    imported = json.loads(log(project.folder).splitlines()[-1])["time"]
+    annotations.relabel(["cat/9.jpg"], "dog & big")
+    (project.folder / "cat" / "9.jpg").write_text("cat/9.jpg")  # another image takes the place
+    task = {**old_task("cat/9.jpg"), "created_at": imported}
+    assert project.take([answered(task, "cow")]) == ["1"]
+    assert project.label("cow/9.jpg") == "cow" and project.label("cat/9.jpg") == "cat"
+
+
+def test_the_content_tells_images_apart_that_had_one_first_path(project: Project) -> None:
+    first = tasks(project.folder)
+    Annotations(project.folder).relabel(["cow/9.jpg"], "cat")
+    (project.folder / "cow" / "9.jpg").write_text("another")
+    second = tasks(project.folder)
+    assert project.take([answered(old_task("cow/9.jpg"), "dog & big")]) == [
+        "0",
+        "cow/9.jpg: 2 images have been at this path",
+    ]
+    (one,) = (task for task in first if task["data"]["path"] == "cow/9.jpg")
+    (other,) = (task for task in second if task["data"]["path"] == "cow/9.jpg")
+    assert project.take([answered(one, "dog & big"), answered(other, "cat")]) == ["2"]
+    assert project.label("cow/9.jpg") == "dog & big" and project.label("another") == "cat"
+
+
+def test_an_image_that_was_moved_by_another_program_is_known_by_its_content(project: Project) -> None:
+    written = {task["data"]["path"]: task for task in tasks(project.folder)}
+    (project.folder / "cat" / "0.jpg").rename(project.folder / "dog & big" / "renamed.jpg")
+    assert project.take([answered(written["cat/0.jpg"], "cow")]) == ["1"]
+    assert where(project.folder)["cat/0.jpg"] == "cow/renamed.jpg"
+
+
+def test_an_image_whose_file_has_changed_is_known_by_its_path_and_told(project: Project) -> None:
+    written = {task["data"]["path"]: task for task in tasks(project.folder)}
+    (project.folder / "cat" / "0.jpg").write_text("turned")
+    told = project.take([answered(written["cat/0.jpg"], "cow")])
+    assert told == ["1", "1 images have changed since the tasks were written: look at their labels"]
+    assert project.label("turned") == "cow"
+
+
+def test_a_removed_duplicate_speaks_for_the_image_that_stayed(project: Project) -> None:
+    written = {task["data"]["path"]: task for task in tasks(project.folder)}
+    removal.remove(project.folder, [Removal("cat/0.jpg", "cow/9.jpg", "near", 3)])
+    Annotations(project.folder).relabel(["cow/9.jpg"], "dog & big")
+    exported = [answered(written["cat/0.jpg"], "cat"), answered(written["cow/9.jpg"], "excluded")]
+    assert project.take(exported[:1]) == ["1"]
+    assert where(project.folder)["cow/9.jpg"] == "cat/9.jpg"
+    assert project.take(exported) == ["1"], "what was said of itself comes first"
+    assert Annotations(project.folder).marks == {"cat/9.jpg": "excluded"}
+    (project.folder / ".duplicates" / "removed.csv").unlink()
+    told = project.take(exported[:1])
+    assert told == ["0", "cat/0.jpg: it was removed as a duplicate: bring it back with --restoreDuplicates"]
+
+
+def test_exports_of_different_weeks_add_up_in_their_order(project: Project) -> None:
+    task = {task["data"]["path"]: task for task in tasks(project.folder)}
+    monday = project.save(
+        [answered(task["cat/0.jpg"], "cow", at=MONDAY), answered(task["cow/9.jpg"], "cat", at=MONDAY)]
     )
-    assert all(outcome.problems == () for outcome in outcomes)
-    assert (tmp_path / "dog & big" / "a & b.jpg").exists() and (tmp_path / PATHS[1]).exists()
-    assert annotations.marks == {PATHS[3]: "ambiguous"}
-    for _ in outcomes:
-        annotations.undo()
-    assert annotations.state == before and (tmp_path / PATHS[0]).read_text() == PATHS[0]
+    tuesday = project.save([answered(task["cat/0.jpg"], "dog & big", at=TUESDAY)])
+    assert [project.again(path)[0] for path in (monday, tuesday)] == ["2", "1"]
+    assert project.label("cat/0.jpg") == "dog & big" and project.label("cow/9.jpg") == "cat"
+    told = project.again(monday)
+    assert told == ["0", "dog & big/0-2.jpg: 'cow' was said before it was last changed, at 2026-01-06 12:00 UTC"]
+    assert project.again(tuesday) == ["0"]
+
+
+def test_an_older_export_does_not_undo_what_a_newer_one_has_confirmed(project: Project) -> None:
+    task = tasks(project.folder)[0]
+    before = where(project.folder)
+    assert project.take([answered(task, "cat", at=TUESDAY)]) == ["0"]
+    assert project.take([answered(task, "cow", at=MONDAY)])[0] == "0"
+    assert where(project.folder) == before
+    assert Annotations(project.folder).state is None and not Annotations(project.folder).can_undo
+
+
+def test_of_two_tasks_about_one_image_the_later_answer_counts(project: Project) -> None:
+    task = tasks(project.folder)[0]
+    one, other = answered(task, "cow", at=TUESDAY), {**answered(task, "dog & big", "cat", at=MONDAY), "id": 8}
+    assert project.take([one, other]) == ["1"]
+    assert project.label("cat/0.jpg") == "cow"
+
+
+@pytest.mark.parametrize("at", [None, MONDAY, "9999-01-01T00:00:00Z"])
+def test_what_was_changed_by_hand_later_stays_and_is_told(project: Project, at: str | None) -> None:
+    path = project.save([answered(task, "cow", at=at) for task in tasks(project.folder)[:2]])
+    assert project.again(path) == ["2"]
+    annotations = Annotations(project.folder)
+    annotations.relabel([where(project.folder)["cat/0.jpg"]], "dog & big")
+    after, annotated = where(project.folder), log(project.folder)
+    told, problem = project.again(path)
+    assert told == "0" and problem.startswith("dog & big/0-2.jpg: 'cow' was said before it was last changed, at 20")
+    annotations.undo()
+    annotations.undo()
+    assert where(project.folder) == {path: path for path in PATHS}, "taken back by hand"
+    assert len(project.again(path)) == 3 and where(project.folder) == {path: path for path in PATHS}
+    assert after != where(project.folder) and log(project.folder).startswith(annotated)
+
+
+def test_a_later_answer_counts_more_than_an_earlier_change_by_hand(project: Project) -> None:
+    Annotations(project.folder).relabel(["cat/0.jpg"], "dog & big")
+    lines = log(project.folder).decode()
+    time = json.loads(lines)["time"]
+    (project.folder / ANNOTATIONS).write_text(lines.replace(time, "2026-01-05T23:00:00+00:00"))
+    task = old_task("cat/0.jpg")
+    assert project.take([answered(task, "cow", at=MONDAY)])[0] == "0"
+    assert project.take([answered(task, "cow", at=TUESDAY)]) == ["1"]
+
+
+def test_an_answer_whose_move_has_failed_is_taken_over_the_next_time(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project.save([answered(task, "cow", at=MONDAY) for task in tasks(project.folder)[:2]])
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == "0.jpg":
+            raise PermissionError(13, "Permission denied")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert project.again(path) == ["1", "cat/0.jpg is left as it is: Permission denied"]
+    monkeypatch.undo()
+    assert project.again(path) == ["1"]
+    assert project.label("cat/0.jpg") == "cow"
+
+
+def test_a_name_in_another_unicode_form_means_the_same(project: Project) -> None:
+    assert project.take([answered(old_task("cat/o\u0308.png"), "dog & big")]) == ["1"]
+
+
+class Killed(BaseException):
+    """Nothing catches it: what is on the disk stays as it is, as after kill -9."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the process die before, or after, the log or a file is changed for the so manieth time."""
+    count = itertools.count(1)
+
+    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> None:
+            for moment in (lambda: function(*arguments, **more), lambda: None):
+                if next(count) == step:
+                    raise Killed
+                moment()
+
+        return call
+
+    monkeypatch.setattr(annotations_module, "move", dying(annotations_module.move))
+    monkeypatch.setattr(Annotations, "_append", dying(Annotations._append))
+
+
+@pytest.mark.parametrize("at", [None, MONDAY], ids=["without a time", "with its time"])
+def test_killed_anywhere_and_run_again_comes_to_the_same(project: Project, tmp_path: Path, at: str | None) -> None:
+    said = {"cat/0.jpg": "dog & big", "dog & big/0.jpg": "cat", "cow/9.jpg": "excluded", "cat/ö.png": "cat"}
+    exported = [answered(t, said[t["data"]["path"]], at=at) for t in tasks(project.folder) if t["data"]["path"] in said]
+    path, spare = project.save(exported), tmp_path / "spare"
+    shutil.copytree(project.folder, spare)
+    assert project.again(path) == ["3"]
+    expected = where(project.folder), Annotations(project.folder).state
+    for step in range(1, 13):  # four lines of the log and two moves, each before and after
+        shutil.rmtree(project.folder)
+        shutil.copytree(spare, project.folder)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            kill_at(patch, step)
+            project.again(path)
+        project.again(path)
+        assert (where(project.folder), Annotations(project.folder).state) == expected, step
+        assert project.again(path) == ["0"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_order_of_changes_by_hand_and_exports_loses_an_image_or_repeats_itself(project: Project, seed: int) -> None:
+    """After each export, all images are where people, or a later hand, have put them; and a repeat changes nothing."""
+    choose = random.Random(seed)
+    labels = ["cat", "cow", "dog & big"]
+    for path in PATHS:  # no class is ever empty
+        (project.folder / path).with_name(f"stays-{path.replace('/', '-')}").write_text(f"stays {path}")
+    for _ in range(6):
+        written = [task for task in tasks(project.folder) if "stays" not in task["data"]["path"]]
+        annotations = Annotations(project.folder)
+        for _ in range(choose.randrange(3)):
+            if choose.random() < 0.3:
+                annotations.undo()
+            else:
+                moving = choose.sample([p for p in where(project.folder).values() if "stays" not in p], 2)
+                annotations.relabel(moving, choose.choice(labels))
+        wanted = {task["data"]["first_path"]: choose.choice(labels) for task in choose.sample(written, 3)}
+        path = project.save(
+            [answered(task, wanted[f]) for task in written if (f := task["data"]["first_path"]) in wanted]
+        )
+        project.again(path)
+        assert {first: project.label(first) for first in wanted} == wanted
+        assert len(where(project.folder)) == 2 * len(PATHS)
+        before, annotated = where(project.folder), log(project.folder)
+        assert project.again(path) == ["0"]
+        assert (where(project.folder), log(project.folder)) == (before, annotated)
+
+
+def test_a_damaged_log_is_not_built_upon(project: Project) -> None:
+    (project.folder / ANNOTATIONS).write_bytes(b"\x00\xff\n")
+    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 1"):
+        project.take([answered(old_task("cat/0.jpg"), "cow")])

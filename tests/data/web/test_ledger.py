@@ -162,10 +162,10 @@ def test_damaged_lines_are_dropped(path: Path, rubbish: bytes) -> None:
 
 def test_a_foreign_table_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
-    path.write_text("path,label\na,b\n")
+    path.write_text("path,label\na,b\n", encoding="utf-8")
     with pytest.raises(StorageError, match=r"downloads\.csv is not a table of downloads: move it away"):
         opened(path, ALL)
-    assert path.read_text() == "path,label\na,b\n"
+    assert path.read_text(encoding="utf-8") == "path,label\na,b\n"
 
 
 # Full disks

@@ -1,6 +1,7 @@
 """Long lists are downloaded by several processes: as threads do it, and nobody is left behind."""
 
 import csv
+import errno
 import os
 import signal
 import subprocess
@@ -135,6 +136,12 @@ def test_answers_arrive_as_they_were(result: Attempt | Exception) -> None:
         assert isinstance(arrived, StorageError) and str(arrived) == str(result)
     else:
         assert arrived == result
+
+
+def test_a_file_that_a_process_cannot_use_is_told_as_such() -> None:
+    _, arrived = decoded(encoded(1, PermissionError(errno.EACCES, "Permission denied", "/data/images/cat")))
+    assert isinstance(arrived, StorageError)
+    assert str(arrived).startswith("/data/images/cat cannot be used: permission denied;")
 
 
 def test_a_bug_in_a_process_is_told() -> None:

@@ -73,7 +73,7 @@ def explore(
         path = Path(scratch) / "m.model"
         path.write_bytes(goldens(names)[0])
         convert(path)  # imports all that is needed
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
         for seed in seeds:
             current.value = seed

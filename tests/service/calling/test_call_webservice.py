@@ -100,7 +100,9 @@ def test_folder_gives_the_labels_of_the_bundle(served: Served, pictures: Path, t
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     target = tmp_path / "data" / "proc" / "solarCells" / "predictions" / "new pictures.csv"
     assert f"Every image with its probabilities: {target}" in done.stdout
-    assert files(tmp_path / "data") == {target.relative_to(tmp_path / "data").as_posix()}
+    assert "  left out: 1 .txt (not an image format that is read)\n" in done.stdout
+    name = target.relative_to(tmp_path / "data").as_posix()
+    assert files(tmp_path / "data") == {name, f"{name}.journal"}
 
     with target.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -174,7 +176,7 @@ def test_no_service_no_picture_no_folder(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_interrupted_folder_leaves_no_half_table(
+def test_interrupted_folder_leaves_no_half_table_and_goes_on(
     fake: FakeService, pictures: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     fake.on("/predict", *[fake.answers["/predict"][0]] * 10, lambda handler, _: handler.hang())
@@ -189,5 +191,15 @@ def test_interrupted_folder_leaves_no_half_table(
             process.kill()
     assert process.returncode == (130 if how is signal.SIGINT else -how)
     assert "Traceback" not in error
-    left = {Path(name).name for name in files(tmp_path)}
+    left = {Path(name).name for name in files(tmp_path)} - {f"{pictures.name}.csv.journal"}
     assert left == set() if how is signal.SIGINT else all(name.startswith(TEMPORARY) for name in left)
+
+    fake.on("/predict", fake.answers["/predict"][0])
+    fake.counts.clear()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    known = int(re.search(r"Of (\d+) images the label was known from a run that was stopped", done.stdout)[1])  # type: ignore[index]
+    assert 0 < known == 48 - fake.counts["/predict"]
+    (name,) = [name for name in files(tmp_path) if not name.endswith(".journal")]
+    with (tmp_path / name).open(newline="") as file:
+        found = [row["path"] for row in csv.DictReader(file)]
+    assert found == sorted(p.relative_to(pictures).as_posix() for p in pictures.rglob("*") if p.is_file())

@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -153,11 +154,140 @@ def test_another_model_in_service_meanwhile_is_told(fake: FakeService, classify:
     assert list(classify().models) == ["cells_svm 3f2a9c0d11ee", "cells_svm new"]
 
 
+# Going on where a run was stopped
+
+
+def stopped(fake: FakeService, classify: Classify, number: int) -> None:
+    """A run that ends after so many images, one after the other."""
+    fake.on("/predict", on_image(number, lambda handler: handler.answer(401, problem(401, "key"))))
+    with pytest.raises(ServiceError):
+        classify(in_flight=1)
+    fake.on("/predict", give(prediction()))
+    fake.requests.clear()
+
+
+def asked(fake: FakeService) -> set[int]:
+    """The images that the service was asked for."""
+    return {int(request.body) for request in fake.requests if request.path == "/predict"}
+
+
+FIRST = {0, 2, 4, 6, 8}  # images in the order of their paths, before that of number 10
+
+
+def test_a_run_after_one_that_was_stopped_asks_for_the_rest_only(
+    fake: FakeService, classify: Classify, table: Path
+) -> None:
+    classify()
+    expected = table.read_bytes()
+    stopped(fake, classify, 10)
+    summary = classify()
+    assert asked(fake) == set(range(20)) - FIRST
+    assert table.read_bytes() == expected
+    assert summary == Summary({"defective": 0, "functional": 20}, {}, {"cells_svm 3f2a9c0d11ee": None}, known=5)
+    fake.requests.clear()
+    assert classify().known == 0  # a whole run begins a new one
+    assert asked(fake) == set(range(20))
+
+
+def test_images_that_changed_are_asked_for_again(
+    fake: FakeService, classify: Classify, folder: Path, table: Path
+) -> None:
+    stopped(fake, classify, 10)
+    (folder / "a" / "00.jpg").write_bytes(b"100")
+    os.utime(folder / "a" / "02.jpg", ns=(1, 1))
+    (folder / "a" / "04.jpg").unlink()
+    (folder / "a" / "05.jpg").write_bytes(b"105")
+    assert classify().known == len({6, 8})
+    assert {100, 2, 105} < asked(fake) and not {6, 8} & asked(fake)
+    names = [row[0] for row in rows(table)[1:]]
+    assert names == sorted(names) and len(names) == 20 and "a/05.jpg" in names
+
+
+def test_another_model_is_asked_for_all(fake: FakeService, classify: Classify) -> None:
+    stopped(fake, classify, 10)
+    fake.on("/model", give({**MODEL, "version": "new"}))
+    fake.on("/predict", give(prediction(version="new")))
+    assert classify().known == 0
+    assert asked(fake) == set(range(20))
+
+
+def test_images_without_a_label_are_asked_for_again(fake: FakeService, classify: Classify) -> None:
+    answers = [on_image(2, lambda handler: handler.answer(422, problem(422, "no image")))] * 4
+    fake.on("/predict", *answers, lambda handler, _: handler.answer(401, problem(401, "key")))
+    with pytest.raises(ServiceError):
+        classify(in_flight=1)
+    fake.on("/predict", give(prediction()))
+    fake.requests.clear()
+    assert classify().known == 3
+    assert 2 in asked(fake)
+
+
+def test_a_journal_that_is_damaged_costs_no_more_than_its_rows(
+    fake: FakeService, classify: Classify, table: Path
+) -> None:
+    classify()
+    expected = table.read_bytes()
+    journal = table.with_name("table.csv.journal")
+    for damage in (b"", b"\x00\xff", b"[1]\n", b'{"tables": 7}\n', b'{"path": "a/00.jpg", "row": ["x"]}\n'):
+        table.unlink(missing_ok=True)
+        journal.write_bytes(damage)
+        assert classify().known == 0
+        assert table.read_bytes() == expected
+    stopped(fake, classify, 10)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.strip()]
+    assert len(kept) == 1 + len(FIRST)
+    journal.write_bytes(b"".join([*kept[:3], b'{"path":"a/04.jpg","row":[]}\n', b"\x00" * 9, *kept[4:5], kept[5][:20]]))
+    assert classify().known == 2
+    assert table.read_bytes() == expected
+
+
+def test_the_half_table_of_a_run_that_was_killed_is_removed(classify: Classify, table: Path) -> None:
+    table.parent.mkdir()
+    (table.parent / ".tmp-0a1b2c3d-table.csv").write_text("half")
+    (table.parent / ".tmp-0a1b2c3d-other.csv").write_text("of another folder")
+    classify()
+    assert sorted(left(table)) == [table.parent / ".tmp-0a1b2c3d-other.csv", table]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"path,label\na,b\n", b"path,label,probability,mine,error\n", b"\xff\xfe", b'"' + b"x" * 200_000]
+)
+def test_a_table_that_no_run_has_written_is_not_overwritten(
+    fake: FakeService, classify: Classify, table: Path, content: bytes
+) -> None:
+    table.parent.mkdir()
+    table.write_bytes(content)
+    with pytest.raises(InputError, match=r"table.csv was not written by this script, .*: rename it, and run again"):
+        classify()
+    assert table.read_bytes() == content
+    assert fake.counts["/predict"] == 0
+
+
+def test_a_table_that_somebody_has_changed_is_not_overwritten(classify: Classify, table: Path) -> None:
+    classify()
+    classify()
+    changed = table.read_bytes().replace(b"functional", b"defective", 1)
+    table.write_bytes(changed)
+    with pytest.raises(InputError, match="or was changed since"):
+        classify()
+    assert table.read_bytes() == changed
+
+
+def test_a_table_of_an_earlier_version_is_replaced(classify: Classify, table: Path) -> None:
+    table.parent.mkdir()
+    table.write_text(",".join(HEADER) + "\n")
+    classify()
+    assert len(rows(table)) == 21
+
+
 # What ends it
 
 
 def left(table: Path) -> list[Path]:
-    return list(table.parent.iterdir()) if table.parent.exists() else []
+    """Files beside the journal, which is for the next run."""
+    found = list(table.parent.iterdir()) if table.parent.exists() else []
+    return [path for path in found if path != table.with_name(f"{table.name}.journal")]
 
 
 def test_failure_of_the_service_over_one_image_is_a_row(fake: FakeService, classify: Classify, table: Path) -> None:
@@ -223,6 +353,17 @@ def test_table_that_cannot_be_written_ends_it(fake: FakeService, folder: Path, t
 
 
 # The files
+
+
+def test_files_that_are_no_images_are_counted_by_their_kind(folder: Path) -> None:
+    for name in ("a.txt", "b/c.TXT", "b/README", ".hidden"):
+        (folder / name).write_bytes(b"")
+    skipped: Counter[str] = Counter()
+    assert len(list(image_files(folder, skipped))) == 20
+    assert skipped == {
+        ".txt (not an image format that is read)": 2,
+        "no suffix (not an image format that is read)": 1,
+    }
 
 
 def test_image_files_are_sorted_as_paths_are(folder: Path) -> None:

@@ -12,11 +12,12 @@ from PIL import Image
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes per pixel; all others: 4
 _GRAY = {"1": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1}  # become gray of one byte
 _WORKING = {"PNG": 0, "GIF": 0, "BMP": 0, "PPM": 0, "WEBP": 13, "HEIF": 8, "AVIF": 10, "JPEG2000": 16}
-_UNKNOWN = 16
+_UNKNOWN = 24
+_PARTS = 8 * 2**20  # bytes: the parts in which pictures are converted, a decoder's tables
 _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _BITS, _SAMPLES = 278, 322, 323, 258, 277  # tags of a TIFF
 
 
-def footprint(image: Image.Image, data: bytes, *, pixels: int) -> int:
+def memory_of(image: Image.Image, data: bytes, *, pixels: int) -> int:
     """Bytes that decoding takes at its peak, all conversions and copies of the file included.
 
     Args:
@@ -24,8 +25,9 @@ def footprint(image: Image.Image, data: bytes, *, pixels: int) -> int:
         data: the file's content.
         pixels: at full scale.
     """
+    parts = min(_PARTS, 32 * pixels)
     picture = image.width * image.height * (_STORED.get(image.mode, 4) + _converted(image))
-    return 2 * len(data) + picture + _working(image, data, pixels)
+    return 2 * len(data) + parts + picture + _working(image, data, pixels)
 
 
 def _converted(image: Image.Image) -> int:

@@ -1,0 +1,58 @@
+"""One white level for a data set: the least depth that holds all values, and a word where that is doubtful."""
+
+import pytest
+
+from libraries.data.white_level import FULL_RANGE, Depth, WhiteLevel
+
+
+def depths(*levels: int | None) -> dict[str, Depth]:
+    return {f"a/{i}.tif": Depth(level) for i, level in enumerate(levels)}
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ([], FULL_RANGE),
+        ([None, None], FULL_RANGE),
+        ([255, 255], 255),
+        ([1023, None, 4095, 255], 4095),
+        ([4095, 65535], 65535),
+    ],
+)
+def test_the_least_level_that_holds_all(levels: list[int | None], expected: int) -> None:
+    white = WhiteLevel.of(depths(*levels))
+    assert (white.level, white.is_given) == (expected, False)
+    assert white.to_json() == ({} if expected == FULL_RANGE else {"white_level": expected})
+
+
+def test_what_a_person_says_counts() -> None:
+    white = WhiteLevel.of(depths(4095, 1023), given=1000)
+    assert white.level == 1000
+    first, warning = white.told()
+    assert first == "whiteLevel: 1,000 is white in 2 images of more than 8 bits"
+    assert warning == "Warning: 1 of them have brighter pixels, e.g. a/0.tif"
+    assert WhiteLevel.of(depths(4095), given=4095).told() == [
+        "whiteLevel: 4,095 is white in 1 images of more than 8 bits"
+    ]
+    assert WhiteLevel.of({}, given=4095).told() == []
+
+
+def test_what_was_found_is_told() -> None:
+    assert WhiteLevel.of({}).told() == WhiteLevel.of(depths(65535, 65535)).told() == []
+    assert WhiteLevel.of(depths(4095, 1023)).told() == ["12-bit values in 16-bit files: 4,095 is taken for white"]
+
+
+def test_a_few_images_of_another_camera_are_named() -> None:
+    (warning,) = WhiteLevel.of(depths(*[4095] * 40, 65535)).told()
+    assert warning.startswith(
+        "Warning: of 41 images of more than 8 bits only 1 have values above 4,095, e.g. a/40.tif: for their sake "
+    )
+    assert warning.endswith("set whiteLevel = 4095")
+    assert WhiteLevel.of(depths(*[4095] * 8, 65535)).told() == [], "one in nine may just be bright"
+
+
+def test_images_without_a_common_scale_are_named() -> None:
+    stretched = {"a/0.tif": Depth(None, is_stretched=True), "a/1.tif": Depth(65535)}
+    (warning,) = WhiteLevel.of(stretched).told()
+    assert "1 images have values of no known range, e.g. a/0.tif" in warning and "whiteLevel" in warning
+    assert not any("range" in line for line in WhiteLevel.of(stretched, given=1000).told())
