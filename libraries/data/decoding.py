@@ -38,6 +38,7 @@ from libraries.data import depth
 from libraries.data.colour import Conversion, to_srgb
 from libraries.data.formats import HEAD, NAMES, Foreign, Format, recognise
 from libraries.data.headers import check_header
+from libraries.data.memory import memory_of
 from libraries.data.netpbm import NetpbmImageFile
 from libraries.data.strips import in_strips
 from libraries.data.white_level import FULL_RANGE, Depth
@@ -165,6 +166,23 @@ def _opened(format: Format, data: bytes) -> ImageFile.ImageFile:
 def _as_still(data: bytes) -> bytes:
     """An AVIF file that shows its picture, and not the film that it may have besides."""
     return data[:8] + b"avif" + data[12:] if data[8:12] == b"avis" else data
+
+
+def memory_to_decode(data: bytes, *, max_pixels: int, enough: Callable[[Size], Size] | None) -> int:
+    """Bytes of memory that `decode_as_stored` takes; 0 for what it refuses by its header."""
+    _silence_pillow()
+    try:
+        format = _format(data, None)
+        check_header(format.name, data, max_pixels=max_pixels)
+        with _opened(format, data) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                return 0
+            if format.name == "JPEG" and enough is not None:
+                _reduce_scale(image, enough((width, height)))
+            return memory_of(image, data, pixels=width * height)
+    except Exception:  # damaged bytes make Pillow raise almost anything
+        return 0
 
 
 class Stored(NamedTuple):

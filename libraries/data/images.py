@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,17 @@ import numpy as np
 from PIL import Image
 
 from libraries.base.errors import ParameterError
-from libraries.data.decoding import MAX_PIXELS, SIDEWAYS, Pixels, Size, Stored, bytes_of, decode_as_stored, read
+from libraries.data.decoding import (
+    MAX_PIXELS,
+    SIDEWAYS,
+    Pixels,
+    Size,
+    Stored,
+    bytes_of,
+    decode_as_stored,
+    memory_to_decode,
+    read,
+)
 from libraries.data.strips import rgb_pixels
 from libraries.data.white_level import FULL_RANGE, Depth
 
@@ -113,12 +124,21 @@ def load_bytes(
     data: bytes, rule: ResizeRule, *, path: str | Path | None = None, max_pixels: int = MAX_PIXELS
 ) -> Pixels:
     """The image in the bytes of a file, fitted: uint8 [S, S, 3], the same as `load` gives. `path` is for the error."""
+    return load_with_size(data, rule, path=path, max_pixels=max_pixels)[0]
 
-    def enough(size: Size) -> Size:
-        return _whole_at_least(size, rule)
 
+def load_with_size(
+    data: bytes, rule: ResizeRule, *, path: str | Path | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[Pixels, Size]:
+    """As `load_bytes`, and the width and height of the whole picture, upright."""
+    enough = partial(_whole_at_least, rule=rule)
     stored = decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough, white_level=rule.white_level)
-    return _fitted(stored, rule)
+    return _fitted(stored, rule), _upright(stored)
+
+
+def memory_to_load(data: bytes, rule: ResizeRule, *, max_pixels: int = MAX_PIXELS) -> int:
+    """Bytes of memory that `load_bytes` takes at its peak, by the image's header; 0 for what it refuses by that."""
+    return memory_to_decode(data, max_pixels=max_pixels, enough=partial(_whole_at_least, rule=rule))
 
 
 def decode(
@@ -215,7 +235,7 @@ def inspect(path: str | Path, *, white_level: int | None = None, max_pixels: int
     decoded = decode_as_stored(
         data, path=path, max_pixels=max_pixels, enough=_enough_to_inspect, white_level=white_level
     )
-    width, height = decoded.size if decoded.turn not in SIDEWAYS else reversed(decoded.size)
+    width, height = _upright(decoded)
     upright = decoded.finished(_reduced(decoded))
     small = upright.convert("RGB")
     small.thumbnail((SMALL, SMALL), Image.Resampling.BICUBIC, reducing_gap=_BOX_DETAIL)
@@ -253,6 +273,10 @@ def pixel_sha256(path: str | Path, *, white_level: int = FULL_RANGE, max_pixels:
 
 
 # Fitting
+
+
+def _upright(decoded: Stored) -> Size:
+    return decoded.size if decoded.turn not in SIDEWAYS else decoded.size[::-1]
 
 
 def _within(size: Size, side: int) -> Size:

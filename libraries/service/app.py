@@ -5,6 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from starlette.responses import FileResponse, Response
 
 from libraries.base.errors import ImageError, InputError
 from libraries.service import answers, inference_paths, tutorial
-from libraries.service.bodies import Upload, check_json, uploads
+from libraries.service.bodies import Upload, memory_to_parse_json, uploads
 from libraries.service.gate import COMPUTING, OPEN, Access, Gate
 from libraries.service.leaving import Leaving
-from libraries.service.problems import Problem, image_problem, response
+from libraries.service.multipart import Body
+from libraries.service.problems import Problem, image_problem, let_go, response
 from libraries.service.service import Service
 
 _PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
-_MOST_VALUES = 10_000  # in the JSON of /score
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}}}
@@ -140,11 +141,11 @@ def _add_paths(app: FastAPI, service: Service, access: Access) -> None:
         """Classify images in base64, as the tutorial's web service did."""
         begun = time.perf_counter()
         async with service.bodies.read(request) as body:
-            check_json(body, most=_MOST_VALUES)
             try:
-                images = await service.bodies.parse(tutorial.images, body)
+                images = await service.parse(tutorial.images_of_request, body, memory=memory_to_parse_json)
             except InputError as error:
                 raise Problem(400, str(error)) from error
+            del body  # the images are copies
             if len(images) > service.limits.images:
                 raise Problem(413, f"the request holds more than the {service.limits.images} images allowed")
             loaded, outcomes = await service.classify(images)
@@ -201,6 +202,7 @@ def _add_problems(app: FastAPI) -> None:
     """Every error becomes a JSON problem."""
 
     async def told(request: Request, error: Exception) -> Response:
+        let_go(error)
         if isinstance(error, Problem):
             return response(error)
         if isinstance(error, HTTPException):
@@ -238,10 +240,12 @@ def _group(path: str) -> str:
     return "Classify" if path in COMPUTING else "Operate"
 
 
-async def _uploads(service: Service, request: Request, body: bytes, *, most: int) -> list[Upload]:
+async def _uploads(service: Service, request: Request, body: Body, *, most: int) -> list[Upload]:
     """The images of a body."""
     content_type = request.headers.get("content-type", "application/octet-stream")
-    return await service.bodies.parse(uploads, body, content_type, most=most)
+    if not content_type.lower().startswith("multipart/"):
+        return uploads(body, content_type, most=most)
+    return await service.parse(partial(uploads, content_type=content_type, most=most), body, memory=lambda body: 0)
 
 
 def _json(value: Any) -> Response:

@@ -1,30 +1,26 @@
 """Request bodies → images, in memory only and within bounds."""
 
 import asyncio
-import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
-from urllib.parse import unquote_to_bytes
+from types import TracebackType
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from libraries.service.multipart import Body, Part, parameters, parts
 from libraries.service.problems import Problem
+from libraries.service.waiting import Awaited
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_IN_A_THREAD = 100_000  # bytes beyond which parsing would hold up the event loop
-_LONGEST_TYPE = 1000  # characters of a Content-Type; the time to parse it grows with the square
+_LONGEST_TYPE = 1000  # characters of a Content-Type
+_MOST_FIELDS = 100  # parts of a form that are no images
+_VALUE = 130  # bytes of memory that a value of JSON takes: an object with one member, by its two marks
 
 
 @dataclass
 class Upload:
     """An image as it was sent: the bytes of a file and, in a form, the name it was given."""
 
-    data: bytes
+    data: bytes | bytearray | memoryview
     name: str | None = None
     is_whole_body: bool = False
 
@@ -36,32 +32,47 @@ class BodyReader:
         buffered: bytes of the bodies now in memory.
     """
 
-    def __init__(self, *, most_bytes: int, most_buffered: int, seconds: float) -> None:
-        """Refuse a body of more than `most_bytes`, or that takes more than `seconds` to arrive."""
-        self.most_bytes, self.most_buffered, self.seconds = most_bytes, most_buffered, seconds
+    def __init__(self, *, most_bytes: int, most_buffered: int, seconds: float, timeout: float) -> None:
+        """Refuse a body of more than `most_bytes`, or that takes more than `seconds` to arrive.
+
+        Args:
+            timeout: seconds for what is done with a body once it has come.
+        """
+        self.most_bytes, self.most_buffered, self.seconds, self.timeout = most_bytes, most_buffered, seconds, timeout
         self.buffered = 0
-        self._parsing = asyncio.Lock()
+        self._awaited: set[Awaited] = set()
+        self._stop: float | None = None
 
     def read(self, request: Request) -> "_Reading":
-        """A context with the whole body, which counts as buffered until its end.
+        """A context with the whole body, which counts as buffered until its end, and in which time runs out.
 
         Raises:
-            Problem: 400 it broke off; 408 too slow; 413 too large; 415 compressed; 503 too many bodies are in memory.
+            Problem: 400 it broke off; 408 too slow; 413 too large; 415 compressed; 499 the client has gone; 503 too
+                many bodies are in memory, or the service stops; 504 what is done with it is not done in time.
         """
         return _Reading(self, request)
+
+    def stop_within(self, seconds: float) -> None:
+        """Have all requests end within so many seconds, those that are yet to arrive included."""
+        self._stop = asyncio.get_running_loop().time() + seconds
+        for awaited in self._awaited:
+            awaited.stop_at(self._stop)
 
     def too_large(self) -> Problem:
         """What is wrong with a body of more than `most_bytes`."""
         return Problem(413, f"the request has more than the {self.most_bytes:,} bytes allowed")
 
-    async def parse(
-        self, parser: Callable[Concatenate[bytes, P], T], body: bytes, *arguments: P.args, **options: P.kwargs
-    ) -> T:
-        """parser(body, ...); large bodies in a thread, one at a time: meanwhile some take 20 times their size."""
-        if len(body) < _IN_A_THREAD:
-            return parser(body, *arguments, **options)
-        async with self._parsing:
-            return await asyncio.to_thread(parser, body, *arguments, **options)
+    def await_work(self, request: Request) -> Awaited:
+        """The context for what is done with a body."""
+        awaited = Awaited(request.receive, seconds=self.timeout, stop=self._stop)
+        self._awaited.add(awaited)
+        return awaited
+
+    def forget(self, awaited: Awaited | None, size: int) -> None:
+        """A body of this size has been answered."""
+        self.buffered -= size
+        if awaited is not None:
+            self._awaited.discard(awaited)
 
 
 class _Reading:
@@ -69,8 +80,9 @@ class _Reading:
 
     def __init__(self, reader: BodyReader, request: Request) -> None:
         self._reader, self._request, self._size = reader, request, 0
+        self._awaited: Awaited | None = None
 
-    async def __aenter__(self) -> bytes:
+    async def __aenter__(self) -> Body:
         headers = self._request.headers
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise Problem(415, "the body is compressed: send it as it is")
@@ -79,19 +91,29 @@ class _Reading:
             raise self._reader.too_large()
         try:
             async with asyncio.timeout(self._reader.seconds):
-                return await self._receive()
+                body = await self._receive()
         except TimeoutError as error:
             self._forget()
             raise Problem(408, f"the request did not arrive within {self._reader.seconds:g} s") from error
         except BaseException:
             self._forget()
             raise
+        self._awaited = self._reader.await_work(self._request)
+        await self._awaited.__aenter__()
+        return body
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        awaited = self._awaited
         self._forget()
+        if awaited is not None:
+            await awaited.__aexit__(kind, error, traceback)
 
-    async def _receive(self) -> bytes:
-        reader, chunks, more = self._reader, [], True
+    async def _receive(self) -> Body:
+        """The body: the only chunk as it came, or all in one place, with no further copy of them at the end."""
+        reader, more = self._reader, True
+        body: Body = b""
         while more:
             message = await self._request.receive()
             if message["type"] == "http.disconnect":
@@ -103,31 +125,54 @@ class _Reading:
                 raise Problem(503, "the service is receiving too much at once: try again", retry_after=1)
             self._size += len(chunk)
             reader.buffered += len(chunk)
-            chunks.append(chunk)
-        return b"".join(chunks)
+            body = _joined(body, chunk)
+        return body
 
     def _forget(self) -> None:
-        self._reader.buffered -= self._size
-        self._size = 0
+        self._reader.forget(self._awaited, self._size)
+        self._size, self._awaited = 0, None
 
 
-def check_json(body: bytes, *, most: int) -> None:
-    """Raise Problem 413 if there are more than `most` values in it; parsing that many would take time and memory."""
-    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > most:
+def _joined(body: Body, chunk: bytes) -> Body:
+    if not body:
+        return chunk
+    if isinstance(body, bytes):
+        body = bytearray(body)
+    body += chunk
+    return body
+
+
+def check_json(body: Body, *, most: int, most_keys: int) -> None:
+    """Raise Problem 413 if there are more values or keys in it; parsing that many would take time and memory."""
+    if _marks(body) > most or body.count(b"{") + body.count(b":") > most_keys:
         raise Problem(413, f"the request holds more than {most:,} values: send images as files, or binary data")
 
 
-def uploads(body: bytes, content_type: str, *, most: int) -> list[Upload]:
-    """The images of a body: the files of a multipart form, or the body itself.
+def memory_to_parse_json(body: Body) -> int:
+    """Bytes of memory that it takes, at most, to make values of JSON and bytes of base64.
+
+    A character takes a byte where all are ASCII, else up to four: in the whole text, in a string and in parts of it.
+    """
+    is_narrow = body.isascii() and b"\\u" not in body
+    return (6 if is_narrow else 9) * len(body) + _VALUE * _marks(body)
+
+
+def _marks(body: Body) -> int:
+    """Of which there are at least as many as there are values."""
+    return sum(body.count(mark) for mark in (b",", b"[", b"{"))
+
+
+def uploads(body: Body, content_type: str, *, most: int) -> list[Upload]:
+    """The images of a body: those of a multipart form, which are views of it, or the body itself.
 
     Raises:
-        Problem: 400 the form is damaged; 413 more than `most` files; 415 another media type; 422 no image at all.
+        Problem: 400 the form is damaged; 413 more than `most` images; 415 another media type; 422 no image at all.
     """
     if len(content_type) > _LONGEST_TYPE:
         raise Problem(400, f"the Content-Type has more than {_LONGEST_TYPE:,} characters")
-    kind, options = parse_options_header(content_type)
+    kind, options = parameters(content_type.encode("latin-1", "replace"))
     if kind == b"multipart/form-data":
-        found = _parts(options.get(b"boundary", b""), body, most=most)
+        found = _images(parts(body, options.get(b"boundary", b""), most=most + _MOST_FIELDS), most=most)
     elif kind.startswith(b"image/") or kind == b"application/octet-stream":
         found = [Upload(body, is_whole_body=True)] if body else []
     else:
@@ -137,80 +182,14 @@ def uploads(body: bytes, content_type: str, *, most: int) -> list[Upload]:
     return found
 
 
-def _parts(boundary: bytes, body: bytes, *, most: int) -> list[Upload]:
-    """The files of a multipart form; its other fields are ignored."""
-    if not 1 <= len(boundary) <= 70:  # RFC 2046
-        raise Problem(400, "multipart/form-data without a boundary of 1 to 70 characters")
-    found: list[Upload] = []
-    content = bytearray()
-    header = {b"name": bytearray(), b"value": bytearray()}
-    disposition = b""
-    is_whole = False
-
-    def begin() -> None:
-        nonlocal disposition
-        disposition = b""
-        content.clear()
-
-    def collect(what: bytes) -> Callable[[bytes, int, int], None]:
-        def callback(data: bytes, start: int, end: int) -> None:
-            header[what] += data[start:end]
-
-        return callback
-
-    def end_header() -> None:
-        nonlocal disposition
-        if header[b"name"].lower() == b"content-disposition":
-            disposition = bytes(header[b"value"])
-        header[b"name"].clear()
-        header[b"value"].clear()
-
-    def receive(data: bytes, start: int, end: int) -> None:
-        content.extend(data[start:end])
-
-    def end() -> None:
-        name = _file_name(disposition)
-        if name is None:
-            return
-        if len(found) == most:
+def _images(found: Iterable[Part], *, most: int) -> list[Upload]:
+    """The parts that are files, or say that they are images; other fields are ignored."""
+    images: list[Upload] = []
+    for part in found:
+        kind = part.content_type
+        if part.file_name is None and not kind.startswith(b"image/") and kind != b"application/octet-stream":
+            continue
+        if len(images) == most:
             raise Problem(413, f"the request holds more than the {most} images allowed")
-        found.append(Upload(bytes(content), name or None))
-
-    def finish() -> None:
-        nonlocal is_whole
-        is_whole = True
-
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": begin,
-            "on_header_field": collect(b"name"),
-            "on_header_value": collect(b"value"),
-            "on_header_end": end_header,
-            "on_part_data": receive,
-            "on_part_end": end,
-            "on_end": finish,
-        },
-    )
-    try:
-        parser.write(body)
-    except FormParserError as error:
-        raise Problem(400, "the multipart form is damaged") from error
-    if not is_whole:
-        raise Problem(400, "the multipart form breaks off")
-    return found
-
-
-def _file_name(disposition: bytes) -> str | None:
-    """The name that a part's Content-Disposition gives a file; None if it is none.
-
-    Browsers write `"` as %22; some clients write names beyond ASCII as RFC 2231 has it.
-    """
-    extended = _EXTENDED_NAME.search(disposition)
-    if extended is not None:
-        return unquote_to_bytes(extended[1]).decode("utf-8", "replace")
-    name = parse_options_header(disposition)[1].get(b"filename")
-    return None if name is None else name.replace(b"%22", b'"').decode("utf-8", "replace")
-
-
-_EXTENDED_NAME = re.compile(rb"; *filename\*=utf-8''([^;\s]+)", re.IGNORECASE)
+        images.append(Upload(part.content, part.file_name or None))
+    return images

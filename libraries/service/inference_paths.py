@@ -49,8 +49,8 @@ def add_paths(app: FastAPI, service: Service) -> None:
 
     @app.get("/v2/health/ready", responses=answers.problems(503))
     async def ready() -> dict[str, bool]:
-        """Whether it can answer: the bundle is loaded and warm."""
-        return {"ready": bool(service.model.current)}
+        """Whether it can answer: the bundle is loaded and warm, and there are threads to compute."""
+        return {"ready": bool(service.check_ready())}
 
     @app.get("/v2/models/{name}", responses=_NAMED)
     @app.get("/v2/models/{name}/versions/{version}", responses=_NAMED)
@@ -62,7 +62,7 @@ def add_paths(app: FastAPI, service: Service) -> None:
     @app.get("/v2/models/{name}/versions/{version}/ready", responses=_NAMED)
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
         """Whether this model can answer."""
-        return {"name": named(name, version).name, "ready": True}
+        return {"name": named(name, version).name, "ready": bool(service.check_ready())}
 
     @app.post("/v2/models/{name}/infer", responses=_INFERRING, openapi_extra=_BODY)
     @app.post("/v2/models/{name}/versions/{version}/infer", responses=_INFERRING, openapi_extra=_BODY)
@@ -71,7 +71,12 @@ def add_paths(app: FastAPI, service: Service) -> None:
         named(name, version)
         async with service.bodies.read(request) as body:
             length = request.headers.get(openinference.HEADER_LENGTH)
-            asked = await service.bodies.parse(openinference.understand, body, length, service.limits)
+            asked = await service.parse(
+                lambda body: openinference.understand(body, length, service.limits),
+                body,
+                memory=lambda body: openinference.memory_to_understand(body, length),
+            )
+            del body  # what is needed of it, the images hold
             loaded, outcomes = await service.classify(asked.images)
         answered, parts = openinference.answer(asked, loaded, [outcome.result for outcome in outcomes])
         content = json.dumps(answered).encode()

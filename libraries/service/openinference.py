@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from libraries.base.errors import ImageError
 from libraries.classifier.bundle import Prediction
-from libraries.service.bodies import check_json
+from libraries.service.bodies import check_json, memory_to_parse_json
 from libraries.service.model import LoadedModel
+from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
 from libraries.service.service import Image, Limits
 from libraries.service.tutorial import from_base64
@@ -33,6 +34,7 @@ EXAMPLE = {"inputs": [{"name": "files", "datatype": "BYTES", "shape": [1], "data
 OUTPUTS = ("label", "probabilities", "scores", "embedding")
 DEFAULT_OUTPUTS = ("label", "probabilities")
 _MOST_VALUES = 2**21  # in JSON, as of an image of 0.7 million pixels
+_MOST_KEYS = 10_000
 
 
 def metadata(loaded: LoadedModel) -> dict[str, Any]:
@@ -76,7 +78,12 @@ class Asked:
     id: str | None
 
 
-def understand(body: bytes, header_length: str | None, limits: Limits) -> Asked:
+def memory_to_understand(body: Body, header_length: str | None) -> int:
+    """Bytes of memory that `understand` takes at most; binary data are taken as they lie there."""
+    return memory_to_parse_json(_json_part(body, header_length))
+
+
+def understand(body: Body, header_length: str | None, limits: Limits) -> Asked:
     """A request: JSON, of `header_length` bytes if binary data follow it.
 
     Raises:
@@ -91,20 +98,24 @@ def understand(body: bytes, header_length: str | None, limits: Limits) -> Asked:
     return Asked(_images(request, binary, limits), _outputs(request), identifier)
 
 
-def _json_and_binary(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
-    length = len(body)
-    if header_length is not None:
-        if re.fullmatch("[0-9]{1,12}", header_length) is None or int(header_length) > length:
-            raise Problem(400, f"{HEADER_LENGTH} is no number of bytes within the body")
-        length = int(header_length)
-    check_json(body[:length], most=_MOST_VALUES)
+def _json_part(body: Body, header_length: str | None) -> Body:
+    if header_length is None:
+        return body
+    if re.fullmatch("[0-9]{1,12}", header_length) is None or int(header_length) > len(body):
+        raise Problem(400, f"{HEADER_LENGTH} is no number of bytes within the body")
+    return body[: int(header_length)]
+
+
+def _json_and_binary(body: Body, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
+    head = _json_part(body, header_length)
+    check_json(head, most=_MOST_VALUES, most_keys=_MOST_KEYS)
     try:
-        request = json.loads(body[:length])
+        request = json.loads(head)
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"the request is not JSON: expected {json.dumps(EXAMPLE)}") from error
     if not isinstance(request, dict):
         raise Problem(400, f"the request is no JSON object: expected {json.dumps(EXAMPLE)}")
-    return request, memoryview(body)[length:]
+    return request, memoryview(body)[len(head) :]
 
 
 def _images(request: dict[str, Any], binary: memoryview, limits: Limits) -> list[Image]:
@@ -213,7 +224,7 @@ def _files(binary: memoryview, count: int) -> list[Image]:
             break
         (length,) = struct.unpack_from("<I", binary, at)
         at += 4 + length
-        found.append(bytes(binary[at - length : at]))
+        found.append(binary[at - length : at])
     if len(found) != count or at != len(binary):
         raise Problem(400, f"the binary data are not {count} elements, each after its length")
     return found

@@ -1,6 +1,7 @@
 """Errors as a service tells them: JSON problems (RFC 9457), one line for people, nothing of the host."""
 
 import json
+import traceback
 from http import HTTPStatus
 
 from starlette.responses import Response
@@ -35,6 +36,13 @@ def image_problem(error: ImageError) -> Problem:
     if isinstance(error, ImageTooLarge):
         return Problem(413, error.limited_by("serve_maxMegapixels").reason, title="Image too large")
     return Problem(422, error.reason, title="Not an image")
+
+
+def let_go(error: BaseException | None) -> None:
+    """Forget what the functions that an error has left knew, bodies and images; else the garbage collector does."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def response(problem: Problem, *, headers: dict[str, str] | None = None) -> Response:

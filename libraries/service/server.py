@@ -22,9 +22,13 @@ from libraries.service.protocol import BoundedProtocol
 from libraries.service.room import MOST_CONNECTIONS, Room
 from libraries.service.service import Service
 
+log = logging.getLogger(__name__)
+
 _OTHER_FILES = 256
 _BACKLOG = 2048  # connections that may be accepted at once, before any of them makes room
-_SECONDS_TO_FINISH = 30
+_SECONDS_TO_FINISH = 30  # requests that were accepted; docs and compose.yaml name them
+_SECONDS_TO_ANSWER = 1  # of these, to tell who is still waiting that the service stops
+_SECONDS_TO_LEAVE = 3  # beyond these, to end in order
 _M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
 _LARGE_BLOCK = 4 * 2**20  # bytes
 
@@ -60,14 +64,12 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
         super().__init__(config)
-        # Nor does what strangers send belong in the log, where it would be as much as they like.
-        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         self._service, self._access, self._announce = service, access, announce
-        self._is_announced = False
+        self._is_announced = self._is_own_process = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until SIGTERM or Ctrl-C, finishing what was accepted.
+        """Serve until SIGTERM or Ctrl-C, finishing what was accepted; the process ends here if a decode does not.
 
         Raises:
             ParameterError: nothing can listen there.
@@ -76,9 +78,12 @@ class Server(uvicorn.Server):
         files = _allow_files(MOST_CONNECTIONS + _BACKLOG + _OTHER_FILES)
         self._room.most = min(self._room.most, max(files // 2, files - _BACKLOG - _OTHER_FILES))
         _return_memory()
+        self._is_own_process = threading.current_thread() is threading.main_thread()
         if os.environ.get("FORWARDED_ALLOW_IPS"):
             log.warning("FORWARDED_ALLOW_IPS has no effect: name the proxies in serve_trustedProxies")
         super().run(sockets or [self._bind()])
+        if self._service.workers.at_work:
+            self._leave()
         if self._service.failure is not None:
             raise self._service.failure
 
@@ -98,6 +103,23 @@ class Server(uvicorn.Server):
             loaded = self._service.model.current
             self._announce(f"Ready: {loaded.name}, version {loaded.version}")
         return await super().on_tick(counter) or self._service.failure is not None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more, answer what was accepted, and end, at the latest after the time to finish."""
+        self._service.bodies.stop_within(max(0.0, _SECONDS_TO_FINISH - _SECONDS_TO_ANSWER))
+        leaving = threading.Timer(_SECONDS_TO_FINISH + _SECONDS_TO_LEAVE, self._leave)
+        leaving.daemon = True
+        leaving.start()
+        await super().shutdown(sockets)
+
+    def _leave(self) -> None:
+        """End the process, whatever its threads are at, if it is this server's own."""
+        if self._is_own_process:
+            log.warning("stopped while %d images were being decoded or computed", self._service.workers.at_work)
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +14,25 @@ import numpy.typing as npt
 from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError, ImageTooLarge
 from libraries.classifier.bundle import Prediction
-from libraries.data.images import decode, fit, load_bytes
-from libraries.evaluation.heatmaps import Heatmap, heatmap
+from libraries.data.images import ResizeRule, fit, load_with_size, memory_to_load
+from libraries.evaluation.heatmaps import Heatmap, heatmap_of_fitted
 from libraries.service.bodies import BodyReader
 from libraries.service.metrics import Metrics
 from libraries.service.model import LoadedModel, ServedModel
+from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
 from libraries.service.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_BUFFERED = 8  # bodies of the largest size that may be in memory at once
+_BUFFERED = 5  # bodies of the largest size that may be in memory at once
+_PER_PIXEL = 8  # bytes that a picture of the largest size may take, as decoded and as converted to RGB
+_SPARE = 16 * 2**20  # bytes, for the parts in which pictures are converted
+_IN_A_THREAD = 100_000  # bytes of a body beyond which parsing would hold up the event loop
 
-_LARGE = 25 * 10**6  # pixels
-
+T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
-Image = bytes | Pixels | ImageError
+Image = bytes | bytearray | memoryview | Pixels | ImageError
 """An image file; or upright RGB pixels, uint8 [H, W, 3]; or why there is neither."""
 
 
@@ -43,7 +45,7 @@ class Limits:
         images: in a request.
         megapixels: of an image.
         queue: images per core; requests are refused while so many wait.
-        timeout: seconds for a request to be computed.
+        timeout: seconds for a request to be parsed and computed.
         arrival: seconds for a request to arrive.
     """
 
@@ -54,6 +56,21 @@ class Limits:
     timeout: float = 30.0
     arrival: float = 20.0
 
+    @property
+    def bytes(self) -> int:
+        """Of a request."""
+        return self.megabytes * 2**20
+
+    @property
+    def pixels(self) -> int:
+        """Of an image."""
+        return self.megapixels * 10**6
+
+    @property
+    def memory(self) -> int:
+        """Bytes that images may take while they are decoded, texts while they are parsed: enough for the largest."""
+        return _PER_PIXEL * self.pixels + 2 * self.bytes + _SPARE
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -63,6 +80,22 @@ class Outcome:
     waited: float = 0.0
     decoded: float = 0.0
     computed: float = 0.0
+
+
+@dataclass
+class _Item:
+    """An image of a request, and the bytes of memory that it takes to decode it, once a thread has looked."""
+
+    image: Image
+    memory: int = 0
+
+    def measure(self, rule: ResizeRule, *, max_pixels: int) -> int:
+        """Look."""
+        if isinstance(self.image, bytes | bytearray | memoryview):
+            self.memory = memory_to_load(bytes(self.image), rule, max_pixels=max_pixels)
+        elif isinstance(self.image, np.ndarray):
+            self.memory = 3 * self.image.nbytes  # a copy, and Pillow's four bytes per pixel
+        return self.memory
 
 
 @dataclass(frozen=True)
@@ -91,12 +124,19 @@ class Service:
         self.failure: Exception | None = None
         self.model = ServedModel(bundle, precision=precision)
         self.metrics = Metrics()
-        self._one_large = Lock()
-        most = self.limits.megabytes * 2**20
-        self.bodies = BodyReader(most_bytes=most, most_buffered=_BUFFERED * most, seconds=self.limits.arrival)
+        self.bodies = BodyReader(
+            most_bytes=self.limits.bytes,
+            most_buffered=_BUFFERED * self.limits.bytes,
+            seconds=self.limits.arrival,
+            timeout=self.limits.timeout,
+        )
         cores = usable_cores()
-        # one thread more than cores: while one is between two images, the others compute
-        self.workers = Workers(threads=cores + 1, most_waiting=cores * self.limits.queue)
+        self.workers = Workers(
+            threads=cores + 1,  # one more than cores: while one is between two images, the others compute
+            most_waiting=cores * self.limits.queue,
+            memory=self.limits.memory,
+            patience=self.limits.timeout,
+        )
         self.metrics.queue.set_function(lambda: self.workers.waiting)
 
     async def start(self) -> None:
@@ -122,64 +162,83 @@ class Service:
         self.metrics.model.labels(loaded.name, loaded.version).set(1)
         return loaded
 
+    def check_ready(self) -> LoadedModel:
+        """The model that answers; raise Problem 503 if there is none yet, or no thread that could compute."""
+        loaded = self.model.current
+        if self.workers.are_stuck:
+            raise Problem(503, "every thread is busy with an image that takes too long", retry_after=10)
+        return loaded
+
+    async def parse(self, parser: Callable[[Body], T], body: Body, *, memory: Callable[[Body], int]) -> T:
+        """parser(body), large ones in a thread, once there are `memory(body)` bytes for it."""
+        if len(body) < _IN_A_THREAD:
+            return parser(body)
+        return await self.workers.run_at_once(parser, body, memory=memory)
+
     async def classify(self, images: Sequence[Image]) -> tuple[LoadedModel, list[Outcome]]:
         """Classify image files or pixels; what is an error already, or cannot be decoded, gives its error.
 
         Raises:
-            Problem: 503 not ready or too busy, 504 not done in time.
+            Problem: 503 not ready or too busy.
         """
         loaded = self.model.current
         classifier, rule = loaded.classifier, loaded.classifier.rule
 
-        def work(image: Image) -> Outcome:
-            if isinstance(image, ImageError):
-                return Outcome(image)
+        def work(item: _Item) -> Outcome:
             begun = time.perf_counter()
             try:
-                fitted = self._decode(load_bytes, image, rule) if isinstance(image, bytes) else fit(image, rule)
+                fitted, _ = self._fitted(item, rule)
             except ImageError as error:
-                return Outcome(error, decoded=time.perf_counter() - begun)
+                return Outcome(_bare(error), decoded=time.perf_counter() - begun)
             decoded = time.perf_counter()
             prediction = classifier.classify(fitted)
             return Outcome(prediction, decoded=decoded - begun, computed=time.perf_counter() - decoded)
 
-        done = await self.workers.run(work, images, timeout=self.limits.timeout)
+        measure = partial(_Item.measure, rule=rule, max_pixels=self.limits.pixels)
+        done = await self.workers.run(work, [_Item(image) for image in images], memory=measure)
         outcomes = [Outcome(o.result, waited, o.decoded, o.computed) for o, waited in done]
         self._count(outcomes)
         return loaded, outcomes
 
-    async def explain(self, image: bytes, label: str | None) -> tuple[LoadedModel, Explanation]:
+    async def explain(self, image: Image, label: str | None) -> tuple[LoadedModel, Explanation]:
         """What in an image file speaks for `label`, or for the one that is predicted.
 
         Raises:
-            Problem: 400 no such label, 413 or 422 no usable image, 503 not ready or too busy, 504 not done in time.
+            Problem: 400 no such label, 413 or 422 no usable image, 503 not ready or too busy.
         """
         loaded = self.model.current
-        classifier = loaded.classifier
+        classifier, rule = loaded.classifier, loaded.classifier.rule
         if label is not None and label not in classifier.labels:
             raise Problem(400, f"there is no such label: choose from {', '.join(classifier.labels)}")
 
-        def work(image: bytes) -> Explanation:
-            pixels = self._decode(partial(decode, white_level=classifier.rule.white_level), image)
-            prediction = classifier.classify(fit(pixels, classifier.rule))
-            return Explanation(prediction, heatmap(classifier, pixels, label or prediction.label), pixels.shape[:2])
+        def work(item: _Item) -> Explanation | ImageError:
+            try:
+                fitted, size = self._fitted(item, rule)
+            except ImageError as error:
+                return _bare(error)
+            prediction = classifier.classify(fitted)
+            found = heatmap_of_fitted(classifier, fitted, label or prediction.label, size=size)
+            return Explanation(prediction, found, size[::-1])
 
-        try:
-            ((explanation, _),) = await self.workers.run(work, [image], timeout=self.limits.timeout)
-        except ImageError as error:
-            raise image_problem(error) from error
+        measure = partial(_Item.measure, rule=rule, max_pixels=self.limits.pixels)
+        ((explanation, _),) = await self.workers.run(work, [_Item(image)], memory=measure)
+        if isinstance(explanation, ImageError):
+            raise image_problem(explanation)
         return loaded, explanation
 
-    def _decode(self, decoder: Callable[..., Pixels], image: bytes, *arguments: Any) -> Pixels:
-        """decoder(image, ...), of large images one at a time: each takes 4 bytes of memory per pixel or more."""
-        most = self.limits.megapixels * 10**6
-        try:
-            return decoder(image, *arguments, max_pixels=min(most, _LARGE))
-        except ImageTooLarge:
-            if most <= _LARGE:
-                raise
-            with self._one_large:
-                return decoder(image, *arguments, max_pixels=most)
+    def _fitted(self, item: _Item, rule: ResizeRule) -> tuple[Pixels, tuple[int, int]]:
+        """An image, uint8 [S, S, 3], and the upright picture's width and height."""
+        image = item.image
+        if isinstance(image, ImageError):
+            raise image
+        if isinstance(image, np.ndarray):
+            return fit(image, rule), (image.shape[1], image.shape[0])
+        if item.memory > self.limits.memory:
+            raise ImageTooLarge(
+                f"takes about {item.memory // 10**6:,} MB of memory to decode, more than the "
+                f"{self.limits.memory // 10**6:,} there are: send it smaller, or as JPEG or PNG"
+            )
+        return load_with_size(bytes(image), rule, max_pixels=self.limits.pixels)
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
         self.metrics.images.observe(len(outcomes))
@@ -198,3 +257,9 @@ class Service:
     def close(self) -> None:
         """End the threads."""
         self.workers.close()
+
+
+def _bare(error: ImageError) -> ImageError:
+    """The error alone, which holds no image any more by the functions it came through."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

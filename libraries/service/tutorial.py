@@ -9,20 +9,33 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 from libraries.base.errors import ImageError, InputError
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.decoding import MAX_PIXELS, Pixels
 from libraries.data.images import load_bytes
+from libraries.service.bodies import check_json
+from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
 
 TABLE, COLUMN = "input_df", "image base64 string"
 EXAMPLE = {TABLE: [{COLUMN: "iVBORw0KGgo..."}]}
+_MOST_VALUES = 10_000  # and keys, in a request
 _EXPECTED = f'expected {{"{TABLE}": [{{"{COLUMN}": "..."}}]}}'
 
 
-def images(body: bytes | str) -> list[bytes | ImageError]:
+def images_of_request(body: Body) -> list[bytes | ImageError]:
+    """The image files in a stranger's request, as `images`.
+
+    Raises:
+        InputError: not JSON of the expected form.
+        Problem: 413 too many values.
+    """
+    check_json(body, most=_MOST_VALUES, most_keys=_MOST_VALUES)
+    return images(body)
+
+
+def images(body: Body | str) -> list[bytes | ImageError]:
     """The image files in a request, in order; what is no base64 gives its error.
 
     Raises:
@@ -51,7 +64,8 @@ def from_base64(text: Any) -> bytes | ImageError:
         return ImageError("is not text: expected an image file as base64")
     if text[:5].lower() == "data:":
         text = text.partition(",")[2]
-        text = unquote(text) if "%" in text else text
+        for code, character in _PERCENT_ENCODED.items():
+            text = text.replace(code, character).replace(code.lower(), character)
     try:
         digits = text.rstrip("= \t\r\n").encode("ascii").translate(_TO_STANDARD, b" \t\r\n")
         digits += b"=" * (-len(digits) % 4)
@@ -61,6 +75,7 @@ def from_base64(text: Any) -> bytes | ImageError:
 
 
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_PERCENT_ENCODED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}  # what of base64 may be
 
 
 def answer(prediction: Prediction, labels: Sequence[str], *, milliseconds: float) -> dict[str, Any]:

@@ -2,6 +2,13 @@
 
 Under overload a queue without bound makes every request late, and a short one keeps the answers that are given on time.
 The bound is a number of images, so that how many callers there may be does not depend on the network.
+
+Large images wait for memory, in their order, while small ones pass them: no thread waits for anything but work.
+
+Threads cannot be killed. Processes can, but pictures and answers would have to pass between them, each would take 50 MB
+of memory, and what a decode may cost is bounded by what is refused by its header (libraries/data) already: no image
+that passes takes as long as a request may. Should one do so nevertheless, its thread is replaced while it lasts, so
+that the others are served; there are never more than twice as many threads, and when all are stuck, that is told.
 """
 
 import asyncio
@@ -9,8 +16,8 @@ import contextlib
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from libraries.service.problems import Problem
@@ -19,6 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _WEIGHT = 0.05  # of the newest in the running mean of the seconds that a job takes
+_SMALL = 8  # so many small jobs for each thread take as much memory as there is for the large ones
 
 
 class Workers:
@@ -29,91 +37,210 @@ class Workers:
 
     Attributes:
         waiting: jobs that no thread has begun.
-        at_work: jobs that a thread has begun and not ended.
+        memory: bytes that large jobs may take together; small ones take an eighth of it at most.
         seconds: running mean of the time that a job takes once begun.
     """
 
-    def __init__(self, *, threads: int, most_waiting: int, seconds: float = 0.02) -> None:
-        """Start `threads`; refuse requests while all are at work and `most_waiting` jobs wait."""
-        self.threads, self.most_waiting, self.seconds = threads, most_waiting, seconds
-        self.waiting = self.at_work = 0
-        self._lock = threading.Lock()
-        self._jobs: SimpleQueue[tuple[_Batch[Any, Any], int] | None] = SimpleQueue()
-        self._crew = [threading.Thread(target=self._work, name=f"worker_{i}", daemon=True) for i in range(threads)]
-        for thread in self._crew:
-            thread.start()
+    def __init__(
+        self, *, threads: int, most_waiting: int, memory: int = 2**30, patience: float = 60.0, seconds: float = 0.02
+    ) -> None:
+        """Start `threads`; refuse requests while all are at work and `most_waiting` jobs wait.
+
+        Args:
+            patience: seconds after which a thread counts as stuck.
+        """
+        self.threads, self.most_waiting, self.memory, self.seconds = threads, most_waiting, memory, seconds
+        self.waiting = 0
+        self._patience, self._small = patience, memory // (_SMALL * threads)
+        self._lock = threading.Condition()  # guards all of the following
+        self._new: deque[_Job] = deque()
+        self._large: deque[_Job] = deque()  # that wait for memory
+        self._begun: dict[_Job, float] = {}  # when, the oldest first
+        self._taken = 0  # bytes, by large jobs
+        self._replaced: set[_Job] = set()  # at which a thread is stuck
+        self._is_closing = False
+        self._crew: set[threading.Thread] = set()
+        for _ in range(threads):
+            self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._crew.add(thread)
+        thread.start()
+
+    @property
+    def at_work(self) -> int:
+        """Jobs that a thread has begun and not ended."""
+        return len(self._begun)
 
     @property
     def expected_wait(self) -> float:
         """Seconds that a job submitted now would wait for a thread; 0 while one is free."""
-        beyond = self.waiting + self.at_work - self.threads
-        return max(0, beyond) * self.seconds / self.threads
+        with self._lock:
+            now, begun = time.perf_counter(), [*self._begun.values()]
+            beyond = max(0, self.waiting + len(begun) - len(self._replaced) - self.threads)
+        so_far = (now - sum(begun) / len(begun)) if begun else 0.0
+        return beyond * max(self.seconds, so_far) / self.threads
+
+    @property
+    def are_stuck(self) -> bool:
+        """Whether every thread has been at the same job for too long; those that can be replaced are."""
+        now, stuck = time.perf_counter(), 0
+        with self._lock:
+            for job, begun in self._begun.items():
+                if now - begun < self._patience:
+                    break
+                stuck += 1
+                if job not in self._replaced and len(self._replaced) < self.threads and not self._is_closing:
+                    self._replaced.add(job)
+                    self._start()
+            return stuck >= self.threads + len(self._replaced)
 
     def check(self) -> None:
         """Raise Problem 503 if too many wait for a further one to join them."""
-        if self.waiting + self.at_work >= self.threads + self.most_waiting:
+        if self.are_stuck:
+            raise Problem(503, "every thread is busy with an image that takes too long: try again", retry_after=10)
+        if self.waiting + self.at_work - len(self._replaced) >= self.threads + self.most_waiting:
             seconds = max(1, math.ceil(self.expected_wait))
             raise Problem(503, f"the service is busy: try again in {seconds} s", retry_after=seconds)
 
-    async def run(self, work: Callable[[T], R], items: Sequence[T], *, timeout: float) -> list[tuple[R, float]]:
+    async def run(
+        self, work: Callable[[T], R], items: Sequence[T], *, memory: Callable[[T], int] = lambda item: 0
+    ) -> list[tuple[R, float]]:
         """work(item) of every item, in order, and the seconds it waited before a thread began.
 
         All items of a request are taken or none: a request is refused for those before it, never for its own number.
+        What is cancelled is not begun.
+
+        Args:
+            memory: bytes that an item takes at most while it is at work; asked in a thread.
 
         Raises:
-            Problem: 503 too much is waiting; 504 not all done within `timeout` seconds.
+            Problem: 503 too much is waiting.
         """
         self.check()
-        batch = _Batch(work, items)
-        with self._lock:
-            self.waiting += len(items)
-        for place in range(len(items)):
-            self._jobs.put((batch, place))
-        try:
-            async with asyncio.timeout(timeout):
-                return await batch.done
-        except TimeoutError as error:
-            raise Problem(504, f"not done within {timeout:g} s: send fewer or smaller images") from error
-        finally:
-            with self._lock:  # if it ended early, nothing more of it is begun
-                self.waiting -= batch.not_begun
-                batch.not_begun = 0
+        return await self._run(_Batch(work, memory, items))
 
-    def close(self) -> None:
-        """End the threads, after what they are at; what waits is not begun."""
-        while not self._jobs.empty():
-            self._jobs.get()
-        for _ in self._crew:
-            self._jobs.put(None)
-        for thread in self._crew:
-            thread.join()
+    async def run_at_once(self, work: Callable[[T], R], item: T, *, memory: Callable[[T], int]) -> R:
+        """work(item), before all else that waits: what does not take long, and of which nobody should be refused."""
+        ((result, _),) = await self._run(_Batch(work, memory, [item], is_quick=True))
+        return result
+
+    async def _run(self, batch: "_Batch[T, R]") -> list[tuple[R, float]]:
+        jobs = [_Job(batch, place) for place in range(batch.not_done)]  # of which the batch knows nothing: no circles
+        with self._lock:
+            self.waiting += len(jobs)
+            if batch.is_quick:
+                self._new.extendleft(jobs)
+            else:
+                self._new.extend(jobs)
+            self._lock.notify(len(jobs))
+        try:
+            return await batch.done
+        finally:
+            if batch.not_done:
+                self._forget(batch)
+
+    def _forget(self, batch: "_Batch[Any, Any]") -> None:
+        """If it ended early, nothing more of it is begun."""
+        with self._lock:
+            batch.is_over = True
+            before = len(self._new) + len(self._large)
+            self._new = deque(job for job in self._new if job.batch is not batch)
+            self._large = deque(job for job in self._large if job.batch is not batch)
+            self.waiting -= before - len(self._new) - len(self._large)
+            self._lock.notify_all()  # a large one may have made room for the next
+
+    def close(self, *, seconds: float = 2.0) -> None:
+        """End the threads; what waits is not begun, and what is not done within so many seconds is left to itself."""
+        with self._lock:
+            self._is_closing = True
+            self._new.clear()
+            self._large.clear()
+            self.waiting = 0
+            self._lock.notify_all()
+        end = time.monotonic() + seconds
+        for thread in [*self._crew]:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while self._do_next():
             pass  # between two calls a thread holds no image
+        self._crew.discard(threading.current_thread())
 
     def _do_next(self) -> bool:
-        """Wait for a job and do it; False when there will be no more."""
-        job = self._jobs.get()
+        """Wait for a job and do it; False when there will be no more for this thread."""
+        job = self._next()
         if job is None:
             return False
-        batch, place = job
-        with self._lock:
-            if batch.not_begun == 0:  # it has ended early
-                return True
-            batch.not_begun -= 1
-            self.waiting -= 1
-            self.at_work += 1
+        if job.memory is None:
+            job.memory = min(job.batch.measure(job), self.memory)
+            if job.memory > self._small:
+                return self._set_aside(job)
         begun = time.perf_counter()
-        error = batch.do(place, begun)
+        error = job.batch.do(job, begun)
+        return self._end(job, error, seconds=time.perf_counter() - begun)
+
+    def _next(self) -> "_Job | None":
+        """The next job there is memory for, once there is one; None at the end."""
         with self._lock:
-            self.at_work -= 1
-            self.seconds += _WEIGHT * (time.perf_counter() - begun - self.seconds)
+            while not self._is_closing:
+                if self._large and self._taken + (self._large[0].memory or 0) <= self.memory:
+                    job = self._large.popleft()
+                    self._taken += job.memory or 0
+                elif self._new:
+                    job = self._new.popleft()
+                else:
+                    self._lock.wait()
+                    continue
+                self.waiting -= 1
+                self._begun[job] = time.perf_counter()
+                return job
+        return None
+
+    def _set_aside(self, job: "_Job") -> bool:
+        """Have a large job wait for memory, behind those before it; whether the thread is to go on."""
+        with self._lock:
+            del self._begun[job]
+            if not job.batch.is_over and not self._is_closing:
+                self.waiting += 1
+                self._large.append(job)
+            return self._is_still_needed(job)
+
+    def _end(self, job: "_Job", error: BaseException | None, *, seconds: float) -> bool:
+        """Count a job that is done, and tell who waits for its batch; whether the thread is to go on."""
+        batch = job.batch
+        with self._lock:
+            del self._begun[job]
+            if (job.memory or 0) > self._small:
+                self._taken -= job.memory or 0
+                self._lock.notify_all()
+            if not batch.is_quick:
+                self.seconds += _WEIGHT * (seconds - self.seconds)
             batch.not_done -= 1
             is_last = batch.not_done == 0
+            is_needed = self._is_still_needed(job)
         if error is not None or is_last:
             batch.end(error)
-        return True
+        return is_needed
+
+    def _is_still_needed(self, job: "_Job") -> bool:
+        """Whether no other thread has taken the place of the one that was at this job."""
+        is_needed = job not in self._replaced
+        self._replaced.discard(job)
+        return is_needed
+
+
+class _Job:
+    """An item of a batch.
+
+    Attributes:
+        memory: bytes that it takes; None before a thread has looked.
+    """
+
+    def __init__(self, batch: "_Batch[Any, Any]", place: int) -> None:
+        self.batch, self.place = batch, place
+        self.memory: int | None = None
 
 
 class _Batch(Generic[T, R]):
@@ -121,21 +248,32 @@ class _Batch(Generic[T, R]):
 
     Attributes:
         done: the results, or the first error.
-        not_begun, not_done: items; the lock of Workers guards both.
+        not_done: items; the lock of Workers guards it.
+        is_over: it has ended early.
+        is_quick: it goes before others, and says nothing of how long they take.
     """
 
-    def __init__(self, work: Callable[[T], R], items: Sequence[T]) -> None:
-        self.not_begun = self.not_done = len(items)
-        self._work, self._items = work, items
+    def __init__(
+        self, work: Callable[[T], R], memory: Callable[[T], int], items: Sequence[T], *, is_quick: bool = False
+    ) -> None:
+        self.not_done, self.is_over, self.is_quick = len(items), False, is_quick
+        self._work, self._memory, self._items = work, memory, items
         self._results: list[Any] = [None] * len(items)
         self._submitted = time.perf_counter()
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[list[tuple[R, float]]] = self._loop.create_future()
 
-    def do(self, place: int, now: float) -> BaseException | None:
+    def measure(self, job: _Job) -> int:
+        """Bytes of memory that an item takes; 0 where that fails, as its work will, too."""
+        try:
+            return self._memory(self._items[job.place])
+        except Exception:
+            return 0
+
+    def do(self, job: _Job, now: float) -> BaseException | None:
         """Do one item, in a thread; what it raised."""
         try:
-            self._results[place] = self._work(self._items[place]), now - self._submitted
+            self._results[job.place] = self._work(self._items[job.place]), now - self._submitted
         except BaseException as error:
             return error
         return None

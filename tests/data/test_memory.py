@@ -4,13 +4,14 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from libraries.data.decoding import Header, header
-from libraries.data.memory import decoded_bytes
+from libraries.data.decoding import MAX_PIXELS, memory_to_decode
+from libraries.data.images import ResizeRule, memory_to_load
 
 SIDE = 1500
 PIXELS = SIDE * SIDE
@@ -93,18 +94,69 @@ def test_decoding_takes_no_more_than_is_said(tmp_path: Path) -> None:
     peaks = iter(map(int, done.stdout.split()))
     found = {}
     for name, data in made.items():
-        head = header(data)
-        for in_full in (False, True):
+        reduced, full = memory_to_load(data, ResizeRule(64)), memory_to_decode(data, max_pixels=MAX_PIXELS, enough=None)
+        for in_full, most in ((False, reduced), (True, full + 7 * PIXELS)):  # as RGB, and the array of it
             peak = next(peaks)
-            assert peak <= decoded_bytes(head, in_full=in_full) + 2 * len(data), (name, in_full, peak / PIXELS)
+            assert peak <= most, (name, in_full, peak / PIXELS, most / PIXELS)
             found[name, in_full] = peak / PIXELS
     for name, most in (("I;16", 10), ("I;16B", 10), ("I", 15), ("F", 15), ("F, stretched", 15)):
         assert found[name, False] <= most, "whole arrays of wide numbers would take twice as much"
 
 
-def test_a_header_that_claims_more_costs_more() -> None:
-    small, large = (decoded_bytes(Header("TIFF", "F", side, side)) for side in (1000, 5000))
-    assert large - small == 8 * 24_000_000
-    assert 5 * decoded_bytes(Header("TIFF", "F", 4999, 4999)) < 1.05e9
-    assert decoded_bytes(Header("JPEG", "RGB", 100, 100), in_full=True) > decoded_bytes(Header("JPEG", "RGB", 100, 100))
-    assert decoded_bytes(Header("new format", "RGB", 1000, 1000)) > 20_000_000
+# By the header alone
+
+RULE = ResizeRule(32)
+SMALL_PIXELS = 400 * 300
+
+
+def per_pixel(image: Image.Image, kind: str, **options: Any) -> float:
+    """Bytes per pixel, without the copies of the file and the parts in which it is converted."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return (memory_to_load(buffer.getvalue(), RULE) - 2 * len(buffer.getvalue()) - 32 * SMALL_PIXELS) / SMALL_PIXELS
+
+
+def blank(mode: str) -> Image.Image:
+    return Image.new(mode, (400, 300))
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "expected"),
+    [
+        ("L", "PNG", 1),
+        ("RGB", "PNG", 4),
+        ("RGBA", "PNG", 8),
+        ("LA", "PNG", 8),
+        ("1", "PNG", 2),
+        ("I;16", "PNG", 3),
+        ("P", "GIF", 5),
+        ("RGB", "WEBP", 17),
+        ("RGB", "BMP", 4),
+    ],
+)
+def test_modes_and_formats(mode: str, kind: str, expected: float) -> None:
+    assert per_pixel(blank(mode), kind) == pytest.approx(expected)
+
+
+def test_a_jpeg_takes_little_at_reduced_scale_unless_it_comes_in_several_scans() -> None:
+    assert per_pixel(blank("RGB"), "JPEG") < 0.3
+    assert 6 <= per_pixel(blank("RGB"), "JPEG", progressive=True) < 6.3
+    assert 8 <= per_pixel(blank("CMYK"), "JPEG", progressive=True) < 8.6
+
+
+def test_a_tiff_is_taken_apart_by_strips_or_tiles() -> None:
+    floats = Image.fromarray(np.zeros((300, 400), np.float32))
+    few = per_pixel(floats, "TIFF", compression="tiff_deflate", tiffinfo={278: 10})
+    whole = per_pixel(floats, "TIFF", compression="tiff_deflate", tiffinfo={278: 300})
+    assert 5 < few < 5.2 and whole == pytest.approx(9)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
+def test_what_is_refused_by_its_header_takes_nothing(data: bytes) -> None:
+    assert memory_to_load(data, RULE) == 0
+
+
+def test_what_has_too_many_pixels_is_refused_by_its_header_too() -> None:
+    buffer = io.BytesIO()
+    blank("RGB").save(buffer, "PNG")
+    assert memory_to_load(buffer.getvalue(), RULE, max_pixels=SMALL_PIXELS - 1) == 0

@@ -131,8 +131,16 @@ class Live:
     @property
     def megabytes(self) -> float:
         """Its resident memory."""
+        return self._memory("VmRSS")
+
+    @property
+    def peak_megabytes(self) -> float:
+        """The most that it was."""
+        return self._memory("VmHWM")
+
+    def _memory(self, which: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+        return int(status.partition(f"{which}:")[2].split()[0]) / 1024
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,7 @@
 """Bodies of requests: read within bounds, counted while in memory, and taken apart whatever they hold."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from libraries.service.bodies import BodyReader, check_json, uploads
+from libraries.base.errors import ImageError, InputError
+from libraries.service.bodies import BodyReader, check_json, memory_to_parse_json, uploads
 from libraries.service.problems import Problem
+from libraries.service.tutorial import images_of_request
 
 FORM = "multipart/form-data; boundary=B"
 
@@ -129,10 +130,10 @@ def test_any_content_type_gives_images_or_a_problem(content_type: str, body: byt
 
 
 def test_json_with_too_many_values_is_refused_before_it_is_parsed() -> None:
-    check_json(b"[1, 2, 3]", most=3)
+    check_json(b"[1, 2, 3]", most=3, most_keys=0)
     for bomb in (b"[" * 10, b'{"":' * 10, b"1," * 10, b"{}," * 10):
         with pytest.raises(Problem) as problem:
-            check_json(bomb, most=9)
+            check_json(bomb, most=9, most_keys=100)
         assert problem.value.status == 413
 
 
@@ -154,8 +155,10 @@ def request(chunks: Iterable[bytes] | AsyncIterator[bytes], headers: Sequence[tu
     return Request({"type": "http", "method": "POST", "path": "/", "headers": encoded}, receive)
 
 
-def reader(*, most_bytes: int = 100, most_buffered: int = 150, seconds: float = 30.0) -> BodyReader:
-    return BodyReader(most_bytes=most_bytes, most_buffered=most_buffered, seconds=seconds)
+def reader(
+    *, most_bytes: int = 100, most_buffered: int = 150, seconds: float = 30.0, timeout: float = 30.0
+) -> BodyReader:
+    return BodyReader(most_bytes=most_bytes, most_buffered=most_buffered, seconds=seconds, timeout=timeout)
 
 
 def problem_of(bodies: BodyReader, asked: Request) -> Problem:
@@ -227,24 +230,97 @@ def test_a_sender_who_goes_away_is_400() -> None:
     assert problem_of(reader(), asked).status == 400
 
 
-def test_large_bodies_are_parsed_in_a_thread_one_at_a_time() -> None:
-    async def test() -> None:
-        bodies, at_once, most = reader(), 0, 0
-        lock = threading.Lock()
+# Time, and clients who go
 
-        def parser(body: bytes, plus: int) -> tuple[int, bool]:
-            nonlocal at_once, most
-            with lock:
-                at_once += 1
-                most = max(most, at_once)
-            sum(range(200_000))  # long enough for another thread to come in
-            with lock:
-                at_once -= 1
-            return len(body) + plus, threading.current_thread() is threading.main_thread()
 
-        assert await bodies.parse(parser, b"small", 1) == (6, True)
-        large = await asyncio.gather(*(bodies.parse(parser, bytes(10**6), plus=i) for i in range(20)))
-        assert large == [(10**6 + i, False) for i in range(20)]
-        assert most == 1
+def outcome(bodies: BodyReader, asked: Request, work: Callable[[], Coroutine[Any, Any, None]]) -> Problem:
+    """The problem of work with a body that ends early; afterwards nothing is left of it."""
 
-    asyncio.run(test())
+    async def handle() -> None:
+        async with bodies.read(asked):
+            await work()
+
+    with pytest.raises(Problem) as problem:
+        asyncio.run(asyncio.wait_for(handle(), 30))
+    assert bodies.buffered == 0
+    return problem.value
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def test_work_that_is_late_is_504() -> None:
+    assert outcome(reader(timeout=0.01), request([b"a"]), for_ever).status == 504
+
+
+def test_work_for_a_client_who_has_gone_is_dropped() -> None:
+    messages = iter([{"type": "http.request", "body": b"a", "more_body": False}, {"type": "http.disconnect"}])
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    asked = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+    assert outcome(reader(), asked, for_ever).status == 499
+
+
+def test_work_beyond_the_end_of_the_service_is_503_and_earlier_lateness_stays_504() -> None:
+    bodies = reader()
+
+    async def stop() -> None:
+        bodies.stop_within(0.01)
+        await asyncio.Event().wait()
+
+    problem = outcome(bodies, request([b"a"]), stop)
+    assert (problem.status, problem.retry_after) == (503, 1)
+    bodies = reader(timeout=0.01)
+
+    async def stop_later() -> None:
+        bodies.stop_within(30)
+        await asyncio.Event().wait()
+
+    assert outcome(bodies, request([b"a"]), stop_later).status == 504
+
+
+# JSON
+
+
+def test_memory_for_json_grows_with_its_values_and_where_characters_take_more_bytes() -> None:
+    assert memory_to_parse_json(b"a" * 100) == 600
+    assert memory_to_parse_json(b"\\u0061" * 10) == memory_to_parse_json("äää".encode() * 10) == 540
+    assert memory_to_parse_json(b"[{},{}]") == 6 * 7 + 4 * 130
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"1" * 1_000_000,
+        b"-1." + b"1" * 1_000_000,
+        b"1e" + b"9" * 1_000_000,
+        b'"' + b"\\ud83d" * 100_000 + b'"',
+        b'"\xff\xfe"',
+        b"\xff\xfe[\x00",
+        b"[" * 5_000,
+        b'{"input_df":' * 3_000,
+        b'{"input_df": [], "input_df": 1}',
+        '{"input_df": 1, "x": "😀'.encode() + b"a" * 1_000_000 + b'"}',
+    ],
+    ids=range(10),
+)
+def test_hostile_json_is_refused(hostile: bytes) -> None:
+    for body in (hostile, bytearray(b'{"input_df": ' + hostile + b"}")):
+        with pytest.raises((InputError, Problem)):
+            images_of_request(body)
+
+
+def test_text_beyond_ascii_is_no_base64() -> None:
+    body = '{"input_df": [{"image base64 string": "é"}, {"image base64 string": "YQ=="}]}'.encode()
+    refused_one, taken = images_of_request(body)
+    assert isinstance(refused_one, ImageError) and taken == b"a"
+
+
+def test_many_keys_are_refused_where_only_numbers_may_be_many() -> None:
+    with pytest.raises(Problem) as problem:
+        check_json(b'{"a":1}', most=100, most_keys=1)
+    assert problem.value.status == 413
+    check_json(b"[[1,2,3]]", most=100, most_keys=0)

@@ -21,7 +21,7 @@ from libraries.service.app import create_app
 from libraries.service.protocol import BoundedProtocol
 from libraries.service.server import Server
 from libraries.service.service import Limits, Service
-from tests.service.conftest import PAGE, Live, encoded
+from tests.service.conftest import PAGE, Live, StartService, encoded
 from tests.service.test_app import assert_silent
 
 TIMEOUT = 60
@@ -394,17 +394,71 @@ def test_late_answers_are_504_and_clients_who_left_are_forgotten(
         monkeypatch.setattr(classifier, "classify", lambda fitted: open_.wait(TIMEOUT) and classify(fitted))
         for _ in range(3):
             late = requests.post(running.url + "/predict", files=[("a", picture)] * 9, timeout=TIMEOUT)
-            assert (late.status_code, late.json()["status"]) == (504, 504)
+            assert late.status_code in (504, 503)  # 503 once the threads that took the place of others are stuck, too
             assert running.service.workers.waiting == 0
+        assert requests.get(running.url + "/v2/health/live", timeout=TIMEOUT).status_code == 200
+        while (ready := requests.get(running.url + "/v2/health/ready", timeout=TIMEOUT)).status_code == 200:
+            requests.post(running.url + "/predict", files=[("a", picture)] * 9, timeout=TIMEOUT)
+        assert ready.status_code == 503 and "too long" in ready.json()["detail"]
         with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as leaving:
             leaving.sendall(post("/predict", f"Content-Length: {len(picture)}") + picture)
         again = requests.post(running.url + "/predict", data=picture, timeout=TIMEOUT)
-        assert again.status_code == 504  # came after the one that left, and both are over
+        assert again.status_code == 503  # at once: nobody could do it
         assert running.service.workers.waiting == 0
         assert running.service.bodies.buffered == 0
+        open_.set()
+        while requests.get(running.url + "/v2/health/ready", timeout=TIMEOUT).status_code != 200:
+            pass
     finally:
         open_.set()
         running.stop()
+
+
+def test_what_a_client_who_has_gone_has_sent_is_not_begun(
+    bundle: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Running(bundle, Limits(queue=1000))
+    open_, begun = threading.Event(), threading.Semaphore(0)
+    try:
+        classifier = running.service.model.current.classifier
+        classify = classifier.classify
+
+        def slow(fitted: Any) -> Any:
+            begun.release()
+            assert open_.wait(TIMEOUT)
+            return classify(fitted)
+
+        monkeypatch.setattr(classifier, "classify", slow)
+        part = b'--B\r\nContent-Disposition: form-data; filename="a"\r\n\r\n' + picture + b"\r\n"
+        body = part * 20 + b"--B--"
+        head = post("/predict", f"Content-Length: {len(body)}", "Content-Type: multipart/form-data; boundary=B")
+        with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as leaving:
+            leaving.sendall(head + body)
+            for _ in range(running.service.workers.threads):
+                assert begun.acquire(timeout=TIMEOUT)
+            assert running.service.workers.waiting > 0
+        while running.service.workers.waiting or running.service.bodies.buffered:
+            assert requests.get(running.url + "/v2/health/ready", timeout=TIMEOUT).status_code == 200
+        assert '/predict",status="499"} 1.0' in requests.get(running.url + "/metrics", timeout=TIMEOUT).text
+        open_.set()
+        assert requests.post(running.url + "/predict", data=picture, timeout=TIMEOUT).status_code == 200
+        assert not begun.acquire(timeout=0) or not begun.acquire(timeout=0)  # none but that of the last request
+    finally:
+        open_.set()
+        running.stop()
+
+
+def test_a_form_that_is_slow_to_take_apart_holds_up_nobody(running: Running, picture: bytes) -> None:
+    part = b"--B\r\nContent-Disposition: form-data; a=" + b";" * 3700 + b"\r\n\r\nx\r\n"
+    form = {"Content-Type": "multipart/form-data; boundary=B"}
+    with ThreadPoolExecutor(3) as pool:
+        hostile = [
+            pool.submit(requests.post, running.url + "/predict", data=part * 250, headers=form, timeout=TIMEOUT)
+            for _ in range(3)
+        ]
+        files = {"a": picture + bytes(200_000)}
+        assert requests.post(running.url + "/predict", files=files, timeout=TIMEOUT).status_code == 200
+        assert [future.result().status_code for future in hostile] == [413] * 3
 
 
 # The real process
@@ -471,6 +525,28 @@ def test_memory_stays_flat_whatever_strangers_send_and_nothing_is_written(live: 
     assert requests.post(live.url + "/predict", data=picture, timeout=TIMEOUT).status_code == 200
     assert list(live.folder.iterdir()) == []  # its working folder, and where temporary files would be
     assert "Traceback" not in live.errors
+
+
+def test_memory_of_large_images_and_bodies_is_bounded_and_given_back(start_service: StartService) -> None:
+    live = start_service("--serve_maxQueue=1000")
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs /proc")
+    before = live.megabytes
+    zeros = bytes(33_000_000)
+    for _ in range(3):
+        assert requests.post(live.url + "/predict", data=zeros, timeout=TIMEOUT).status_code == 422
+    assert live.megabytes < before + 30
+    large = png_bomb(7000)  # of one bit
+    wide = encoded((7000, 7000), "PNG", compress_level=1)
+    webp = encoded((5400, 5400), "WEBP", lossless=True, quality=0, method=0)
+
+    def status(path: str, image: bytes) -> int:
+        return requests.post(live.url + path, data=image, timeout=TIMEOUT).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(status, ["/explain"] * 4, [wide, wide, large, webp])) == [200, 200, 200, 413]
+    assert live.peak_megabytes < 800  # 400 of them for images
+    assert live.megabytes < before + 60
 
 
 def test_two_thousand_idle_connections_stop_nobody(live: Live, picture: bytes) -> None:

@@ -29,8 +29,10 @@ class Gate:
 
 
 @asynccontextmanager
-async def workers(*, threads: int = 2, most_waiting: int = 1, seconds: float = 1.0) -> AsyncIterator[Workers]:
-    pool = Workers(threads=threads, most_waiting=most_waiting, seconds=seconds)
+async def workers(
+    *, threads: int = 2, most_waiting: int = 1, seconds: float = 1.0, **options: Any
+) -> AsyncIterator[Workers]:
+    pool = Workers(threads=threads, most_waiting=most_waiting, seconds=seconds, **options)
     yield pool
     await asyncio.to_thread(pool.close)
     assert pool.waiting == 0
@@ -49,7 +51,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 def test_results_come_in_order_with_the_time_they_waited() -> None:
     async def test() -> None:
         async with workers(threads=4) as pool:
-            done = await pool.run(lambda n: n * n, range(50), timeout=30)
+            done = await pool.run(lambda n: n * n, range(50))
             assert [result for result, _ in done] == [n * n for n in range(50)]
             assert all(0 <= waited < 30 for _, waited in done)
 
@@ -60,13 +62,13 @@ def test_who_would_wait_too_long_is_refused_at_once_and_the_others_are_answered(
     async def test() -> None:
         gate = Gate()
         async with workers() as pool:
-            accepted = [asyncio.create_task(pool.run(gate.work, [i], timeout=30)) for i in range(3)]
+            accepted = [asyncio.create_task(pool.run(gate.work, [i])) for i in range(3)]
             await begun(gate, 2)
             assert pool.waiting == 1
             before = time.perf_counter()
             for _ in range(100):
                 with pytest.raises(Problem) as refused:
-                    await pool.run(gate.work, [99], timeout=30)
+                    await pool.run(gate.work, [99])
                 assert (refused.value.status, refused.value.retry_after) == (503, 1)
             assert time.perf_counter() - before < 0.5
             assert pool.waiting == 1
@@ -81,7 +83,7 @@ def test_nothing_is_refused_while_a_thread_is_free() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers(threads=4, most_waiting=0) as pool:
-            tasks = [asyncio.create_task(pool.run(gate.work, [i], timeout=30)) for i in range(4)]
+            tasks = [asyncio.create_task(pool.run(gate.work, [i])) for i in range(4)]
             await begun(gate, 4)
             gate.open.set()
             assert [result for task in tasks for result, _ in await task] == [0, -1, -2, -3]
@@ -93,7 +95,7 @@ def test_a_request_is_taken_whole_whatever_its_number_and_those_after_it_wait_th
     async def test() -> None:
         gate = Gate()
         async with workers(seconds=60.0) as pool:
-            many = asyncio.create_task(pool.run(gate.work, range(40), timeout=30))
+            many = asyncio.create_task(pool.run(gate.work, range(40)))
             await begun(gate, 2)
             assert pool.waiting == 38
             with pytest.raises(Problem) as refused:
@@ -105,13 +107,12 @@ def test_a_request_is_taken_whole_whatever_its_number_and_those_after_it_wait_th
     run(test())
 
 
-def test_a_timeout_is_504_and_takes_back_what_has_not_begun() -> None:
+def test_a_timeout_takes_back_what_has_not_begun() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers() as pool:
-            with pytest.raises(Problem) as late:
-                await pool.run(gate.work, range(10), timeout=0.05)
-            assert late.value.status == 504
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(pool.run(gate.work, range(10)), 0.05)
             assert pool.waiting == 0
             gate.open.set()
         assert len(gate.done) <= 2  # those that had begun
@@ -123,7 +124,7 @@ def test_a_cancelled_request_takes_back_what_has_not_begun() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers() as pool:
-            task = asyncio.create_task(pool.run(gate.work, range(10), timeout=30))
+            task = asyncio.create_task(pool.run(gate.work, range(10)))
             await begun(gate, 2)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -146,10 +147,10 @@ def test_an_error_in_the_work_is_raised_and_takes_back_the_rest() -> None:
 
         async with workers() as pool:
             with pytest.raises(ZeroDivisionError):
-                await pool.run(work, range(10), timeout=30)
+                await pool.run(work, range(10))
             assert pool.waiting == 0
             gate.open.set()
-            assert await pool.run(lambda n: n, [7], timeout=30) == [(7, pytest.approx(0, abs=30))]
+            assert await pool.run(lambda n: n, [7]) == [(7, pytest.approx(0, abs=30))]
 
     run(test())
 
@@ -157,13 +158,13 @@ def test_an_error_in_the_work_is_raised_and_takes_back_the_rest() -> None:
 def test_the_bound_follows_the_time_that_jobs_take_even_those_given_up() -> None:
     async def test() -> None:
         async with workers(threads=1, seconds=100.0) as pool:
-            await pool.run(lambda n: n, range(200), timeout=30)
+            await pool.run(lambda n: n, range(200))
             assert pool.seconds < 1  # 100 x 0.95^200
             gate, before = Gate(), pool.seconds
-            with pytest.raises(Problem):
-                await pool.run(gate.work, [1], timeout=0.05)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(pool.run(gate.work, [1]), 0.05)
             gate.open.set()
-            await pool.run(lambda n: n, [2], timeout=30)  # after the first has ended
+            await pool.run(lambda n: n, [2])  # after the first has ended
             assert pool.seconds > before
 
     run(test())
@@ -177,15 +178,132 @@ def test_waiting_is_zero_after_thousands_of_requests_of_all_fates() -> None:
             return item
 
         async def request(pool: Workers, number: int) -> None:
-            with suppress(Problem, KeyError):
-                await pool.run(work, range(number, number + 5), timeout=1e-4 if number % 3 == 0 else 30)
+            with suppress(TimeoutError, KeyError):
+                async with asyncio.timeout(1e-4 if number % 3 == 0 else 30):
+                    await pool.run(work, range(number, number + 5))
 
         async with workers(threads=4, most_waiting=10**6) as pool:
             tasks = [asyncio.create_task(request(pool, number)) for number in range(2000)]
             for task in tasks[::5]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await pool.run(lambda n: n, range(8), timeout=30)
+            await pool.run(lambda n: n, range(8))
             assert pool.waiting == 0
 
     run(test())
+
+
+# Memory
+
+
+def test_large_jobs_wait_for_memory_in_their_order_and_small_ones_pass_them() -> None:
+    async def test() -> None:
+        gate, small = Gate(), 10
+        async with workers(threads=2, most_waiting=100, memory=100 * 16) as pool:
+            large = [
+                asyncio.create_task(pool.run(gate.work, [i], memory=lambda i: {1: 1000, 2: 900, 3: 500, 4: 5000}[i]))
+                for i in (1, 2, 3, 4)
+            ]
+            await begun(gate, 1)
+            passed = await pool.run(lambda n: n * n, range(5), memory=lambda n: small)
+            assert [result for result, _ in passed] == [0, 1, 4, 9, 16]
+            assert (pool.at_work, pool.waiting) == (1, 3)
+            large[1].cancel()  # and the third has room now
+            await begun(gate, 1)
+            gate.open.set()
+            for task, number in ((large[0], 1), (large[2], 3), (large[3], 4)):  # too large even alone: then alone
+                assert (await task)[0][0] == -number
+            assert gate.done[-1] == 4 and 2 not in gate.done
+
+    run(test())
+
+
+def test_what_is_quick_goes_before_what_waits_and_is_never_refused() -> None:
+    async def test() -> None:
+        gate, order = Gate(), []
+        async with workers(threads=1, most_waiting=1) as pool:
+            first = asyncio.create_task(pool.run(gate.work, [0]))
+            await begun(gate, 1)
+            second = asyncio.create_task(pool.run(order.append, ["image"]))
+            quick = asyncio.create_task(pool.run_at_once(order.append, "body", memory=lambda item: 0))
+            await asyncio.sleep(0)
+            gate.open.set()
+            await asyncio.gather(first, second, quick)
+            assert order == ["body", "image"]
+
+    run(test())
+
+
+# Threads that are stuck
+
+
+def test_stuck_threads_are_replaced_so_that_others_are_served_and_later_there_are_as_many_as_before() -> None:
+    async def test() -> None:
+        gate, before = Gate(), threads_of_workers()
+        async with workers(threads=2, most_waiting=0, patience=0.0) as pool:
+            stuck = [asyncio.create_task(pool.run(gate.work, [i])) for i in range(2)]
+            await begun(gate, 2)
+            assert not pool.are_stuck
+            assert [result for result, _ in await pool.run(lambda n: n, range(5))] == list(range(5))
+            assert threads_of_workers() == before + 4
+            gate.open.set()
+            await asyncio.gather(*stuck)
+            while threads_of_workers() > before + 2:
+                await asyncio.sleep(0)
+            assert [result for result, _ in await pool.run(lambda n: n, range(5))] == list(range(5))
+
+    run(test())
+
+
+def test_when_all_threads_and_those_in_their_place_are_stuck_it_is_told() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with workers(threads=1, most_waiting=100, patience=0.0) as pool:
+            first = asyncio.create_task(pool.run(gate.work, [0]))
+            await begun(gate, 1)
+            assert not pool.are_stuck
+            second = asyncio.create_task(pool.run(gate.work, [1]))
+            await begun(gate, 1)
+            assert pool.are_stuck
+            with pytest.raises(Problem) as refused:
+                await pool.run(gate.work, [2])
+            assert (refused.value.status, refused.value.retry_after) == (503, 10)
+            gate.open.set()
+            await asyncio.gather(first, second)
+            while pool.are_stuck:
+                await asyncio.sleep(0)
+
+    run(test())
+
+
+def test_the_expected_wait_counts_how_long_those_at_work_have_taken() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with workers(threads=1, most_waiting=10, seconds=0.0) as pool:
+            tasks = [asyncio.create_task(pool.run(gate.work, [i])) for i in range(3)]
+            await begun(gate, 1)
+            before = pool.expected_wait
+            await asyncio.sleep(0.01)
+            assert pool.expected_wait > before
+            gate.open.set()
+            await asyncio.gather(*tasks)
+
+    run(test())
+
+
+def test_the_end_does_not_wait_for_what_is_stuck() -> None:
+    async def test() -> None:
+        gate = Gate()
+        pool = Workers(threads=1, most_waiting=10)
+        task = asyncio.create_task(pool.run(gate.work, range(5)))
+        await begun(gate, 1)
+        await asyncio.to_thread(pool.close, seconds=0.01)
+        assert (pool.at_work, pool.waiting) == (1, 0)
+        task.cancel()
+        gate.open.set()
+
+    run(test())
+
+
+def threads_of_workers() -> int:
+    return sum(thread.name == "worker" for thread in threading.enumerate())
