@@ -32,11 +32,16 @@ def _problem(label: str) -> str | None:
         return "it begins or ends with a blank, or ends with a dot"
     if label.startswith("."):
         return "it begins with a dot, as hidden files do"
-    if label.split(".")[0].lower() in _RESERVED:
+    if is_reserved(label):
         return "Windows reserves it"
     if len(label.encode()) > MAX_LABEL_BYTES:
         return f"it is longer than {MAX_LABEL_BYTES} bytes"
     return None
+
+
+def is_reserved(name: str) -> bool:
+    """Whether Windows takes a file name for a device, whatever comes after its first dot."""
+    return name.split(".")[0].rstrip().lower() in _RESERVED
 
 
 def check_labels(labels: Iterable[str]) -> None:
