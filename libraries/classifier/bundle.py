@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.base.errors import ImageError, StorageError
-from libraries.base.storage import Artefact, read_json, sha256, write_json
+from libraries.base.storage import Artefact, write_json
 from libraries.classifier.calibration import Calibration
-from libraries.classifier.graph import EVIDENCE, PROBABILITIES, write_graph
+from libraries.classifier.graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, write_graph
+from libraries.classifier.manifest import MANIFEST, MODEL, check_files, read_manifest
 from libraries.classifier.svm import LinearModel
 from libraries.data.images import ResizeRule, fit, load
 from libraries.data.white_level import FULL_RANGE
 from libraries.network.engine import Engine
 
-MODEL, MANIFEST = "model.onnx", "model.json"
 T = TypeVar("T")
 
 
@@ -106,11 +106,10 @@ class Classifier:
         Raises:
             StorageError: model.json is missing or damaged, or a file is not the one it was written with.
         """
-        self.model, self.labels, self.rule = _read_manifest(folder / MANIFEST)
+        self.model, self.labels, self.rule = read_manifest(folder / MANIFEST)
         self._folder, self._precision = folder, precision
         self._engine = self._open()
-        if self._engine.output_shapes.get(PROBABILITIES) != (len(self.labels),):
-            raise StorageError(f"{folder} holds a network without its classifier: take a folder model_*/ instead")
+        self._check_sizes()
         self._evidence_engine: Engine | None = None
         self._one_at_a_time = Lock()
 
@@ -146,12 +145,23 @@ class Classifier:
                 self._evidence_engine = self._open(outputs=(EVIDENCE,))
         return self._evidence_engine.infer(fitted)[EVIDENCE]
 
+    def _check_sizes(self) -> None:
+        """Raise StorageError unless the network takes and gives what model.json says."""
+        shapes, classes = self._engine.output_shapes, (len(self.labels),)
+        if PROBABILITIES not in shapes:
+            raise StorageError(f"{self._folder} holds a network without its classifier: take a folder model_*/ instead")
+        expected = {EMBEDDING: (self.model["embedding_size"],), SCORES: classes, PROBABILITIES: classes}
+        for name, shape in expected.items():
+            if shapes.get(name) != shape:
+                gives = f"{name} {list(shapes.get(name, ()))}, and {MANIFEST} describes {list(shape)}"
+                raise StorageError(f"{self._folder / MODEL} gives {gives}: restore or rebuild the bundle")
+        if self._engine.size != self.rule.size:
+            takes = f"images of {self._engine.size} pixels, and {MANIFEST} describes {self.rule.size}"
+            raise StorageError(f"{self._folder / MODEL} takes {takes}: restore or rebuild the bundle")
+
     def _open(self, *, outputs: Collection[str] | None = None) -> Engine:
         """An engine for the graph, after making sure that the bundle's files are those it was written with."""
-        for name, expected in self.model["files"].items():
-            path = self._folder / name
-            if not path.exists() or sha256(path) != expected:
-                raise StorageError(f"{path} is not the file that {MANIFEST} describes: restore or rebuild the bundle")
+        check_files(self._folder, self.model["files"])
         return Engine(self._folder / MODEL, outputs=outputs, precision=self._precision)
 
     def predict_files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Prediction | ImageError]]:
@@ -185,15 +195,3 @@ def find_bundle(folder: Path) -> Path:
     there = [path.relative_to(folder).as_posix() for path in found or sorted(folder.glob("*"))]
     holds = f"{len(found)} bundles" if found else f"no bundle, a folder with {MANIFEST}, but"
     raise StorageError(f"{folder} holds {holds}: {', '.join(there[:5]) or 'nothing at all'}")
-
-
-def _read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
-    """What a bundle's model.json says; its labels; its resize rule."""
-    if not path.exists():
-        raise StorageError(f"{path} does not exist: a bundle is a folder model_*/, which scripts/4_trainSVM.py writes")
-    model = read_json(path)
-    try:
-        _ = model["files"][MODEL]  # a file without a hash is not loaded
-        return {**model, "files": dict(model["files"])}, list(model["labels"]), ResizeRule.from_json(model["resize"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{path} does not describe a whole bundle: restore or rebuild it") from error

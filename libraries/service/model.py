@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from libraries.base.errors import StorageError
-from libraries.classifier.bundle import MANIFEST, MODEL, Classifier
+from libraries.classifier.bundle import Classifier
 from libraries.service.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,6 @@ def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedMode
         NetworkError: its graph cannot be read.
     """
     classifier = Classifier(folder, precision=precision)
-    _check(classifier)
     size = classifier.rule.size
     blank = np.full((size, size, 3), 127, np.uint8)
     for _ in range(2):  # the first run of a network takes longer than all others
@@ -64,14 +62,6 @@ def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedMode
     name = f"{settings.get('datasetName', 'model')}_{settings.get('classifier', 'svm')}".replace(" ", "_")
     decisive = json.dumps([classifier.model[key] for key in ("files", "labels", "resize")], sort_keys=True)
     return LoadedModel(classifier, name, hashlib.sha256(decisive.encode()).hexdigest()[:12])
-
-
-def _check(classifier: Classifier) -> None:
-    """Raise StorageError unless model.json has all that answers need, and the hash of what was loaded."""
-    labels, model = classifier.labels, classifier.model
-    are_names = len({label for label in labels if isinstance(label, str)}) == len(labels)
-    if MODEL not in model["files"] or "embedding_size" not in model or not are_names:
-        raise StorageError(f"{MANIFEST} does not describe a whole bundle: restore or rebuild it")
 
 
 class ServedModel:

@@ -1,6 +1,7 @@
 """The bundle: its graph computes what numpy does, it refuses what is not whole, and classifies images of any kind."""
 
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -297,6 +298,134 @@ def test_model_json_cut_short_is_refused(bundle: Artefact, text: str) -> None:
 def test_model_json_that_describes_no_bundle_is_refused(bundle: Artefact, changes: dict[str, Any]) -> None:
     write_json(bundle.manifest, {**json.loads(bundle.manifest.read_text(encoding="utf-8")), **changes})
     with pytest.raises(StorageError, match=r"model\.json does not describe a whole bundle: restore or rebuild it"):
+        Classifier(bundle.folder)
+
+
+DEEP: Any = []
+for _ in range(50):
+    DEEP = [DEEP]
+
+
+def whole(name: str) -> dict[str, Any]:
+    return {"files": {"model.onnx": "0" * 64, name: "0" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        *((whole(name), "is no plain file name") for name in ("../x", "/etc/passwd", "a/b", "a\\b", "C:x", "..", "")),
+        *((whole(name), "is no plain file name") for name in ("aux.txt", "NUL", "CON .txt", "a.", "a ", "a?")),
+        *((whole(name), "holds control characters") for name in ("a\0b", "a\nb", "\ud800")),
+        ({"files": {"model.onnx": "0"}}, "has no SHA-256"),
+        ({"files": {"model.onnx": None}}, "has no SHA-256"),
+        ({"files": {"other.onnx": "0" * 64}}, "is not among"),
+        ({"files": {"model.onnx": "0" * 64, **{str(i): "0" * 64 for i in range(100)}}}, "at most 100"),
+        ({"labels": "abc"}, "labels is no list"),
+        ({"labels": []}, "labels is no list"),
+        ({"labels": ["a", "b", ""]}, "a label is empty"),
+        ({"labels": ["a", "b", " "]}, "a label is empty"),
+        ({"labels": ["a", "b", "a"]}, "label 'a' is there twice"),
+        ({"labels": ["a", "b", "\ud800"]}, "half a character"),
+        ({"labels": ["a", "b", "c\n"]}, "control characters"),
+        ({"labels": ["a", "b", "c" * 1001]}, "at most 1,000 characters"),
+        ({"labels": ["a", "b", 7]}, "expected a text"),
+        ({"embedding_size": None}, "embedding_size is None"),
+        ({"embedding_size": True}, "embedding_size is True"),
+        ({"input_size": 7}, "input_size and resize differ"),
+        ({"views": "8"}, "views is '8'"),
+        ({"resize": {**RULE.to_json(), "size": "8"}}, "resize: size is '8'"),
+        ({"resize": {**RULE.to_json(), "size": 10**9}}, "resize: size is 1000000000"),
+        ({"resize": {**RULE.to_json(), "size": 8.0}}, "resize: size is 8.0"),
+        ({"resize": {**RULE.to_json(), "mode": "blow"}}, "mode is 'blow'"),
+        ({"resize": {**RULE.to_json(), "mode": []}}, "mode is"),
+        ({"resize": {**RULE.to_json(), "fill": [0, 0]}}, "fill is"),
+        ({"resize": {**RULE.to_json(), "fill": [0, 0, 300]}}, "fill is 300"),
+        ({"resize": {**RULE.to_json(), "fill": 7}}, "fill is no list"),
+        ({"settings": None}, "settings is no object"),
+        ({"settings": {"datasetName": 7}}, "settings: datasetName is 7"),
+        ({"settings": {"classifier": "a\0"}}, "settings: classifier"),
+        ({"metrics": [1]}, "metrics is no object"),
+        ({"metrics": {"deep": DEEP}}, "more than 32 values"),
+        ({"created": {}}, "created is"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
+)
+def test_a_strangers_model_json_is_not_trusted(bundle: Artefact, changes: dict[str, Any], problem: str) -> None:
+    text = json.dumps({**json.loads(bundle.manifest.read_text(encoding="utf-8")), **changes})
+    bundle.manifest.write_text(text, encoding="utf-8")
+    with pytest.raises(StorageError, match="does not describe a whole bundle: restore or rebuild it") as caught:
+        Classifier(bundle.folder)
+    assert problem in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"metrics": NaN}', '{"metrics": -Infinity}', "[]", "7"])
+def test_json_beyond_its_bounds_is_refused(bundle: Artefact, text: str) -> None:
+    bundle.manifest.write_text(text, encoding="utf-8")
+    with pytest.raises(StorageError, match=r"model\.json (cannot be read|does not describe a whole bundle)"):
+        Classifier(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"labels": ["a", "b"]}, r"gives scores \[3\], and model\.json describes \[2\]"),
+        ({"labels": list("abcd")}, r"gives scores \[3\], and model\.json describes \[4\]"),
+        ({"embedding_size": 9}, r"gives embedding \[8\], and model\.json describes \[9\]"),
+        ({"input_size": 16, "resize": {**RULE.to_json(), "size": 16}}, "takes images of 8 pixels, and .* 16"),
+    ],
+)
+def test_sizes_agree_with_the_network(bundle: Artefact, changes: dict[str, Any], problem: str) -> None:
+    write_json(bundle.manifest, {**bundle.read(), **changes})
+    with pytest.raises(StorageError, match=problem):
+        Classifier(bundle.folder)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    """To the same content, elsewhere."""
+    target = path.parents[1] / "elsewhere.onnx"
+    path.rename(target)
+    path.symlink_to(target)
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and links")
+@pytest.mark.parametrize("damage", [pipe, link, device, circle, lambda path: (path.unlink(), path.mkdir())])
+@pytest.mark.parametrize("name", ["model.onnx", "model.json"])
+def test_what_is_no_file_of_the_bundle_is_refused_and_not_waited_for(
+    bundle: Artefact, damage: Callable[[Path], object], name: str
+) -> None:
+    damage(bundle.folder / name)
+    with pytest.raises(StorageError, match=f"{name} (is not the file|cannot be read|does not exist)"):
+        Classifier(bundle.folder)
+
+
+def test_links_inside_the_folder_are_followed(bundle: Artefact) -> None:
+    """As Kubernetes mounts a folder."""
+    (bundle.folder / "..data").mkdir()
+    (bundle.folder / "model.onnx").rename(bundle.folder / "..data" / "model.onnx")
+    (bundle.folder / "model.onnx").symlink_to("..data/model.onnx")
+    Classifier(bundle.folder)
+
+
+def test_a_network_that_takes_values_from_other_files_is_refused(bundle: Artefact) -> None:
+    path = bundle.folder / "model.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    write_json(bundle.manifest, {**bundle.read(), "files": {"model.onnx": sha256(path)}})
+    with pytest.raises(StorageError, match=r"model\.onnx takes values from other files, which is refused"):
         Classifier(bundle.folder)
 
 

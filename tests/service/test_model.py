@@ -73,6 +73,12 @@ BREAK: dict[str, Callable[[Path], Any]] = {
     "another size": lambda folder: change(folder, resize={"size": 32}),
     "no size": lambda folder: change(folder, resize={}),
     "files no object": lambda folder: change(folder, files="model.onnx"),
+    "a file elsewhere": lambda folder: change(folder, files={"model.onnx": "0" * 64, "../model.json": "0" * 64}),
+    "labels twice": lambda folder: change(folder, labels=["a", "b", "a"]),
+    "half a character": lambda folder: change(folder, labels=["a", "b", "\ud800"]),
+    "another width": lambda folder: change(folder, embedding_size=7),
+    "deep": lambda folder: (folder / "model.json").write_text("[" * 100_000),
+    "device": lambda folder: ((folder / "model.onnx").unlink(), (folder / "model.onnx").symlink_to("/dev/zero")),
 }
 
 

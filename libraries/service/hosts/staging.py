@@ -3,14 +3,16 @@
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from libraries.base.errors import StorageError
-from libraries.base.storage import TEMPORARY, read_json, sha256, storage_error
-from libraries.classifier.bundle import MANIFEST
+from libraries.base.storage import TEMPORARY, read_json, sha256, storage_error, write_json
+from libraries.classifier.manifest import MANIFEST, MODEL, check_files, read_manifest
 
 ENTRY = "deploymain.py"
 DESCRIPTIONS = ("endpoint.yml", "deployment.yml", "conda.yaml")
+RECORD = "staged.json"  # SHA-256 of all else in the folder
 
 
 def stage(bundle: Path, target: Path, *, project: Path) -> None:
@@ -21,14 +23,16 @@ def stage(bundle: Path, target: Path, *, project: Path) -> None:
         project: where this project lies; its code becomes code/, and resources/azure/ says what is deployed.
 
     Raises:
-        StorageError: the bundle is damaged, or the disk full.
+        StorageError: the bundle is damaged, the disk full, or people have changed what stands there.
     """
     temporary, former = (target.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{target.name}") for _ in range(2))
     try:
+        _check_ours(target, project)
         _copy_code(project, temporary / "code")
         _copy_bundle(bundle, temporary / "model")
         for name in DESCRIPTIONS:
             _copy(project / "resources" / "azure" / name, temporary / name)
+        write_json(temporary / RECORD, {name: sha256(path) for name, path in _files(temporary)})
         if target.exists():
             target.rename(former)
         temporary.rename(target)
@@ -39,6 +43,34 @@ def stage(bundle: Path, target: Path, *, project: Path) -> None:
         shutil.rmtree(former, ignore_errors=True)
 
 
+def _check_ours(target: Path, project: Path) -> None:
+    """Raise StorageError if a folder that was staged earlier holds what people have added or changed.
+
+    Earlier versions kept no record; of theirs the descriptions have to be those of this project, and the rest only code
+    and a model.
+    """
+    record = target / RECORD
+    known = read_json(record) if record.exists() else None
+    for name, path in _files(target):
+        if known is not None:
+            is_ours = name == RECORD or (isinstance(known, dict) and known.get(name) == sha256(path))
+        elif name in DESCRIPTIONS:
+            is_ours = path.read_bytes() == (project / "resources" / "azure" / name).read_bytes()
+        else:
+            is_ours = name in (f"model/{MODEL}", f"model/{MANIFEST}") or (name[:5] == "code/" and path.suffix == ".py")
+        if not is_ours:
+            raise StorageError(
+                f"{path} was not written by this script, or was changed since: move {target} away, and run again"
+            )
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files below a folder and their names in it; not what Python makes of code that is run."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and "__pycache__" not in path.parts:
+            yield path.relative_to(folder).as_posix(), path
+
+
 def _copy_code(project: Path, code: Path) -> None:
     _copy(project / "scripts" / ENTRY, code / ENTRY)
     _copy(project / "PARAMETERS.py", code / "PARAMETERS.py")
@@ -47,7 +79,9 @@ def _copy_code(project: Path, code: Path) -> None:
 
 
 def _copy_bundle(bundle: Path, model: Path) -> None:
-    for name, expected in read_json(bundle / MANIFEST)["files"].items():
+    files = read_manifest(bundle / MANIFEST)[0]["files"]
+    check_files(bundle, files)
+    for name, expected in files.items():
         _copy(bundle / name, model / name)
         if sha256(model / name) != expected:
             raise StorageError(

@@ -42,7 +42,7 @@ def staged(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_staged_folder_is_all_that_is_needed(staged: Path, bundle: Path) -> None:
     names = files(staged)
     assert {n for n in names if not n.startswith("code/libraries/")} == {
-        *("endpoint.yml", "deployment.yml", "conda.yaml"),
+        *("endpoint.yml", "deployment.yml", "conda.yaml", "staged.json"),
         *("code/deploymain.py", "code/PARAMETERS.py"),
         *("model/model.json", "model/model.onnx"),
     }
@@ -174,3 +174,31 @@ def test_script_without_a_bundle_names_the_step_to_run(tmp_path: Path) -> None:
     parameters: Parameters = small_run(tmp_path)
     with pytest.raises(MissingInput, match=r"run scripts/\w+\.py first"):
         run_main("deploymain", parameters, stage=True)
+
+
+@pytest.mark.parametrize("has_record", [True, False], ids=["with its record", "of an earlier version"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "deployment.yml").write_text("instance_type: mine"),
+        lambda folder: (folder / "notes.txt").write_text("mine"),
+        lambda folder: (folder / "model" / "notes.txt").write_text("mine"),
+    ],
+)
+def test_what_people_have_put_there_is_not_overwritten(
+    staged: Path, bundle: Path, tmp_path: Path, change: Callable[[Path], object], has_record: bool
+) -> None:
+    target = Path(shutil.copytree(staged, tmp_path / "deployment_svm"))
+    (target / "code" / "__pycache__").mkdir()
+    (target / "code" / "__pycache__" / "deploymain.cpython-311.pyc").write_bytes(b"")
+    if not has_record:
+        (target / "staged.json").unlink()
+    stage(bundle, target, project=ROOT)
+    if not has_record:
+        (target / "staged.json").unlink()
+    change(target)
+    before = {name: (target / name).read_bytes() for name in files(target)}
+    with pytest.raises(StorageError, match=r"was not written by this script, or was changed since: move .* away"):
+        stage(bundle, target, project=ROOT)
+    assert {name: (target / name).read_bytes() for name in files(target)} == before
+    assert files(tmp_path) == {f"deployment_svm/{name}" for name in before}

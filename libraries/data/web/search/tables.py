@@ -1,16 +1,17 @@
 """What was found, as files: a list to download from, and a table that says whose each image is."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from libraries.base.errors import StorageError
+from libraries.base.errors import InputError, StorageError
 from libraries.base.storage import storage_error, write_text
 from libraries.base.tables import csv_line, csv_rows, protected
 from libraries.data.web.outcomes import Pair
 from libraries.data.web.search.found import Found
+from libraries.data.web.urllist import read_url_list
 
 COLUMNS = (
     "label",
@@ -49,10 +50,12 @@ def write_results(rows: Sequence[Row], *, urls: Path, table: Path) -> None:
     Rows of an earlier table stay, after the new ones: images that were downloaded from it still have creators to name.
 
     Raises:
-        StorageError: a file cannot be written, or the earlier table is none.
+        StorageError: a file cannot be written, the earlier table is none, or the earlier list holds what is not in it.
     """
     new = {row.pair for row in rows}
-    earlier = [row for row in read_table(table) if row.pair not in new]
+    before = read_table(table)
+    _check_ours(urls, {row.pair for row in before})
+    earlier = [row for row in before if row.pair not in new]
     write_text(table, _csv([*rows, *earlier]))
     write_text(urls, "".join(f"{protected(row.label)}\t{row.found.url}\n" for row in rows))
 
@@ -75,6 +78,16 @@ def read_table(path: Path) -> list[Row]:
         raise storage_error(error, path) from error
     except (ValueError, TypeError, csv.Error):  # a number that is none, a line that is too short
         raise _foreign(path) from None
+
+
+def _check_ours(urls: Path, known: Collection[Pair]) -> None:
+    """Raise StorageError if there is a list already that is not, or not only, of what was found earlier."""
+    try:
+        ours = not urls.exists() or set(read_url_list(urls)) <= set(known)
+    except InputError:
+        ours = not urls.read_bytes()  # nothing was found
+    if not ours:
+        raise StorageError(f"{urls} was not written by this script, or was changed since: move it away and run again")
 
 
 def _foreign(path: Path) -> StorageError:

@@ -56,3 +56,19 @@ def test_a_foreign_table_is_left_alone(tmp_path: Path, content: bytes) -> None:
         write_results([Row("a", "b", ODD)], urls=tmp_path / "search.tsv", table=path)
     assert path.read_bytes() == content
     assert not (tmp_path / "search.tsv").exists()
+
+
+@pytest.mark.parametrize("text", ["käse\thttps://b.example/mine.jpg\n", "no list", "\ufeff"])
+def test_a_list_of_the_users_own_is_not_overwritten(tmp_path: Path, text: str) -> None:
+    rows = [Row("=käse", "b", Found("https://a.example/1.jpg"))]
+    for _ in range(2):
+        write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
+    write_results([], urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
+    write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
+    assert (tmp_path / "search.tsv").read_text(encoding="utf-8") == "'=käse\thttps://a.example/1.jpg\n"
+    (tmp_path / "search.tsv").write_text(text, encoding="utf-8")
+    before = (tmp_path / "search.csv").read_bytes()
+    with pytest.raises(StorageError, match=r"search\.tsv was not written by this script, or was changed since: move"):
+        write_results([], urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
+    assert (tmp_path / "search.tsv").read_text(encoding="utf-8") == text
+    assert (tmp_path / "search.csv").read_bytes() == before

@@ -1,0 +1,166 @@
+"""model.json of a bundle, which may come from a stranger: read within bounds and checked before anything is loaded."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from libraries.base.errors import ParameterError, StorageError
+from libraries.base.file_system import is_reserved, read_regular
+from libraries.base.storage import sha256
+from libraries.data.images import ResizeRule
+from libraries.data.white_level import FULL_RANGE
+from libraries.network.external_data import has_external_data
+
+MODEL, MANIFEST = "model.onnx", "model.json"
+MAX_BYTES = 64 * 2**20  # of model.json
+MAX_FILE_BYTES = 2**31  # of each file that it names: what ONNX can hold
+_MAX_FILES, _MAX_DEPTH = 100, 32
+_MAX_LABELS, _MAX_LABEL, _MAX_SIZE, _MAX_EMBEDDING = 1_000_000, 1_000, 4096, 2**20
+
+
+def read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
+    """What a bundle's model.json says; its labels; its resize rule.
+
+    Raises:
+        StorageError: there is none, or it does not describe a whole bundle; says what is wrong.
+    """
+    if not path.exists():
+        raise StorageError(f"{path} does not exist: a bundle is a folder model_*/, which scripts/4_trainSVM.py writes")
+    try:
+        if not _is_inside(path):
+            raise ValueError("it is a link out of its folder")
+        model = json.loads(read_regular(path, most=MAX_BYTES).decode("utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, brackets in brackets
+        raise StorageError(
+            f"{path} cannot be read ({error}); delete it and run the script that writes it again"
+        ) from error
+    try:
+        return _checked(model)
+    except (KeyError, TypeError, ValueError, ParameterError) as error:
+        what = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise StorageError(f"{path} does not describe a whole bundle: restore or rebuild it ({what})") from error
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number in JSON")
+
+
+def _checked(model: Any) -> tuple[dict[str, Any], list[str], ResizeRule]:
+    _object(model, "it")
+    _check_depth(model)
+    for name in _object(model["files"], "files"):
+        _check_file_name(name)
+        if not re.fullmatch("[0-9a-f]{64}", str(model["files"][name])):
+            raise ValueError(f"files: {name} has no SHA-256")
+    if MODEL not in model["files"] or len(model["files"]) > _MAX_FILES:  # a file without a hash is not loaded
+        raise ValueError(f"files: {MODEL} is not among at most {_MAX_FILES}")
+    labels = model["labels"]
+    check_labels(labels)
+    rule = _resize_rule(_object(model["resize"], "resize"))
+    _whole_number(model["embedding_size"], "embedding_size", most=_MAX_EMBEDDING)
+    if model.get("input_size", rule.size) != rule.size:
+        raise ValueError("input_size and resize differ")
+    _whole_number(model.get("views", 1), "views", most=8)
+    _check_facts(model)
+    return model, labels, rule
+
+
+def _check_facts(model: Mapping[str, Any]) -> None:
+    """Check what is only told; a fact may be missing."""
+    settings = _object(model.get("settings", {}), "settings")
+    for name in ("versions", "metrics", "parameters", "inputs"):
+        _object(model.get(name) or {}, name)
+    for name in ("datasetName", "classifier"):
+        _check_text(settings.get(name, ""), f"settings: {name}")
+    for name in ("architecture", "created"):
+        _check_text(model.get(name, ""), name)
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} is no object")
+    return value
+
+
+def _whole_number(value: Any, name: str, *, most: int, least: int = 1) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r:.50}, expected a whole number from {least} to {most}")
+
+
+def _check_text(text: Any, name: str) -> None:
+    """Raise ValueError unless it is text that can be shown, sent and stored."""
+    if not isinstance(text, str) or len(text) > _MAX_LABEL:
+        raise ValueError(f"{name} is {text!r:.50}, expected a text of at most {_MAX_LABEL:,} characters")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ValueError(f"{name} {text!r:.50} holds control characters, or half a character")
+
+
+def check_labels(labels: Any) -> None:
+    """Raise TypeError or ValueError unless they are names of classes, each another."""
+    if not isinstance(labels, list) or not 1 <= len(labels) <= _MAX_LABELS:
+        raise TypeError(f"labels is no list of at most {_MAX_LABELS:,}")
+    for label in labels:
+        _check_text(label, "label")
+        if not label.strip():
+            raise ValueError("a label is empty")
+    if len(set(labels)) != len(labels):
+        twice = next(label for i, label in enumerate(labels) if label in labels[:i])
+        raise ValueError(f"label {twice!r:.50} is there twice")
+
+
+def _resize_rule(value: Mapping[str, Any]) -> ResizeRule:
+    _whole_number(value["size"], "resize: size", most=_MAX_SIZE)
+    _whole_number(value.get("white_level", FULL_RANGE), "resize: white_level", most=2**31)
+    fill = value.get("fill")
+    if not isinstance(fill, list):
+        raise TypeError("resize: fill is no list")
+    for level in fill:
+        _whole_number(level, "resize: fill", most=255, least=0)
+    return ResizeRule.from_json(value)
+
+
+def _check_file_name(name: str) -> None:
+    """Raise ValueError unless it is the plain name of a file, on every system."""
+    _check_text(name, "files: name")
+    if name in ("", ".", "..") or re.search(r'[/\\:*?"<>|]', name) or name[-1] in ". " or is_reserved(name):
+        raise ValueError(f"files: {name!r:.50} is no plain file name")
+
+
+def _check_depth(value: Any) -> None:
+    waiting = [(value, 0)]
+    while waiting:
+        inner, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"more than {_MAX_DEPTH} values are inside each other")
+        if isinstance(inner, dict | list):
+            waiting += [(each, depth + 1) for each in (inner.values() if isinstance(inner, dict) else inner)]
+
+
+def _is_inside(path: Path) -> bool:
+    """Whether a link, if it is one, stays in its folder, as those do with which Kubernetes mounts one."""
+    return path.resolve().is_relative_to(path.parent.resolve())
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Make sure that a bundle's files are those it was written with, and that its network needs no others.
+
+    Raises:
+        StorageError: a file is gone, is another, is no regular file in this folder, or is too large.
+    """
+    for name, expected in files.items():
+        path = folder / name
+        try:
+            is_whole = _is_inside(path) and path.stat().st_size <= MAX_FILE_BYTES and sha256(path) == expected
+        except (OSError, RuntimeError):  # the latter: links in a circle
+            is_whole = False
+        if not is_whole:
+            raise StorageError(f"{path} is not the file that {MANIFEST} describes: restore or rebuild the bundle")
+    try:
+        needs_others = has_external_data(read_regular(folder / MODEL, most=MAX_FILE_BYTES))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{folder / MODEL} is no ONNX file ({error}): restore or rebuild the bundle") from error
+    if needs_others:
+        raise StorageError(f"{folder / MODEL} takes values from other files, which is refused: rebuild the bundle")
