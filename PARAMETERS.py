@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat
 
-from libraries.base.settings import Settings, UserPath, group
+from libraries.base.settings import Name, Settings, UserPath, group
 from libraries.data.web.search.names import LicenceFilter, ProviderName
 
 RESOURCES = Path(__file__).parent / "resources"
@@ -33,7 +33,7 @@ class Parameters(Settings):
         "svm",
         "svm: linear SVM on a fixed network; dnn: the refined network; svmDnnRefined: linear SVM on the refined one",
     )
-    datasetName: str = general(
+    datasetName: Name = general(
         "solarCells",
         "name of the data set: images lie in <rootDir>/images/<datasetName>/<label>/",
         pattern=r"^\w[\w .-]*$",
@@ -122,7 +122,7 @@ class Parameters(Settings):
     rf_channelStds: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = refine(
         None, ".model, .onnx: what pixels are divided by then; none: 1 for CNTK, ImageNet's for ONNX"
     )
-    rf_labels: tuple[str, ...] = refine(
+    rf_labels: tuple[Name, ...] = refine(
         (), "classes of a network taken as it is (rf_maxEpochs 0), in its order; none given: in alphabetical order"
     )
     rf_dropoutRate: float = refine(0.5, "dropout before the new head", ge=0, lt=1)

@@ -15,13 +15,14 @@ from libraries.base.command import run
 from libraries.base.console import ProgressBar, progress, table
 from libraries.base.errors import InputError
 from libraries.base.layout import Layout
+from libraries.base.names import on_disk
 from libraries.data import packaged
 from PARAMETERS import RESOURCES, Parameters
 
 
 def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
-    queries = RESOURCES / f"{parameters.datasetName}Queries.toml"
+    queries = RESOURCES / on_disk(RESOURCES, f"{parameters.datasetName}Queries.toml")
     with tracking.run("0_downloadData", parameters) as record:
         if parameters.imgUrlsPath is not None:
             download_list(parameters.imgUrlsPath, parameters, layout, record)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import StorageError
+from libraries.base.names import on_disk
 from libraries.base.settings import Settings
 from libraries.base.storage import Artefact, read_json, sha256
 
@@ -49,8 +50,8 @@ class Layout:
         self.classifier: str = self._values["classifier"]
         self.dataset: str = self._values["datasetName"]
         self.root: Path = self._values["rootDir"]
-        self.images = self.root / "images" / self.dataset
-        self.proc = self.root / "proc" / self.dataset
+        self.images = self.root / on_disk(self.root, f"images/{self.dataset}")
+        self.proc = self.root / on_disk(self.root, f"proc/{self.dataset}")
 
         self.thumbnails = self.proc / "thumbnails.sqlite"
 

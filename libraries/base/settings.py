@@ -6,24 +6,29 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libraries.base.errors import ParameterError
+from libraries.base.names import nfc, on_disk
 
 ENVIRONMENT_PREFIX = "PARAMETERS_"
 
 
 def _understood(path: Path) -> Path:
     try:
-        return path.expanduser().absolute()
+        path = path.expanduser().absolute()
+        return Path(path.anchor, on_disk(Path(path.anchor), path.relative_to(path.anchor).as_posix()))
     except RuntimeError:  # in a container, say
         raise ValueError("this user has no home folder that '~' could mean") from None
 
 
 UserPath = Annotated[Path, AfterValidator(_understood)]
-"""A path as a person types it: `~` and relative paths are understood."""
+"""A path as a person types it: `~`, relative paths, and names in another form of Unicode than the disk's."""
+
+Name = Annotated[str, BeforeValidator(lambda value: nfc(value) if isinstance(value, str) else value)]
+"""A name, in Unicode's form C."""
 
 
 def group(title: str) -> Callable[..., Any]:

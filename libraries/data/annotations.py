@@ -17,8 +17,10 @@ from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
 from libraries.base.layout import ANNOTATIONS
+from libraries.base.names import OnDisk, nfc
 from libraries.base.storage import move, sha256, storage_error
 from libraries.data.annotation_log import Change, Kind, Mark, Place, State, Step, from_line, to_line
+from libraries.data.class_folders import ClassFolders, find_class_folders
 from libraries.data.labels import check_label
 
 _PATIENCE = 10.0  # seconds that a step waits for one of another notebook
@@ -48,6 +50,8 @@ class Annotations:
         self._done: list[Step] = []  # what can be undone
         self._undone: list[Step] = []  # what can be redone
         self._steps: list[Step] = []
+        self._forms: dict[str, str] = {}  # paths that are not ASCII, as they stand on disk, by their form C
+        self._folders: ClassFolders | None = None
         self.refresh()
 
     @property
@@ -63,7 +67,18 @@ class Annotations:
     @property
     def state(self) -> str | None:
         """What stands for all of them: equal texts, equal annotations; None where there are none."""
-        return self._state.digest()
+        return self._steps[-1].state if self._steps else None
+
+    @property
+    def folders(self) -> ClassFolders:
+        """The folders of the classes, as they were when the log was last read.
+
+        Raises:
+            InputError: they cannot be told; see `find_class_folders`.
+        """
+        if self._folders is None:
+            self._folders = find_class_folders(self.folder)
+        return self._folders
 
     @property
     def can_undo(self) -> bool:
@@ -106,20 +121,20 @@ class Annotations:
             raise storage_error(error, self._log) from error
 
     def relabel(self, paths: Sequence[str], label: str) -> Outcome:
-        """Move images to another class, whose folder exists; their sub-folders inside the class stay.
+        """Move images to another class, whose folder exists; sub-folders inside the class, and the split, stay.
 
         Raises:
             InputError: there is no such class.
             StorageError: the log cannot be written; nothing has changed.
         """
-        check_label(label)
-        if not (self.folder / label).is_dir():
-            raise InputError(f"{self.folder} has no folder '{label}': make it, and open the data set again")
+        label = check_label(label)
         with self.locked():
+            if label not in self.folders.of:
+                raise InputError(f"{self.folder} has no folder '{label}': make it, and open the data set again")
             taken: set[str] = set()
-            places = [Place(path, self.marks.get(path)) for path in paths]
+            places = [Place(path, self.marks.get(path)) for path in paths if self.folders.label(path) != label]
             return self._carry_out(
-                "change", [Change(old, self._free(old, label, taken)) for old in places if old.label != label]
+                "change", [Change(old, self._free(old, self.folders.under(label, old.path), taken)) for old in places]
             )
 
     def mark(self, paths: Sequence[str], mark: Mark | None) -> Outcome:
@@ -193,6 +208,7 @@ class Annotations:
         Raises:
             StorageError: it cannot be read, or is damaged; names the line.
         """
+        self._folders = None
         try:
             with self._log.open("rb") as file:
                 file.seek(self._bytes)
@@ -201,6 +217,7 @@ class Annotations:
             return
         except OSError as error:
             raise StorageError(f"{self._log} cannot be read: {error.strerror}") from error
+        on_disk = OnDisk(self.folder)
         for line in added.splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break  # a write that did not end: the step was never made
@@ -210,9 +227,29 @@ class Annotations:
                 raise StorageError(
                     f"{self._log} is damaged in line {self._lines + 1} ({error}): mend the line, or move the file away"
                 ) from error
-            self._take_in(step)
+            self._take_in(self._as_on_disk(step, on_disk))
             self._bytes += len(line)
             self._lines += 1
+
+    def _as_on_disk(self, step: Step, on_disk: OnDisk) -> Step:
+        """A step with its paths as this disk has them, in whatever form of Unicode the log has."""
+
+        def found(path: str) -> str:
+            if path.isascii():
+                return path
+            here = on_disk(path)
+            if os.path.lexists(self.folder / here):
+                self._forms[nfc(path)] = here
+            return self._forms.setdefault(nfc(path), here)
+
+        changes = (
+            change._replace(
+                before=change.before._replace(path=found(change.before.path)),
+                after=change.after._replace(path=found(change.after.path)),
+            )
+            for change in step.changes
+        )
+        return step._replace(changes=tuple(changes))
 
     def _take_in(self, step: Step) -> None:
         self._steps.append(step)
@@ -233,13 +270,12 @@ class Annotations:
         changes = [change.inverse() for change in reversed(steps[-1].changes)]
         return self._carry_out(
             kind,
-            [c._replace(after=self._free(c.after, c.after.label, taken)) if c.is_move else c for c in changes],
+            [c._replace(after=self._free(c.after, c.after.path, taken)) if c.is_move else c for c in changes],
         )
 
-    def _free(self, place: Place, label: str, taken: set[str]) -> Place:
-        """The place of an image in the folder of a class, under its own name or, if that is taken, a numbered one."""
-        wanted = PurePosixPath(label, *PurePosixPath(place.path).parts[1:])
-        path, number = wanted, 1
+    def _free(self, place: Place, new: str, taken: set[str]) -> Place:
+        """The place of an image under a new path or, if that is taken, a numbered one."""
+        path, number = wanted, _ = PurePosixPath(new), 1
         while path.as_posix() in taken or os.path.lexists(self.folder / path):
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")

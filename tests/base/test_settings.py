@@ -1,11 +1,14 @@
 """Loading, overriding, checking and explaining parameters."""
 
 import json
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from libraries.base.errors import ParameterError
+from libraries.base.layout import Layout
 from PARAMETERS import Parameters
 
 
@@ -125,3 +128,14 @@ def test_what_another_machine_may_know_has_nothing_private() -> None:
     known = Parameters.load({"searchContact": "someone@example.org"}).portable()
     assert "searchContact" not in known
     assert "searchLicence" in known
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")
+def test_names_in_another_form_of_unicode(tmp_path: Path) -> None:
+    composed, apart = "M\u00fcll", unicodedata.normalize("NFD", "M\u00fcll")
+    p = Parameters.load({"datasetName": apart, "rf_labels": f"{apart},b"})
+    assert p.datasetName == composed and p.rf_labels == (composed, "b")
+    (tmp_path / "images" / apart).mkdir(parents=True)
+    assert Parameters.load({"folder": f"{tmp_path}/images/{composed}/a"}).folder == tmp_path / "images" / apart / "a"
+    layout = Layout(Parameters.load({"rootDir": tmp_path, "datasetName": composed}))
+    assert layout.images == tmp_path / "images" / apart and layout.proc == tmp_path / "proc" / composed

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from libraries.base.storage import sha256, write_csv, write_json
+from libraries.data.class_folders import find_class_folders
 from libraries.data.dataset import Example
 
 METADATA, CROISSANT = "metadata.csv", "croissant.json"
@@ -44,11 +45,12 @@ def describe(folder: Path, examples: Sequence[Example], *, name: str) -> list[Pa
     metadata, croissant = folder / METADATA, folder / CROISSANT
     rows = [{"file_name": e.path, "label": e.label, "split": e.split, "group": e.group} for e in examples]
     write_csv(metadata, rows)
-    write_json(croissant, _croissant(examples, name=name, digest=sha256(metadata)))
+    label_of_path = "^[^/]+/([^/]+)/.+$" if find_class_folders(folder).parts else "^([^/]+)/.+$"
+    write_json(croissant, _croissant(examples, name=name, digest=sha256(metadata), label_of_path=label_of_path))
     return [metadata, croissant]
 
 
-def _croissant(examples: Sequence[Example], *, name: str, digest: str) -> dict[str, Any]:
+def _croissant(examples: Sequence[Example], *, name: str, digest: str, label_of_path: str) -> dict[str, Any]:
     """The description: metadata.csv, the image files, and a record set for each."""
     suffixes = sorted({PurePosixPath(e.path).suffix for e in examples})
     table, files = {"fileObject": {"@id": METADATA}}, {"fileSet": {"@id": "files"}}
@@ -82,7 +84,7 @@ def _croissant(examples: Sequence[Example], *, name: str, digest: str) -> dict[s
                     "path": ("sc:Text", {**files, "extract": {"fileProperty": "fullpath"}}),
                     "label": (
                         kinds["label"],
-                        {**files, "extract": {"fileProperty": "fullpath"}, "transform": {"regex": "^([^/]+)/.+$"}},
+                        {**files, "extract": {"fileProperty": "fullpath"}, "transform": {"regex": label_of_path}},
                     ),
                     "image": ("sc:ImageObject", {**files, "extract": {"fileProperty": "content"}}),
                 },

@@ -16,7 +16,9 @@ from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 from libraries.base.errors import InputError
+from libraries.base.names import nfc
 from libraries.base.storage import write_json, write_text
+from libraries.base.text import read_text
 from libraries.data.annotation_log import MARKS
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, scan
@@ -68,23 +70,23 @@ def read_answers(export: Path, *, paths: Collection[str], labels: Collection[str
     """Read a project exported as JSON or JSON-MIN.
 
     Args:
-        paths, labels: of the images in the data set.
+        paths, labels: of the images in the data set; compared in Unicode's form C.
 
     Raises:
         InputError: it is no such export.
     """
+    text = read_text(export, what="the export of Label Studio", max_bytes=MAX_BYTES)
     try:
-        if export.stat().st_size > MAX_BYTES:
-            raise ValueError("it is too large")
-        tasks = json.loads(export.read_text(encoding="utf-8"))
-        said = [(_path(task, dataset), _choices(task)) for task in tasks]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = [(_path(task, dataset), _choices(task)) for task in json.loads(text)]
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{export} is no export of Label Studio in JSON ({error}): export the project again"
         ) from error
     choices: dict[str, str] = {}
     disputed, unknown = [], []
-    for path, chosen in said:
+    as_they_are = {nfc(path): path for path in paths}
+    for named, answered in said:
+        path, chosen = as_they_are.get(named, named), [nfc(choice) for choice in answered]
         counts = Counter(chosen)
         if path not in paths:
             unknown.append(f"{path}: there is no such image")
@@ -98,13 +100,13 @@ def read_answers(export: Path, *, paths: Collection[str], labels: Collection[str
 
 
 def _path(task: dict[str, Any], dataset: str) -> str:
-    """The image that a task is about."""
+    """The image that a task is about, in Unicode's form C."""
     data = task.get("data", task)  # JSON-MIN has all in one object
     if isinstance(data.get("path"), str):
-        return str(data["path"])
+        return nfc(data["path"])
     parts = urlsplit(data["image"])
     path = parse_qs(parts.query)["d"][0] if parts.path == _LOCAL else parts.path
-    return str(path).removeprefix(f"{dataset}/")
+    return nfc(path).removeprefix(f"{dataset}/")
 
 
 def _choices(task: dict[str, Any]) -> list[str]:
