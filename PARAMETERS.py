@@ -50,6 +50,13 @@ class Parameters(Settings):
 
     # ---- 0_downloadData
     imgUrlsPath: UserPath | None = download(None, "list of images to download, one `label<TAB>url` per line")
+    imgLabelsPath: UserPath | None = download(
+        None, "table of images that you have: `file,label` or `file,label,split`, CSV or TSV, with a header"
+    )
+    imgLabelsColumns: tuple[str, ...] = download(
+        (), "columns of that table for file, label and, if it has one, split; empty: known by their usual names"
+    )
+    imgFolder: UserPath | None = download(None, "where the images of that table lie; none: beside it")
     searchProvider: ProviderName = download(
         "openverse",
         "who searches for the words in resources/<datasetName>Queries.toml; brave needs a key in the environment "
