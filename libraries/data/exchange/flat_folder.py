@@ -116,24 +116,25 @@ def _check_list(path: Path, text: str) -> None:
 
 def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> dict[str, Row]:
     """The row of every image that is found, by its path in the folder."""
-    names = {row.file: _names(row.file, source, table.path.parent) for row in table.rows}
-    found = _find({name for of_row in names.values() for name in of_row}, _candidates(table, source, target))
+    beside = table.path.parent
+    wanted = {name for row in table.rows for name in _names(row.file, source, beside)}
+    found, others = _find(wanted, _candidates(table, source, target))
     chosen: dict[str, Row] = {}
     missing, outside = _Left(f"name a file that is not in {source}"), _Left(f"name a file outside {source}")
     for row in table.rows:
-        paths = next((found[name] for name in names[row.file] if name in found), [])
-        if not paths:
-            (missing if names[row.file] else outside).add(row)
+        names = _names(row.file, source, beside)
+        name = next((name for name in names if name in found), None)
+        if name is None:
+            (missing if names else outside).add(row)
             continue
+        path = found[name]
         where = f"{table.path}, line {row.line}"
-        if len(paths) > 1:
-            raise InputError(f"{where}: '{row.file}' may be {paths[0]} or {paths[1]}: write its path in the table")
-        other = chosen.setdefault(paths[0], row)
+        if name in others:
+            raise InputError(f"{where}: '{row.file}' may be {path} or {others[name]}: write its path in the table")
+        other = chosen.setdefault(path, row)
         if (other.label, other.side) != (row.label, row.side):
             said = [f"{each.label} ({each.side})" for each in (row, other)]
-            raise InputError(
-                f"{where} says {paths[0]} is {said[0]}, and line {other.line} {said[1]}: correct the table"
-            )
+            raise InputError(f"{where} says {path} is {said[0]}, and line {other.line} {said[1]}: correct the table")
     if not chosen:
         names_it = f"the images that {table.path} names (e.g. '{table.rows[0].file[:80]}')"
         raise InputError(f"{source} holds none of {names_it}: say where they lie with --imgFolder")
@@ -179,21 +180,26 @@ def _names(file: str, source: Path, beside: Path) -> list[str]:
     return list(dict.fromkeys(nfc(path.removeprefix(folder)) for path in full if path.startswith(folder)))
 
 
-def _find(wanted: set[str], files: Iterable[str]) -> dict[str, list[str]]:
-    """The files that each name stands for, two at most: by path, else by path without suffix, else by the last part."""
-    found: dict[str, tuple[int, list[str]]] = {}
+def _find(wanted: set[str], files: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The file that each name stands for, and another one that it stands for as well.
+
+    A name is the path of a file, or else that without suffix, or else the last part of it, or that without suffix.
+    """
+    found: dict[str, str] = {}
+    others: dict[str, str] = {}  # a second file of the same rank; few
     for path in files:
         if path != path.strip() or any(character in path for character in "\t\n\r"):
             continue  # no list could name it
         for rank, name in enumerate(_names_of(nfc(path))):
             if name not in wanted:
                 continue
-            best, paths = found.get(name, (rank, []))
+            best = list(_names_of(nfc(found[name]))).index(name) if name in found else rank + 1
             if rank < best:
-                found[name] = (rank, [path])
-            elif rank == best and len(paths) < 2:
-                found[name] = (rank, [*paths, path])
-    return {name: paths for name, (_, paths) in found.items()}
+                found[name] = path
+                others.pop(name, None)
+            elif rank == best and path != found[name]:
+                others[name] = path
+    return found, others
 
 
 def _names_of(path: str) -> Iterator[str]:
