@@ -50,9 +50,7 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
     is_as_it_is = layout.is_refined and parameters.rf_maxEpochs == 0
     network = load_as_it_is(values) if is_as_it_is else load_network_for(values, refine=layout.is_refined)
     rule = resize_rule(network, parameters.rf_resizeMode)
-    print(
-        f"{network.architecture} at {rule.size} x {rule.size} pixels, embedding of {network.embedding_size:,} numbers"
-    )
+    print(f"{network.architecture}, {rule.size} x {rule.size} pixels, embedding of {network.embedding_size:,} numbers")
     if not layout.is_refined:
         write_network(layout.network, network, rule=rule)
     elif isinstance(network, GraphNetwork):

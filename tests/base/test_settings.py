@@ -98,8 +98,8 @@ def test_help_names_every_parameter_with_a_description() -> None:
 def test_every_parameter_is_used() -> None:
     """A parameter that no script and no recipe reads does not exist."""
     root = Path(__file__).parents[2]
-    sources = [*(root / "scripts").glob("*.py"), *(root / "libraries" / "base").glob("*.py")]
-    code = "\n".join(path.read_text() for path in sources)
+    sources = [*(root / "scripts").glob("*.py"), *(root / "libraries").rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     unused = [name for name in Parameters.model_fields if name not in code]
     assert unused == []
 
