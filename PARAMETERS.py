@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import PositiveFloat
 
 from libraries.base.layout import MEGAPIXELS
-from libraries.base.settings import FolderName, Settings, UserPath, group
+from libraries.base.settings import FolderName, Name, Settings, UserPath, group
 from libraries.data.web.search.names import LicenceFilter, ProviderName
 
 RESOURCES = Path(__file__).parent / "resources"
@@ -51,6 +51,13 @@ class Parameters(Settings):
 
     # ---- 0_downloadData
     imgUrlsPath: UserPath | None = download(None, "list of images to download, one `label<TAB>url` per line")
+    imgLabelsPath: UserPath | None = download(
+        None, "table of images that you have: `file,label` or `file,label,split`, CSV or TSV, with a header"
+    )
+    imgLabelsColumns: tuple[str, ...] = download(
+        (), "columns of that table for file, label and, if it has one, split; empty: known by their usual names"
+    )
+    imgFolder: UserPath | None = download(None, "where the images of that table lie; none: beside it")
     searchProvider: ProviderName = download(
         "openverse",
         "who searches for the words in resources/<datasetName>Queries.toml; brave needs a key in the environment "
@@ -132,7 +139,7 @@ class Parameters(Settings):
     rf_channelStds: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = refine(
         None, ".model, .onnx: what pixels are divided by then; none: 1 for CNTK, ImageNet's for ONNX"
     )
-    rf_labels: tuple[str, ...] = refine(
+    rf_labels: tuple[Name, ...] = refine(
         (), "classes of a network taken as it is (rf_maxEpochs 0), in its order; none given: in alphabetical order"
     )
     rf_dropoutRate: float = refine(0.5, "dropout before the new head", ge=0, lt=1)

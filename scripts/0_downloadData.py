@@ -1,7 +1,8 @@
 """Fill DATA_DIR/images/<datasetName>/<label>/ with images.
 
-Reads:  the list of URLs `imgUrlsPath`; or resources/<datasetName>Queries.toml, words to search the web for; or, for
-        the data set 'solarCells', the images in the package elpv-dataset.
+Reads:  the list of URLs `imgUrlsPath`; or `imgLabelsPath`, a table of the images in `imgFolder`, with columns such as
+        image or id, label or species, split or usage; or resources/<datasetName>Queries.toml, words to search the web
+        for; or, for the data set 'solarCells', the images in the package elpv-dataset.
 Writes: images/<datasetName>/<label>/*; for a list or a search proc/<datasetName>/downloads.csv, every URL with its
         outcome; for a search also search.tsv and search.csv, what was found and whose it is, and, beside the images,
         ATTRIBUTION.md.
@@ -13,17 +14,22 @@ from pathlib import Path
 from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar, progress, table
-from libraries.base.errors import InputError
+from libraries.base.errors import InputError, ParameterError
 from libraries.base.layout import Layout
+from libraries.base.names import on_disk
 from libraries.data import packaged
 from PARAMETERS import RESOURCES, Parameters
 
 
 def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
-    queries = RESOURCES / f"{parameters.datasetName}Queries.toml"
+    queries = RESOURCES / on_disk(RESOURCES, f"{parameters.datasetName}Queries.toml")
     with tracking.run("0_downloadData", parameters) as record:
-        if parameters.imgUrlsPath is not None:
+        if parameters.imgUrlsPath and parameters.imgLabelsPath:
+            raise ParameterError("imgUrlsPath and imgLabelsPath are two sources: give one of them")
+        if parameters.imgLabelsPath is not None:
+            take_table(parameters.imgLabelsPath, parameters, layout, record)
+        elif parameters.imgUrlsPath is not None:
             download_list(parameters.imgUrlsPath, parameters, layout, record)
         elif queries.exists():
             search_and_download(queries, parameters, layout, record)
@@ -32,8 +38,8 @@ def main(parameters: Parameters) -> None:
         else:
             raise InputError(
                 f"there is no source for the data set '{parameters.datasetName}': "
-                f"put one folder of images per class into {layout.images}, give a list of URLs with --imgUrlsPath, "
-                f"or write words to search for into {queries}"
+                f"put one folder of images per class into {layout.images}, give a table of images and labels with "
+                f"--imgLabelsPath or a list of URLs with --imgUrlsPath, or write words to search for into {queries}"
             )
     print(f"The images are in {layout.images}; next: scripts/1_prepareData.py")
 
@@ -45,8 +51,20 @@ def copy_solar_cells(layout: Layout, record: tracking.Record) -> None:
     print(f"{copied:,} images copied" if copied else "All images were there already")
 
 
+def take_table(path: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+    from libraries.data.exchange import flat_folder, label_table
+
+    labels = label_table.read_label_table(path, columns=parameters.imgLabelsColumns)
+    folder = parameters.imgFolder or path.parent
+    print(*labels.told(), f"The images are taken from {folder}", sep="\n")
+    with ProgressBar("Placing") as bar:
+        placed = flat_folder.place(labels, folder, layout.images, progress=bar.show)
+    print(*placed.told(), sep="\n")
+    record.metrics.update(images=placed.count)
+
+
 def search_and_download(queries_path: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
-    from libraries.data.web.fetch import Timeouts
+    from libraries.data.web.options import provider_options_from
     from libraries.data.web.search.providers import open_provider
     from libraries.data.web.search.queries import read_queries
     from libraries.data.web.search.search import TABLE, URLS, search
@@ -55,15 +73,7 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
     count = len(queries.queries)
     print(f"Searching for {count} queries of {queries_path} with {parameters.searchProvider}")
     with (
-        open_provider(
-            parameters.searchProvider,
-            licence=parameters.searchLicence,
-            url=parameters.searchUrl,
-            contact=parameters.searchContact,
-            allowed_hosts=parameters.download_allowedHosts,
-            timeouts=Timeouts(total=parameters.download_timeout),
-            retries=parameters.download_retries,
-        ) as provider,
+        open_provider(parameters.searchProvider, **provider_options_from(parameters.model_dump())) as provider,
         ProgressBar("Searching", total=count, unit="queries") as bar,
     ):
         where, licence = parameters.searchUrl, parameters.searchLicence
@@ -82,10 +92,9 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
 
 def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
     from libraries.data.web.download import download
-    from libraries.data.web.fetch import Timeouts
+    from libraries.data.web.options import options_from
     from libraries.data.web.outcomes import summary
     from libraries.data.web.search.attribution import write_attribution
-    from libraries.data.web.search.client import user_agent
     from libraries.data.web.search.search import TABLE
     from libraries.data.web.urllist import read_url_list
 
@@ -96,16 +105,9 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tr
             read_url_list(urls),
             folder=layout.images,
             outcomes=table_path,
-            workers=parameters.download_workers,
-            timeouts=Timeouts(total=parameters.download_timeout),
-            retries=parameters.download_retries,
-            max_bytes=parameters.download_maxBytes,
             max_pixels=layout.max_pixels,
-            max_side=parameters.download_maxSide,
-            allowed_hosts=parameters.download_allowedHosts,
-            user_agent=user_agent(parameters.searchContact),
-            retry_failed=parameters.download_retryFailed,
             progress=lambda done, total, had: bar.show(done, total),
+            **options_from(parameters.model_dump()),
         )
     reasons = summary(outcomes)
     count = sum(reasons.values())

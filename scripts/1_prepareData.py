@@ -1,7 +1,9 @@
 """Check every image, find duplicates, and split the data set into training and test images.
 
-Reads:  images/<datasetName>/<label>/*, and beside the labels, if they exist, dedicatedTestImages.tsv (it fixes the test
-        set) and annotations.jsonl (images that were marked by hand are left out).
+Reads:  images/<datasetName>/<label>/*, or, where the split is on disk, images/<datasetName>/train/<label>/* (training,
+        val, valid, validation and dev are training, too) and test/<label>/* (or testing); and beside these folders, if
+        they exist, dedicatedTestImages.tsv (it fixes the test set) and annotations.jsonl (images that were marked by
+        hand are left out).
 Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA-256 of every intact image, and
         duplicates.csv: which images are alike (these always stand on one side of the split), and quality.csv: which
         are worth a second look.
@@ -22,6 +24,7 @@ from libraries.data import dataset, duplicates, groups, quality, removal
 from libraries.data.annotations import Annotations
 from libraries.data.exchange import label_studio
 from libraries.data.exchange.export import Export
+from libraries.data.sides import take_sides
 from PARAMETERS import Parameters
 
 
@@ -56,16 +59,10 @@ def main(
         odd = checked.review()
         print(quality.told(odd))
 
-        examples = groups.group_examples(checked.examples, parameters.imagesSplitBy, alike=alike.groups())
-        test_list = layout.images / dataset.DEDICATED_TEST_IMAGES
-        if test_list.exists():
-            print(f"The test set is the one in {test_list}")
-            gone = {*annotations.marks, *removal.removed(layout.images)}
-            examples = dataset.split_by_list(examples, test_list, moved=annotations.moved, left_out=gone)
-            if parted := duplicates.parted(examples, alike.groups()):
-                print(f"Warning: {parted:,} of these test images have a duplicate in training: see duplicates.csv")
-        else:
-            examples = dataset.split(examples, ratio_train=parameters.ratioTrainTest, seed=parameters.randomSeed)
+        by, ratio, seed = parameters.imagesSplitBy, parameters.ratioTrainTest, parameters.randomSeed
+        examples, lines = take_sides(checked.examples, alike, annotations, by=by, ratio_train=ratio, seed=seed)
+        for line in lines:
+            print(line)
 
         layout.examples.begin()
         target = layout.examples.folder / "examples.csv"
@@ -82,7 +79,6 @@ def main(
             from libraries.evaluation.leak import report
 
             pictures = groups.group_examples(alike.examples, "filename", alike=alike.groups())
-            ratio, seed = parameters.ratioTrainTest, parameters.randomSeed
             print(*report(pictures, layout, ratio_train=ratio, seed=seed), sep="\n")
         if export:
             print("For others:", *others.write(examples, moved=annotations.moved), sep="\n  ")

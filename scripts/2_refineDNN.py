@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
     if layout.is_refined:
+        from libraries.data.changes import changes_told
+
         layout.examples.check()
+        if changes := changes_told(layout):
+            print(changes)
     if layout.network.is_current():
         print("The network is up to date")
     else:
@@ -45,10 +49,8 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
     values = parameters.model_dump()
     is_as_it_is = layout.is_refined and parameters.rf_maxEpochs == 0
     network = load_as_it_is(values) if is_as_it_is else load_network_for(values, refine=layout.is_refined)
-    white = layout.network.parameters.get("white_level")
-    rule = resize_rule(network, parameters.rf_resizeMode, white_level=white)
-    size = f"{rule.size} x {rule.size} pixels"
-    print(f"{network.architecture} at {size}, embedding of {network.embedding_size:,} numbers")
+    rule = resize_rule(network, parameters.rf_resizeMode, white_level=layout.network.parameters.get("white_level"))
+    print(f"{network.architecture}, {rule.size} x {rule.size} pixels, embedding of {network.embedding_size:,} numbers")
     if not layout.is_refined:
         write_network(layout.network, network, rule=rule)
     elif isinstance(network, GraphNetwork):
@@ -61,8 +63,7 @@ def take_as_it_is(network: "GraphNetwork", rule: "ResizeRule", parameters: Param
     from libraries.data.dataset import read_examples
     from libraries.evaluation.training_outputs import write_network_as_it_is
 
-    examples = read_examples(layout.examples.folder / "examples.csv")
-    training = [example for example in examples if example.split == "train"]
+    training = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "train"]
     with ProgressBar("Calibrating", total=len(training)) as bar:
         accuracy = write_network_as_it_is(
             layout.network,

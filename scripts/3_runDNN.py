@@ -17,9 +17,13 @@ from PARAMETERS import Parameters
 
 
 def main(parameters: Parameters) -> None:
+    from libraries.data.changes import changes_told
+
     layout = Layout(parameters)
     layout.examples.check()
     network = layout.network.check()
+    if changes := changes_told(layout):
+        print(changes)
     if layout.features.is_current():
         print(f"Up to date: {layout.features.folder}; next: scripts/4_trainSVM.py")
         return
@@ -29,17 +33,12 @@ def main(parameters: Parameters) -> None:
 
 
 def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: tracking.Record) -> None:
-    from libraries.data.dataset import added_since, load_example, read_examples, read_white_level
+    from libraries.data.dataset import load_example, read_examples, read_white_level
     from libraries.data.images import ResizeRule
     from libraries.network.embedding import open_engine
     from libraries.network.features import write_features
 
     examples = read_examples(layout.examples.folder / "examples.csv")
-    added = added_since(layout.images, examples, left_out=layout.examples.read()["left_out"])
-    if added:
-        print(
-            f"Warning: {len(added):,} images are new, e.g. {added[0]}: run scripts/1_prepareData.py again to use them"
-        )
     rule = replace(ResizeRule.from_json(network["resize"]), white_level=read_white_level(layout.examples))
     load = partial(load_example, folder=layout.images, rule=rule)
     engine = open_engine(

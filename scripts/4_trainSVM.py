@@ -15,8 +15,12 @@ def main(parameters: Parameters) -> None:
     if parameters.classifier == "dnn":
         print("The classifier 'dnn' has its own head: there is no SVM to train; next: scripts/5_evaluate.py")
         return
+    from libraries.data.changes import changes_told
+
     layout = Layout(parameters)
     layout.features.check()
+    if changes := changes_told(layout):
+        print(changes)
     with tracking.run("4_trainSVM", parameters) as record:
         train(parameters, layout, record)
     print(f"Written: {layout.svm.folder} and the bundle {layout.bundle.folder}; next: scripts/5_evaluate.py")

@@ -21,8 +21,12 @@ def main(parameters: Parameters, *, compare: bool = False) -> None:
 
         print(describe_runs(parameters.trackingUri or tracking.local_store(parameters.rootDir), parameters.datasetName))
         return
+    from libraries.data.changes import changes_told
+
     layout.bundle.check()
     layout.features.check()
+    if changes := changes_told(layout):
+        print(changes)
     with tracking.run("5_evaluate", parameters) as record:
         evaluate(parameters, layout, record)
     if record.model_uri:

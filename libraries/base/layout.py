@@ -9,6 +9,7 @@ from typing import Any
 from libraries.base.errors import StorageError
 from libraries.base.file_system import explained, read_regular
 from libraries.base.json_lines import split_lines
+from libraries.base.names import on_disk
 from libraries.base.settings import Settings
 from libraries.base.storage import Artefact, read_json, sha256_once
 
@@ -55,8 +56,8 @@ class Layout:
         self.classifier: str = self._values["classifier"]
         self.dataset: str = self._values["datasetName"]
         self.root: Path = self._values["rootDir"]
-        self.images = self.root / "images" / self.dataset
-        self.proc = self.root / "proc" / self.dataset
+        self.images = self.root / on_disk(self.root, f"images/{self.dataset}")
+        self.proc = self.root / on_disk(self.root, f"proc/{self.dataset}")
 
         self.max_pixels: int = self._values["maxMegapixels"] * 10**6
         self.thumbnails = self.proc / "thumbnails.sqlite"

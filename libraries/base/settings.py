@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libraries.base.errors import ParameterError
 from libraries.base.file_system import is_reserved
+from libraries.base.names import nfc, on_disk
 
 ENVIRONMENT_PREFIX = "PARAMETERS_"
 
@@ -26,13 +27,17 @@ def _understood(path: Path) -> Path:
     try:
         if path.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # it would mean the root of the file system
             raise RuntimeError
-        return path.expanduser().absolute()
+        path = path.expanduser().absolute()
+        return Path(path.anchor, on_disk(Path(path.anchor), path.relative_to(path.anchor).as_posix()))
     except RuntimeError:  # in a container, say
         raise ValueError("this user has no home folder that '~' could mean") from None
 
 
 UserPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_understood)]
-"""A path as a person types it: `~` and relative paths are understood."""
+"""A path as a person types it: `~`, relative paths, and names in another form of Unicode than the disk's."""
+
+Name = Annotated[str, BeforeValidator(lambda value: nfc(value) if isinstance(value, str) else value)]
+"""A name, in Unicode's form C."""
 
 
 def _a_folder(name: str) -> str:
@@ -43,8 +48,8 @@ def _a_folder(name: str) -> str:
     return name
 
 
-FolderName = Annotated[str, AfterValidator(_a_folder)]
-"""A name that a folder can have on every system, as far as its end and Windows' devices go."""
+FolderName = Annotated[Name, AfterValidator(_a_folder)]
+"""A name, in Unicode's form C, that a folder can have on every system, as far as its end and Windows' devices go."""
 
 
 def group(title: str) -> Callable[..., Any]:

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
+from libraries.base.names import nfc
 from libraries.data.labels import check_label
 
 Mark = Literal["ambiguous", "excluded"]
@@ -26,15 +26,6 @@ class Place(NamedTuple):
 
     path: str
     mark: Mark | None
-
-    @property
-    def label(self) -> str:
-        """The class whose folder it is in."""
-        return PurePosixPath(self.path).parts[0]
-
-    def is_as_said(self, choice: str) -> bool:
-        """Whether it has a mark, or a label and no mark, as people have said."""
-        return choice == (self.mark or self.label)
 
 
 class Change(NamedTuple):
@@ -118,7 +109,8 @@ class State:
 
     def digest(self) -> str | None:
         """How many images are moved and marked, and a hash of all that; None where there are none."""
-        content = [sorted(self.first.items()), sorted(self.marks.items())]
+        first, marks = self.first.items(), self.marks.items()
+        content = [sorted((nfc(now), nfc(then)) for now, then in first), sorted((nfc(p), mark) for p, mark in marks)]
         if not any(content):
             return None
         identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]

@@ -20,6 +20,7 @@ from libraries.base.errors import InputError, StorageError
 from libraries.base.file_system import flush, move, open_regular, storage_error
 from libraries.base.json_lines import split_lines
 from libraries.base.layout import ANNOTATIONS, MAX_LOG_BYTES, damaged_log, unreadable_log
+from libraries.base.names import OnDisk, nfc
 from libraries.base.storage import sha256
 from libraries.data.annotation_history import History
 from libraries.data.annotation_log import (
@@ -33,6 +34,7 @@ from libraries.data.annotation_log import (
     from_line,
     to_line,
 )
+from libraries.data.class_folders import ClassFolders, find_class_folders
 from libraries.data.labels import check_label
 
 _PATIENCE = 10.0  # seconds that a step waits for one of another notebook
@@ -63,6 +65,8 @@ class Annotations:
         self._log = folder / ANNOTATIONS
         self._bytes = self._lines = 0  # of the log, that are taken in
         self._is_ended = True  # whether the last of these lines has its end
+        self._forms: dict[str, str] = {}  # paths that are not ASCII, as they stand on disk, by their form C
+        self._folders: ClassFolders | None = None
         self.history = History()
         self.refresh()
 
@@ -79,7 +83,18 @@ class Annotations:
     @property
     def state(self) -> str | None:
         """What stands for all of them: equal texts, equal annotations; None where there are none."""
-        return self.history.state.digest()
+        return self.history.newest.state if self.history.newest else None
+
+    @property
+    def folders(self) -> ClassFolders:
+        """The folders of the classes, as they were when the log was last read.
+
+        Raises:
+            InputError: they cannot be told; see `find_class_folders`.
+        """
+        if self._folders is None:
+            self._folders = find_class_folders(self.folder)
+        return self._folders
 
     @property
     def can_undo(self) -> bool:
@@ -88,6 +103,10 @@ class Annotations:
     @property
     def can_redo(self) -> bool:
         return bool(self.history.undone)
+
+    def spelled(self, path: str) -> str:
+        """A path as the log tells it on this disk, in whatever form of Unicode it is given."""
+        return self._forms.get(nfc(path), path)
 
     def first_path(self, path: str) -> str:
         """Where the image that is now at `path` was before any annotation."""
@@ -116,20 +135,20 @@ class Annotations:
             raise storage_error(error, self._log) from error
 
     def relabel(self, paths: Sequence[str], label: str) -> Outcome:
-        """Move images to another class, whose folder exists; their sub-folders inside the class stay.
+        """Move images to another class, whose folder exists; sub-folders inside the class, and the split, stay.
 
         Raises:
             InputError: there is no such class.
             StorageError: the log cannot be written; nothing has changed.
         """
-        check_label(label)
-        if not (self.folder / label).is_dir():
-            raise InputError(f"{self.folder} has no folder '{label}': make it, and open the data set again")
+        label = check_label(label)
         with self.locked():
+            if label not in self.folders.of:
+                raise InputError(f"{self.folder} has no folder '{label}': make it, and open the data set again")
             taken: set[str] = set()
-            places = [Place(path, self.marks.get(path)) for path in paths]
+            places = [Place(path, self.marks.get(path)) for path in paths if self.folders.label(path) != label]
             return self._carry_out(
-                "change", [Change(old, self._free(old, label, taken)) for old in places if old.label != label]
+                "change", [Change(old, self._free(old, self.folders.under(label, old.path), taken)) for old in places]
             )
 
     def mark(self, paths: Sequence[str], mark: Mark | None) -> Outcome:
@@ -155,8 +174,9 @@ class Annotations:
     def take_over(self, answers: Mapping[str, Answer], *, source: str) -> Outcome:
         """Change labels and marks as people have said, one step for each label and mark; all can be undone.
 
-        The newest counts: what was decided after an answer, by hand or by a newer answer, stays. An answer without a
-        time is as old as the first time that its source was taken over; so a second time changes nothing.
+        Images keep their side of a split that is on disk. The newest counts: what was decided after an answer, by hand
+        or by a newer answer, stays. An answer without a time is as old as the first time that its source was taken
+        over; so a second time changes nothing.
 
         Args:
             answers: by present path; the folders of their labels exist.
@@ -175,7 +195,7 @@ class Annotations:
                 time, known = min(said or latest, latest), self.history.state.said.get(path)
                 if known is None or time > known:
                     due.setdefault(choice, {})[path] = time
-                elif not Place(path, self.marks.get(path)).is_as_said(choice):
+                elif choice != (self.marks.get(path) or self.folders.label(path)):
                     problems.append(
                         f"{path}: '{choice}' was said before it was last changed, at {known:%Y-%m-%d %H:%M} UTC"
                     )
@@ -198,8 +218,8 @@ class Annotations:
         changes = []
         for path, time in times.items():
             old = Place(path, self.marks.get(path))
-            moves = mark is None and old.label != choice
-            new = self._free(old, choice, taken).path if moves else path
+            moves = mark is None and self.folders.label(path) != choice
+            new = self._free(old, self.folders.under(choice, path), taken).path if moves else path
             changes.append(Change(old, Place(new, mark), said=time))
         return changes
 
@@ -248,8 +268,7 @@ class Annotations:
                         move(source, self.folder / new)
                         changes.append(Change(Place(old, None), Place(new, self.marks.get(new))))
                     elif new in pending:  # images that change places: one steps aside, and comes in once there is room
-                        place = Place(new, None)
-                        aside[old] = self._free(place, place.label, set()).path
+                        aside[old] = self._free(Place(new, None), new, set()).path
                         move(source, self.folder / aside[old])
                         pending[old] = new
                     else:
@@ -278,6 +297,7 @@ class Annotations:
         Raises:
             StorageError: it cannot be read, or is damaged; names the line.
         """
+        self._folders = None
         try:
             with open_regular(self._log) as file:
                 file.seek(self._bytes)
@@ -294,12 +314,28 @@ class Annotations:
                     steps.append(from_line(line))
                 except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
                     raise damaged_log(self._log, number, error) from error
+        on_disk = OnDisk(self.folder)
         for step in steps:
-            self.history.take(step)
+            self.history.take(self._as_on_disk(step, on_disk))
         if lines.whole:
             self._lines += len(lines.whole) - (not self._is_ended)
             self._bytes += lines.length
             self._is_ended = lines.is_ended
+
+    def _as_on_disk(self, step: Step, on_disk: OnDisk) -> Step:
+        """A step with its paths as this disk has them, in whatever form of Unicode the log has."""
+
+        def found(place: Place) -> Place:
+            path = place.path
+            if path.isascii():
+                return place
+            here = on_disk(path)
+            if os.path.lexists(self.folder / here):
+                self._forms[nfc(path)] = here
+            return place._replace(path=self._forms.setdefault(nfc(path), here))
+
+        changes = (each._replace(before=found(each.before), after=found(each.after)) for each in step.changes)
+        return step._replace(changes=tuple(changes))
 
     def _invert(self, kind: Literal["undo", "redo"], steps: Sequence[Step]) -> Outcome:
         if not steps:
@@ -308,17 +344,16 @@ class Annotations:
         changes = [change.inverse() for change in reversed(steps[-1].changes)]
         return self._carry_out(
             kind,
-            [c._replace(after=self._free(c.after, c.after.label, taken)) if c.is_move else c for c in changes],
+            [c._replace(after=self._free(c.after, c.after.path, taken)) if c.is_move else c for c in changes],
         )
 
-    def _free(self, place: Place, label: str, taken: set[str]) -> Place:
-        """The place of an image in the folder of a class, under its own name or, if that is taken, a numbered one."""
-        wanted = PurePosixPath(label, *PurePosixPath(place.path).parts[1:])
-        path, number = wanted, 1
-        while path.as_posix().casefold() in taken or os.path.lexists(self.folder / path):
+    def _free(self, place: Place, new: str, taken: set[str]) -> Place:
+        """The place of an image under a new path or, if that is taken, a numbered one."""
+        path, number = wanted, _ = PurePosixPath(new), 1
+        while _without_case(path) in taken or os.path.lexists(self.folder / path):
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        taken.add(path.as_posix().casefold())  # Windows and macOS do not tell upper from lower case
+        taken.add(_without_case(path))
         return Place(path.as_posix(), place.mark)
 
     def _carry_out(self, kind: Kind, planned: Sequence[Change], **facts: Any) -> Outcome:
@@ -368,6 +403,11 @@ class Annotations:
         self._bytes += len(line)
         self._lines += 1
         self._is_ended = True
+
+
+def _without_case(path: PurePosixPath) -> str:
+    """What is equal for paths that Windows or macOS do not tell apart."""
+    return nfc(path.as_posix()).casefold()
 
 
 def _identity(path: Path, change: Change) -> str | None:

@@ -9,24 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
 from libraries.base.file_system import explained
+from libraries.base.names import nfc
 from libraries.base.storage import Artefact, write_csv
 from libraries.base.tables import csv_records
+from libraries.data.class_folders import Side, find_class_folders
 from libraries.data.decoding import MAX_PIXELS, Pixels
 from libraries.data.formats import NAMES, SUFFIXES, Format, NotRead, kind_of, why_not_read
 from libraries.data.images import ResizeRule, inspect, load_bytes
-from libraries.data.labels import check_label, check_labels
 from libraries.data.quality import Measures, measure, review
 from libraries.data.white_level import FULL_RANGE, Depth, WhiteLevel
 
-DEDICATED_TEST_IMAGES = "dedicatedTestImages.tsv"
 _MOST_LOST = 0.1  # of the pictures of a class, without a warning
 
 
@@ -39,7 +38,7 @@ class Example:
 
     path: str
     label: str
-    split: Literal["train", "test"]
+    split: Side
     group: str
     width: int
     height: int
@@ -111,36 +110,48 @@ class Checked(NamedTuple):
 def scan(folder: Path) -> Scan:
     """Find the images of every class; sub-folders inside a class belong to it, hidden files do not.
 
+    Which folders are those of a class says `class_folders`.
+
     Raises:
-        InputError: no folder, fewer than two classes, a class without images, or a folder name that cannot be a label.
+        InputError: no folder, fewer than two classes, a class without images, a folder name that cannot be a label, or
+            two names that are one.
     """
     if not folder.is_dir():
         raise InputError(
             f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
         )
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    check_labels([p.name for p in classes])
-    if len(classes) < 2:
-        found = f"only '{classes[0].name}'" if classes else "none"
+    folders = find_class_folders(folder).of
+    if len(folders) < 2:
+        found = f"only '{next(iter(folders))}'" if folders else "none"
         raise InputError(f"{folder} needs at least two folders of images, one per class; found {found}")
     paths: dict[str, list[str]] = {}
     skipped: Counter[str] = Counter()
     lost: Counter[str] = Counter()
-    for folder_of_class in classes:
-        label = check_label(folder_of_class.name)
-        files = image_files(folder_of_class)
-        skipped.update(other.reason for other in files.others.values())
-        lost[label] = sum(other.is_loss for other in files.others.values())
-        if not files.images:
-            raise InputError(f"{folder_of_class} holds no image ({_instead(files)}): add some, or remove the folder")
-        paths[label] = [f"{folder_of_class.name}/{path}" for path in files.images]
+    for label, folders_of_class in folders.items():
+        files = {inside: image_files(folder / inside) for inside in folders_of_class}
+        others = [other for each in files.values() for other in each.others.values()]
+        skipped.update(other.reason for other in others)
+        lost[label] = sum(other.is_loss for other in others)
+        paths[label] = [f"{inside}/{path}" for inside, each in files.items() for path in each.images]
+        if not paths[label]:
+            places = " and ".join(str(folder / each) for each in folders_of_class)
+            raise InputError(f"{places} holds no image ({_instead(others)}): add some, or remove the folder")
+        _check_forms(folder, paths[label])
     return Scan(paths, skipped, lost)
 
 
-def _instead(files: Files) -> str:
+def _instead(others: Iterable[NotRead]) -> str:
     """What a folder without images has, or what it should have."""
-    found = Counter(other.reason for other in files.others.values() if other.is_loss)
+    found = Counter(other.reason for other in others if other.is_loss)
     return "; ".join(f"{count} {reason}" for reason, count in found.items()) or NAMES
+
+
+def _check_forms(folder: Path, paths: Iterable[str]) -> None:
+    """Raise InputError where two paths are equal but for their form of Unicode: lists could not tell them apart."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        if not path.isascii() and (other := seen.setdefault(nfc(path), path)) != path:
+            raise InputError(f"{folder}: {other!a} and {path!a} are one name in two forms of Unicode; rename one")
 
 
 def image_files(folder: Path) -> Files:
@@ -255,7 +266,8 @@ def check_images(
     examples = [c.example for c in good]
     for label in found.paths:
         if not any(e.label == label for e in examples):
-            raise InputError(f"no file in {folder / label} is an intact image: replace them, or remove the folder")
+            where = " and ".join(str(folder / each) for each in find_class_folders(folder).of[label])
+            raise InputError(f"no file in {where} is an intact image: replace them, or remove the folder")
     return Checked(examples, refused, np.stack([c.tiny for c in good]), [c.measures for c in good], white)
 
 
@@ -263,19 +275,12 @@ def left_out(found: Scan, checked: Checked) -> list[str]:
     """What is told of files that are no examples, and a warning for each class that loses more than a tenth so."""
     lines = [f"left out: {error}" for error in checked.refused]
     lines += [f"left out: {count} {reason}" for reason, count in found.skipped.items()]
-    refused = Counter(str(error.path).partition("/")[0] for error in checked.refused)
+    refused = {str(error.path) for error in checked.refused}
     for label, paths in found.paths.items():
-        folder = paths[0].partition("/")[0]
-        lost, count = refused[folder] + found.lost[label], len(paths) + found.lost[label]
+        lost, count = len(refused.intersection(paths)) + found.lost[label], len(paths) + found.lost[label]
         if lost > _MOST_LOST * count:
             lines.append(f"Warning: class '{label}' loses {lost:,} of its {count:,} pictures: see above why")
     return lines
-
-
-def added_since(folder: Path, examples: Sequence[Example], *, left_out: Sequence[str]) -> list[str]:
-    """Paths of images that were neither among the examples nor refused when the data set was prepared."""
-    known = {e.path for e in examples}.union(left_out)
-    return [path for paths in scan(folder).paths.values() for path in paths if path not in known]
 
 
 def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:
@@ -284,7 +289,7 @@ def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list
     Groups are ordered by a hash of seed and name, so the split is the same on every machine, and adding images leaves
     most of the others on their side. A class with at least two groups has at least one on each side.
     """
-    side: dict[str, Literal["train", "test"]] = {}
+    side: dict[str, Side] = {}
     for label in sorted({e.label for e in examples}):
         sizes = Counter(e.group for e in examples if e.label == label)
         settled = [g for g in sizes if g in side]  # a group of two labels keeps the side that the first gave it
@@ -329,44 +334,6 @@ def leave_out(found: Scan, paths: Collection[str]) -> Scan:
     return replace(found, paths=kept)
 
 
-def split_by_list(
-    examples: Sequence[Example],
-    list_path: Path,
-    *,
-    moved: Mapping[str, str] = MappingProxyType({}),
-    left_out: Collection[str] = (),
-) -> list[Example]:
-    """Put exactly the images of the list (one `label<TAB>file name`, or one path, per line) into the test set.
-
-    Args:
-        moved: present paths of images that the list may still name by their first.
-        left_out: images that the list may name though they are no examples.
-
-    Raises:
-        InputError: a line names no image, or one side of the split stays empty.
-    """
-    known = {e.path for e in examples}
-    test: set[str] = set()
-    for number, line in enumerate(list_path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        path = "/".join(part.strip() for part in line.split("\t"))
-        if path not in known:
-            path = moved.get(path, path)
-        if path in left_out:
-            continue
-        if path not in known:
-            raise InputError(
-                f"{list_path} line {number}: there is no intact image '{path}'; correct or remove the line"
-            )
-        test.add(path)
-    if not 0 < len(test) < len(examples):
-        raise InputError(
-            f"{list_path} puts {len(test)} of {len(examples)} images into the test set: both sides need images"
-        )
-    return [replace(e, split="test" if e.path in test else "train") for e in examples]
-
-
 def counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
     """Images per label and split: {label: {'train': …, 'test': …}}, labels sorted."""
     return {
@@ -407,7 +374,8 @@ def read_white_level(examples: Artefact) -> int:
 
 
 def _example(row: dict[str, Any]) -> Example:
-    return Example(**{**row, **{name: int(row[name]) for name in ("width", "height", "bytes")}})
+    numbers = {name: int(row[name]) for name in ("width", "height", "bytes")}
+    return Example(**{**row, **numbers, "label": nfc(row["label"])})
 
 
 def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from libraries.base.errors import InputError
 from libraries.base.file_system import is_reserved
+from libraries.base.names import nfc
 
 MAX_LABEL_BYTES = 100
 
@@ -15,7 +16,7 @@ def check_label(label: str) -> str:
     Raises:
         InputError: it could leave its folder, or is no file name on some system; says which rule it breaks.
     """
-    label = unicodedata.normalize("NFC", label)
+    label = nfc(label)
     if problem := _problem(label):
         raise InputError(f"label {label!r} cannot be a folder name: {problem}; choose another name")
     return label
@@ -44,5 +45,8 @@ def check_labels(labels: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for label in labels:
         other = seen.setdefault(check_label(label).casefold(), label)
+        if other != label and nfc(other) == nfc(label):
+            forms = f"{other!a} and {label!a}"
+            raise InputError(f"labels {forms} are '{nfc(label)}' in two forms of Unicode: rename one, or merge them")
         if other != label:
-            raise InputError(f"labels {other!r} and {label!r} differ only in case or form: rename one, or merge them")
+            raise InputError(f"labels {other!r} and {label!r} differ only in case: rename one, or merge them")

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from libraries.base.errors import ParameterError
+from libraries.base.text import decoded
 
 SHORTEST = 16  # characters
 _LONGEST = 4096
@@ -31,7 +32,7 @@ def read_key(path: Path | None, environment: str) -> str | None:
         raise ParameterError(f"the key file {path} cannot be read: {error.strerror}") from None
     if os.name == "posix" and mode & 0o077:
         log.warning("the key file %s can be read by others: chmod 600 %s", path, path)
-    return checked_key(data.decode("utf-8-sig", "replace").rstrip("\r\n"), f"the key file {path}")
+    return checked_key(decoded(data).rstrip("\n"), f"the key file {path}")
 
 
 def checked_key(key: str, where: str) -> str:

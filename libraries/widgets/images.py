@@ -8,11 +8,11 @@ from typing import Literal
 
 from libraries.base.errors import ImageError, InputError, MissingInput
 from libraries.base.layout import Layout
+from libraries.base.names import nfc
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, image_files, read_examples, read_white_level
 from libraries.data.decoding import MAX_PIXELS, bytes_of, header, read
-from libraries.data.labels import check_labels
 from libraries.data.quality import read_review
 from libraries.data.white_level import FULL_RANGE
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
@@ -105,12 +105,12 @@ class ImageViewer(Viewer):
 
     def item(self, image: int) -> Message:
         path = self._paths[image]
-        label, _, name = path.partition("/")
+        folders = self._annotations.folders
         first = self._annotations.first_path(path)
         return {
-            "name": shown(name),
-            "label": label,
-            "was": first.partition("/")[0] if first != path else None,
+            "name": shown(folders.inside(path)),
+            "label": folders.label(path),
+            "was": folders.label(first) if first != path else None,
             "mark": self._annotations.marks.get(path),
             "split": self._split_of(path),
         }
@@ -142,7 +142,7 @@ class ImageViewer(Viewer):
         return {"facts": facts}, []
 
     def summary(self) -> Message:
-        count = Counter(path.partition("/")[0] for path in self._paths)
+        count = Counter(map(self._annotations.folders.label, self._paths))
         marks = Counter(self._annotations.marks.values())
         return {
             "labels": [{"name": label, "images": count[label]} for label in self._labels],
@@ -176,15 +176,15 @@ class ImageViewer(Viewer):
     ) -> None:
         """Show the images with this label, mark, finding and side of the split, and these letters in their name."""
         self._label, self._mark, self._finding, self._split, self._name = label, mark, finding, split, str(name)
-        marks, wanted = self._annotations.marks, self._name.casefold()
+        marks, folders, wanted = self._annotations.marks, self._annotations.folders, nfc(self._name).casefold()
         self._show_matching(
             [
                 image
                 for image, path in self._found(finding)
-                if (label is None or path.startswith(f"{label}/"))
+                if (label is None or folders.label(path) == label)
                 and (mark is None or marks.get(path) == mark)
                 and (split is None or self._split_of(path) == split)
-                and (not wanted or wanted in path.partition("/")[2].casefold())
+                and (not wanted or wanted in nfc(folders.inside(path)).casefold())
             ]
         )
 
@@ -218,12 +218,12 @@ class ImageViewer(Viewer):
 
     def _read_folder(self) -> None:
         """Find the images of every class."""
-        folders = sorted(p.name for p in self._images.iterdir() if p.is_dir() and not p.name.startswith("."))
+        folders = self._annotations.folders.of
         if not folders:
             raise InputError(f"{self._images} holds no folder: put one folder of images per class there")
-        check_labels(folders)
-        self._labels = folders
-        self._paths = [f"{label}/{path}" for label in folders for path in image_files(self._images / label).images]
+        self._labels = list(folders)
+        inside = [each for folders_of_class in folders.values() for each in folders_of_class]
+        self._paths = [f"{each}/{path}" for each in inside for path in image_files(self._images / each).images]
         self._numbers = {path: image for image, path in enumerate(self._paths)}
         self._copies: defaultdict[str, list[Example]] = defaultdict(list)
         for example in self._examples.values():

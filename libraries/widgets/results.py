@@ -14,6 +14,7 @@ from PIL import Image
 
 from libraries.base.errors import ImageError, InputError, MissingInput, PipelineError, StaleInput
 from libraries.base.layout import Layout
+from libraries.base.names import nfc
 from libraries.base.storage import read_json
 from libraries.base.tables import csv_rows
 from libraries.classifier.bundle import Classifier
@@ -171,7 +172,7 @@ class ResultsViewer(Viewer):
             "predicted": of.names[predicted],
             "probability": float(of.probabilities[image, predicted]),
             "isRight": predicted == int(of.labels[image]),
-            "now": self.path(image).partition("/")[0] if self.path(image) != of.paths[image] else None,
+            "now": self._annotations.folders.label(self.path(image)) if self.path(image) != of.paths[image] else None,
         }
 
     def facts(self, image: int) -> tuple[Message, list[bytes]]:
@@ -258,8 +259,8 @@ class ResultsViewer(Viewer):
             is_of_class = of.labels == at["label"]
             says_so = of.probabilities[:, at["label"]] >= at["threshold"]
             kept &= is_of_class & ~says_so if at["kind"] == "missed" else ~is_of_class & says_so
-        if wanted := str(name).casefold():
-            kept &= np.array([wanted in path.casefold() for path in of.paths], bool)
+        if wanted := nfc(str(name)).casefold():
+            kept &= np.array([wanted in nfc(path).casefold() for path in of.paths], bool)
         confidence = of.probabilities[self._row, of.predictions]
         key: Mapping[Order, npt.NDArray[Any]] = {
             "loss": -self._loss,

@@ -25,6 +25,9 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "runHistory": (False, NOTHING, NOTHING),
     "trackingUri": ("http://localhost", NOTHING, NOTHING),
     "imgUrlsPath": ("list.tsv", NOTHING, NOTHING),
+    "imgLabelsPath": ("train.csv", NOTHING, NOTHING),
+    "imgLabelsColumns": (("id", "label"), NOTHING, NOTHING),
+    "imgFolder": ("train", NOTHING, NOTHING),
     "searchProvider": ("wikimedia", NOTHING, NOTHING),
     "searchContact": ("someone@example.org", NOTHING, NOTHING),
     "searchLicence": ("commercial", NOTHING, NOTHING),
@@ -42,6 +45,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "duplicates_maxDistance": (8, FROM_EXAMPLES, ALL),
     "duplicates_minSimilarity": (0.9, NOTHING, NOTHING),  # matters only to scenes
     "importLabels": ("export.json", NOTHING, NOTHING),
+    "whiteLevel": (4095, FROM_EXAMPLES, ALL),
     "maxMegapixels": (200, FROM_EXAMPLES, ALL),
     "rf_pretrainedModelFilename": ("ResNet_18.model", FROM_NETWORK, FROM_NETWORK),
     "rf_inputResolution": (96, FROM_NETWORK, FROM_NETWORK),
@@ -84,6 +88,9 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "serve_maxQueue": (1, NOTHING, NOTHING),
     "serve_timeout": (1.0, NOTHING, NOTHING),
     "serve_requestsPerMinute": (1, NOTHING, NOTHING),
+    "serve_trustedProxies": (("10.0.0.1",), NOTHING, NOTHING),
+    "serve_allowedHosts": (("example.org",), NOTHING, NOTHING),
+    "serve_rootPath": ("/models", NOTHING, NOTHING),
 }
 FOLDERS = {"classifier", "datasetName", "rootDir"}  # another value means other files
 

@@ -1,11 +1,14 @@
 """Loading, overriding, checking and explaining parameters."""
 
 import json
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from libraries.base.errors import ParameterError
+from libraries.base.layout import Layout
 from PARAMETERS import Parameters
 
 
@@ -95,8 +98,8 @@ def test_help_names_every_parameter_with_a_description() -> None:
 def test_every_parameter_is_used() -> None:
     """A parameter that no script and no recipe reads does not exist."""
     root = Path(__file__).parents[2]
-    sources = [*(root / "scripts").glob("*.py"), *(root / "libraries" / "base").glob("*.py")]
-    code = "\n".join(path.read_text() for path in sources)
+    sources = [*(root / "scripts").glob("*.py"), *(root / "libraries").rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     unused = [name for name in Parameters.model_fields if name not in code]
     assert unused == []
 
@@ -143,3 +146,14 @@ def test_data_sets_have_names_that_windows_can_have(name: str) -> None:
     with pytest.raises(ParameterError, match=r"parameter datasetName = .* is refused: Windows"):
         Parameters.load({"datasetName": name})
     assert Parameters.load({"datasetName": "console v1.2"}).datasetName == "console v1.2"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")
+def test_names_in_another_form_of_unicode(tmp_path: Path) -> None:
+    composed, apart = "M\u00fcll", unicodedata.normalize("NFD", "M\u00fcll")
+    p = Parameters.load({"datasetName": apart, "rf_labels": f"{apart},b"})
+    assert p.datasetName == composed and p.rf_labels == (composed, "b")
+    (tmp_path / "images" / apart).mkdir(parents=True)
+    assert Parameters.load({"folder": f"{tmp_path}/images/{composed}/a"}).folder == tmp_path / "images" / apart / "a"
+    layout = Layout(Parameters.load({"rootDir": tmp_path, "datasetName": composed}))
+    assert layout.images == tmp_path / "images" / apart and layout.proc == tmp_path / "proc" / composed

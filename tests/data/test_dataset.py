@@ -185,16 +185,6 @@ def test_damaged_files_are_left_out_with_their_reason(tmp_path: Path) -> None:
     assert all(e.reason for e in refused)
 
 
-def test_images_that_came_later_are_found(tmp_path: Path) -> None:
-    two_classes(tmp_path)
-    (tmp_path / "cat" / "text.jpg").write_text("no picture")
-    examples, refused, *_ = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
-    left_out = [str(error.path) for error in refused]
-    assert dataset.added_since(tmp_path, examples, left_out=left_out) == []
-    picture(tmp_path / "dog" / "new.png")
-    assert dataset.added_since(tmp_path, examples, left_out=left_out) == ["dog/new.png"]
-
-
 def test_class_with_only_damaged_files_is_an_error(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "bad").mkdir()
@@ -257,29 +247,6 @@ def test_exact_copies_stay_on_one_side() -> None:
     for e in parts:
         by_content.setdefault(e.sha256, set()).add(e.split)
     assert all(len(sides) == 1 for sides in by_content.values())
-
-
-@pytest.mark.parametrize("line", ["cat\t1.png", "cat/1.png"])
-def test_dedicated_test_images_fix_the_test_set(tmp_path: Path, line: str) -> None:
-    listed = tmp_path / dataset.DEDICATED_TEST_IMAGES
-    listed.write_text(f"{line}\r\n\n", encoding="utf-8-sig", newline="")
-    examples = [example("cat/1.png"), example("cat/2.png"), example("dog/1.png")]
-    assert [e.path for e in dataset.split_by_list(examples, listed) if e.split == "test"] == ["cat/1.png"]
-
-
-def test_dedicated_test_images_name_the_wrong_line(tmp_path: Path) -> None:
-    listed = tmp_path / dataset.DEDICATED_TEST_IMAGES
-    listed.write_text("cat\t1.png\ncat\tnone.png\n")
-    with pytest.raises(InputError, match=r"line 2: there is no intact image 'cat/none.png'"):
-        dataset.split_by_list([example("cat/1.png")], listed)
-
-
-def test_dedicated_test_images_may_have_moved_or_be_left_out(tmp_path: Path) -> None:
-    listed = tmp_path / dataset.DEDICATED_TEST_IMAGES
-    listed.write_text("cat\t1.png\ncat\t2.png\ncat\t3.png\n")
-    examples = [example("cat/1.png"), example("dog/2.png"), example("dog/1.png")]
-    split = dataset.split_by_list(examples, listed, moved={"cat/2.png": "dog/2.png"}, left_out=["cat/3.png"])
-    assert [e.path for e in split if e.split == "test"] == ["cat/1.png", "dog/2.png"]
 
 
 def test_images_left_out_are_not_scanned_and_a_class_needs_one() -> None:

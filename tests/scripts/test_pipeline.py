@@ -106,13 +106,19 @@ def test_from_images_to_report(parameters: Make, process: Process, classifier: s
     assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_second_run_changes_nothing(parameters: Make, main: Main) -> None:
+def test_second_run_changes_nothing_and_tells_of_new_images(
+    parameters: Make, main: Main, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     p = parameters()
     for step in STEPS:
         main(step, p)
     before = hashes(p.rootDir)
+    monkeypatch.setattr("libraries.data.changes.changes_told", lambda layout: "what has changed since script 1")
     for step in STEPS:
+        capsys.readouterr()
         main(step, p)
+        has_told = "what has changed since script 1" in capsys.readouterr().out
+        assert has_told == (step in ("3_runDNN", "4_trainSVM", "5_evaluate")), step
     assert hashes(p.rootDir) == before
 
 
@@ -191,7 +197,9 @@ def test_changed_added_and_removed_images_are_noticed(
     (victim.parent / "later.jpg").write_bytes(original)
     capsys.readouterr()
     main("3_runDNN", p)
-    assert "Warning: 1 images are new, e.g. blobs/later.jpg" in capsys.readouterr().out
+    assert (
+        "Warning: 1 image is new (such as blobs/later.jpg) since the data set was prepared" in capsys.readouterr().out
+    )
 
 
 def signalled(command: list[str], how: signal.Signals, *, when: Callable[[], bool]) -> tuple[int, str]:

@@ -33,7 +33,9 @@ def test_key_from_file_or_environment_which_comes_first(
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + KEY.encode() + b"\r\n", KEY.encode()])
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbf" + KEY.encode() + b"\r\n", KEY.encode(), f"{KEY}\r\n".encode("utf-16")]
+)
 def test_line_ends_and_byte_order_marks_are_not_of_the_key(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     assert read_key(file, "SERVICE_KEY") == KEY
@@ -51,7 +53,7 @@ def test_line_ends_and_byte_order_marks_are_not_of_the_key(file: Path, content: 
         (b"a-bell-\x07-within-it-all", "holds blanks, control"),
         ("schlüssel-mit-umlaut".encode(), "holds blanks, control"),
         (b"no-utf-8-\xff\xfe-at-all", "holds blanks, control"),
-        (KEY.encode("utf-16"), "holds blanks, control"),
+        (KEY.encode("utf-16-le"), "holds blanks, control"),
     ],
 )
 def test_unusable_keys_are_refused_and_not_shown(

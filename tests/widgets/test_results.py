@@ -257,3 +257,15 @@ def test_before_script_5_the_script_is_named(layout: Layout) -> None:
     layout.evaluation.begin()
     with pytest.raises(MissingInput, match=r"run scripts/5_evaluate.py first"):
         ResultsViewer.of(layout)
+
+
+def test_the_new_label_of_an_image_where_the_split_is_on_disk(tmp_path: Path) -> None:
+    for path in ("train/cat/1.png", "train/dog/1.png", "test/cat/2.png", "test/dog/3.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / path)
+    p = np.full((2, 2), 0.5, np.float32)
+    of = Predictions(["cat", "dog"], ["test/cat/2.png", "test/dog/3.png"], np.array([0, 1]), np.array([0, 0]), p)
+    viewer = viewer_of(of, tmp_path)
+    viewer.act({"do": "relabel", "image": 0, "label": 1})
+    assert viewer.path(0) == "test/dog/2.png" and viewer.item(0)["now"] == "dog" and viewer.item(1)["now"] is None
+    viewer.close()

@@ -13,7 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from libraries.base.errors import InputError
 from libraries.base.file_system import read_regular
+from libraries.base.names import nfc
 from libraries.base.storage import MAX_JSON_BYTES
+from libraries.base.text import as_text
 from libraries.data.annotation_log import to_time
 
 LOCAL = "/data/local-files/"  # Label Studio's path of files on its own machine
@@ -51,7 +53,7 @@ def read_tasks(export: Path, *, dataset: str) -> tuple[list[Task], bytes]:
     where = ""
     try:
         content = read_regular(export, most=MAX_JSON_BYTES)
-        entries = json.loads(content.decode("utf-8-sig"))
+        entries = json.loads(as_text(content, export))
         if not isinstance(entries, list):
             raise ValueError("it is no list of tasks")
         tasks = []
@@ -86,8 +88,9 @@ def _path(data: dict[str, Any], dataset: str) -> str:
     if (path := _text(data, "path")) is not None:
         return path
     parts = urlsplit(data["image"])
-    path = parse_qs(parts.query)["d"][0] if parts.path == LOCAL else parts.path
-    return str(path).removeprefix(f"{dataset}/")
+    path = str(parse_qs(parts.query)["d"][0] if parts.path == LOCAL else parts.path)
+    top, _, inside = path.partition("/")
+    return inside if nfc(top) == nfc(dataset) else path
 
 
 def _text(data: dict[str, Any], name: str) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from libraries.base.file_system import read_regular
+from libraries.base.names import nfc
 from libraries.base.storage import MAX_JSON_BYTES, csv_text, json_text
 from libraries.base.tables import csv_records, protected
 from libraries.data.dataset import Example
@@ -85,6 +86,8 @@ def _croissant(labels: Mapping[str, str], *, name: str, digest: str) -> dict[str
         digest: SHA-256 of metadata.csv.
     """
     suffixes = sorted({PurePosixPath(path).suffix for path in labels})
+    is_divided = any(nfc(PurePosixPath(path).parts[0]) != label for path, label in labels.items())
+    label_of_path = "^[^/]+/([^/]+)/.+$" if is_divided else "^([^/]+)/.+$"  # train/<label>/…, or <label>/…
     table, files = {"fileObject": {"@id": METADATA}}, {"fileSet": {"@id": "files"}}
     columns = {"path": "file_name", "label": "label", "split": "split"}
     kinds: dict[str, Any] = {"label": ["sc:Text", "cr:Label"], "split": ["sc:Text", "cr:Split"]}
@@ -116,7 +119,7 @@ def _croissant(labels: Mapping[str, str], *, name: str, digest: str) -> dict[str
                     "path": ("sc:Text", {**files, "extract": {"fileProperty": "fullpath"}}),
                     "label": (
                         kinds["label"],
-                        {**files, "extract": {"fileProperty": "fullpath"}, "transform": {"regex": "^([^/]+)/.+$"}},
+                        {**files, "extract": {"fileProperty": "fullpath"}, "transform": {"regex": label_of_path}},
                     ),
                     "image": ("sc:ImageObject", {**files, "extract": {"fileProperty": "content"}}),
                 },

@@ -5,12 +5,12 @@ are told and disagree, the content decides. Tasks that earlier versions wrote te
 the log of annotations leads on from.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection
 from functools import cached_property
 from typing import NamedTuple
 
+from libraries.base.names import nfc
 from libraries.base.storage import sha256
 from libraries.data.annotations import Annotations
 from libraries.data.exchange.answers import Task
@@ -101,8 +101,8 @@ class Images:
         return self._of_first(path) or list(others)[:1]
 
     def _spelled(self, path: str) -> str:
-        """A path as it stands on the disk, whatever Unicode's form."""
-        return self._spelling.get(nfc(path), path)
+        """A path as it stands on the disk, or did, whatever Unicode's form."""
+        return self._spelling.get(nfc(path)) or self._annotations.spelled(path)
 
     def _exists(self, path: str) -> bool:
         return path in self._paths or path in self._removed
@@ -121,8 +121,3 @@ class Images:
             found[self._digest(path) or ""].append(path)
         left = {path: self._digest(path) or "" for path in sorted(self._removed)}
         return {**{digest: [path] for path, digest in left.items()}, **found}
-
-
-def nfc(text: str) -> str:
-    """Text in Unicode's composed form, in which all systems' spellings of a name are equal."""
-    return unicodedata.normalize("NFC", text)

@@ -20,12 +20,13 @@ from xml.sax.saxutils import quoteattr, unescape
 
 from libraries.base.errors import InputError
 from libraries.base.file_system import read_regular
+from libraries.base.names import nfc
 from libraries.base.storage import MAX_JSON_BYTES, json_text
 from libraries.data.annotation_log import MARKS, Answer
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example, image_files
 from libraries.data.exchange.answers import LOCAL, Task, read_tasks, shown
-from libraries.data.exchange.identity import Found, Images, nfc
+from libraries.data.exchange.identity import Found, Images
 
 TASKS, INTERFACE = "tasks.json", "interface.xml"
 _DATA = {"image", "path", "first_path", "sha256"}  # what a task has to say of its image
@@ -102,10 +103,13 @@ def take_over(export: Path, annotations: Annotations, *, dataset: str) -> list[s
         StorageError: the log of annotations cannot be written.
     """
     tasks, content = read_tasks(export, dataset=dataset)
-    labels = _labels(annotations.folder)
+    if not annotations.folder.is_dir():
+        raise InputError(f"{annotations.folder} does not exist: put the images there that these labels are for")
+    folders = annotations.folders.of  # a class whose images were all given other labels may get some back
     finished = annotations.replay()
-    paths = [f"{label}/{path}" for label in labels for path in image_files(annotations.folder / label)[0]]
-    said = understand(tasks, Images(annotations, paths), labels=labels)
+    inside = [each for folders_of_class in folders.values() for each in folders_of_class]
+    paths = [f"{each}/{path}" for each in inside for path in image_files(annotations.folder / each).images]
+    said = understand(tasks, Images(annotations, paths), labels=folders)
     outcome = annotations.take_over(said.answers, source=hashlib.sha256(content).hexdigest())
     told = [f"{len(outcome.changes):,} labels and marks taken over from {export}"]
     if finished.changes:
@@ -115,13 +119,6 @@ def take_over(export: Path, annotations: Annotations, *, dataset: str) -> list[s
     return [*told, *(f"  left as it is: {line}" for line in (*said.left, *outcome.problems, *finished.problems))]
 
 
-def _labels(folder: Path) -> list[str]:
-    """The classes of a data set; one whose images were all given other labels may get some back."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist: put the images there that these labels are for")
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
 def understand(tasks: Iterable[Task], images: Images, *, labels: Collection[str]) -> Said:
     """What people have said of each image.
 
@@ -129,9 +126,9 @@ def understand(tasks: Iterable[Task], images: Images, *, labels: Collection[str]
     has been removed counts for the image that stayed, if nothing was said of that itself.
 
     Args:
-        labels: the classes of the data set.
+        labels: the classes of the data set, in Unicode's form C.
     """
-    choices = {nfc(choice): choice for choice in (*labels, *MARKS)}
+    choices = {*labels, *MARKS}
     found: defaultdict[tuple[str, bool], defaultdict[str, list[Task]]] = defaultdict(lambda: defaultdict(list))
     left, changed = [], 0
     for task in tasks:
@@ -147,7 +144,7 @@ def understand(tasks: Iterable[Task], images: Images, *, labels: Collection[str]
     for (path, stands_in), by_task in sorted(found.items()):  # an image's own come before those of its duplicates
         if not (stands_in and (path, False) in found):
             newest = _newest(by_task.values())
-            agreed = {choices[nfc(choice)] for task in newest for choice in task.choices}
+            agreed = {nfc(choice) for task in newest for choice in task.choices}
             if len(agreed) > 1:
                 left.append(f"{path}: people disagree")
             else:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from libraries.base.cores import usable_cores
+from libraries.base.names import on_disk
 from libraries.base.storage import sweep
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.labels import check_label, check_labels
@@ -96,9 +97,12 @@ def download(
         user_agent=user_agent,
     )
 
+    def folder_of(label: str) -> Path:
+        return folder / on_disk(folder, check_label(label))
+
     @functools.cache
     def has_folder(label: str) -> bool:
-        return (folder / check_label(label)).is_dir()
+        return folder_of(label).is_dir()
 
     def is_due(earlier: Outcome) -> bool:
         if earlier.status == "ok":
@@ -107,7 +111,7 @@ def download(
 
     with contextlib.closing(Ledger(outcomes, _checked(urls), is_due=is_due)) as ledger:
         for label in ledger.labels():
-            sweep(folder / check_label(label))
+            sweep(folder_of(label))
         counts = ledger.counts()
 
         def record(found: Sequence[Outcome]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from libraries.base.errors import DownloadError
+from libraries.base.names import on_disk
 from libraries.base.storage import atomic
 from libraries.data.web.fetch import Answer, Fetcher, Timeouts
 from libraries.data.web.shrink import keep
@@ -101,7 +102,7 @@ class Task:
         name, size = file_stem(url) + kept.suffix, 0
         for label in labels:
             if not self._closed.is_set():
-                with atomic(self._folder / label / name) as file:
+                with atomic(self._folder / on_disk(self._folder, label) / name) as file:
                     kept.write(file)
                     size = file.tell()
         return Saved(name, answer.http_status, size, kept.width, kept.height)

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from libraries.base.errors import InputError, MissingInput
+from libraries.base.errors import InputError
 from libraries.base.tables import plain
+from libraries.base.text import read_lines
 from libraries.data.labels import check_label, check_labels
 
 _FORM = "each line is label<TAB>url"
@@ -13,18 +14,18 @@ _FORM = "each line is label<TAB>url"
 def read_url_list(path: Path) -> Iterator[tuple[str, str]]:
     """The (label, url) pairs of a tab-separated list, in its order, as they are read.
 
-    UTF-8, with or without a byte order mark; any line ends. Blank lines, lines that begin with '#' and columns after
-    the second are passed over. URLs are not checked here: a broken one is an outcome of the download, not an error.
+    Text as `base.text` reads it. Blank lines, lines that begin with '#' and columns after the second are passed over.
+    URLs are not checked here: a broken one is an outcome of the download, not an error.
 
     Raises:
         MissingInput: there is no such file.
-        InputError: it cannot be read, is no UTF-8, or holds no pair; a line has no tab, no URL or an impossible label,
+        InputError: it cannot be read, is no text, or holds no pair; a line has no tab, no URL or an impossible label,
             or (at the end) two labels differ only in case. Names the file and the line.
     """
     labels = set()
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path, what="the list of images"), start=1):
         if line.strip() and not line.startswith("#"):
-            pair = _pair(line.rstrip("\n"), f"{path}, line {number}")
+            pair = _pair(line, f"{path}, line {number}")
             labels.add(pair[0])
             yield pair
     if not labels:
@@ -33,19 +34,6 @@ def read_url_list(path: Path) -> Iterator[tuple[str, str]]:
         check_labels(labels)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.isascii() and any("\udc80" <= c <= "\udcff" for c in line):
-                    raise InputError(f"{path}, line {number} is not UTF-8 text: save the list with the encoding UTF-8")
-                yield line
-    except FileNotFoundError:
-        raise MissingInput(f"the list of images {path} does not exist: {_FORM}") from None
-    except OSError as error:
-        raise InputError(f"the list of images {path} cannot be read: {error.strerror or error}") from error
 
 
 def _pair(line: str, where: str) -> tuple[str, str]:

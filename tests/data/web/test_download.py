@@ -133,6 +133,19 @@ def test_a_second_run_fetches_nothing(
     assert web.requests == {**asked, "/new.jpg": 1, "/gone.jpg": 2, "/page.jpg": 2}
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")
+def test_a_folder_that_is_there_in_another_form_of_unicode_is_the_label_s(
+    web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, make_picture: Make
+) -> None:
+    (tmp_path / "images" / "Mu\u0308ll").mkdir(parents=True)
+    url = web.give("/1.jpg", make_picture(1))
+    for _ in range(2):
+        (outcome,) = run([("M\u00fcll", url)])
+        assert outcome.status == "ok"
+    assert {path.split("/")[0] for path in files(tmp_path / "images")} == {"Mu\u0308ll"}
+    assert web.requests["/1.jpg"] == 1
+
+
 def test_failures_that_may_pass_are_tried_again_by_the_next_run(
     web: Any, run: Callable[..., list[Outcome]], make_picture: Make
 ) -> None:

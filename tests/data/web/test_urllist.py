@@ -18,9 +18,10 @@ def written(folder: Path, content: bytes) -> Path:
         b"cat\thttp://a/1.jpg\ndog\thttp://a/2.jpg",
         b"\xef\xbb\xbfcat\thttp://a/1.jpg\r\ndog\thttp://a/2.jpg\r\n",
         b"cat\thttp://a/1.jpg\rdog\thttp://a/2.jpg\r",
+        "cat\thttp://a/1.jpg\r\ndog\thttp://a/2.jpg\r\n".encode("utf-16"),
         b"# label\turl\n\n  \t \n  cat \t http://a/1.jpg \t640\tmore\n \t\ndog\thttp://a/2.jpg\n",
     ],
-    ids=["plain", "byte order mark and CRLF", "CR", "comments, blanks, columns"],
+    ids=["plain", "byte order mark and CRLF", "CR", "UTF-16", "comments, blanks, columns"],
 )
 def test_forms_of_a_list(tmp_path: Path, content: bytes) -> None:
     assert list(read_url_list(written(tmp_path, content))) == [("cat", "http://a/1.jpg"), ("dog", "http://a/2.jpg")]
@@ -37,7 +38,7 @@ def test_labels_are_composed_and_other_line_separators_are_text(tmp_path: Path) 
         (b"cat\thttp://a\nhttp://b\n", ["line 2", "no tab"]),
         (b"cat\thttp://a\n\ndog\t \n", ["line 3", "no URL"]),
         (b"cat\thttp://a\r\ncaf\xe9\thttp://b\n", ["line 2", "UTF-8"]),
-        ("cat\thttp://a".encode("utf-16"), ["line 1", "UTF-8"]),
+        ("cat\thttp://a".encode("utf-16-le"), ["line 1", "UTF-8"]),
         (b"a/b\thttp://a\n", ["line 1", "a/b"]),
         (b"..\thttp://a\n", ["line 1", "'..'"]),
         (b"a\x07b\thttp://a\n", ["line 1", "control"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from libraries.base.errors import StorageError
+from libraries.base.names import nfc, on_disk
 from libraries.base.storage import storage_error, write_text
 from libraries.data.annotations import Annotations
 from libraries.data.web.outcomes import read_outcomes
@@ -45,12 +46,13 @@ def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
     files: dict[str, Found] = {}
     for outcome in read_outcomes(outcomes):
         if outcome.status == "ok" and outcome.pair in found:
-            file = moved.get(outcome.file, outcome.file)
+            file = on_disk(folder, outcome.file)
+            file = moved.get(file, file)
             if (folder / file).is_file():
                 files.setdefault(file, found[outcome.pair])
     by_label: defaultdict[str, list[str]] = defaultdict(list)
     for file in sorted(files):
-        by_label[file.partition("/")[0]].append(_line(file, files[file]))
+        by_label[nfc(file.partition("/")[0])].append(_line(file, files[file]))
     sections = [f"## {_escaped(label)}\n\n" + "\n".join(lines) for label, lines in by_label.items()]
     write_text(path, "\n\n".join([_TITLE, _ABOUT, *sections]) + "\n")
     return len(files)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from libraries.base.errors import InputError, MissingInput
+from libraries.base.errors import InputError
+from libraries.base.text import read_text
 from libraries.data.labels import check_label, check_labels
 
 IMAGES = 50  # of each query, where the file does not say
@@ -75,18 +76,10 @@ def read_queries(path: Path) -> Queries:
 
 
 def _table(path: Path) -> dict[str, Any]:
+    text = read_text(path, what="the file of queries", max_bytes=_MAX_BYTES)
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise MissingInput(f"the file of queries {path} does not exist") from None
-    except OSError as error:
-        raise InputError(f"the file of queries {path} cannot be read: {error.strerror or error}") from error
-    if len(data) > _MAX_BYTES:
-        raise InputError(f"{path} is no file of queries: it has more than {_MAX_BYTES:,} bytes")
-    try:
-        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
-    except (ValueError, RecursionError) as error:  # of UTF-8 and of TOML
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from None
 
 

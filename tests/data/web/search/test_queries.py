@@ -85,7 +85,7 @@ LABEL = '[labels]\na = ["x"]\n'
         ('[labels]\na = ["x\\u0007y"]', ["labels.a", "control"]),
         ("[labels\n", ["not TOML", "line 1"]),
         ("a = " + "[" * 5000, ["not TOML"]),
-        (b"[labels]\na = ['\xff']", ["not TOML"]),
+        (b"[labels]\na = ['\xff']", ["line 2", "UTF-8"]),
         (b"#" * 1_000_001, ["1,000,000 bytes"]),
     ],
 )

@@ -1,0 +1,116 @@
+"""Text files that people make, in whatever form their editor saves them.
+
+UTF-8 with or without a byte order mark, UTF-16 with one, and any line ends. Everything else is an error of one line
+that names the file, the line, and what to do.
+"""
+
+import codecs
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from libraries.base.errors import InputError, MissingInput
+
+MAX_LINE = 1_000_000  # characters of a line in a list
+_UNREADABLE = "\udc80"  # stands for bytes that are no text; no text that is read holds it
+_HANDLER = "unreadable bytes are marked"
+_ADVICE = "save it with the encoding UTF-8"
+
+
+def read_lines(path: Path, *, what: str) -> Iterator[str]:
+    """The lines of a list, as they are read, without their ends (which are LF, CR LF or CR).
+
+    Args:
+        what: it is, for messages: 'the list of images'.
+
+    Raises:
+        MissingInput: there is no such file.
+        InputError: it cannot be read, or a line is no text or too long.
+    """
+    try:
+        with path.open("rb") as file:
+            text = io.TextIOWrapper(file, _encoding(file.peek(2)), errors=_HANDLER)
+            number = 0
+            while line := text.readline(MAX_LINE + 1):
+                number += 1
+                where = f"{path}, line {number}"
+                if len(line) > MAX_LINE:
+                    raise InputError(f"{where} has more than {MAX_LINE:,} characters: this is not {what}")
+                yield _checked(line, where).removesuffix("\n")
+    except FileNotFoundError:
+        raise MissingInput(f"{what} {path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+
+
+def read_text(path: Path, *, what: str, max_bytes: int) -> str:
+    """The text of a file with LF line ends.
+
+    Args:
+        what: it is, for messages: 'the file of queries'.
+        max_bytes: that it may have.
+
+    Raises:
+        MissingInput: there is no such file.
+        InputError: it cannot be read, is too large, or is no text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise MissingInput(f"{what} {path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+    if len(data) > max_bytes:
+        raise InputError(f"{path} is not {what}: it has more than {max_bytes:,} bytes")
+    return as_text(data, path)
+
+
+def as_text(data: bytes, path: Path) -> str:
+    """The content of a file as text with LF line ends.
+
+    Args:
+        path: of the file, for messages.
+
+    Raises:
+        InputError: it is no text.
+    """
+    text = decoded(data)
+    if _is_text(text):
+        return text
+    lines = enumerate(text.split("\n"), start=1)
+    number = next(number for number, line in lines if not _is_text(line))
+    return _checked(text, f"{path}, line {number}")
+
+
+def decoded(data: bytes) -> str:
+    """Bytes as text with LF line ends, by their byte order mark; where they are no text it holds lone surrogates."""
+    text = data.decode(_encoding(data), errors=_HANDLER)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _encoding(start: bytes) -> str:
+    """What text that begins so is written in."""
+    return "utf-16" if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _is_text(text: str) -> bool:
+    return "\0" not in text and (text.isascii() or _UNREADABLE not in text)
+
+
+def _checked(text: str, where: str) -> str:
+    """The text, if it is some."""
+    if "\0" in text:
+        raise InputError(f"{where} holds NUL characters, as no text does: {_ADVICE}")
+    if not _is_text(text):
+        raise InputError(f"{where} is neither UTF-8 nor UTF-16 text: {_ADVICE}")
+    return text
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    if isinstance(error, UnicodeDecodeError):
+        return _UNREADABLE, error.end
+    raise error
+
+
+codecs.register_error(_HANDLER, _mark)

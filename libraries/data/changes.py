@@ -1,0 +1,34 @@
+"""What has changed in the folders of a data set since 1_prepareData read them."""
+
+from libraries.base.errors import InputError
+from libraries.base.layout import Layout
+from libraries.data.class_folders import find_class_folders
+from libraries.data.dataset import image_files, read_examples
+
+
+def changes_told(layout: Layout) -> str:
+    """A warning of images that are new or gone since the data set was prepared; empty where all are as then.
+
+    Only names are looked at: 100,000 images take about a second. A file that has other content by now is noticed when
+    it is read (`dataset.load_example`).
+
+    Raises:
+        MissingInput, StorageError: the data set has not been prepared, or what was written then cannot be read.
+    """
+    left_out = set(layout.examples.read()["left_out"])
+    then = [example.path for example in read_examples(layout.examples.folder / "examples.csv")]
+    try:
+        folders = find_class_folders(layout.images).of
+    except InputError as error:
+        return f"Warning: the images can no longer be prepared as they are: {error}"
+    inside = [each for folders_of_class in folders.values() for each in folders_of_class]
+    now = {f"{each}/{path}" for each in inside for path in image_files(layout.images / each).images}
+    new, gone = sorted(now.difference(then, left_out)), [path for path in then if path not in now]
+    parts = [
+        f"{len(paths):,} image{' is' if len(paths) == 1 else 's are'} {what} (such as {paths[0]})"
+        for paths, what in ((new, "new"), (gone, "gone"))
+        if paths
+    ]
+    if not parts:
+        return ""
+    return f"Warning: {' and '.join(parts)} since the data set was prepared: run scripts/1_prepareData.py again"

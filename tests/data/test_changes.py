@@ -1,0 +1,51 @@
+"""What is told of images that have come and gone since script 1."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from libraries.base.layout import Layout
+from libraries.data import dataset
+from libraries.data.changes import changes_told
+from tests.conftest import small_run
+from tests.data.test_dataset import two_classes
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Layout:
+    """A data set of two classes as script 1 leaves it, with a file that is no image."""
+    layout = Layout(small_run(tmp_path))
+    two_classes(layout.images)
+    (layout.images / "cat" / "text.jpg").write_text("no picture")
+    checked = dataset.check_images(layout.images, dataset.scan(layout.images), workers=1)
+    table = layout.examples.folder / "examples.csv"
+    dataset.write_examples(table, checked.examples)
+    layout.examples.commit([table], left_out=[str(error.path) for error in checked.refused])
+    return layout
+
+
+def test_nothing_is_told_where_nothing_has_changed(prepared: Layout) -> None:
+    (prepared.images / "cat" / "notes.txt").touch()
+    assert changes_told(prepared) == ""
+
+
+def test_new_and_missing_images_are_told(prepared: Layout) -> None:
+    shutil.copytree(prepared.images / "dog", prepared.images / "wolf")
+    assert changes_told(prepared) == (
+        "Warning: 3 images are new (such as wolf/0.png) since the data set was prepared: "
+        "run scripts/1_prepareData.py again"
+    )
+    shutil.rmtree(prepared.images / "wolf")
+    (prepared.images / "cat" / "1.png").rename(prepared.images / "cat" / "9.png")
+    told = "1 image is new (such as cat/9.png) and 1 image is gone (such as cat/1.png) since"
+    assert told in changes_told(prepared)
+    (prepared.images / "cat" / "9.png").unlink()
+    assert "Warning: 1 image is gone (such as cat/1.png) since" in changes_told(prepared)
+
+
+def test_folders_that_script_1_would_refuse(prepared: Layout) -> None:
+    (prepared.images / "empty").mkdir()
+    assert changes_told(prepared) == "", "without images it says nothing of images"
+    (prepared.images / "Cat").mkdir()
+    assert "can no longer be prepared as they are: labels 'Cat' and 'cat' differ only in case" in changes_told(prepared)
