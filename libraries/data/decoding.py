@@ -34,7 +34,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from libraries.base.errors import ImageError, ImageTooLarge
+from libraries.base.errors import PIXELS, ImageError, ImageTooLarge
 from libraries.data.colour import Conversion, to_srgb
 from libraries.data.formats import HEAD, NAMES, Foreign, Format, recognise
 from libraries.data.headers import check_header
@@ -42,7 +42,6 @@ from libraries.data.netpbm import NetpbmImageFile
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
-LIMIT = "maxMegapixels"  # the parameter that allows more
 
 
 class _Tiff(TiffImageFile):
@@ -201,7 +200,7 @@ def decode_as_stored(
             width, height = image.size
             if width * height > max_pixels:
                 size = f"{width:,} x {height:,} pixels"
-                raise ImageTooLarge(f"has {size}, more than the {max_pixels:,} allowed", limit=LIMIT)
+                raise ImageTooLarge(f"has {size}, more than the {max_pixels:,} allowed", limit=PIXELS)
             shrink = 1
             if format.name == "JPEG" and enough is not None:
                 shrink = _reduce_scale(image, enough((width, height)))

@@ -10,9 +10,10 @@ from libraries.base.errors import ImageError, InputError, MissingInput
 from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, Outcome
-from libraries.data.dataset import Example, image_files, read_examples
+from libraries.data.dataset import Example, read_examples
 from libraries.data.decoding import MAX_PIXELS, bytes_of, header, read
 from libraries.data.labels import check_labels
+from libraries.data.listing import image_files
 from libraries.data.quality import read_review
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
 

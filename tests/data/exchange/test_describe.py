@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from libraries.data.dataset import Example, image_files, scan
+from libraries.data.dataset import Example, scan
 from libraries.data.exchange.describe import describe
+from libraries.data.listing import image_files
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what those libraries warn of is not ours to mend
 
