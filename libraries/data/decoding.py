@@ -199,15 +199,16 @@ def decode_as_stored(
         with _opened(format, data) as image:
             width, height = image.size
             if width * height > max_pixels:
-                size = f"{width:,} x {height:,} pixels"
-                raise ImageTooLarge(f"has {size}, more than the {max_pixels:,} allowed", limit=PIXELS)
+                found = f"{width:,} x {height:,} pixels"
+                raise ImageTooLarge(f"has {found}, more than the {max_pixels:,} allowed", limit=PIXELS)
             shrink = 1
             if format.name == "JPEG" and enough is not None:
                 shrink = _reduce_scale(image, enough((width, height)))
             image.decodermaxblock = len(data)  # in one go: by default Pillow comes back after every 64 KB
             image.load()
+            size = (width, height) if shrink > 1 else image.size  # a damaged HEIC may turn out to be of another
             picture, colours = _gray_or_rgb(image)
-            return Stored(picture, (width, height), shrink, _turn(image), colours)
+            return Stored(picture, size, shrink, _turn(image), colours)
     except ImageError as error:
         raise error.at(path) from error.__cause__
     except Image.DecompressionBombError as error:  # by Pillow's own limit, for a canvas of GIF or WebP
