@@ -45,6 +45,9 @@ class ImageError(PipelineError):
         return self if self.path is not None or path is None else type(self)(self.reason, path)
 
 
+PIXELS = "maxMegapixels"  # the parameter that allows larger images
+
+
 class ImageTooLarge(ImageError):
     """An image of more pixels or bytes than allowed, refused before it is decoded.
 

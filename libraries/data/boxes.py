@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from libraries.base.errors import ImageError, ImageTooLarge
+from libraries.base.errors import PIXELS, ImageError, ImageTooLarge
 
 _MOST_BOXES = 20_000
 _MOST_ITEMS = 1_000  # what libheif takes; a picture of 48 megapixels has about 200
@@ -48,7 +48,8 @@ def check_boxes(data: bytes, *, max_pixels: int) -> None:
             if item.kind in _MOST_PICTURES:
                 units += _check_stream(data, item, at_most=_MOST_UNITS - units)
         if _coded_pixels(primary, items, depth=0) > 2 * max_pixels + 2**22:
-            raise ImageTooLarge(f"is made of parts with more than twice the {max_pixels:,} pixels allowed")
+            parts = f"parts with more than twice the {max_pixels:,} pixels allowed"
+            raise ImageTooLarge(f"is made of {parts}", limit=PIXELS)
     except (struct.error, IndexError, KeyError, RecursionError) as error:
         raise ImageError("is damaged: it holds no picture that could be found") from error
 

@@ -3,7 +3,7 @@
 from libraries.base.errors import InputError
 from libraries.base.layout import Layout
 from libraries.data.class_folders import find_class_folders
-from libraries.data.dataset import image_files, read_examples
+from libraries.data.dataset import read_examples
 
 
 def changes_told(layout: Layout) -> str:
@@ -18,11 +18,10 @@ def changes_told(layout: Layout) -> str:
     left_out = set(layout.examples.read()["left_out"])
     then = [example.path for example in read_examples(layout.examples.folder / "examples.csv")]
     try:
-        folders = find_class_folders(layout.images).of
+        folders = find_class_folders(layout.images)
     except InputError as error:
         return f"Warning: the images can no longer be prepared as they are: {error}"
-    inside = [each for folders_of_class in folders.values() for each in folders_of_class]
-    now = {f"{each}/{path}" for each in inside for path in image_files(layout.images / each).images}
+    now = set(folders.images(layout.images))
     new, gone = sorted(now.difference(then, left_out)), [path for path in then if path not in now]
     parts = [
         f"{len(paths):,} image{' is' if len(paths) == 1 else 's are'} {what} (such as {paths[0]})"

@@ -13,8 +13,8 @@ from typing import Literal
 
 from libraries.base.errors import InputError
 from libraries.base.names import nfc
-from libraries.data.formats import SUFFIXES
 from libraries.data.labels import check_label, check_labels
+from libraries.data.listing import image_files, is_folder, is_image
 
 Side = Literal["train", "test"]
 
@@ -61,6 +61,11 @@ class ClassFolders:
         here = [folder for folder in of_label if not top or folder.split("/")[0] == top]
         name = PurePosixPath(of_label[0]).name if of_label else label
         return PurePosixPath(here[0] if here else f"{top}/{name}".lstrip("/"), self.inside(path)).as_posix()
+
+    def images(self, folder: Path) -> list[str]:
+        """The paths of all images in the folders of the classes, which are in this one, class by class."""
+        inside = [each for folders_of_class in self.of.values() for each in folders_of_class]
+        return [f"{each}/{path}" for each in inside for path in image_files(folder / each).images]
 
     def told(self) -> str:
         """Which folders are parts of the split."""
@@ -130,7 +135,7 @@ def _is_divided(folder: Path, tops: Sequence[str], parts: Sequence[str]) -> bool
 def _folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
 
@@ -138,8 +143,8 @@ def _folders(folder: Path) -> list[str]:
 def _image_in(folder: Path) -> str | None:
     """The name of an image that lies in a folder itself, if any does."""
     with os.scandir(folder) as entries:
-        names = (entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
-        return next((name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES), None)
+        names = (entry.name for entry in entries if not entry.name.startswith(".") and not is_folder(entry))
+        return next((name for name in names if is_image(folder / name)), None)
 
 
 def listed(names: Iterable[str]) -> str:

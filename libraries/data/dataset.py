@@ -2,9 +2,8 @@
 
 import csv
 import hashlib
-import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -15,14 +14,14 @@ import numpy as np
 
 from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
-from libraries.base.file_system import explained
 from libraries.base.names import nfc
 from libraries.base.storage import Artefact, write_csv
 from libraries.base.tables import csv_records
 from libraries.data.class_folders import Side, find_class_folders
 from libraries.data.decoding import MAX_PIXELS, Pixels
-from libraries.data.formats import NAMES, SUFFIXES, Format, NotRead, kind_of, why_not_read
+from libraries.data.formats import NAMES, NotRead
 from libraries.data.images import ResizeRule, inspect, load_bytes
+from libraries.data.listing import image_files
 from libraries.data.quality import Measures, measure, review
 from libraries.data.white_level import FULL_RANGE, Depth, WhiteLevel
 
@@ -64,18 +63,6 @@ class Scan:
     paths: dict[str, list[str]]
     skipped: Counter[str]
     lost: Counter[str] = field(default_factory=Counter)
-
-
-class Files(NamedTuple):
-    """What lies in a folder of images, as sorted paths relative to it.
-
-    Attributes:
-        images: files that are images by their suffix, or by their content if the suffix is none of an image.
-        others: why each of the other files is none, and whether it holds a picture nevertheless.
-    """
-
-    images: list[str]
-    others: dict[str, "NotRead"]
 
 
 class Checked(NamedTuple):
@@ -152,65 +139,6 @@ def _check_forms(folder: Path, paths: Iterable[str]) -> None:
     for path in paths:
         if not path.isascii() and (other := seen.setdefault(nfc(path), path)) != path:
             raise InputError(f"{folder}: {other!a} and {path!a} are one name in two forms of Unicode; rename one")
-
-
-def image_files(folder: Path) -> Files:
-    """The images in a folder and its sub-folders, and the other files.
-
-    Hidden files are left out; a file whose name is not Unicode is none of the images. Links to folders are followed,
-    but no folder is visited twice, so that loops end. 50,000 files with suffixes of images take about 0.1 s.
-
-    Raises:
-        StorageError: a folder cannot be read.
-    """
-    images: list[str] = []
-    others: dict[str, NotRead] = {}
-    for prefix, place, names in _folders(folder):
-        for name in names:
-            path = prefix + name
-            is_named = "." + name.rpartition(".")[2].lower() in SUFFIXES
-            if not (path.isascii() or _is_unicode(path)):
-                others[path] = NotRead("with a name that is not Unicode: rename it", is_loss=is_named)
-            elif is_named or isinstance(kind := kind_of(place / name), Format):
-                images.append(path)
-            else:
-                others[path] = why_not_read(name, kind)
-    return Files(sorted(images), dict(sorted(others.items())))
-
-
-def _folders(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
-    """A folder and all below it: path relative to it ('' or 'a/b/'), whole path, and names of files; none is hidden."""
-    waiting, seen = [("", folder)], set()
-    while waiting:
-        prefix, place = waiting.pop()
-        if (true_place := os.path.realpath(place)) in seen:
-            continue
-        seen.add(true_place)
-        names: list[str] = []
-        folders: list[str] = []
-        try:
-            with os.scandir(place) as found:
-                for entry in found:
-                    if not entry.name.startswith("."):
-                        (folders if _is_folder(entry) else names).append(entry.name)
-        except FileNotFoundError:  # it has gone meanwhile
-            continue
-        except OSError as error:
-            raise StorageError(f"{place} cannot be read: {explained(error)}") from error
-        waiting += [(f"{prefix}{name}/", place / name) for name in sorted(folders, reverse=True)]
-        yield prefix, place, names
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _is_unicode(path: str) -> bool:
-    """Whether a path can stand in a table; on Linux a file's name may be any bytes."""
-    return path.encode(errors="replace") == path.encode(errors="surrogateescape")
 
 
 class _Seen(NamedTuple):

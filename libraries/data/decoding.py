@@ -33,7 +33,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from libraries.base.errors import ImageError, ImageTooLarge
+from libraries.base.errors import PIXELS, ImageError, ImageTooLarge
 from libraries.data import depth
 from libraries.data.colour import Conversion, to_srgb
 from libraries.data.formats import HEAD, NAMES, Foreign, Format, recognise
@@ -45,7 +45,6 @@ from libraries.data.white_level import FULL_RANGE, Depth
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
-LIMIT = "maxMegapixels"  # the parameter that allows more
 
 
 class _Tiff(TiffImageFile):
@@ -230,8 +229,8 @@ def decode_as_stored(
         with _opened(format, data) as image:
             width, height = image.size
             if width * height > max_pixels:
-                size = f"{width:,} x {height:,} pixels"
-                raise ImageTooLarge(f"has {size}, more than the {max_pixels:,} allowed", limit=LIMIT)
+                found = f"{width:,} x {height:,} pixels"
+                raise ImageTooLarge(f"has {found}, more than the {max_pixels:,} allowed", limit=PIXELS)
             shrink = 1
             if format.name == "JPEG" and enough is not None:
                 shrink = _reduce_scale(image, enough((width, height)))
@@ -242,8 +241,9 @@ def decode_as_stored(
             white = white_level or (measured and measured.level) or FULL_RANGE
             if has_deep_colours and white != FULL_RANGE:
                 depth.scale_colours(image, data, white)
+            size = (width, height) if shrink > 1 else image.size  # a damaged HEIC may turn out to be of another
             picture, colours = _gray_or_rgb(image, white)
-            return Stored(picture, (width, height), shrink, _turn(image), colours, measured)
+            return Stored(picture, size, shrink, _turn(image), colours, measured)
     except ImageError as error:
         raise error.at(path) from error.__cause__
     except Image.DecompressionBombError as error:  # by Pillow's own limit, for a canvas of GIF or WebP

@@ -16,8 +16,9 @@ from pathlib import Path
 from libraries.base.storage import move, write_csv
 from libraries.base.tables import csv_records
 from libraries.data.annotations import Annotations
-from libraries.data.dataset import Example, image_files
+from libraries.data.dataset import Example
 from libraries.data.duplicates import Duplicates, Kind
+from libraries.data.listing import image_files
 
 REMOVED = ".duplicates"
 LIST = "removed.csv"

@@ -11,7 +11,7 @@ from libraries.base.layout import Layout
 from libraries.base.names import nfc
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, Outcome
-from libraries.data.dataset import Example, image_files, read_examples, read_white_level
+from libraries.data.dataset import Example, read_examples, read_white_level
 from libraries.data.decoding import MAX_PIXELS, bytes_of, header, read
 from libraries.data.quality import read_review
 from libraries.data.white_level import FULL_RANGE
@@ -218,12 +218,11 @@ class ImageViewer(Viewer):
 
     def _read_folder(self) -> None:
         """Find the images of every class."""
-        folders = self._annotations.folders.of
-        if not folders:
+        folders = self._annotations.folders
+        if not folders.of:
             raise InputError(f"{self._images} holds no folder: put one folder of images per class there")
-        self._labels = list(folders)
-        inside = [each for folders_of_class in folders.values() for each in folders_of_class]
-        self._paths = [f"{each}/{path}" for each in inside for path in image_files(self._images / each).images]
+        self._labels = list(folders.of)
+        self._paths = folders.images(self._images)
         self._numbers = {path: image for image, path in enumerate(self._paths)}
         self._copies: defaultdict[str, list[Example]] = defaultdict(list)
         for example in self._examples.values():

@@ -13,6 +13,7 @@ from libraries.data import dataset
 from libraries.data.dataset import Example
 from libraries.data.groups import group_examples
 from libraries.data.images import ResizeRule, inspect
+from libraries.data.listing import image_files
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 30)) -> None:
@@ -85,7 +86,7 @@ def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path) -> Non
     (elsewhere / "loop").symlink_to(cat)
     (cat / "itself").symlink_to("itself")
     (cat / "gone").symlink_to(tmp_path / "nowhere")
-    found = dataset.image_files(cat)
+    found = image_files(cat)
     assert [path for path in found.images if "a.png" in path] == ["linked/deep/a.png"]
     assert [path for path in found.images if path.count("/") == 0] == ["0.png", "1.png", "2.png"]
     assert len(found.images) == 3 + 1 + 3  # own, linked, and those of the other class

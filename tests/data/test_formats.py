@@ -13,8 +13,9 @@ from pillow_heif import from_pillow
 from libraries.base.errors import ImageError, ImageTooLarge
 from libraries.data import decoding
 from libraries.data.formats import FORMATS, HEAD, SUFFIXES, Foreign, Format, kind_of, recognise
-from libraries.data.images import decode, inspect
+from libraries.data.images import ResizeRule, decode, inspect, load_bytes
 from tests.data.test_images import WHOLE, difference, encoded, smooth, tiff_of
+from tests.service.test_fuzz import mutated
 
 PICTURES = {format.name: encoded(smooth(), format.name) for format in FORMATS}
 
@@ -108,6 +109,19 @@ def test_nothing_waits_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert kind_of(tmp_path / "pipe") is None
     assert kind_of(tmp_path) is None and kind_of(tmp_path / "nothing") is None
+
+
+def test_damaged_files_are_fitted_or_refused() -> None:
+    """Some turn out to be of another size than they said."""
+    generator = np.random.default_rng(5)
+    whole = [PICTURES[name] for name in ("HEIF", "AVIF", "JPEG2000", "PPM", "HEIF", "TIFF")]
+    refused = 0
+    for _ in range(1_500):
+        try:
+            assert load_bytes(mutated(whole, generator), ResizeRule(64), max_pixels=5 * 10**7).shape == (64, 64, 3)
+        except ImageError:
+            refused += 1
+    assert 0 < refused < 1_500
 
 
 # HEIC

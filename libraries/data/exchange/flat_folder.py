@@ -18,8 +18,8 @@ from libraries.base.names import nfc, on_disk
 from libraries.base.storage import sha256, write_text
 from libraries.base.text import read_text
 from libraries.data.annotations import Annotations
-from libraries.data.dataset import image_files
 from libraries.data.exchange.label_table import LabelTable, Row
+from libraries.data.listing import image_files
 from libraries.data.removal import removed
 from libraries.data.sides import DEDICATED_TEST_IMAGES
 

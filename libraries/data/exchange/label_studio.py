@@ -24,7 +24,7 @@ from libraries.base.names import nfc
 from libraries.base.storage import MAX_JSON_BYTES, json_text
 from libraries.data.annotation_log import MARKS, Answer
 from libraries.data.annotations import Annotations
-from libraries.data.dataset import Example, image_files
+from libraries.data.dataset import Example
 from libraries.data.exchange.answers import LOCAL, Task, read_tasks, shown
 from libraries.data.exchange.identity import Found, Images
 
@@ -105,11 +105,10 @@ def take_over(export: Path, annotations: Annotations, *, dataset: str) -> list[s
     tasks, content = read_tasks(export, dataset=dataset)
     if not annotations.folder.is_dir():
         raise InputError(f"{annotations.folder} does not exist: put the images there that these labels are for")
-    folders = annotations.folders.of  # a class whose images were all given other labels may get some back
+    folders = annotations.folders  # a class whose images were all given other labels may get some back
     finished = annotations.replay()
-    inside = [each for folders_of_class in folders.values() for each in folders_of_class]
-    paths = [f"{each}/{path}" for each in inside for path in image_files(annotations.folder / each).images]
-    said = understand(tasks, Images(annotations, paths), labels=folders)
+    images = Images(annotations, folders.images(annotations.folder))
+    said = understand(tasks, images, labels=folders.of)
     outcome = annotations.take_over(said.answers, source=hashlib.sha256(content).hexdigest())
     told = [f"{len(outcome.changes):,} labels and marks taken over from {export}"]
     if finished.changes:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from libraries.base.tables import plain
-from libraries.data.dataset import Example, image_files, scan
+from libraries.data.dataset import Example, scan
 from libraries.data.exchange.describe import describe, is_ours
+from libraries.data.listing import image_files
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what those libraries warn of is not ours to mend
 
