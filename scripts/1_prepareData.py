@@ -74,7 +74,7 @@ def main(
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(left_out))
-        print(dataset.told(counts))
+        print(groups.told(examples))
         if leakReport:
             from libraries.evaluation.leak import report
 

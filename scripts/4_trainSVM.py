@@ -31,11 +31,13 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
 
     import numpy as np
 
+    from libraries.base.console import ProgressBar
     from libraries.base.storage import write_csv
     from libraries.classifier import svm
     from libraries.classifier.bundle import write_bundle
     from libraries.classifier.records import save_model, sweep_table, sweep_text
     from libraries.data.dataset import read_examples
+    from libraries.data.groups import training_warnings
     from libraries.evaluation import plots
     from libraries.evaluation.learning_curve import learning_curve
     from libraries.evaluation.training_outputs import write_learning_curve
@@ -47,22 +49,27 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     y = np.array([labels.index(label) for label in features.label])  # [N]
     is_train = np.array([split == "train" for split in features.split])  # [N]
     groups = [group_of[path] for path in features.path]
+    training_groups = [group for group, train in zip(groups, is_train, strict=True) if train]
     print(
         f"Training on {is_train.sum():,} embeddings of {features.embedding.shape[1]:,} numbers, {len(labels)} classes"
     )
+    for warning in training_warnings(labels, [labels[i] for i in y[is_train]], training_groups):
+        print(warning)
 
     normalise = parameters.svm_boL2Normalize
     normalisations = svm.NORMALISATIONS if normalise == "auto" else ("l2",) if normalise else ("standardise",)
-    result = svm.sweep(
-        features.embedding[is_train],
-        y[is_train],
-        number_of_classes=len(labels),
-        c_values=parameters.svm_CVals,
-        normalisations=normalisations,
-        folds=parameters.svm_folds,
-        groups=[group for group, train in zip(groups, is_train, strict=True) if train],
-        seed=parameters.randomSeed,
-    )
+    with ProgressBar("Cross-validating", unit="fits") as bar:
+        result = svm.sweep(
+            features.embedding[is_train],
+            y[is_train],
+            number_of_classes=len(labels),
+            c_values=parameters.svm_CVals,
+            normalisations=normalisations,
+            folds=parameters.svm_folds,
+            groups=training_groups,
+            seed=parameters.randomSeed,
+            progress=bar.show,
+        )
     rows = sweep_table(result, features.embedding[~is_train], y[~is_train])
     print(sweep_text(rows, best=result.best))
     model, calibration = result.models[result.best], result.calibrations[result.best]
@@ -74,17 +81,19 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     plots.save(plots.sweep(rows, chosen=chosen), folder / "sweep.png")
     files, advice = [folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")], []
     if not is_train.all():
-        curve = learning_curve(
-            features.embedding,
-            y,
-            is_train=is_train,
-            groups=groups,
-            names=labels,
-            normalisation=chosen[0],
-            c=chosen[1],
-            calibration=calibration,
-            seed=parameters.randomSeed,
-        )
+        with ProgressBar("Learning curve", unit="fits") as bar:
+            curve = learning_curve(
+                features.embedding,
+                y,
+                is_train=is_train,
+                groups=groups,
+                names=labels,
+                normalisation=chosen[0],
+                c=chosen[1],
+                calibration=calibration,
+                seed=parameters.randomSeed,
+                progress=bar.show,
+            )
         advice = curve.advice()
         print("", *(textwrap.fill(sentence, 100) for sentence in advice), sep="\n")
         files += write_learning_curve(curve, folder)

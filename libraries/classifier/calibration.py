@@ -15,6 +15,8 @@ Array = npt.NDArray[np.float64]
 
 MAXIMUM_STEPS = 100  # Newton takes 5 to 15
 TOLERANCE = 1e-10  # largest gradient entry of the mean loss
+ENOUGH = 10  # independent examples of a class that speak for its bias unaided
+PULL = 10.0  # of a class with half of that, towards the mean bias, as the precision of a normal prior
 SMALLEST_SLOPE = 1e-3  # of standardised scores; scores that point the wrong way are as good as ignored, never inverted
 
 
@@ -40,7 +42,11 @@ class Calibration:
 
 
 def fit_calibration(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+    evidence: npt.ArrayLike | None = None,
 ) -> Calibration:
     """The calibration of the smallest log loss on examples that the classifier was not trained on.
 
@@ -48,10 +54,15 @@ def fit_calibration(
     class with n members counts as (n + 1) / (n + 2) of its class, the rest spread evenly over the others. So separable
     scores keep a finite slope, and a class without examples a finite bias.
 
+    The bias of a class with few independent examples is drawn to the mean of all biases, the more the fewer there are:
+    a few examples take from no class what the scores give it.
+
     Args:
         scores: [N, K], one column per class; [-s, s] for a binary classifier; logits of a network.
         labels: int [N], 0 <= label < K.
         sample_weight: [N], >= 0; all ones by default.
+        evidence: [K], how many independent examples of each class there are, groups for instance; from ENOUGH on, and
+            by default, biases are free.
     """
     scores = np.asarray(scores, np.float64)
     labels = np.asarray(labels, np.int64)
@@ -59,9 +70,14 @@ def fit_calibration(
     spread = float(scores.std()) or 1.0
     scores = scores / spread
     targets = _smoothed_targets(labels, weight, number_of_classes=scores.shape[1])
-    slope, bias = _newton(scores, targets, weight / weight.sum(), slope_is_free=True)
+    pull = np.zeros(scores.shape[1]) if evidence is None else _pull(labels, weight, np.asarray(evidence, np.float64))
+    share, pull = weight / weight.sum(), pull / weight.sum()
+    slope, bias = _newton(scores, targets, share, pull, slope_is_free=True)
     if slope < SMALLEST_SLOPE:
-        slope, bias = _newton(SMALLEST_SLOPE * scores, targets, weight / weight.sum(), slope_is_free=False)
+        # Of scores that say nothing the shares of the classes remain, but where these are hardly known, the scores.
+        if evidence is not None:
+            pull = np.where(np.isfinite(evidence), pull.max(), 0.0) / SMALLEST_SLOPE**2
+        slope, bias = _newton(SMALLEST_SLOPE * scores, targets, share, pull, slope_is_free=False)
         slope = SMALLEST_SLOPE
     return Calibration(slope=slope / spread, bias=bias - bias.mean())
 
@@ -75,33 +91,46 @@ def _smoothed_targets(labels: npt.NDArray[np.int64], weight: Array, *, number_of
     return targets
 
 
-def _newton(scores: Array, targets: Array, weight: Array, *, slope_is_free: bool) -> tuple[float, Array]:
-    """Minimise the weighted cross-entropy, convex in (slope, bias), by Newton's method with halving of steps."""
+def _pull(labels: npt.NDArray[np.int64], weight: Array, evidence: Array) -> Array:
+    """The precision of the prior on each bias, [K]: 0 from ENOUGH independent examples on, high where there are none.
+
+    Examples that are not independent count in the loss as if they were, so the prior grows with them.
+    """
+    independent = np.maximum(evidence, 0.1)
+    members = np.bincount(labels, weights=weight, minlength=len(evidence))
+    return np.asarray(PULL * np.maximum(ENOUGH / independent - 1, 0) * np.maximum(members / independent, 1))
+
+
+def _newton(scores: Array, targets: Array, weight: Array, pull: Array, *, slope_is_free: bool) -> tuple[float, Array]:
+    """Minimise the weighted cross-entropy and the prior, convex in (slope, bias), by Newton's method with halving."""
     parameters = np.zeros(1 + scores.shape[1])
     parameters[0] = 1.0
-    loss = _loss(parameters, scores, targets, weight)
+    loss = _loss(parameters, scores, targets, weight, pull)
     for _ in range(MAXIMUM_STEPS):
-        gradient, hessian = _derivatives(parameters, scores, targets, weight)
+        gradient, hessian = _derivatives(parameters, scores, targets, weight, pull)
         if not slope_is_free:
             gradient[0], hessian[0], hessian[:, 0], hessian[0, 0] = 0.0, 0.0, 0.0, 1.0
         if np.abs(gradient).max() <= TOLERANCE:
             break
         step = np.linalg.solve(hessian, gradient)
         length = 1.0
-        while (new_loss := _loss(parameters - length * step, scores, targets, weight)) > loss and length > 1e-8:
+        while (new_loss := _loss(parameters - length * step, scores, targets, weight, pull)) > loss and length > 1e-8:
             length /= 2
+        if new_loss > loss:  # at the precision of the loss itself
+            break
         parameters, loss = parameters - length * step, new_loss
     return float(parameters[0]), parameters[1:]
 
 
-def _loss(parameters: Array, scores: Array, targets: Array, weight: Array) -> float:
+def _loss(parameters: Array, scores: Array, targets: Array, weight: Array, pull: Array) -> float:
     logits = parameters[0] * scores + parameters[1:]
     highest = logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(logits - highest).sum(axis=1)) + highest[:, 0]
-    return float(weight @ (log_sum - (targets * logits).sum(axis=1)))
+    tilt = parameters[1:] - parameters[1:].mean()
+    return float(weight @ (log_sum - (targets * logits).sum(axis=1)) + pull @ tilt**2 / 2)
 
 
-def _derivatives(parameters: Array, scores: Array, targets: Array, weight: Array) -> tuple[Array, Array]:
+def _derivatives(parameters: Array, scores: Array, targets: Array, weight: Array, pull: Array) -> tuple[Array, Array]:
     """Gradient [1 + K] and Hessian [1 + K, 1 + K] of the loss.
 
     The loss does not change when all biases shift together; a one added to their block of the Hessian keeps the step,
@@ -113,10 +142,13 @@ def _derivatives(parameters: Array, scores: Array, targets: Array, weight: Array
     weighted = weight[:, None] * probabilities
     mean_score = (probabilities * scores).sum(axis=1, keepdims=True)
     gradient = np.concatenate(([(residual * scores).sum()], residual.sum(axis=0)))
+    drawn = pull * (parameters[1:] - parameters[1:].mean())
+    gradient[1:] += drawn - drawn.mean()
     hessian = np.empty((1 + classes, 1 + classes))
     hessian[0, 0] = (weighted * scores * (scores - mean_score)).sum() + 1e-12
     hessian[0, 1:] = hessian[1:, 0] = (weighted * (scores - mean_score)).sum(axis=0)
     hessian[1:, 1:] = np.diag(weighted.sum(axis=0)) - weighted.T @ probabilities + 1.0 / classes
+    hessian[1:, 1:] += np.diag(pull) - (pull[:, None] + pull) / classes + pull.sum() / classes**2
     return gradient, hessian
 
 

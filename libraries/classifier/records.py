@@ -23,9 +23,10 @@ def sweep_table(
         embeddings, labels: the test set, [N, D] and [N]; N may be 0, then the accuracy is None.
     """
     rows = []
-    for row, model, calibration in zip(result.rows, result.models, result.calibrations, strict=True):
-        predicted = calibration.probabilities(model.scores(embeddings)).argmax(axis=1)
-        rows.append({**asdict(row), "test_accuracy": float((predicted == labels).mean()) if len(labels) else None})
+    for i, (row, model, calibration) in enumerate(zip(result.rows, result.models, result.calibrations, strict=True)):
+        predicted = calibration.labels(model.scores(embeddings))
+        test_accuracy = float((predicted == labels).mean()) if len(labels) else None
+        rows.append({**asdict(row), "test_accuracy": test_accuracy, "chosen": i == result.best})
     return rows
 
 

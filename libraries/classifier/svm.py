@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.base.errors import InputError, ParameterError
-from libraries.classifier.calibration import Calibration, fit_calibration
+from libraries.classifier.calibration import Calibration
+from libraries.classifier.choice import FEW, SweepRow, choose, choose_from_few
 from libraries.classifier.folds import assign_folds
 from libraries.classifier.squared_hinge import solve_path
 from libraries.classifier.threads import side_by_side
+from libraries.classifier.validation import Validation
 
 Float32 = npt.NDArray[np.float32]
 Float = npt.NDArray[np.floating]
@@ -77,34 +79,16 @@ class LinearModel:
 
 
 @dataclass(frozen=True)
-class SweepRow:
-    """What one normalisation and one C reached.
-
-    Attributes:
-        train_accuracy: fraction, of the model fitted on all examples, on these examples; by the highest score, since
-            the calibration is made for scores of examples that the model has not seen.
-        validation_accuracy: fraction, by the highest probability, on out-of-fold scores, calibrated in each fold by the
-            other folds' scores: on the scores that it was fitted on, the calibration would flatter itself (by 0.04
-            points with 2 classes and 1,968 examples, but by 1.2 points with 50 classes and 1,000 examples).
-        validation_std: standard deviation of the folds' accuracies.
-    """
-
-    normalisation: str
-    C: float
-    train_accuracy: float
-    validation_accuracy: float
-    validation_std: float
-
-
-@dataclass(frozen=True)
 class Sweep:
     """Every normalisation and C, and the choice among them.
 
     Attributes:
         rows: by normalisation, then ascending C.
         models: per row, fitted on all examples.
-        out_of_fold_scores: per row, float32 [N, K]: of each example by the model that was fitted without its fold.
-        calibrations: per row, fitted on out_of_fold_scores.
+        out_of_fold_scores: per row, float32 [N, K]: of each example by the model that was fitted without its fold; NaN
+            for an example that is in no fold (see assign_folds).
+        calibrations: per row, fitted on out_of_fold_scores; where there are none, on the scores of the training
+            examples, without a bias.
         best: index of the chosen row.
     """
 
@@ -134,7 +118,8 @@ def sweep(
         embeddings: float32 [N, D], the training set alone.
         labels: int [N], 0 <= label < number_of_classes.
         c_values: > 0, in any order.
-        folds: of the cross-validation; see assign_folds for classes with fewer members.
+        folds: of the cross-validation; see assign_folds for classes with fewer members, and choose_from_few for how the
+            best is chosen where there are few.
         groups: [N], examples of one group never stand on both sides; each is its own group by default.
         class_weight: 'balanced' weighs the examples of each class by N / (classes * members), as scikit-learn does.
         progress: called with the number of fits done and of all.
@@ -144,10 +129,10 @@ def sweep(
     """
     x, y = _checked(embeddings, labels, number_of_classes)
     c_values = _checked_parameters(c_values, normalisations)
-    fold_of = assign_folds(y, folds=folds, groups=groups, seed=seed)
-    fold_numbers = range(fold_of.max() + 1)
+    group_of = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    validation = Validation(assign_folds(y, folds=folds, groups=groups, seed=seed), y, group_of, number_of_classes)
     fits = itertools.count(1)
-    fits_in_all = len(normalisations) * len(c_values) * (len(fold_numbers) + 1)
+    fits_in_all = len(normalisations) * len(c_values) * (len(validation.folds) + 1)
     one_at_a_time = threading.Lock()
 
     def fit(chosen: Bool, normalisation: str) -> Iterator[LinearModel]:
@@ -166,55 +151,35 @@ def sweep(
 
     def cross_validate(normalisation: str) -> tuple[list[LinearModel], list[Float32]]:
         models: list[LinearModel] = []
-        out_of_fold = [np.empty((len(y), number_of_classes), np.float32) for _ in c_values]
+        out_of_fold = [np.full((len(y), number_of_classes), np.nan, np.float32) for _ in c_values]
 
         def leave_out(fold: int) -> None:
-            is_validation = fold_of == fold
+            is_validation = validation.fold_of == fold
             for scores, model in zip(out_of_fold, fit(~is_validation, normalisation), strict=True):
                 scores[is_validation] = model.scores(x[is_validation])
 
         def refit() -> None:
             models.extend(fit(np.ones(len(y), bool), normalisation))
 
-        side_by_side([refit, *(partial(leave_out, f) for f in fold_numbers)], at_most=LARGEST_FLOAT64 // x.size)
+        side_by_side([refit, *(partial(leave_out, f) for f in validation.folds)], at_most=LARGEST_FLOAT64 // x.size)
         return models, out_of_fold
 
     result = Sweep(rows=[], models=[], out_of_fold_scores=[], calibrations=[], best=0)
+    is_right: list[Bool] = []  # per row, [scored examples]
     for normalisation in normalisations:
         for c, model, scores in zip(c_values, *cross_validate(normalisation), strict=True):
-            calibration = fit_calibration(scores, y)
-            is_right = _cross_fitted_labels(scores, y, fold_of) == y
-            result.rows.append(
-                SweepRow(
-                    normalisation=normalisation,
-                    C=c,
-                    train_accuracy=float((model.scores(x).argmax(axis=1) == y).mean()),
-                    validation_accuracy=float(is_right.mean()),
-                    validation_std=float(np.std([is_right[fold_of == fold].mean() for fold in fold_numbers])),
-                )
-            )
+            training_scores, right = model.scores(x), validation.is_right(scores)
+            calibration = validation.calibrate(scores, training_scores=training_scores)
+            train_accuracy = float((calibration.labels(training_scores) == y).mean())
+            result.rows.append(SweepRow(normalisation, c, train_accuracy, *validation.accuracy(right)))
             result.models.append(model)
             result.out_of_fold_scores.append(scores)
             result.calibrations.append(calibration)
-    return replace(result, best=choose(result.rows))
-
-
-def _cross_fitted_labels(scores: Float32, labels: Int, fold_of: Int) -> Int:
-    """The labels of out-of-fold scores, in each fold by the calibration of the other folds, [N]."""
-    found = np.empty_like(labels)
-    for fold in range(fold_of.max() + 1):
-        chosen = fold_of == fold
-        found[chosen] = fit_calibration(scores[~chosen], labels[~chosen]).labels(scores[chosen])
-    return found
-
-
-def choose(rows: Sequence[SweepRow]) -> int:
-    """The row of the highest validation accuracy; among equals, of the smallest C.
-
-    On 10 to 12 splits of the solar cells, with four kinds of embedding, neither the one-standard-error rule nor the
-    lowest log loss differed from this by more than about 0.2 points of test accuracy, in either direction.
-    """
-    return min(range(len(rows)), key=lambda i: (-rows[i].validation_accuracy, rows[i].C))
+            is_right.append(right[validation.is_scored])
+    if validation.independent >= FEW:
+        return replace(result, best=choose(result.rows))
+    scored_groups = group_of[validation.is_scored]
+    return replace(result, best=choose_from_few(result.rows, is_right, groups=scored_groups, dimensions=x.shape[1]))
 
 
 def fit_path(

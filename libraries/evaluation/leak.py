@@ -32,6 +32,8 @@ class LeakedImages:
     tested: Int
 
     def told(self) -> str:
+        if not self.tested.any():
+            return "Under a plain random split there would be no test image: each class has a single one"
         mean, low, high = self.leaked.mean(), self.leaked.min(), self.leaked.max()
         return (
             f"Under a plain random split {mean:,.1f} of {self.tested.mean():,.0f} test images "
@@ -45,7 +47,7 @@ class LeakedAccuracy:
     """Accuracy of linear SVMs, float [S], over as many splits.
 
     Attributes:
-        plain, grouped: with every image on its own, and with duplicates on one side.
+        plain, grouped: with every image on its own, and with duplicates on one side; NaN if no test image is left so.
         of_leaked, of_others: in the plain splits, of the test images with a duplicate in training, and of all others.
     """
 
@@ -58,6 +60,8 @@ class LeakedAccuracy:
         def described(values: Array) -> str:
             return f"{values.mean():.1%} ({values.min():.1%} to {values.max():.1%})"
 
+        if np.isnan(self.grouped).any():
+            return ["What that does to the accuracy cannot be told: with duplicates on one side no test image is left"]
         lines = [
             f"Accuracy of a linear SVM, mean (range) of {len(self.plain)} splits each: plain {described(self.plain)}, "
             f"duplicates on one side {described(self.grouped)}: the leak is worth "
@@ -165,7 +169,7 @@ def leaked_accuracy(
         rows.append(
             [
                 right[test].mean(),
-                grouped_right[grouped_test].mean(),
+                grouped_right[grouped_test].mean() if grouped_test.any() else np.nan,
                 right[has_twin].mean() if has_twin.any() else np.nan,
                 right[test & ~has_twin].mean() if (test & ~has_twin).any() else np.nan,
             ]
@@ -179,5 +183,6 @@ def chosen_svm(sweep: Path) -> tuple[str, float]:
         return "standardise", 0.001
     with sweep.open(encoding="utf-8", newline="") as file:
         rows = list(csv_records(file))
-    best = min(rows, key=lambda row: (-float(row["validation_accuracy"]), float(row["C"])))
+    marked = [row for row in rows if row.get("chosen") == "True"]  # tables of earlier versions mark none
+    best = marked[0] if marked else min(rows, key=lambda row: (-float(row["validation_accuracy"]), float(row["C"])))
     return best["normalisation"], float(best["C"])

@@ -5,7 +5,9 @@ their accuracy: a class may be hard, and its images enough, or easy, and yet wan
 """
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.folds import groups_per_class
 from libraries.classifier.svm import LARGEST_FLOAT64, LinearModel, fit_path
 from libraries.classifier.threads import side_by_side
 
@@ -25,6 +28,7 @@ HALVINGS = 6  # the smallest part is 1/64 of the training images
 FEWEST = 2  # images per class, on average, in the smallest part
 MOST_REPEATS = 5
 MOST_CLASSES = 10  # whose gain is measured: those of the lowest accuracy
+MOST_NAMED = 5  # classes in a sentence
 MOST_WORK = 2e9  # numbers multiplied, about: half a minute on two cores
 PLATEAU = 0.005  # of accuracy, gained by the last doubling
 NOTABLE = 0.003  # of class-averaged accuracy
@@ -37,25 +41,27 @@ class LearningCurve:
     Attributes:
         names: K names of the classes.
         images: [P], in each part, rising; the last part is all of them.
-        images_per_class: [K], in the last part.
+        images_per_class, groups_per_class: [K], in the last part.
         accuracy: [P, R], fractions. The last row is of one and the same SVM.
         accuracy_per_class: [P, R, K]; NaN for a class without test images.
         gain_per_class: [K, R], what the second half of a class's training images adds to the class-averaged accuracy,
-            while those of the others are all there; NaN where not measured.
+            while those of the others are all there; NaN where not measured, as of a class that has one group to halve.
     """
 
     names: Sequence[str]
     images: Int
     images_per_class: Int
+    groups_per_class: Int
     accuracy: Array
     accuracy_per_class: Array
     gain_per_class: Array
 
     def advice(self) -> list[str]:
         """What the curve says about collecting more images, in sentences."""
+        first = _first_of_all(self)
         if len(self.images) < 2:
-            return ["There are too few training images to tell how the accuracy grows with them."]
-        return [_on_the_whole(self), _by_class(self)]
+            return [*first, "There are too few training images to tell how the accuracy grows with them."]
+        return [*first, _on_the_whole(self), *_by_class(self)]
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of learning_curve.csv: training images, repeat, accuracy, accuracy of every class."""
@@ -85,6 +91,7 @@ def learning_curve(
     c: float,
     calibration: Calibration,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> LearningCurve:
     """Train on ever smaller parts of the training images, stratified by class, and test.
 
@@ -94,13 +101,16 @@ def learning_curve(
     Args:
         embeddings, labels: [N, D] and [N], training and test images; there must be some of both.
         groups: [N], whole groups are taken or left out.
+        progress: called with the number of fits done and of all.
     """
     k = len(names)
     x, y, x_test, y_test = embeddings[is_train], labels[is_train], embeddings[~is_train], labels[~is_train]
     group_of = [group for group, train in zip(groups, is_train, strict=True) if train]
     members = np.bincount(y, minlength=k)
     fractions = 0.5 ** np.arange(_halvings(members), -1, -1)  # rising, the last is 1
-    measured = min(k, MOST_CLASSES)
+    groups_of_class = groups_per_class(y, number_of_classes=k, groups=group_of)
+    can_be_halved = np.flatnonzero(groups_of_class > 1)
+    measured = min(len(can_be_halved), MOST_CLASSES)
     repeats = int(np.clip(MOST_WORK / (x.size * max(k, 2) * (2 + measured)), 1, MOST_REPEATS))
     positions = [_positions(y, group_of, seed=seed, repeat=r) for r in range(repeats)]
 
@@ -121,19 +131,37 @@ def learning_curve(
         halved = test((y != index) | (positions[repeat] <= 0.5))
         gains[index, repeat] = np.nanmean(per_class[-1, repeat]) - np.nanmean(halved)
 
-    weakest = np.argsort(np.nan_to_num(per_class[-1, 0], nan=2.0), kind="stable")[:measured]
+    by_accuracy = np.argsort(np.nan_to_num(per_class[-1, 0], nan=2.0)[can_be_halved], kind="stable")
+    weakest = can_be_halved[by_accuracy][:measured]
     tasks = [partial(one_part, part, repeat) for part in range(len(fractions) - 1) for repeat in range(repeats)]
     tasks += [partial(one_class, int(index), repeat) for index in weakest for repeat in range(repeats)]
-    side_by_side(tasks, at_most=LARGEST_FLOAT64 // x.size)
+    side_by_side(_counted(tasks, progress), at_most=LARGEST_FLOAT64 // x.size)
     shares = np.bincount(y_test, minlength=k) / len(y_test)
     return LearningCurve(
         names=list(names),
         images=np.array([np.mean([(p <= fraction).sum() for p in positions]).round() for fraction in fractions], int),
         images_per_class=members,
+        groups_per_class=groups_of_class,
         accuracy=np.nansum(per_class * shares, axis=2),
         accuracy_per_class=per_class,
         gain_per_class=gains,
     )
+
+
+def _counted(
+    tasks: Sequence[Callable[[], None]], progress: Callable[[int, int], None] | None
+) -> Sequence[Callable[[], None]]:
+    """Tasks for several threads, each of which tells when it is done."""
+    if progress is None:
+        return tasks
+    done, one_at_a_time = itertools.count(1), threading.Lock()
+
+    def run(task: Callable[[], None]) -> None:
+        task()
+        with one_at_a_time:
+            progress(next(done), len(tasks))
+
+    return [partial(run, task) for task in tasks]
 
 
 def _halvings(members: Int) -> int:
@@ -168,6 +196,25 @@ def _accuracy_per_class(predicted: Int, labels: Int, *, number_of_classes: int) 
     return accuracy
 
 
+def _first_of_all(curve: LearningCurve) -> list[str]:
+    """Which classes lack so much that nothing can be measured of them."""
+    missing, single = ([curve.names[i] for i in np.flatnonzero(curve.groups_per_class == n).tolist()] for n in (0, 1))
+    told = []
+    if missing:
+        told.append(f"{_listed(missing)}: no training images, so this is never the answer. Add some first of all.")
+    if single:
+        told.append(
+            f"{_listed(single)}: training images of one group only. More of it, of other objects, come first; what "
+            "they would add cannot be measured."
+        )
+    return told
+
+
+def _listed(names: Sequence[str]) -> str:
+    quoted = ", ".join(f"‘{name}’" for name in names[:MOST_NAMED])
+    return quoted if len(names) <= MOST_NAMED else f"{quoted} and {len(names) - MOST_NAMED:,} more"
+
+
 def _on_the_whole(curve: LearningCurve) -> str:
     means = curve.accuracy.mean(axis=1)
     half, whole = curve.images[-2:]
@@ -183,19 +230,20 @@ def _on_the_whole(curve: LearningCurve) -> str:
     return f"{told} It still grows: twice as many again may add about {100 * next_gain:.1f} points."
 
 
-def _by_class(curve: LearningCurve) -> str:
+def _by_class(curve: LearningCurve) -> list[str]:
     gains = curve.gain_per_class
     known = np.flatnonzero(np.isfinite(gains).all(axis=1)).tolist()
+    is_open = bool((curve.groups_per_class < 2).any())  # classes that lack images, by what is said first of all
     mean = gains.mean(axis=1)
-    best = max(known, key=lambda index: mean[index])
+    best = max(known, key=lambda index: mean[index], default=None)
     missing = 1 - curve.accuracy[-1].mean()  # more than what is wrong now cannot be won
-    if min(mean[best], missing) < max(NOTABLE, 2 * _error_of_mean(gains[best])):
-        return "No class stands out as the one that lacks images."
-    return (
-        f"More images of ‘{curve.names[best]}’ would help most: the second half of its "
-        f"{curve.images_per_class[best]:,} training images raised the class-averaged accuracy by "
+    if best is None or min(mean[best], missing) < max(NOTABLE, 2 * _error_of_mean(gains[best])):
+        return [] if is_open else ["No class stands out as the one that lacks images."]
+    return [
+        f"More images of ‘{curve.names[best]}’ would help most{' among the others' if is_open else ''}: the second "
+        f"half of its {curve.images_per_class[best]:,} training images raised the class-averaged accuracy by "
         f"{100 * mean[best]:.1f} points."
-    )
+    ]
 
 
 def _error_of_mean(values: Array) -> float:

@@ -164,6 +164,8 @@ def _bca(
     stratum_sizes = np.bincount(strata, weights=multiplicity)
     centre = np.bincount(strata, weights=multiplicity * influence) / np.maximum(stratum_sizes, 1)
     influence = influence - centre[strata]
+    if np.abs(influence).max() < 1e-12:  # every class all right or all wrong: only which classes are drawn varies
+        return None
     acceleration = float(multiplicity @ influence**3 / (6 * (multiplicity @ influence**2) ** 1.5))
     below = np.mean(resampled < estimate - 1e-12) + np.mean(np.abs(resampled - estimate) <= 1e-12) / 2
     normal = NormalDist()

@@ -34,6 +34,7 @@ def test_table_has_a_row_per_fit_with_its_test_accuracy(result: Sweep, examples:
     ]
     assert [r["test_accuracy"] for r in rows] == expected
     assert len({r["test_accuracy"] for r in rows}) > 1
+    assert [i for i, r in enumerate(rows) if r["chosen"]] == [result.best]
     wrong = sweep_table(result, examples[0], (examples[1] + 1) % 3)
     assert all(w["test_accuracy"] <= 1 - r["test_accuracy"] for w, r in zip(wrong, rows, strict=True))
 

@@ -6,14 +6,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from libraries.base.errors import InputError, ParameterError
 from libraries.classifier import squared_hinge, svm
 from libraries.classifier.calibration import fit_calibration
-from libraries.classifier.folds import assign_folds
-from libraries.classifier.svm import LinearModel, SweepRow, choose, fit_path, sweep
+from libraries.classifier.choice import SweepRow, choose
+from libraries.classifier.folds import NEVER_LEFT_OUT, assign_folds
+from libraries.classifier.svm import LinearModel, fit_path, sweep
 
 C_VALUES = (1e-3, 1e-1, 10.0)
 
@@ -189,16 +192,41 @@ def test_groups_stay_whole_and_classes_spread() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "folds", "expected"),
-    [([0, 0, 0, 1], 5, 3), ([0, 1], 5, 2), ([0] * 9 + [1], 5, 5), ([0, 0, 1, 1], 10, 2)],
+    [
+        ([0, 0, 0, 1], 5, [-1, 0, 1, 2]),
+        ([0, 1], 5, [-1]),
+        ([0] * 9 + [1], 5, [-1, 0, 1, 2, 3, 4]),
+        ([0, 0, 1, 1], 9, [0, 1]),
+    ],
 )
-def test_tiny_data_have_fewer_folds(labels: Sequence[int], folds: int, expected: int) -> None:
+def test_tiny_data_have_fewer_folds_and_a_single_example_is_in_none(
+    labels: Sequence[int], folds: int, expected: list[int]
+) -> None:
     fold = assign_folds(labels, folds=folds)
-    assert sorted(set(fold)) == list(range(expected))
+    assert sorted(set(fold.tolist())) == expected
+    assert {labels[i] for i in np.flatnonzero(fold == NEVER_LEFT_OUT)} <= {0, 1} - {
+        c for c in (0, 1) if labels.count(c) > 1
+    }
 
 
-def test_one_group_cannot_be_cross_validated() -> None:
-    with pytest.raises(InputError, match="one group"):
-        assign_folds([0, 1, 0], folds=3, groups=["a", "a", "a"])
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=30), st.booleans(), st.integers(2, 6)
+)
+@settings(max_examples=200, deadline=None, database=None)
+def test_no_fold_leaves_out_a_whole_class(rows: list[tuple[int, int]], across: bool, folds: int) -> None:
+    labels = np.array([label for label, _ in rows])
+    groups = [f"{'' if across else label}/{group}" for label, group in rows]
+    fold = assign_folds(labels, folds=folds, groups=groups)
+    assert sorted(set(fold.tolist()) - {NEVER_LEFT_OUT}) == list(range(fold.max() + 1))
+    for number in range(fold.max() + 1):
+        assert set(labels[fold == number]) <= set(labels[fold != number])
+
+
+def test_a_class_of_one_group_is_folded_by_image_and_others_by_group() -> None:
+    labels, groups = np.array([0] * 6 + [1] * 6), ["one"] * 6 + [f"{i // 2}" for i in range(6)]
+    fold = assign_folds(labels, folds=3, groups=groups)
+    assert np.bincount(fold[:6]).tolist() == [2, 2, 2]
+    assert all(len(set(fold[6 + i : 8 + i])) == 1 for i in (0, 2, 4))
 
 
 # ---- sweep
@@ -236,8 +264,14 @@ def test_rows_report_the_accuracy_of_calibrated_labels() -> None:
             cross_fitted = fit_calibration(scores[others], y[others])
             right[~others] = cross_fitted.probabilities(scores[~others]).argmax(axis=1) == y[~others]
         assert row.validation_accuracy == right.mean()
-        assert row.train_accuracy == (model.scores(x).argmax(axis=1) == y).mean()
-        assert 0 <= row.validation_std < 0.5
+        calibration = fit_calibration(scores, y)
+        assert row.train_accuracy == (calibration.labels(model.scores(x)) == y).mean(), "by the rule of all the others"
+        assert row.validation_std is not None and 0 <= row.validation_std < 0.5
+
+
+def test_best_is_the_row_of_the_highest_validation_accuracy() -> None:
+    x, y = examples(240, 12, 3, noise=2)
+    result = sweep(x, y, number_of_classes=3, c_values=C_VALUES, folds=3)
     assert result.best == choose(result.rows)
 
 
@@ -255,7 +289,8 @@ def test_a_class_with_one_example_does_not_stop_the_sweep() -> None:
     y = np.where(y == 2, 0, y)
     y[7] = 2
     result = sweep(x, y, number_of_classes=3, c_values=[1.0])
-    assert all(np.isfinite(s).all() for s in result.out_of_fold_scores)
+    for scores in result.out_of_fold_scores:
+        assert np.isnan(scores[7]).all() and np.isfinite(np.delete(scores, 7, axis=0)).all()
     assert all(np.isfinite(c.bias).all() for c in result.calibrations)
 
 

@@ -1,5 +1,6 @@
 """What a plain random split leaks, on data made to leak."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,21 @@ def test_report_without_duplicates_is_one_line(layout: Layout) -> None:
     store(layout, examples, embeddings)
     told = leak.report(examples, layout, ratio_train=0.75, seed=0)
     assert told[0].startswith("Under a plain random split 0.0 of 20 test images (0.0%)") and len(told) == 1
+
+
+def test_nothing_is_divided_by_test_images_that_are_not_there() -> None:
+    """Classes of one picture: alone, all are for training; copies of it are parted by a plain split alone."""
+    single = [Example(f"{label}/0.png", label, "train", label, 8, 6, 1, "") for label in ("cat", "dog")]
+    assert "no test image" in leak.leaked_images(single, ratio_train=0.75, seeds=SEEDS).told()
+    copies = [replace(e, path=f"{e.label}/{i}.png") for e in single for i in range(4)]
+    found = leak.leaked_accuracy(
+        copies, np.eye(8, dtype=np.float32), ratio_train=0.75, seeds=SEEDS, normalisation="l2", c=1.0
+    )
+    assert np.isnan(found.grouped).all()
+    assert "cannot be told" in found.told()[0]
+
+
+def test_the_marked_row_of_the_sweep_is_the_chosen_one(tmp_path: Path) -> None:
+    rows = "l2,1.0,0.9,False\nsqrt_l2,10.0,,True\n"
+    (tmp_path / "sweep.csv").write_text(f"normalisation,C,validation_accuracy,chosen\n{rows}", encoding="utf-8")
+    assert leak.chosen_svm(tmp_path / "sweep.csv") == ("sqrt_l2", 10.0)

@@ -130,3 +130,25 @@ def test_work_is_bounded_by_fewer_repeats(monkeypatch: pytest.MonkeyPatch) -> No
     assert curve.accuracy.shape[1] == 1
     assert np.isfinite(curve.gain_per_class).all(axis=1).sum() == 1, "of the weakest class"
     assert all(curve.advice())
+
+
+def test_classes_of_one_group_and_without_training_images_come_first() -> None:
+    """Nothing is said of what their images add, since nothing of it can be measured."""
+    data = clouds([40, 40, 12], spread=0.3)
+    data["groups"] = [f"{i}" if label < 2 else "one object" for i, label in enumerate(data["labels"])]
+    curve = curve_of(data)
+    assert curve.groups_per_class.tolist() == [40, 40, 1]
+    assert np.isnan(curve.gain_per_class[2]).all()
+    assert curve.advice()[0].startswith("‘c’: training images of one group only.")
+    assert not any(
+        "No class stands out" in sentence or "images of ‘c’ would help" in sentence for sentence in curve.advice()
+    )
+    without = replace(curve, groups_per_class=np.array([40, 0, 0]), gain_per_class=np.full((3, 1), np.nan))
+    assert without.advice()[0].startswith("‘b’, ‘c’: no training images")
+    assert len(without.advice()) == 2
+
+
+def test_progress_counts_every_fit_once() -> None:
+    calls: list[tuple[int, int]] = []
+    curve_of(clouds([16, 16, 16], spread=0.5), progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(i, len(calls)) for i in range(1, len(calls) + 1)]
