@@ -87,6 +87,8 @@ def scan(folder: Path) -> Scan:
             f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
         )
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for link in (p for p in folder.iterdir() if p.is_symlink() and not p.exists() and not p.name.startswith(".")):
+        raise InputError(f"{link} is a broken link to {link.readlink()}: mend it, or remove it")
     check_labels([p.name for p in classes])
     if len(classes) < 2:
         found = f"only '{classes[0].name}'" if classes else "none"
