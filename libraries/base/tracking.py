@@ -87,13 +87,13 @@ def run(step: str, parameters: Settings) -> Iterator[Record]:
     if not values["runHistory"]:
         return
     importing.join()
-    for store in ([uri] if uri else []) + [local_store(root)]:
+    for server in ([uri] if uri else []) + [None]:
         try:
-            _log(record, store=store, root=root, values=values, started=started)
+            _log(record, store=server or local_store(root), root=root, values=values, started=started)
             return
         except Exception as error:  # whatever a store may raise, the step's own work is done and safe
             reason = type(error).__name__
-            if store == uri:  # only the kind of error: its text may repeat the address, and that a password
+            if server:  # only the kind of error: its text may repeat the address, and that a password
                 logger.warning("run history: %s (%s)", _UNREACHABLE, reason)
             else:
                 logger.warning("run history: %s (%s: %s)", _UNWRITABLE, reason, " ".join(str(error).split())[:100])
@@ -212,18 +212,35 @@ def code_version() -> str:
     return "unknown"
 
 
+@contextlib.contextmanager
+def _reading(store: str) -> Iterator[None]:
+    """Say of whatever a store may raise which one it is; its own text may repeat a password in the address."""
+    try:
+        yield
+    except Exception as error:
+        where, advice = "trackingUri", "check the server"
+        if store.startswith("sqlite:///"):
+            where, advice = store.removeprefix("sqlite:///"), "move it away to begin a new one"
+        raise StorageError(f"the run history, {where}, cannot be read ({type(error).__name__}): {advice}") from error
+
+
 def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[dict[str, Any]]:
-    """The newest runs of a step, newest first: {'id', 'start' [ms], 'params', 'metrics', 'tags'}."""
+    """The newest runs of a step, newest first: {'id', 'start' [ms], 'params', 'metrics', 'tags'}.
+
+    Raises:
+        StorageError: the history cannot be read.
+    """
     _import_mlflow()
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=store)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return []
-    runs = client.search_runs(
-        [found.experiment_id], f"tags.step = '{step}'", order_by=["attributes.start_time DESC"], max_results=count
-    )
+    with _reading(store):
+        client = MlflowClient(tracking_uri=store)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return []
+        runs = client.search_runs(
+            [found.experiment_id], f"tags.step = '{step}'", order_by=["attributes.start_time DESC"], max_results=count
+        )
     return [
         {
             "id": r.info.run_id,
@@ -244,22 +261,27 @@ def earlier_runs(step: str, parameters: Settings, *, count: int) -> list[dict[st
     try:
         store = values["trackingUri"] or local_store(values["rootDir"])
         return recent_runs(store, experiment=values["datasetName"], step=step, count=count)
-    except Exception as error:  # whatever a store may raise; its text may repeat a password in the address
-        logger.warning("run history: earlier runs cannot be read (%s)", type(error).__name__)
+    except (StorageError, OSError) as error:
+        logger.warning("run history: earlier runs cannot be read (%s)", type(error.__cause__ or error).__name__)
         return []
 
 
 def newest_model(store: str, *, experiment: str, name: str) -> str | None:
-    """Where the newest model of this name is: `mlflow models serve -m <it>`; None: the history has no such model."""
+    """Where the newest model of this name is: `mlflow models serve -m <it>`; None: the history has no such model.
+
+    Raises:
+        StorageError: the history cannot be read.
+    """
     _import_mlflow()
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=store)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return None
-    models = _whole_models(client, found.experiment_id, f"name = '{_model_name(name)}'")
-    return next(map(_uri, models), None)
+    with _reading(store):
+        client = MlflowClient(tracking_uri=store)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return None
+        models = _whole_models(client, found.experiment_id, f"name = '{_model_name(name)}'")
+        return next(map(_uri, models), None)
 
 
 def download(store: str, run_id: str, name: str) -> Path:

@@ -107,6 +107,8 @@ def scan(folder: Path) -> Scan:
         raise InputError(
             f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
         )
+    for link in (p for p in folder.iterdir() if p.is_symlink() and not p.exists() and not p.name.startswith(".")):
+        raise InputError(f"{link} is a broken link to {link.readlink()}: mend it, or remove it")
     folders = find_class_folders(folder).of
     if len(folders) < 2:
         found = f"only '{next(iter(folders))}'" if folders else "none"

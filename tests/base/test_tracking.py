@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from libraries.base import tracking
+from libraries.base.errors import StorageError
 from PARAMETERS import Parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what MLflow's own dependencies warn of is not ours to mend
@@ -137,3 +138,19 @@ def test_code_version_falls_back_to_the_installed_version(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(subprocess, "run", no_git)
     assert tracking.code_version()[0].isdigit()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within MLflow
+def test_a_damaged_history_is_a_warning_and_named_where_it_is_asked_for(
+    parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
+) -> None:
+    p = parameters(runHistory=True)
+    garbage = b"\xff" * 5000
+    (p.rootDir / "mlflow.db").write_bytes(garbage)
+    with tracking.run("3_runDNN", p):
+        pass
+    assert "mlflow.db in DATA_DIR cannot be written, this run is not in the history" in caplog.text
+    assert tracking.earlier_runs("3_runDNN", p, count=3) == []
+    with pytest.raises(StorageError, match=r"the run history, .*/mlflow\.db, cannot be read \(.*\): move it away"):
+        tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="3_runDNN", count=3)
+    assert (p.rootDir / "mlflow.db").read_bytes() == garbage
