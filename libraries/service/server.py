@@ -22,11 +22,9 @@ from libraries.service.protocol import BoundedProtocol
 from libraries.service.room import MOST_CONNECTIONS, Room
 from libraries.service.service import Service
 
-log = logging.getLogger(__name__)
-
 _OTHER_FILES = 256
 _BACKLOG = 2048  # connections that may be accepted at once, before any of them makes room
-_SECONDS_TO_FINISH = 30  # requests that were accepted; docs and compose.yaml name them
+_SECONDS_TO_FINISH = 30  # requests that were accepted; compose.yaml grants the process more
 _SECONDS_TO_ANSWER = 1  # of these, to tell who is still waiting that the service stops
 _SECONDS_TO_LEAVE = 3  # beyond these, to end in order
 _M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
