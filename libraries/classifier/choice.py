@@ -47,7 +47,7 @@ def choose(rows: Sequence[SweepRow]) -> int:
 def choose_from_few(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, groups: Int, dimensions: int) -> int:
     """The usual row, unless others are clearly better: then the best of those, as in `choose`.
 
-    Clearly: the difference of examples that are right is larger than its standard error, examples of one group
+    Clearly: the difference of examples that are right is larger than twice its standard error, examples of one group
     counting as one draw.
 
     Args:

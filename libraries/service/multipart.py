@@ -98,18 +98,18 @@ def _headers(body: Body, at: int) -> tuple[dict[bytes, bytes], int]:
     """The headers behind a line's end, by name in small letters; and where the content begins."""
     end = body.find(b"\r\n\r\n", at, at + _MOST_HEADER_BYTES)
     if end < 0:
-        raise Problem(400, f"a part's headers break off, or have more than {_MOST_HEADER_BYTES:,} bytes")
+        raise Problem(400, f"the multipart form has headers that break off, or exceed {_MOST_HEADER_BYTES} bytes")
     lines = bytes(body[at:end]).split(b"\r\n")[1:]
     matches = [_HEADER.fullmatch(line) for line in lines]
     if len(lines) > _MOST_HEADERS or None in matches:
-        raise Problem(400, f"a part's headers are damaged, or more than {_MOST_HEADERS}")
+        raise Problem(400, f"the multipart form has a part whose headers are damaged, or more than {_MOST_HEADERS}")
     return {match[1].lower(): match[2] for match in matches if match is not None}, end + 4
 
 
 def _part(headers: dict[bytes, bytes], content: memoryview) -> Part:
     _, said = parameters(headers.get(b"content-disposition", b""))
     if any(len(said.get(name, b"")) > _MOST_NAME_BYTES for name in (b"name", b"filename", b"filename*")):
-        raise Problem(400, f"a part has a name of more than {_MOST_NAME_BYTES:,} bytes")
+        raise Problem(400, f"the multipart form has a name of more than {_MOST_NAME_BYTES:,} bytes")
     return Part(_file_name(said), parameters(headers.get(b"content-type", b""))[0], content)
 
 
