@@ -107,12 +107,13 @@ def scan(folder: Path) -> Scan:
         raise InputError(
             f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
         )
-    for link in (p for p in folder.iterdir() if p.is_symlink() and not p.exists() and not p.name.startswith(".")):
-        raise InputError(f"{link} is a broken link to {link.readlink()}: mend it, or remove it")
-    folders = find_class_folders(folder).of
+    found = find_class_folders(folder)
+    for place in (folder, *(folder / part for part in found.parts)):
+        _check_links(place)
+    folders = found.of
     if len(folders) < 2:
-        found = f"only '{next(iter(folders))}'" if folders else "none"
-        raise InputError(f"{folder} needs at least two folders of images, one per class; found {found}")
+        classes = f"only '{next(iter(folders))}'" if folders else "none"
+        raise InputError(f"{folder} needs at least two folders of images, one per class; found {classes}")
     paths: dict[str, list[str]] = {}
     skipped: Counter[str] = Counter()
     lost: Counter[str] = Counter()
@@ -127,6 +128,12 @@ def scan(folder: Path) -> Scan:
             raise InputError(f"{places} holds no image ({_instead(others)}): add some, or remove the folder")
         _check_forms(folder, paths[label])
     return Scan(paths, skipped, lost)
+
+
+def _check_links(folder: Path) -> None:
+    """Raise InputError where a class of this folder may be missing, since a link leads nowhere."""
+    for link in (p for p in folder.iterdir() if p.is_symlink() and not p.exists() and not p.name.startswith(".")):
+        raise InputError(f"{link} is a broken link to {link.readlink()}: mend it, or remove it")
 
 
 def _instead(others: Iterable[NotRead]) -> str:

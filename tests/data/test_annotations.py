@@ -452,9 +452,9 @@ def test_the_layout_names_the_line_that_is_damaged(folder: Path, line: bytes) ->
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: os.mkfifo(path)], ids=["folder", "pipe"])
 def test_a_log_that_is_no_file_is_refused(folder: Path, make: Callable[[Path], None]) -> None:
     make(folder / ANNOTATIONS)
-    with pytest.raises(StorageError, match=r"annotations\.jsonl cannot be read \(it is not a regular file\)"):
+    with pytest.raises(StorageError, match=r"annotations\.jsonl cannot be read: it is not a regular file"):
         Annotations(folder)
-    with pytest.raises(StorageError, match=r"annotations\.jsonl cannot be read \(it is not a regular file\)"):
+    with pytest.raises(StorageError, match=r"annotations\.jsonl cannot be read: it is not a regular file"):
         _ = Layout(small_run(folder.parents[1])).examples
 
 

@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from libraries.base.errors import InputError
 from libraries.data.class_folders import find_class_folders
@@ -93,3 +94,10 @@ def test_labels_are_composed_and_folders_as_they_are(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         find_class_folders(tmp_path / "none")
+
+
+def test_a_part_that_holds_images_without_a_suffix_is_unclear(tmp_path: Path) -> None:
+    folder = made(tmp_path, ["train/cat/1.png", "train/dog/1.png", "test/IMG_0001"])
+    Image.new("L", (4, 4)).save(folder / "test/IMG_0001", "PNG")
+    with pytest.raises(InputError, match=r"test holds images \(IMG_0001\), and no folders of classes"):
+        find_class_folders(folder)

@@ -110,6 +110,26 @@ def test_a_class_that_loses_many_of_its_pictures_is_warned_of(tmp_path: Path) ->
     assert sum(line.startswith("left out: 3 raw camera files") for line in lines) == 1
 
 
+def test_what_a_class_loses_is_counted_over_all_parts_of_a_split(tmp_path: Path) -> None:
+    two_classes(tmp_path / "train", images=6)
+    two_classes(tmp_path / "test", images=6)
+    for path in ("train/cat/0.png", "test/cat/0.png"):
+        (tmp_path / path).write_bytes(b"no picture")
+    found = dataset.scan(tmp_path)
+    lines = dataset.left_out(found, dataset.check_images(tmp_path, found, workers=1))
+    assert [line for line in lines if "Warning" in line] == [
+        "Warning: class 'cat' loses 2 of its 12 pictures: see above why"
+    ]
+
+
+@pytest.mark.parametrize("place", [".", "train"])
+def test_a_class_that_is_a_broken_link_is_named(tmp_path: Path, place: str) -> None:
+    two_classes(tmp_path / place)
+    (tmp_path / place / "rat").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"rat is a broken link to .*gone: mend it, or remove it"):
+        dataset.scan(tmp_path)
+
+
 def test_a_class_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "rat").mkdir()

@@ -1,7 +1,9 @@
 """metadata.csv and croissant.json, read by the libraries that they are for."""
 
 import csv
+import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +102,13 @@ def test_what_was_written_is_told_from_what_people_have_changed(
     assert change(text) != text
     (tmp_path / name).write_bytes(change(text).encode("latin-1" if change(text) == "\xff" else "utf-8"))
     assert not is_ours(tmp_path / "metadata.csv") and not is_ours(tmp_path / "croissant.json")
+
+
+def test_labels_where_the_split_is_on_disk(tmp_path: Path) -> None:
+    paths = ("train/cat/a.jpg", "train/=1/b.jpg", "test/cat/tom/c.jpg")
+    examples = [Example(path, path.split("/")[1], "train", path, 8, 8, 1, "0" * 64) for path in paths]
+    croissant = write(tmp_path, examples)
+    assert is_ours(croissant)
+    fields = {each["@id"]: each for each in json.loads(croissant.read_text())["recordSet"][1]["field"]}
+    regex = fields["images/label"]["source"]["transform"]["regex"]
+    assert [re.match(regex, path)[1] for path in paths] == [e.label for e in examples]  # type: ignore[index]

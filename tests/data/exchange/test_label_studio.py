@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -472,3 +473,51 @@ def test_tasks_and_interface_are_told_from_what_people_have_changed(tmp_path: Pa
         for changed in [*others, text.replace('choice="single"', 'choice="multiple"')]:
             path.write_text(changed, encoding="utf-8")
             assert is_ours(path) == (changed == text), changed
+
+
+def test_a_split_on_disk_stays_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "pets"
+    for path in ("train/cat/1.jpg", "train/dog/1.jpg", "test/cat/2.jpg", "test/cat/3.jpg"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    project = Project(folder)
+    said = {"train/cat/1.jpg": "dog", "test/cat/2.jpg": "dog", "test/cat/3.jpg": "cat", "train/dog/1.jpg": "excluded"}
+    export = project.save([answered(old_task(path), choice, at=TUESDAY) for path, choice in said.items()])
+    assert project.again(export) == ["3"]
+    assert where(folder) == {
+        "train/cat/1.jpg": "train/dog/1-2.jpg",
+        "test/cat/2.jpg": "test/dog/2.jpg",
+        "test/cat/3.jpg": "test/cat/3.jpg",
+        "train/dog/1.jpg": "train/dog/1.jpg",
+    }
+    before = log(folder)
+    assert project.again(export) == ["0"] and log(folder) == before
+    project.take([answered(old_task("test/cat/2.jpg"), "cat", at="2026-01-07T12:00:00Z")])
+    assert where(folder)["test/cat/2.jpg"] == "test/cat/2.jpg"
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("in_export", ["NFC", "NFD"])
+def test_names_in_another_form_of_unicode(tmp_path: Path, on_disk: str, in_export: str) -> None:
+    folder = tmp_path / "images" / "pets"
+    mouse, cat = (unicodedata.normalize(on_disk, name) for name in ("Ma\u00fcs", "K\u00e4tz"))
+    for path in (f"{mouse}/\u00e9.jpg", f"{cat}/1.jpg"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("1" if path.endswith("1.jpg") else "e")
+    project = Project(folder)
+
+    def task(path: str, choice: str, at: str) -> dict[str, Any]:
+        path, choice = (unicodedata.normalize(in_export, text) for text in (path, choice))
+        return answered(old_task(path), choice, at=at)
+
+    export = project.save([task("Ma\u00fcs/\u00e9.jpg", "K\u00e4tz", TUESDAY)])
+    assert project.again(export) == ["1"] and where(folder)["e"] == f"{cat}/\u00e9.jpg"
+    assert project.again(export) == ["0"]
+    assert project.take([task("Ma\u00fcs/\u00e9.jpg", "Ma\u00fcs", "2026-01-07T12:00:00Z")]) == ["1"]
+    assert where(folder) == {"e": f"{mouse}/\u00e9.jpg", "1": f"{cat}/1.jpg"}
+
+
+def test_an_export_that_an_editor_has_saved_as_utf_16(project: Project) -> None:
+    path = project.save([answered(old_task("cat/0.jpg"), "cow", at=TUESDAY)])
+    path.write_bytes(path.read_text().encode("utf-16"))
+    assert project.again(path) == ["1"] and project.label("cat/0.jpg") == "cow"
