@@ -119,7 +119,7 @@ def move(source: Path, target: Path) -> None:
             if error.errno != errno.EXDEV:
                 raise
             _carry_over(source, target)
-    except BaseException:
+    except OSError:  # and at nothing else, which could come when the file has just arrived
         with contextlib.suppress(OSError):
             target.unlink()
         raise
