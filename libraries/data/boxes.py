@@ -75,10 +75,10 @@ def _items(data: bytes) -> tuple[int, dict[int, _Item]]:
     """The number of the item that is the file's picture, and all items."""
     meta = next((box for box in _boxes(data, 0, len(data)) if box[0] == b"meta"), None)
     if meta is None:
-        raise ImageError("holds no picture: it is cut off, or a video")
+        raise ImageError("is a HEIC or AVIF file that holds no picture: it is cut off, or a video")
     found = {kind: (begin, end) for kind, begin, end in _boxes(data, meta[1] + 4, meta[2])}
     if b"pitm" not in found or b"iinf" not in found or b"iloc" not in found:
-        raise ImageError("holds no picture: it is cut off, or a video")
+        raise ImageError("is a HEIC or AVIF file that holds no picture: it is cut off, or a video")
     begin, _ = found[b"pitm"]
     primary = struct.unpack_from(">H" if data[begin] == 0 else ">I", data, begin + 4)[0]
     kinds = _kinds(data, *found[b"iinf"])

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from libraries.base.storage import reading
 from libraries.base.tables import csv_records
 from libraries.data.decoding import Pixels
 from libraries.data.images import SMALL
@@ -143,7 +144,10 @@ def read_review(path: Path) -> dict[str, list[str]]:
     """The paths in quality.csv by finding, in its order; none where there is no such file."""
     found: dict[str, list[str]] = {}
     if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
+        with (
+            reading(path, advice="run scripts/1_prepareData.py again"),
+            path.open(encoding="utf-8", newline="") as file,
+        ):
             for row in csv_records(file):
                 found.setdefault(row["finding"], []).append(row["path"])
     return found

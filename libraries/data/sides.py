@@ -86,6 +86,7 @@ def split_by_list(
             continue
         path = nfc("/".join(part.strip() for part in line.split("\t")))
         if path not in known:
+            path = path.replace("\\", "/")  # as Windows' programs write it
             path = now.get(path, path)
         if path in passed_over:
             continue

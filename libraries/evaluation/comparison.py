@@ -8,6 +8,7 @@ import numpy as np
 
 from libraries.base import tracking
 from libraries.base.console import table
+from libraries.base.storage import reading
 from libraries.base.tables import csv_records
 from libraries.evaluation.uncertainty import mcnemar
 
@@ -56,5 +57,6 @@ def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
 
 
 def _right(predictions: Path) -> dict[str, bool]:
-    with predictions.open(encoding="utf-8", newline="") as file:
+    advice = "run scripts/5_evaluate.py again"
+    with reading(predictions, advice=advice), predictions.open(encoding="utf-8", newline="") as file:
         return {row["path"]: row["label"] == row["predicted"] for row in csv_records(file)}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.base.layout import Layout
+from libraries.base.storage import reading
 from libraries.base.tables import csv_records
 from libraries.classifier.svm import fit_path
 from libraries.data.dataset import Example, split
@@ -181,8 +182,9 @@ def chosen_svm(sweep: Path) -> tuple[str, float]:
     """Normalisation and C that step 4 chose, by its table sweep.csv; where there is none, usual ones."""
     if not sweep.exists():
         return "standardise", 0.001
-    with sweep.open(encoding="utf-8", newline="") as file:
-        rows = list(csv_records(file))
-    marked = [row for row in rows if row.get("chosen") == "True"]  # tables of earlier versions mark none
-    best = marked[0] if marked else min(rows, key=lambda row: (-float(row["validation_accuracy"]), float(row["C"])))
-    return best["normalisation"], float(best["C"])
+    with reading(sweep, advice="run scripts/4_trainSVM.py again"):
+        with sweep.open(encoding="utf-8", newline="") as file:
+            rows = list(csv_records(file))
+        marked = [row for row in rows if row.get("chosen") == "True"]  # tables of earlier versions mark none
+        best = marked[0] if marked else min(rows, key=lambda row: (-float(row["validation_accuracy"]), float(row["C"])))
+        return best["normalisation"], float(best["C"])

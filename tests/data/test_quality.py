@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 from sklearn.datasets import load_sample_images
 
+from libraries.base.errors import StorageError
 from libraries.base.storage import write_csv
 from libraries.data.quality import COLUMNS, Measures, findings, measure, read_review, review, told
 
@@ -113,3 +114,9 @@ def test_the_most_striking_come_first(tmp_path: Path) -> None:
         "small": ["softer.jpg"],
     }
     assert read_review(tmp_path / "none.csv") == {}
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "quality.csv").write_bytes(b"path\n\xff\x00")
+    with pytest.raises(StorageError, match=r"quality\.csv cannot be read .* run scripts/1_prepareData\.py again"):
+        read_review(tmp_path / "quality.csv")

@@ -10,7 +10,7 @@ from libraries.data.sides import DEDICATED_TEST_IMAGES, split_by_list
 from tests.data.test_dataset import example
 
 
-@pytest.mark.parametrize("line", ["cat\t1.png", "cat/1.png"])
+@pytest.mark.parametrize("line", ["cat\t1.png", "cat/1.png", "cat\\1.png"])
 def test_dedicated_test_images_fix_the_test_set(tmp_path: Path, line: str) -> None:
     listed = tmp_path / DEDICATED_TEST_IMAGES
     listed.write_text(f"{line}\r\n\n", encoding="utf-8-sig", newline="")
