@@ -26,7 +26,7 @@ def image_files(folder: Path) -> Files:
     """The images in a folder and its sub-folders, and the other files.
 
     Hidden files are left out; a file whose name is not Unicode is none of the images. Links to folders are followed,
-    but no folder is visited twice, so that loops end. 50,000 files with suffixes of images take about 0.1 s.
+    but no folder is visited twice, and none that this one lies in: loops end, and no class holds the others. 50,000 files with suffixes of images take about 0.1 s.
 
     Raises:
         StorageError: a folder cannot be read.
@@ -48,7 +48,8 @@ def image_files(folder: Path) -> Files:
 
 def _folders(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
     """A folder and all below it: path relative to it ('' or 'a/b/'), whole path, and names of files; none is hidden."""
-    waiting, seen = [("", folder)], set()
+    above = {*folder.absolute().parents, *folder.resolve().parents}
+    waiting, seen = [("", folder)], {os.path.realpath(place) for place in above}
     while waiting:
         prefix, place = waiting.pop()
         if (true_place := os.path.realpath(place)) in seen:
