@@ -18,6 +18,7 @@ from libraries.service.keys import read_key
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:
+    from libraries.data.formats import NotRead
     from libraries.service.calling.client import Client
 
 
@@ -51,9 +52,9 @@ def classify(client: "Client", parameters: Parameters) -> None:
     from libraries.service.calling.folder import classify_folder, image_files
 
     folder = parameters.folder.resolve()
-    skipped: Counter[str] = Counter()
+    skipped: Counter[NotRead] = Counter()
     total = sum(1 for _ in image_files(folder, skipped))
-    left_out = [f"{count} {reason}" for reason, count in skipped.items()]
+    left_out = [kind.told(count) for kind, count in skipped.items()]
     if not total:
         found = f", only {'; '.join(left_out)}" if left_out else ""
         raise InputError(f"{folder} holds no image{found}: give another --folder")

@@ -61,6 +61,11 @@ class ProgressBar:
         self._bar.close()
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts: '1 image', '2,000 images'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def progress(items: Sequence[T], what: str) -> Iterator[T]:
     """The items, with a progress bar."""
     with ProgressBar(what, total=len(items)) as bar:

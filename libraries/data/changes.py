@@ -15,14 +15,16 @@ def changes_told(layout: Layout) -> str:
     Raises:
         MissingInput, StorageError: the data set has not been prepared, or what was written then cannot be read.
     """
-    left_out = set(layout.examples.read()["left_out"])
+    manifest = layout.examples.read()
+    if "left_out" not in manifest:  # earlier versions did not say which of the images they left out
+        return ""
     then = [example.path for example in read_examples(layout.examples.folder / "examples.csv")]
     try:
         folders = find_class_folders(layout.images)
     except InputError as error:
         return f"Warning: the images can no longer be prepared as they are: {error}"
     now = set(folders.images(layout.images))
-    new, gone = sorted(now.difference(then, left_out)), [path for path in then if path not in now]
+    new, gone = sorted(now.difference(then, manifest["left_out"])), [path for path in then if path not in now]
     parts = [
         f"{len(paths):,} image{' is' if len(paths) == 1 else 's are'} {what} (such as {paths[0]})"
         for paths, what in ((new, "new"), (gone, "gone"))

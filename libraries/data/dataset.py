@@ -56,12 +56,12 @@ class Scan:
 
     Attributes:
         paths: of the images, per label.
-        skipped: other files, by the reason.
+        skipped: other files, by why they are none.
         lost: those of them that hold pictures, or seem to, per label.
     """
 
     paths: dict[str, list[str]]
-    skipped: Counter[str]
+    skipped: Counter[NotRead]
     lost: Counter[str] = field(default_factory=Counter)
 
 
@@ -115,12 +115,12 @@ def scan(folder: Path) -> Scan:
         classes = f"only '{next(iter(folders))}'" if folders else "none"
         raise InputError(f"{folder} needs at least two folders of images, one per class; found {classes}")
     paths: dict[str, list[str]] = {}
-    skipped: Counter[str] = Counter()
+    skipped: Counter[NotRead] = Counter()
     lost: Counter[str] = Counter()
     for label, folders_of_class in folders.items():
         files = {inside: image_files(folder / inside) for inside in folders_of_class}
         others = [other for each in files.values() for other in each.others.values()]
-        skipped.update(other.reason for other in others)
+        skipped.update(others)
         lost[label] = sum(other.is_loss for other in others)
         paths[label] = [f"{inside}/{path}" for inside, each in files.items() for path in each.images]
         if not paths[label]:
@@ -138,8 +138,8 @@ def _check_links(folder: Path) -> None:
 
 def _instead(others: Iterable[NotRead]) -> str:
     """What a folder without images has, or what it should have."""
-    found = Counter(other.reason for other in others if other.is_loss)
-    return "; ".join(f"{count} {reason}" for reason, count in found.items()) or NAMES
+    found = Counter(other for other in others if other.is_loss)
+    return "; ".join(other.told(count) for other, count in found.items()) or NAMES
 
 
 def _check_forms(folder: Path, paths: Iterable[str]) -> None:
@@ -211,7 +211,7 @@ def check_images(
 def left_out(found: Scan, checked: Checked) -> list[str]:
     """What is told of files that are no examples, and a warning for each class that loses more than a tenth so."""
     lines = [f"left out: {error}" for error in checked.refused]
-    lines += [f"left out: {count} {reason}" for reason, count in found.skipped.items()]
+    lines += [f"left out: {other.told(count)}" for other, count in found.skipped.items()]
     refused = {str(error.path) for error in checked.refused}
     for label, paths in found.paths.items():
         lost, count = len(refused.intersection(paths)) + found.lost[label], len(paths) + found.lost[label]

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from libraries.base.console import counted
 from libraries.base.errors import ImageError
 from libraries.base.storage import write_csv
 from libraries.data.dataset import Checked, Example
@@ -102,7 +103,7 @@ class Duplicates:
             return [f"No duplicates were found ({', '.join(self.pairs)})"]
         of_kind = Counter(self._loosest(groups))
         counts = ", ".join(f"{of_kind[kind]:,} {kind}" for kind in KINDS if of_kind[kind])
-        told = [f"Duplicates: {sum(map(len, groups)):,} images in {len(groups):,} groups ({counts})"]
+        told = [f"Duplicates: {sum(map(len, groups)):,} images in {counted(len(groups), 'group')} ({counts})"]
         largest = max(map(len, groups))
         if largest > max(LARGE_GROUP, LARGE_SHARE * len(self.examples)):
             told.append(

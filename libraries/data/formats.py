@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from libraries.base.console import counted
+
 HEAD = 512  # bytes by which a file is recognised
 
 
@@ -50,9 +52,9 @@ class Foreign(NamedTuple):
         article = "an" if self.name.startswith(("i", "H", "SVG", "Open", "archive")) else "a"
         return f"is {article} {self.name}, which is not read: {self.advice}"
 
-    def of_many(self) -> str:
-        """What is said of several, after their number."""
-        return f"{self.name}s (not read: {self.advice})"
+    def not_read(self) -> "NotRead":
+        """What is said where such files are counted."""
+        return NotRead(self.name, f"(not read: {self.advice})", is_loss=True)
 
 
 def _begins(*magic: bytes) -> Callable[[bytes], bool]:
@@ -200,19 +202,30 @@ class NotRead(NamedTuple):
     """Why a file is none of the images.
 
     Attributes:
-        reason: what is told after the number of such files.
+        name: of its kind, in the singular; an s makes it the plural.
+        reason: what is told after that.
         is_loss: whether a user would take it for an image.
     """
 
+    name: str
     reason: str
     is_loss: bool
+
+    def told(self, count: int) -> str:
+        """What is said of so many."""
+        return f"{counted(count, self.name)} {self.reason}"
 
 
 def why_not_read(name: str, kind: Foreign | None) -> NotRead:
     """What is told of a file by its name and by what its content shows it to be."""
     if kind is not None:
-        return NotRead(kind.of_many(), is_loss=True)
-    return NotRead(f"{suffix_of(name) or 'no suffix'} (not an image format that is read)", is_loss=False)
+        return kind.not_read()
+    suffix, reason = suffix_of(name), "(not an image format that is read)"
+    return (
+        NotRead(f"{suffix} file", reason, is_loss=False)
+        if suffix
+        else NotRead("file", f"without a suffix {reason}", is_loss=False)
+    )
 
 
 def suffix_of(name: str) -> str:

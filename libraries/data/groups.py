@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.console import counted
 from libraries.data import dataset
 from libraries.data.class_folders import ClassFolders
 from libraries.data.dataset import Example
@@ -77,10 +78,10 @@ def training_warnings(classes: Iterable[str], labels: Sequence[str], groups: Seq
         for label, of_label in known.items()
         if not of_label
     ]
-    advice = "what the classifier makes of others of it cannot be measured; add images of other objects"
+    advice = "how well other objects are recognised cannot be measured; add images of some"
     if len(single) <= MOST_LINES:
         lines += [
-            f"Warning: {label}: 1 group of training images ({count:,} image{'s' if count > 1 else ''}); {advice}"
+            f"Warning: {label}: 1 group of training images ({counted(count, 'image')}); {advice}"
             for label, count in single.items()
         ]
     else:

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from libraries.base.console import counted
+
 FULL_RANGE = 65535  # where nothing is said, as in all bundles and data sets of earlier versions
 LEVELS = (255, 1023, 4095, 16383, FULL_RANGE)  # of 8, 10, 12, 14 and 16 bits
 
@@ -67,18 +69,18 @@ class WhiteLevel:
         stretched = [path for path, depth in self.depths.items() if depth.is_stretched]
         if stretched and self.level == FULL_RANGE:
             lines.append(
-                f"Warning: {len(stretched):,} images have values of no known range, e.g. {stretched[0]}: each is "
-                "stretched from its least to its greatest value, so that brightness says nothing; whiteLevel gives "
-                "them one white"
+                f"Warning: values of no known range in {counted(len(stretched), 'image')}, e.g. {stretched[0]}: each "
+                "is stretched from its least to its greatest value, so that brightness says nothing; whiteLevel gives "
+                "all one white"
             )
         return lines
 
     def _told_if_given(self, reaching: Mapping[str, int]) -> list[str]:
         if not self.depths:
             return []
-        lines = [f"whiteLevel: {self.level:,} is white in {len(self.depths):,} images of more than 8 bits"]
+        lines = [f"whiteLevel: {self.level:,} is white in {counted(len(self.depths), 'image')} of more than 8 bits"]
         if beyond := [path for path, level in reaching.items() if _below(level) >= self.level]:
-            lines.append(f"Warning: {len(beyond):,} of them have brighter pixels, e.g. {beyond[0]}")
+            lines.append(f"Warning: {len(beyond):,} of them with brighter pixels, e.g. {beyond[0]}")
         return lines
 
     def _told_if_measured(self, reaching: Mapping[str, int]) -> list[str]:

@@ -31,6 +31,7 @@ MOST_CLASSES = 10  # whose gain is measured: those of the lowest accuracy
 MOST_NAMED = 5  # classes in a sentence
 MOST_WORK = 2e9  # numbers multiplied, about: half a minute on two cores
 PLATEAU = 0.005  # of accuracy, gained by the last doubling
+NEARLY = 0.2  # a half of training images is told as such if they are 1.8 to 2.2 times as many
 NOTABLE = 0.003  # of class-averaged accuracy
 
 
@@ -204,8 +205,8 @@ def _first_of_all(curve: LearningCurve) -> list[str]:
         told.append(f"{_listed(missing)}: no training images, so this is never the answer. Add some first of all.")
     if single:
         told.append(
-            f"{_listed(single)}: training images of one group only. More of it, of other objects, come first; what "
-            "they would add cannot be measured."
+            f"{_listed(single)}: training images of one group only. Images of other objects come first; what they "
+            "would add cannot be measured."
         )
     return told
 
@@ -219,15 +220,20 @@ def _on_the_whole(curve: LearningCurve) -> str:
     means = curve.accuracy.mean(axis=1)
     half, whole = curve.images[-2:]
     gain = means[-1] - means[-2]
-    told = (
-        f"Twice the training images, {whole:,} instead of {half:,}, took the accuracy from {means[-2]:.1%} to "
-        f"{means[-1]:.1%}."
+    missing = 1 - means[-1]  # more than what is wrong now cannot be won
+    is_double = abs(whole / half - 2) < NEARLY  # where groups are few, a half can be far from one
+    images = (
+        f"Twice the training images, {whole:,} instead of {half:,},"
+        if is_double
+        else (f"{whole:,} training images instead of {half:,}")
     )
-    if gain < max(PLATEAU, _error_of_mean(curve.accuracy[-2])):
+    told = f"{images} took the accuracy from {means[-2]:.1%} to {means[-1]:.1%}."
+    if gain < max(PLATEAU, _error_of_mean(curve.accuracy[-2])) or missing < PLATEAU:
         return f"{told} It is near its plateau: more images like these would help little."
     before = means[-2] - means[-3] if len(means) > 2 else gain
-    next_gain = gain * float(np.clip(gain / before if before > 0 else 1.0, 0.25, 1.0))
-    return f"{told} It still grows: twice as many again may add about {100 * next_gain:.1f} points."
+    next_gain = min(gain * float(np.clip(gain / before if before > 0 else 1.0, 0.25, 1.0)), missing)
+    again = " again" if is_double else ""
+    return f"{told} It still grows: twice as many{again} may add about {100 * next_gain:.1f} points."
 
 
 def _by_class(curve: LearningCurve) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.layout import Layout
+from libraries.base.storage import write_json
 from libraries.data import dataset
 from libraries.data.changes import changes_told
 from tests.conftest import small_run
@@ -42,6 +43,13 @@ def test_new_and_missing_images_are_told(prepared: Layout) -> None:
     assert told in changes_told(prepared)
     (prepared.images / "cat" / "9.png").unlink()
     assert "Warning: 1 image is gone (such as cat/1.png) since" in changes_told(prepared)
+
+
+def test_nothing_is_told_of_a_data_set_that_an_earlier_version_prepared(prepared: Layout) -> None:
+    manifest = prepared.examples.read()
+    del manifest["left_out"]
+    write_json(prepared.examples.manifest, manifest)
+    assert changes_told(prepared) == ""
 
 
 def test_folders_that_script_1_would_refuse(prepared: Layout) -> None:

@@ -30,9 +30,9 @@ def test_what_a_person_says_counts() -> None:
     assert white.level == 1000
     first, warning = white.told()
     assert first == "whiteLevel: 1,000 is white in 2 images of more than 8 bits"
-    assert warning == "Warning: 1 of them have brighter pixels, e.g. a/0.tif"
+    assert warning == "Warning: 1 of them with brighter pixels, e.g. a/0.tif"
     assert WhiteLevel.of(depths(4095), given=4095).told() == [
-        "whiteLevel: 4,095 is white in 1 images of more than 8 bits"
+        "whiteLevel: 4,095 is white in 1 image of more than 8 bits"
     ]
     assert WhiteLevel.of({}, given=4095).told() == []
 
@@ -54,5 +54,5 @@ def test_a_few_images_of_another_camera_are_named() -> None:
 def test_images_without_a_common_scale_are_named() -> None:
     stretched = {"a/0.tif": Depth(None, is_stretched=True), "a/1.tif": Depth(65535)}
     (warning,) = WhiteLevel.of(stretched).told()
-    assert "1 images have values of no known range, e.g. a/0.tif" in warning and "whiteLevel" in warning
+    assert "values of no known range in 1 image, e.g. a/0.tif" in warning and "whiteLevel" in warning
     assert not any("range" in line for line in WhiteLevel.of(stretched, given=1000).told())

@@ -105,6 +105,24 @@ def test_growth_is_told_where_it_goes_on() -> None:
     assert "still grows" in overall
 
 
+def test_no_more_is_promised_than_is_wrong_now() -> None:
+    curve = curve_of(clouds([16, 16, 16], spread=0.01))
+    accuracy = np.full((2, curve.accuracy.shape[1]), 0.4)
+    accuracy[1] = 1.0
+    perfect = replace(curve, accuracy=accuracy, images=np.array([4, 10]))
+    assert perfect.advice()[0] == (
+        "10 training images instead of 4 took the accuracy from 40.0% to 100.0%. It is near its plateau: more images "
+        "like these would help little."
+    )
+    accuracy[1] = 0.9
+    good = replace(perfect, accuracy=accuracy)
+    assert good.advice()[0].endswith("It still grows: twice as many may add about 10.0 points.")
+    assert replace(good, images=np.array([5, 10])).advice()[0] == (
+        "Twice the training images, 10 instead of 5, took the accuracy from 40.0% to 90.0%. It still grows: twice as "
+        "many again may add about 10.0 points."
+    )
+
+
 def test_too_few_images_for_a_curve() -> None:
     curve = curve_of(clouds([2, 2, 2], spread=0.1))
     assert curve.images.tolist() == [6]

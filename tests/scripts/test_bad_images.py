@@ -131,7 +131,7 @@ def test_every_bad_image_through_all_scripts(parameters: Make, main: Main, capsy
     main("1_prepareData", p)
     said = capsys.readouterr()
     left_out = [line.strip() for line in said.out.splitlines() if "left out" in line]
-    assert left_out[-1] == "left out: 1 .txt (not an image format that is read)"
+    assert left_out[-1] == "left out: 1 .txt file (not an image format that is read)"
     assert len(left_out) == len(bad) + 1
     for name, reason in bad.items():
         assert any(line.startswith(f"left out: odd & Größe/{name}: {reason}") for line in left_out), (name, left_out)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from libraries.base.console import counted
 from libraries.base.console import table as as_table
 from libraries.base.errors import InputError, StorageError
 from libraries.base.file_system import flush, move, storage_error, sweep, temporary_beside
@@ -120,7 +121,7 @@ def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> di
     wanted = {name for row in table.rows for name in _names(row.file, source, beside)}
     found, others = _find(wanted, _candidates(table, source, target))
     chosen: dict[str, Row] = {}
-    missing, outside = _Left(f"name a file that is not in {source}"), _Left(f"name a file outside {source}")
+    missing, outside = _Left(f"with a file that is not in {source}"), _Left(f"with a file outside {source}")
     for row in table.rows:
         names = _names(row.file, source, beside)
         name = next((name for name in names if name in found), None)
@@ -138,7 +139,7 @@ def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> di
     if not chosen:
         names_it = f"the images that {table.path} names (e.g. '{table.rows[0].file[:80]}')"
         raise InputError(f"{source} holds none of {names_it}: say where they lie with --imgFolder")
-    unlabelled = _Left("have no label, or several", *table.without_label)
+    unlabelled = _Left("without a label, or with several", *table.without_label)
     placed.warnings += [left.told() for left in (unlabelled, missing, outside) if left.count]
     return chosen
 
@@ -158,7 +159,7 @@ class _Left:
         self.count += 1
 
     def told(self) -> str:
-        return f"Warning: {self.count:,} rows {self.why}, e.g. line {self.line}{self.file}"
+        return f"Warning: {counted(self.count, 'row')} {self.why}, e.g. line {self.line}{self.file}"
 
 
 def _candidates(table: LabelTable, source: Path, target: Path) -> Iterator[str]:

@@ -168,8 +168,10 @@ def _known(names: Sequence[str], first: Sequence[str], path: Path) -> _Columns:
     is_one_hot = len(others) > 1 and all(i < len(first) and _bit(first[i]) is not None for i in others)
     if file is not None and is_one_hot:
         return _Columns(file, others, split)
-    which = "the file" if file is None else "the label"
-    raise InputError(f"{path}: no column is called like {which}; it has {', '.join(names)[:200]}: {_ADVICE}")
+    which = "files" if file is None else "labels"
+    raise InputError(
+        f"{path}: none of the columns has a usual name for {which}; they are {', '.join(names)[:200]}: {_ADVICE}"
+    )
 
 
 def _is_fold(name: str, cells: Sequence[str]) -> bool:

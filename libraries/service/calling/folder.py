@@ -14,7 +14,7 @@ from libraries.base.errors import ImageError, ImageTooLarge, InputError, Service
 from libraries.base.storage import atomic
 from libraries.base.tables import csv_line
 from libraries.data.decoding import MAX_BYTES, read
-from libraries.data.formats import Format, kind_of, why_not_read
+from libraries.data.formats import Format, NotRead, kind_of, why_not_read
 from libraries.data.web.crew import Crew
 from libraries.service.calling.client import Answer, Client
 from libraries.service.calling.connection import IMAGE_REFUSED
@@ -59,13 +59,13 @@ class _Job(NamedTuple):
     row: list[str] | None
 
 
-def image_files(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Path]:
+def image_files(folder: Path, skipped: Counter[NotRead] | None = None) -> Iterator[Path]:
     """The image files in a folder and the folders below it, sorted, none of them hidden.
 
     In memory are the names in one folder at a time, and in those above it. Links to folders are not followed.
 
     Args:
-        skipped: counts the other files, by the reason.
+        skipped: counts the other files, by why they are none.
 
     Raises:
         InputError: a folder cannot be read.
@@ -85,7 +85,7 @@ def image_files(folder: Path, skipped: Counter[str] | None = None) -> Iterator[P
             if isinstance(kind, Format):
                 yield folder / name
             elif skipped is not None:
-                skipped[why_not_read(name, kind).reason] += 1
+                skipped[why_not_read(name, kind)] += 1
 
 
 def classify_folder(

@@ -162,9 +162,9 @@ def test_names_lead_nowhere_else_and_missing_ones_are_counted(source: Path, targ
     placed = taken(source, target)
     assert files(target) == {"cat/0.png"}
     assert placed.warnings == [
-        "Warning: 1 rows have no label, or several, e.g. line 9",
-        f"Warning: 2 rows name a file that is not in {source}, e.g. line 6: '7'",
-        f"Warning: 4 rows name a file outside {source}, e.g. line 2: '../secret.png'",
+        "Warning: 1 row without a label, or with several, e.g. line 9",
+        f"Warning: 2 rows with a file that is not in {source}, e.g. line 6: '7'",
+        f"Warning: 4 rows with a file outside {source}, e.g. line 2: '../secret.png'",
     ]
 
 

@@ -100,7 +100,7 @@ def test_folder_gives_the_labels_of_the_bundle(served: Served, pictures: Path, t
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     target = tmp_path / "data" / "proc" / "solarCells" / "predictions" / "new pictures.csv"
     assert f"Every image with its probabilities: {target}" in done.stdout
-    assert "  left out: 1 .txt (not an image format that is read)\n" in done.stdout
+    assert "  left out: 1 .txt file (not an image format that is read)\n" in done.stdout
     name = target.relative_to(tmp_path / "data").as_posix()
     assert files(tmp_path / "data") == {name, f"{name}.journal"}
 

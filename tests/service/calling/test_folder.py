@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import ImageError, InputError, ServiceError, StorageError
+from libraries.data.formats import NotRead
 from libraries.service.calling.client import Client
 from libraries.service.calling.folder import Summary, _in_order, classify_folder, image_files
 from tests.fake_service import MODEL, FakeService, Handler, Request, give, prediction, problem
@@ -358,11 +359,11 @@ def test_table_that_cannot_be_written_ends_it(fake: FakeService, folder: Path, t
 def test_files_that_are_no_images_are_counted_by_their_kind(folder: Path) -> None:
     for name in ("a.txt", "b/c.TXT", "b/README", ".hidden"):
         (folder / name).write_bytes(b"")
-    skipped: Counter[str] = Counter()
+    skipped: Counter[NotRead] = Counter()
     assert len(list(image_files(folder, skipped))) == 20
-    assert skipped == {
-        ".txt (not an image format that is read)": 2,
-        "no suffix (not an image format that is read)": 1,
+    assert {kind.told(count) for kind, count in skipped.items()} == {
+        "2 .txt files (not an image format that is read)",
+        "1 file without a suffix (not an image format that is read)",
     }
 
 
