@@ -21,7 +21,7 @@ from libraries.data.class_folders import Side, find_class_folders
 from libraries.data.decoding import MAX_PIXELS, Pixels
 from libraries.data.formats import NAMES, NotRead
 from libraries.data.images import ResizeRule, inspect, load_bytes
-from libraries.data.listing import image_files
+from libraries.data.listing import image_files, is_image
 from libraries.data.quality import Measures, measure, review
 from libraries.data.white_level import FULL_RANGE, Depth, WhiteLevel
 
@@ -111,11 +111,17 @@ def scan(folder: Path) -> Scan:
     for place in (folder, *(folder / part for part in found.parts)):
         _check_links(place)
     folders = found.of
+    loose = _images_in(folder)
     if len(folders) < 2:
         classes = f"only '{next(iter(folders))}'" if folders else "none"
-        raise InputError(f"{folder} needs at least two folders of images, one per class; found {classes}")
+        flat = ", but images without one: imgLabelsPath of scripts/0_downloadData.py takes a table of their labels"
+        raise InputError(
+            f"{folder} needs at least two folders of images, one per class; found {classes}{flat if loose else ''}"
+        )
     paths: dict[str, list[str]] = {}
     skipped: Counter[NotRead] = Counter()
+    if loose:
+        skipped[NotRead("image", "beside the folders of the classes, which tells no class", is_loss=True)] = loose
     lost: Counter[str] = Counter()
     for label, folders_of_class in folders.items():
         files = {inside: image_files(folder / inside) for inside in folders_of_class}
@@ -128,6 +134,11 @@ def scan(folder: Path) -> Scan:
             raise InputError(f"{places} holds no image ({_instead(others)}): add some, or remove the folder")
         _check_forms(folder, paths[label])
     return Scan(paths, skipped, lost)
+
+
+def _images_in(folder: Path) -> int:
+    """How many images lie in a folder itself; sub-folders and hidden files do not count."""
+    return sum(not p.name.startswith(".") and p.is_file() and is_image(p) for p in folder.iterdir())
 
 
 def _check_links(folder: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from libraries.base.console import counted
 from libraries.base.storage import move, write_csv
 from libraries.base.tables import csv_records
 from libraries.data.annotations import Annotations
@@ -109,7 +110,7 @@ def take_out(folder: Path, duplicates: Duplicates) -> tuple[set[str], list[str]]
     removals, contradicting = plan(duplicates)
     moved = remove(folder, removals)
     told = moved.told(f"moved to {folder / REMOVED} and listed there")
-    return set(moved.paths), [f"{len(contradicting):,} groups stand under two labels and are left as they are", *told]
+    return set(moved.paths), [f"left as they are: {counted(len(contradicting), 'group')} under two labels", *told]
 
 
 def remove(folder: Path, removals: Sequence[Removal], *, progress: Callable[[], object] = lambda: None) -> Moved:

@@ -288,3 +288,16 @@ def test_examples_csv_round_trip(tmp_path: Path) -> None:
     examples = [example('cat/a, "b"\tü.png'), example("dog/x.png")]
     dataset.write_examples(tmp_path / "examples.csv", examples)
     assert dataset.read_examples(tmp_path / "examples.csv") == examples
+
+
+def test_images_beside_the_classes_are_told(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    picture(tmp_path / "1.png")
+    (tmp_path / "notes.txt").touch()
+    assert told(dataset.scan(tmp_path)) == ["1 image beside the folders of the classes, which tells no class"]
+
+
+def test_a_flat_folder_is_told_where_a_table_of_labels_goes(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png")
+    with pytest.raises(InputError, match=r"found none, but images without one: imgLabelsPath of scripts/0_"):
+        dataset.scan(tmp_path)

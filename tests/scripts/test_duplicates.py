@@ -89,7 +89,7 @@ def test_removed_and_brought_back(parameters: Parameters, images: Path, capsys: 
     capsys.readouterr()
     run_main("1_prepareData", parameters, removeDuplicates=True)
     said = capsys.readouterr().out
-    assert f"{3 * COPIES:,} duplicates moved to" in said and "1 groups stand under two labels" in said
+    assert f"{3 * COPIES:,} duplicates moved to" in said and "left as they are: 1 group under two labels" in said
     assert set(sides(parameters)) == {
         *(
             f"{label}/{i:02d}.png"
