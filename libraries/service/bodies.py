@@ -13,6 +13,7 @@ from libraries.service.waiting import Awaited
 
 _LONGEST_TYPE = 1000  # characters of a Content-Type
 _MOST_FIELDS = 100  # parts of a form that are no images
+_TOO_MUCH = "the service is receiving too much at once: try again"
 _VALUE = 130  # bytes of memory that a value of JSON takes: an object with one member, by its two marks
 
 
@@ -28,18 +29,26 @@ class Upload:
 class BodyReader:
     """Reads bodies, each and all together within bounds.
 
+    Where a small one would be too much, the large one that has been arriving for longest makes room: or a few that
+    never end would shut everybody out. No large one does so for another, lest none of them be whole in the end.
+
     Attributes:
         buffered: bytes of the bodies now in memory.
     """
 
-    def __init__(self, *, most_bytes: int, most_buffered: int, seconds: float, timeout: float) -> None:
+    def __init__(
+        self, *, most_bytes: int, most_buffered: int, seconds: float, timeout: float, small: int = 2**20
+    ) -> None:
         """Refuse a body of more than `most_bytes`, or that takes more than `seconds` to arrive.
 
         Args:
+            small: bytes, declared beforehand, up to which a body is small.
             timeout: seconds for what is done with a body once it has come.
         """
         self.most_bytes, self.most_buffered, self.seconds, self.timeout = most_bytes, most_buffered, seconds, timeout
         self.buffered = 0
+        self.small = small
+        self._arriving: dict[_Reading, None] = {}  # in the order in which they began
         self._awaited: set[Awaited] = set()
         self._stop: float | None = None
 
@@ -68,6 +77,26 @@ class BodyReader:
         self._awaited.add(awaited)
         return awaited
 
+    def begin(self, reading: "_Reading") -> None:
+        """A body begins to arrive."""
+        self._arriving[reading] = None
+
+    def end(self, reading: "_Reading") -> None:
+        """It has come, or never will."""
+        self._arriving.pop(reading, None)
+
+    def make_room(self, size: int, *, is_small: bool) -> None:
+        """See that a body can have so many bytes more.
+
+        Raises:
+            Problem: 503 there is no room, and no large body to make it.
+        """
+        while self.buffered + size > self.most_buffered:
+            oldest = next((reading for reading in self._arriving if reading.size > self.small), None)
+            if oldest is None or not is_small:
+                raise Problem(503, _TOO_MUCH, retry_after=1)
+            oldest.give_up()
+
     def forget(self, awaited: Awaited | None, size: int) -> None:
         """A body of this size has been answered."""
         self.buffered -= size
@@ -79,8 +108,9 @@ class _Reading:
     """The context of a body; no generators, which the event loop would register and forget at some expense."""
 
     def __init__(self, reader: BodyReader, request: Request) -> None:
-        self._reader, self._request, self._size = reader, request, 0
+        self._reader, self._request, self.size = reader, request, 0
         self._awaited: Awaited | None = None
+        self._is_given_up = False
 
     async def __aenter__(self) -> Body:
         headers = self._request.headers
@@ -89,15 +119,21 @@ class _Reading:
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._reader.most_bytes:
             raise self._reader.too_large()
+        self._is_small = declared.isdecimal() and 0 < int(declared) <= self._reader.small
         try:
-            async with asyncio.timeout(self._reader.seconds):
+            async with asyncio.timeout(self._reader.seconds) as self._arrival:
+                self._reader.begin(self)
                 body = await self._receive()
         except TimeoutError as error:
             self._forget()
+            if self._is_given_up:
+                raise Problem(503, _TOO_MUCH, retry_after=1) from error
             raise Problem(408, f"the request did not arrive within {self._reader.seconds:g} s") from error
         except BaseException:
             self._forget()
             raise
+        finally:
+            self._reader.end(self)
         self._awaited = self._reader.await_work(self._request)
         await self._awaited.__aenter__()
         return body
@@ -110,6 +146,14 @@ class _Reading:
         if awaited is not None:
             await awaited.__aexit__(kind, error, traceback)
 
+    def give_up(self) -> None:
+        """Make room for others: what has come counts no more, and is let go when the event loop comes to it."""
+        self._is_given_up = True
+        self._reader.forget(None, self.size)
+        self.size = 0
+        self._reader.end(self)
+        self._arrival.reschedule(asyncio.get_running_loop().time())
+
     async def _receive(self) -> Body:
         """The body: the only chunk as it came, or all in one place, with no further copy of them at the end."""
         reader, more = self._reader, True
@@ -119,18 +163,19 @@ class _Reading:
             if message["type"] == "http.disconnect":
                 raise Problem(400, "the request broke off")
             chunk, more = message.get("body", b""), message.get("more_body", False)
-            if self._size + len(chunk) > reader.most_bytes:
+            if self._is_given_up:
+                raise Problem(503, _TOO_MUCH, retry_after=1)
+            if self.size + len(chunk) > reader.most_bytes:
                 raise reader.too_large()
-            if reader.buffered + len(chunk) > reader.most_buffered:
-                raise Problem(503, "the service is receiving too much at once: try again", retry_after=1)
-            self._size += len(chunk)
+            reader.make_room(len(chunk), is_small=self._is_small)
+            self.size += len(chunk)
             reader.buffered += len(chunk)
             body = _joined(body, chunk)
         return body
 
     def _forget(self) -> None:
-        self._reader.forget(self._awaited, self._size)
-        self._size, self._awaited = 0, None
+        self._reader.forget(self._awaited, self.size)
+        self.size, self._awaited = 0, None
 
 
 def _joined(body: Body, chunk: bytes) -> Body:

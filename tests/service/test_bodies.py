@@ -197,6 +197,38 @@ def test_a_body_counts_as_buffered_until_the_end_of_the_block() -> None:
     asyncio.run(read())
 
 
+def test_large_bodies_that_never_end_make_room_for_small_ones_and_not_for_each_other() -> None:
+    bodies = BodyReader(most_bytes=100, most_buffered=150, seconds=30.0, timeout=30.0, small=20)
+
+    async def stuck(size: int) -> AsyncIterator[bytes]:
+        yield b"x" * size
+        await asyncio.Event().wait()
+
+    async def read(asked: Request) -> int:
+        async with bodies.read(asked) as body:
+            return len(body)
+
+    async def test() -> None:
+        old = asyncio.create_task(read(request(stuck(80))))
+        new = asyncio.create_task(read(request(stuck(70))))
+        await asyncio.sleep(0)
+        assert bodies.buffered == 150
+        for large in (request([b"a" * 15]), request([b"a" * 15], [("content-length", "30")])):
+            with pytest.raises(Problem, match="receiving too much"):
+                await read(large)
+        assert await read(request([b"a" * 15], [("content-length", "15")])) == 15
+        with pytest.raises(Problem) as problem:
+            await old
+        assert (problem.value.status, problem.value.retry_after) == (503, 1)
+        assert bodies.buffered == 70
+        assert not new.done()
+        new.cancel()
+        await asyncio.wait([new])
+        assert bodies.buffered == 0
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
 def test_too_large_by_declaration_is_refused_unread() -> None:
     async def never() -> AsyncIterator[bytes]:
         raise AssertionError("it was read")
