@@ -25,10 +25,11 @@ def main(parameters: Parameters, *, insecure: bool = False, stage: bool = False)
 
 
 def serve(parameters: Parameters, *, insecure: bool) -> None:
-    def read_keys() -> tuple[str | None, str | None]:
-        return read_key(parameters.keyFile, "SERVICE_KEY"), read_key(parameters.adminKeyFile, "SERVICE_ADMIN_KEY")
+    def read_keys(*, waits: bool = False) -> tuple[str | None, str | None]:
+        key = read_key(parameters.keyFile, "SERVICE_KEY", waits=waits)
+        return key, read_key(parameters.adminKeyFile, "SERVICE_ADMIN_KEY", waits=waits)
 
-    key, admin_key = read_keys()
+    key, admin_key = read_keys(waits=True)
 
     from libraries.data.web.addresses import is_loopback
     from libraries.service.app import create_app

@@ -1,8 +1,8 @@
 """How much memory an image takes to decode, by its header: so that no more are decoded at once than there is room for.
 
 Measured with Pillow 13 as the largest resident size, in bytes per pixel, beyond the picture itself: WebP 12 to 13 (two
-canvases and a copy), JPEG 2000 15, AVIF 5, HEIF 3 (both with a quarter of the colours), and 2 per pixel and component
-for a JPEG that comes in several scans, whatever scale it is decoded at.
+canvases and a copy), JPEG 2000 15, AVIF 5 (with a quarter of the colours), HEIF 3.4 (with a quarter) to 5.6 (with all),
+and 2 per pixel and component for a JPEG that comes in several scans, whatever scale it is decoded at.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from PIL import Image
 
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes per pixel; all others: 4
 _GRAY = {"1": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1}  # become gray of one byte
-_WORKING = {"PNG": 0, "GIF": 0, "BMP": 0, "PPM": 0, "WEBP": 13, "HEIF": 8, "AVIF": 10, "JPEG2000": 16}
+_WORKING = {"PNG": 0, "GIF": 0, "BMP": 0, "PPM": 0, "WEBP": 13, "HEIF": 6, "AVIF": 10, "JPEG2000": 16}
 _UNKNOWN = 24
 _PARTS = 8 * 2**20  # bytes: the parts in which pictures are converted, a decoder's tables
 _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _BITS, _SAMPLES = 278, 322, 323, 258, 277  # tags of a TIFF

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from libraries.base.errors import ParameterError
+from libraries.base.file_system import open_regular
 from libraries.base.text import decoded
 
 SHORTEST = 16  # characters
@@ -15,8 +16,11 @@ _LONGEST = 4096
 log = logging.getLogger(__name__)
 
 
-def read_key(path: Path | None, environment: str) -> str | None:
+def read_key(path: Path | None, environment: str, *, waits: bool = True) -> str | None:
     """The key in an environment variable, else in a file, without the line end; None if neither is given.
+
+    Args:
+        waits: whether the file may be a pipe, as a shell's `<(...)` is one, which is waited for.
 
     Raises:
         ParameterError: the file cannot be read, or it is no usable key; says which of the two, never what it holds.
@@ -26,7 +30,7 @@ def read_key(path: Path | None, environment: str) -> str | None:
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if waits else open_regular(path) as file:
             mode, data = os.fstat(file.fileno()).st_mode, file.read(_LONGEST + 1)
     except OSError as error:
         raise ParameterError(f"the key file {path} cannot be read: {error.strerror}") from None

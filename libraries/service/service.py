@@ -26,7 +26,9 @@ from libraries.service.workers import Workers
 log = logging.getLogger(__name__)
 
 _BUFFERED = 5  # bodies of the largest size that may be in memory at once
-_PER_PIXEL = 8  # bytes that a picture of the largest size may take, as decoded and as converted to RGB
+_PER_PIXEL = (
+    9  # bytes that a picture of the largest size may take; a HEIC of 48 megapixels, as phones take, needs 8 to 10
+)
 _SPARE = 16 * 2**20  # bytes, for the parts in which pictures are converted
 _IN_A_THREAD = 100_000  # bytes of a body beyond which parsing would hold up the event loop
 

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 from libraries.data.decoding import MAX_PIXELS, memory_to_decode
 from libraries.data.images import ResizeRule, memory_to_load
+from libraries.data.memory import memory_of
+from libraries.service.service import Limits
 
 SIDE = 1500
 PIXELS = SIDE * SIDE
@@ -160,3 +163,11 @@ def test_what_has_too_many_pixels_is_refused_by_its_header_too() -> None:
     buffer = io.BytesIO()
     blank("RGB").save(buffer, "PNG")
     assert memory_to_load(buffer.getvalue(), RULE, max_pixels=SMALL_PIXELS - 1) == 0
+
+
+def test_a_service_takes_the_largest_pictures_of_phones() -> None:
+    heic = SimpleNamespace(
+        **{"format": "HEIF", "mode": "RGB", "width": 8064, "height": 6048},
+        **{"info": {}, "tile": [], "has_transparency_data": False},
+    )
+    assert memory_of(heic, bytes(8 * 2**20), pixels=8064 * 6048) <= Limits().memory

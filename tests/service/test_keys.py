@@ -1,6 +1,7 @@
 """Keys: from the environment or a file, never half right, never shown."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,10 @@ def test_checked_key_is_the_key() -> None:
 def test_same(one: str | bytes, other: str | bytes, expected: bool) -> None:
     assert same(one, other) is expected
     assert same(other, one) is expected
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for_once_the_service_runs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ParameterError, match="cannot be read: it is not a regular file"):
+        read_key(tmp_path / "pipe", "NO_SUCH_VARIABLE", waits=False)
