@@ -77,7 +77,8 @@ def unmapped(bundle: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Clas
     copy = replace(bundle, manifest=tmp_path_factory.mktemp("unmapped") / "model.json")
     outputs = ["embedding", "scores", "probabilities"]
     onnx.utils.extract_model(bundle.folder / "model.onnx", copy.folder / "model.onnx", ["images"], outputs)
-    copy.commit([copy.folder / "model.onnx"], **{k: v for k, v in bundle.read().items() if k in ("labels", "resize")})
+    kept = ("labels", "resize", "embedding_size")
+    copy.commit([copy.folder / "model.onnx"], **{k: v for k, v in bundle.read().items() if k in kept})
     return Classifier(copy.folder)
 
 

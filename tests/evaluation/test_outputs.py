@@ -1,6 +1,5 @@
 """The folder that an evaluation leaves."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from PIL import Image
 
 from libraries.base import storage
 from libraries.base.layout import Layout
+from libraries.base.tables import csv_records
 from libraries.data.dataset import Example
 from libraries.data.images import ResizeRule
 from libraries.evaluation import outputs
@@ -101,7 +101,7 @@ class Explainer:
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return list(csv_records(file))
 
 
 def test_folder_of_two_classes(layout: Layout, known: str) -> None:
