@@ -335,7 +335,10 @@ NOT_IMAGES = {
     "pdf": (b"%PDF-1.7\n", "is a PDF document, which is not read"),
     "jpeg magic alone": (b"\xff\xd8\xff\xe0", "cannot be decoded"),
     "png magic alone": (b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
-    "heic brand alone": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), "holds no picture"),
+    "heic brand alone": (
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400),
+        "is a HEIC or AVIF file that holds no picture",
+    ),
 }
 
 

@@ -93,7 +93,10 @@ def save_bad_images(folder: Path) -> dict[str, str]:
         "text.jpg": (b"This is no picture, it only claims to be one.", "is no whole JPEG"),
         "zero bytes.png": (b"", "is empty (0 bytes)"),
         "pages.jpg": (b"%PDF-1.7", "is a PDF document, which is not read: export its pages as PNG or TIFF"),
-        "header alone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "holds no picture: it is cut off"),
+        "header alone.heic": (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99),
+            "is a HEIC or AVIF file that holds no picture: it is cut off",
+        ),
         "bomb.png": (bomb(30_000), "has 30,000 x 30,000 pixels, more than the 100,000,000 allowed: raise"),
     }
     for name, (data, _) in contents.items():

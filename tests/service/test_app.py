@@ -333,7 +333,9 @@ def test_wrong_paths_and_methods(client: TestClient, method: str, path: str, sta
 
 
 def test_head_has_no_body(client: TestClient) -> None:
-    assert client.head("/model").status_code == 405
+    answer = client.head("/model")
+    assert answer.status_code == 200 and answer.content == b""
+    assert client.head("/predict").status_code == 405
 
 
 # The document
