@@ -104,31 +104,32 @@ class Layout:
 
     def _of_limit(self) -> tuple[str, ...]:
         """The limit on pixels, unless it is and was the usual one, which earlier versions did not write down."""
-        is_usual = self._values["maxMegapixels"] == MEGAPIXELS and self._prepared_with().get("maxMegapixels") is None
+        is_usual = (
+            self._values["maxMegapixels"] == MEGAPIXELS
+            and self._made_with("examples.json").get("maxMegapixels") is None
+        )
         return () if is_usual else ("maxMegapixels",)
-
-    def _prepared_with(self) -> Mapping[str, Any]:
-        """The parameters that script 1 was run with, as far as they can be read."""
-        try:
-            return dict(read_json(self.proc / "examples.json")["parameters"])
-        except (StorageError, KeyError, TypeError, ValueError):
-            return {}
 
     def _prepared_state(self) -> Any:
         """What stands for the annotations that script 1 has seen."""
-        return self._noted("examples.json", "annotations")
-
-    def _noted(self, manifest: str, name: str) -> Any:
-        """A parameter that an artefact was made with; None where there is none, or its manifest is damaged."""
-        try:
-            return read_json(self.proc / manifest)["parameters"].get(name)
-        except (StorageError, KeyError, TypeError, AttributeError):  # told by whoever reads the artefact
-            return None
+        return self._made_with("examples.json").get("annotations")
 
     def _white_level(self) -> Any:
         """What script 1 has found to be white in images of more than 8 bits; None: all that 16 bits can hold."""
-        manifest = self.proc / "examples.json"
-        return read_json(manifest).get("white_level") if manifest.exists() else None
+        return self._noted("examples.json").get("white_level")
+
+    def _made_with(self, manifest: str) -> Mapping[str, Any]:
+        """The parameters that an artefact was made with."""
+        parameters = self._noted(manifest).get("parameters")
+        return parameters if isinstance(parameters, dict) else {}
+
+    def _noted(self, manifest: str) -> Mapping[str, Any]:
+        """What an artefact's manifest says; nothing where there is none, or a damaged one, as its readers will tell."""
+        try:
+            noted = read_json(self.proc / manifest)
+        except StorageError:
+            return {}
+        return noted if isinstance(noted, dict) else {}
 
     def _of_network(self) -> tuple[str, ...]:
         """The parameters that matter to the pretrained network."""
@@ -141,7 +142,7 @@ class Layout:
         path = Path(source.partition("@")[2] or source).expanduser()
         if path.is_file():
             return sha256_once(path)
-        noted: str | None = self._noted(f"{name}/model.json", "weights")
+        noted: str | None = self._made_with(f"{name}/model.json").get("weights")
         return noted
 
     def _of_refinement(self) -> tuple[str, ...]:
