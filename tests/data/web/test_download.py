@@ -419,15 +419,16 @@ def test_kill_9_and_run_again_is_as_if_undisturbed(
     urls = [("a" if i % 3 else "b", web.on(f"/{i}.jpg", answer(make_picture(i, width=1100)))) for i in range(24)]
     urls += [("b", web.url("/gone.jpg")), ("a", urls[0][1])]
 
-    def start(root: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", PROCESS, str(root), json.dumps(urls), str(processes)])
+    def start(root: Path, **options: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", PROCESS, str(root), json.dumps(urls), str(processes)]
+        return subprocess.Popen(command, **options)
 
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    process = start(killed)
+    process = start(killed, stderr=subprocess.PIPE)
     assert halfway.wait(30)
     process.kill()
-    process.wait()
     go_on.set()
+    process.communicate(timeout=60)  # ends once its processes have gone, too, which may ask for one more image
     assert 9 <= len(files(killed)) - 1 < 24
     known = {row["url"] for row in rows(killed / "downloads.csv")}
     assert known  # of the twelve that were answered, those in the hands of the threads are not there
