@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from libraries.base.errors import MissingInput, PipelineError, StaleInput, StorageError
-from libraries.base.file_system import TEMPORARY as TEMPORARY
-from libraries.base.file_system import explained, flush, is_about, open_regular, read_regular, replace, temporary_beside
-from libraries.base.file_system import move as move
-from libraries.base.file_system import storage_error as storage_error
-from libraries.base.file_system import sweep as sweep
+from libraries.base.file_system import (
+    explained,
+    flush,
+    is_about,
+    open_regular,
+    read_regular,
+    replace,
+    storage_error,
+    temporary_beside,
+)
 from libraries.base.tables import csv_line
 
 MAX_JSON_BYTES = 256 * 2**20

@@ -5,6 +5,7 @@ its file if that moves), and the state after it. A line that takes over what peo
 `said`, when that was for each image, and `source`, the SHA-256 of the file with their answers.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,8 +13,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from libraries.base.errors import InputError
+from libraries.base.file_system import flush, open_regular
+from libraries.base.json_lines import split_lines
+from libraries.base.layout import MAX_LOG_BYTES, damaged_log, unreadable_log
 from libraries.base.names import nfc
 from libraries.data.labels import check_label
 
@@ -184,3 +190,59 @@ def to_time(value: Any) -> datetime | None:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except OverflowError as error:  # in the first or the last year there is
         raise ValueError(f"time {value!r}") from error
+
+
+class LogFile:
+    """The log of annotations on disk, which is only ever appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._bytes = self._lines = 0  # that have been read
+        self._is_ended = True  # whether the last of these lines has its end
+
+    def read_new(self) -> list[Step]:
+        """The steps that were added since the last call.
+
+        Raises:
+            StorageError: it cannot be read, or is damaged; names the line.
+        """
+        try:
+            with open_regular(self.path) as file:
+                file.seek(self._bytes)
+                added = split_lines(file.read(MAX_LOG_BYTES))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unreadable_log(self.path, error) from error
+        steps = []
+        for number, line in enumerate(added.whole, self._lines + self._is_ended):
+            if line.strip():
+                try:
+                    steps.append(from_line(line))
+                except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
+                    raise damaged_log(self.path, number, error) from error
+        if added.whole:
+            self._lines += len(added.whole) - (not self._is_ended)
+            self._bytes += added.length
+            self._is_ended = added.is_ended
+        return steps
+
+    def append(self, step: Step) -> None:
+        """Write a step, whole and safe on the disk, or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        line = to_line(step) if self._is_ended else b"\n" + to_line(step)
+        with self.path.open("ab") as file:
+            try:
+                file.truncate(self._bytes)  # the rest of a write that did not end
+                file.write(line)
+                flush(file)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(self._bytes)
+                raise
+        self._bytes += len(line)
+        self._lines += 1
+        self._is_ended = True

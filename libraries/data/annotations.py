@@ -17,9 +17,8 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
-from libraries.base.file_system import flush, move, open_regular, storage_error
-from libraries.base.json_lines import split_lines
-from libraries.base.layout import ANNOTATIONS, MAX_LOG_BYTES, damaged_log, unreadable_log
+from libraries.base.file_system import move, storage_error
+from libraries.base.layout import ANNOTATIONS
 from libraries.base.names import OnDisk, nfc
 from libraries.base.storage import sha256
 from libraries.data.annotation_history import History
@@ -28,11 +27,10 @@ from libraries.data.annotation_log import (
     Answer,
     Change,
     Kind,
+    LogFile,
     Mark,
     Place,
     Step,
-    from_line,
-    to_line,
 )
 from libraries.data.class_folders import ClassFolders, find_class_folders
 from libraries.data.labels import check_label
@@ -62,9 +60,7 @@ class Annotations:
             StorageError: it cannot be read, or is damaged; names the line.
         """
         self.folder = folder
-        self._log = folder / ANNOTATIONS
-        self._bytes = self._lines = 0  # of the log, that are taken in
-        self._is_ended = True  # whether the last of these lines has its end
+        self._log = LogFile(folder / ANNOTATIONS)
         self._forms: dict[str, str] = {}  # paths that are not ASCII, as they stand on disk, by their form C
         self._folders: ClassFolders | None = None
         self.history = History()
@@ -129,10 +125,11 @@ class Annotations:
                 yield
         except Timeout as error:
             raise StorageError(
-                f"{self._log} is in use by another notebook or script for {_PATIENCE:.0f} s: try again, or end that one"
+                f"{self._log.path} is in use by another notebook or script for {_PATIENCE:.0f} s: "
+                "try again, or end that one"
             ) from error
         except OSError as error:
-            raise storage_error(error, self._log) from error
+            raise storage_error(error, self._log.path) from error
 
     def relabel(self, paths: Sequence[str], label: str) -> Outcome:
         """Move images to another class, whose folder exists; sub-folders inside the class, and the split, stay.
@@ -297,30 +294,9 @@ class Annotations:
         Raises:
             StorageError: it cannot be read, or is damaged; names the line.
         """
-        self._folders = None
-        try:
-            with open_regular(self._log) as file:
-                file.seek(self._bytes)
-                added = file.read(MAX_LOG_BYTES)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise unreadable_log(self._log, error) from error
-        lines = split_lines(added)
-        steps = []
-        for number, line in enumerate(lines.whole, self._lines + self._is_ended):
-            if line.strip():
-                try:
-                    steps.append(from_line(line))
-                except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
-                    raise damaged_log(self._log, number, error) from error
-        on_disk = OnDisk(self.folder)
-        for step in steps:
+        self._folders, on_disk = None, OnDisk(self.folder)
+        for step in self._log.read_new():
             self.history.take(self._as_on_disk(step, on_disk))
-        if lines.whole:
-            self._lines += len(lines.whole) - (not self._is_ended)
-            self._bytes += lines.length
-            self._is_ended = lines.is_ended
 
     def _as_on_disk(self, step: Step, on_disk: OnDisk) -> Step:
         """A step with its paths as this disk has them, in whatever form of Unicode the log has."""
@@ -387,22 +363,10 @@ class Annotations:
     def _append(
         self, kind: Kind, changes: Sequence[Change], *, source: str | None = None, time: datetime | None = None
     ) -> None:
-        """Write a step to the log, whole and safe on the disk, or not at all."""
+        """Write a step to the log, then count it."""
         step = Step(kind, tuple(changes), self.history.state.after(changes).digest(), time or datetime.now(UTC), source)
-        line = to_line(step) if self._is_ended else b"\n" + to_line(step)
-        with self._log.open("ab") as file:
-            try:
-                file.truncate(self._bytes)  # the rest of a write that did not end
-                file.write(line)
-                flush(file)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    file.truncate(self._bytes)
-                raise
+        self._log.append(step)
         self.history.take(step)
-        self._bytes += len(line)
-        self._lines += 1
-        self._is_ended = True
 
 
 def _without_case(path: PurePosixPath) -> str:

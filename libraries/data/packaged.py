@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from libraries.base.errors import InputError
-from libraries.base.storage import atomic, sweep
+from libraries.base.file_system import sweep
+from libraries.base.storage import atomic
 from libraries.data.annotations import Annotations
 from libraries.data.removal import removed
 

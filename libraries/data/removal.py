@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from libraries.base.console import counted
-from libraries.base.storage import move, write_csv
+from libraries.base.file_system import move
+from libraries.base.storage import write_csv
 from libraries.base.tables import csv_records
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from libraries.base.errors import ImageError, MissingInput, StorageError
-from libraries.base.storage import TEMPORARY, atomic_path
+from libraries.base.file_system import TEMPORARY
+from libraries.base.storage import atomic_path
 
 STRINGS = ("path", "label", "split")
 PARTS = "part-*.parquet"

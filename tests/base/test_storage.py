@@ -8,6 +8,7 @@ import pytest
 
 from libraries.base import storage
 from libraries.base.errors import MissingInput, StaleInput, StorageError
+from libraries.base.file_system import sweep
 from libraries.base.storage import Artefact
 
 
@@ -39,10 +40,10 @@ def test_full_disk_is_a_storage_error_and_leaves_no_rubbish(
 def test_sweeping_takes_away_what_was_half_written_and_nothing_else(tmp_path: Path) -> None:
     for name in (".tmp-0123-a.jpg", "a.jpg", ".hidden"):
         (tmp_path / name).write_bytes(b"x")
-    storage.sweep(tmp_path)
+    sweep(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"a.jpg", ".hidden"}
-    storage.sweep(tmp_path / "nothing")
-    storage.sweep(tmp_path / "a.jpg")
+    sweep(tmp_path / "nothing")
+    sweep(tmp_path / "a.jpg")
     assert (tmp_path / "a.jpg").exists()
 
 

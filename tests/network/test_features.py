@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from libraries.base.errors import ImageError, MissingInput, StorageError
-from libraries.base.storage import TEMPORARY
+from libraries.base.file_system import TEMPORARY
 from libraries.network.features import Features, read_features, write_features
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32

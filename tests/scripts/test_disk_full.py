@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import StorageError
+from libraries.base.file_system import TEMPORARY
 from libraries.base.layout import Layout
-from libraries.base.storage import TEMPORARY
 from tests.conftest import STEPS, data_dir, files, hashes, run_main, small_run
 
 MADE = dict(zip(STEPS, ("examples", "network", "features", "bundle", "evaluation"), strict=True))

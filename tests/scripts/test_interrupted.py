@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from libraries.base.storage import TEMPORARY
+from libraries.base.file_system import TEMPORARY
 from PARAMETERS import Parameters
 from tests.conftest import command_line, files, hashes
 

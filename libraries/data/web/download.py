@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from libraries.base.cores import usable_cores
+from libraries.base.file_system import sweep
 from libraries.base.names import on_disk
-from libraries.base.storage import sweep
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.labels import check_label, check_labels
 from libraries.data.web.crew import Crew

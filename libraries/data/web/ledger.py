@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from libraries.base.errors import DownloadError, StorageError
-from libraries.base.storage import atomic, storage_error
+from libraries.base.file_system import storage_error
+from libraries.base.storage import atomic
 from libraries.base.tables import csv_line
 from libraries.data.web.addresses import parse
 from libraries.data.web.outcomes import COLUMNS, Outcome, Pair, Status, as_line, read_outcomes

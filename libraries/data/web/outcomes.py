@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from libraries.base.errors import StorageError
-from libraries.base.storage import storage_error
+from libraries.base.file_system import storage_error
 from libraries.base.tables import csv_line, csv_rows
 
 Pair = tuple[str, str]  # label, URL

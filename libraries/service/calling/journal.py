@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from libraries.base.errors import InputError, StorageError
-from libraries.base.storage import TEMPORARY, storage_error, write_text
+from libraries.base.file_system import TEMPORARY, storage_error
+from libraries.base.storage import write_text
 
 _BEGINNING, _END = ["path", "label", "probability"], ["error"]
 _OF_LABEL = "probability of "

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from libraries.base.errors import StorageError
-from libraries.base.storage import TEMPORARY, read_json, sha256, storage_error, write_json
+from libraries.base.file_system import TEMPORARY, storage_error
+from libraries.base.storage import read_json, sha256, write_json
 from libraries.classifier.manifest import MANIFEST, MODEL, check_files, read_manifest
 
 ENTRY = "deploymain.py"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from libraries.base.errors import ImageError, ServiceError
-from libraries.base.storage import TEMPORARY
+from libraries.base.file_system import TEMPORARY
 from libraries.classifier.bundle import Classifier
 from libraries.service.calling.client import Client
 from PARAMETERS import Parameters

@@ -6,8 +6,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from libraries.base.errors import StorageError
+from libraries.base.file_system import storage_error
 from libraries.base.names import nfc, on_disk
-from libraries.base.storage import storage_error, write_text
+from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
 from libraries.data.web.outcomes import read_outcomes
 from libraries.data.web.search.found import Found

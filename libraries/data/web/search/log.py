@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from libraries.base.storage import storage_error, write_text
+from libraries.base.file_system import storage_error
+from libraries.base.storage import write_text
 from libraries.data.web.search.found import Found
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import InputError, StorageError
-from libraries.base.storage import storage_error, write_text
+from libraries.base.file_system import storage_error
+from libraries.base.storage import write_text
 from libraries.base.tables import csv_line, csv_rows, protected
 from libraries.data.web.outcomes import Pair
 from libraries.data.web.search.found import Found
