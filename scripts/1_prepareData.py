@@ -12,6 +12,7 @@ Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA
 metadata.csv and croissant.json beside the labels, and labelStudio/; importLabels takes over what people said there.
 """
 
+import itertools
 import os
 
 from libraries.base import tracking
@@ -24,7 +25,7 @@ from libraries.data import dataset, duplicates, groups, quality, removal
 from libraries.data.annotations import Annotations
 from libraries.data.exchange import label_studio
 from libraries.data.exchange.export import Export
-from libraries.data.sides import take_sides
+from libraries.data.sides import check_test_list, take_sides
 from PARAMETERS import Parameters
 
 
@@ -87,6 +88,7 @@ def main(
 
 def check(layout: Layout, annotations: Annotations, white_level: int | None) -> dataset.Checked:
     found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
+    check_test_list(annotations, itertools.chain(*found.paths.values()))
     checked = dataset.check_images(
         layout.images,
         found,

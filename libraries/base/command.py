@@ -68,6 +68,8 @@ def _told(error: Exception) -> str:
     """What is beyond the script's power: a file or disk, or memory; or else a fault of ours."""
     if isinstance(error, OSError) and (of_file := file_error(error)):
         return _one_line(str(of_file))
+    if isinstance(error, AttributeError) and isinstance(error.obj, Settings):
+        return f"PARAMETERS.py has no parameter '{error.name}', which is needed here: bring it back"
     if isinstance(error, MemoryError):
         return "there is not enough memory: close other programs, or run it on a larger machine"
     return f"unexpected {type(error).__name__}: {_one_line(str(error))} (run again with --verbose to see where)"

@@ -145,6 +145,14 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[-48:]}")
 
 
+def expanded(path: str) -> Path:
+    """A path, `~` in it meaning the home folder; as it stands where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def is_reserved(name: str) -> bool:
     """Whether Windows takes a file or folder of this name, with whatever suffix, for a device."""
     return name.partition(".")[0].rstrip().lower() in _DEVICES

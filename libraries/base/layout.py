@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import StorageError
-from libraries.base.file_system import explained, read_regular
+from libraries.base.file_system import expanded, explained, read_regular
 from libraries.base.json_lines import split_lines
 from libraries.base.names import on_disk
 from libraries.base.settings import Settings
@@ -139,7 +139,7 @@ class Layout:
     def _weights(self, name: str) -> str | None:
         """SHA-256 of the local file that the network is from; of one that is gone by now, what it was; else None."""
         source = self._values["rf_pretrainedModelFilename"]
-        path = Path(source.partition("@")[2] or source).expanduser()
+        path = expanded(source.partition("@")[2] or source)
         if path.is_file():
             return sha256_once(path)
         noted: str | None = self._made_with(f"{name}/model.json").get("weights")

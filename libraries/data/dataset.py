@@ -290,6 +290,12 @@ def counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
     }
 
 
+def groups_per_class(examples: Iterable[Example], labels: Sequence[str]) -> list[int]:
+    """How many groups the examples of each label are of, in the labels' order."""
+    found = Counter(label for label, _ in {(e.label, e.group) for e in examples})
+    return [found[label] for label in labels]
+
+
 def told(counts: Mapping[str, Mapping[str, int]]) -> str:
     """The table of counts, and a warning for each class that has no image on one side."""
     rows = [(label, c["train"], c["test"], c["train"] + c["test"]) for label, c in counts.items()]

@@ -1,6 +1,6 @@
 """On which side of the split each image stands: as a list says, as the folders say, or drawn."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -59,6 +59,18 @@ def take_sides(
     return sided, told
 
 
+def check_test_list(annotations: Annotations, found: Iterable[str]) -> None:
+    """Raise InputError where the list of test images, if there is one, is wrong: before all images are read.
+
+    Args:
+        found: paths of the images that there are.
+    """
+    test_list = annotations.folder / DEDICATED_TEST_IMAGES
+    if test_list.exists():
+        gone = {*annotations.marks, *removed(annotations.folder)}
+        _listed(test_list, found, moved=annotations.moved, left_out=gone)
+
+
 def split_by_list(
     examples: Sequence[Example],
     list_path: Path,
@@ -77,7 +89,17 @@ def split_by_list(
     Raises:
         InputError: it is no list, a line names no image, or one side of the split stays empty.
     """
-    known = {nfc(e.path) for e in examples}
+    test = _listed(list_path, (e.path for e in examples), moved=moved, left_out=left_out)
+    if not 0 < len(test) < len(examples):
+        raise InputError(
+            f"{list_path} puts {len(test)} of {len(examples)} images into the test set: both sides need images"
+        )
+    return [replace(e, split="test" if nfc(e.path) in test else "train") for e in examples]
+
+
+def _listed(list_path: Path, images: Iterable[str], *, moved: Mapping[str, str], left_out: Collection[str]) -> set[str]:
+    """The present paths, in form C, of the images in a list of test images."""
+    known = {nfc(path) for path in images}
     now = {nfc(first): nfc(path) for first, path in moved.items()}
     passed_over = {nfc(path) for path in left_out}
     test: set[str] = set()
@@ -95,11 +117,7 @@ def split_by_list(
                 f"{list_path} line {number}: there is no intact image '{path}'; correct or remove the line"
             )
         test.add(path)
-    if not 0 < len(test) < len(examples):
-        raise InputError(
-            f"{list_path} puts {len(test)} of {len(examples)} images into the test set: both sides need images"
-        )
-    return [replace(e, split="test" if nfc(e.path) in test else "train") for e in examples]
+    return test
 
 
 def _split_by_folders(examples: Sequence[Example], folder: Path, folders: ClassFolders) -> list[Example]:

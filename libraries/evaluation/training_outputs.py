@@ -11,7 +11,7 @@ import numpy as np
 from libraries.base.errors import ImageError, NetworkError
 from libraries.base.storage import Artefact, write_csv
 from libraries.classifier.calibration import fit_calibration
-from libraries.data.dataset import Example, load_example
+from libraries.data.dataset import Example, groups_per_class, load_example
 from libraries.data.images import ResizeRule
 from libraries.evaluation import plots
 from libraries.evaluation.learning_curve import LearningCurve
@@ -36,7 +36,7 @@ def write_refined_network(
     artefact.begin()
     write_csv(table, rows)
     plots.save(plots.training_curves(rows, chosen_epoch=refined.best_epoch), picture)
-    calibration = fit_calibration(refined.validation_logits, sets.validation.labels)
+    calibration = fit_calibration(refined.validation_logits, sets.validation.labels, evidence=sets.groups)
     write_network(
         artefact,
         refined.network,
@@ -81,13 +81,14 @@ def write_network_as_it_is(
             "rf_labels"
         )
     index = {name: number for number, name in enumerate(names)}
-    scores, truth = [], []
+    scores, truth, scored = [], [], []
     for example, outputs in network.engine().stream(examples, partial(load_example, folder=folder, rule=rule)):
         if not isinstance(outputs, ImageError):
             scores.append(outputs["scores"])
             truth.append(index[example.label])
+            scored.append(example)
         progress()
-    calibration = fit_calibration(np.stack(scores), np.array(truth))
+    calibration = fit_calibration(np.stack(scores), np.array(truth), evidence=groups_per_class(scored, names))
     write_network(
         artefact,
         network,

@@ -21,6 +21,7 @@ from typing import Literal
 import timm
 
 from libraries.base.errors import NetworkError
+from libraries.base.file_system import expanded
 from libraries.network import weights
 
 KNOWN = {
@@ -63,8 +64,8 @@ def find(name: str) -> Source:
         return Source(name, _architecture(name.removeprefix("random:")), "random")
     architecture, at, file = name.partition("@")
     if at:
-        return Source(name, _architecture(architecture), "file", _existing(Path(file).expanduser()))
-    path = Path(name).expanduser()
+        return Source(name, _architecture(architecture), "file", _existing(expanded(file)))
+    path = expanded(name)
     if path.suffix in WEIGHT_SUFFIXES or path.is_file():
         return Source(name, _architecture_of_file(_existing(path)), "file", path)
     return Source(name, _architecture(name), "hub")
@@ -76,7 +77,7 @@ def graph_path(name: str) -> Path | None:
     Raises:
         NetworkError: it would be, and does not exist.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix not in GRAPH_SUFFIXES or name in KNOWN or "@" in name:
         return None
     if not path.is_file():

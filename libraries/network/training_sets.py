@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from libraries.base.errors import ImageError, InputError
-from libraries.data.dataset import Example, draw, load_example, split
+from libraries.data.dataset import Example, draw, groups_per_class, load_example, split
 from libraries.data.images import ResizeRule
 from libraries.network.augmentation import stored_size
 from libraries.network.imageset import ImageSet, decode_once
@@ -26,12 +26,17 @@ class Division:
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """Decoded images; labels are indices into `names`, which is sorted."""
+    """Decoded images; labels are indices into `names`, which is sorted.
+
+    Attributes:
+        groups: of validation images, per class: how many of them are independent.
+    """
 
     names: list[str]
     train: ImageSet
     validation: ImageSet
     test: ImageSet
+    groups: list[int]
     left_out: list[ImageError]
 
 
@@ -90,4 +95,4 @@ def load(
         sets.append(decoded)
         left_out += errors
     train, validation, tested = sets
-    return TrainingSets(names, train, validation, tested, left_out)
+    return TrainingSets(names, train, validation, tested, groups_per_class(division.validate, names), left_out)

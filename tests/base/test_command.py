@@ -164,3 +164,11 @@ def test_scripts_run_without_any_console(monkeypatch: pytest.MonkeyPatch) -> Non
         print("done")  # noqa: T201
 
     assert outcome(main, []) == 0
+
+
+def test_a_parameter_that_was_taken_out_of_the_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(parameters: Parameters) -> None:
+        parameters.noLongerThere  # type: ignore[attr-defined]  # noqa: B018
+
+    assert outcome(main, []) == 1
+    assert "PARAMETERS.py has no parameter 'noLongerThere'" in capsys.readouterr().err

@@ -144,6 +144,9 @@ def test_what_is_said_about_graphs_is_refused_for_other_networks(tmp_path: Path)
         load_as_it_is(values("random:resnet18"))
     with pytest.raises(NetworkError, match=r"gone\.model does not exist: check rf_pretrainedModelFilename"):
         load_network_for(values(tmp_path / "gone.model"), refine=False)
+    for nobody in ("~nosuchuser/gone.model", "resnet18@~nosuchuser/gone.pth"):
+        with pytest.raises(NetworkError, match=r"~nosuchuser/gone\.\w+ does not exist"):
+            load_network_for(values(nobody), refine=False)
 
 
 def test_damaged_normalisation_of_weights_is_one_clear_error(tmp_path: Path) -> None:

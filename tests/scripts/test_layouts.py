@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from libraries.base.errors import InputError
 from libraries.base.layout import Layout
 from libraries.data.annotations import Annotations
 from libraries.widgets.images import ImageViewer
@@ -136,3 +137,12 @@ def test_annotations_follow_to_a_disk_with_another_form(tmp_path: Path, pictures
     assert in_c[0] == in_c[1]
     assert not (composed / APART).exists()
     assert here.undo().problems == () and here.marks == {}
+
+
+def test_a_wrong_list_of_test_images_is_told_before_the_images_are_read(
+    divided: Parameters, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (divided.rootDir / "images" / "textures" / "dedicatedTestImages.tsv").write_text("blobs\tnone.png\n")
+    with pytest.raises(InputError, match=r"line 1: there is no intact image 'blobs/none\.png'"):
+        run_main("1_prepareData", divided)
+    assert "Checking" not in capsys.readouterr().err
