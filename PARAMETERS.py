@@ -12,7 +12,7 @@ from pydantic import PositiveFloat
 
 from libraries.base.layout import MEGAPIXELS
 from libraries.base.settings import FolderName, Name, Settings, UserPath, group
-from libraries.data.web.search.names import LicenceFilter, ProviderName
+from libraries.web.search.names import LicenceFilter, ProviderName
 
 RESOURCES = Path(__file__).parent / "resources"
 

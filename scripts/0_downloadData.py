@@ -64,10 +64,10 @@ def take_table(path: Path, parameters: Parameters, layout: Layout, record: track
 
 
 def search_and_download(queries_path: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
-    from libraries.data.web.options import provider_options_from
-    from libraries.data.web.search.providers import open_provider
-    from libraries.data.web.search.queries import read_queries
-    from libraries.data.web.search.search import TABLE, URLS, search
+    from libraries.web.options import provider_options_from
+    from libraries.web.search.providers import open_provider
+    from libraries.web.search.queries import read_queries
+    from libraries.web.search.search import TABLE, URLS, search
 
     queries = read_queries(queries_path)
     count = len(queries.queries)
@@ -91,12 +91,12 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
 
 
 def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
-    from libraries.data.web.download import download
-    from libraries.data.web.options import options_from
-    from libraries.data.web.outcomes import summary
-    from libraries.data.web.search.attribution import write_attribution
-    from libraries.data.web.search.search import TABLE
-    from libraries.data.web.urllist import read_url_list
+    from libraries.web.download import download
+    from libraries.web.options import options_from
+    from libraries.web.outcomes import summary
+    from libraries.web.search.attribution import write_attribution
+    from libraries.web.search.search import TABLE
+    from libraries.web.urllist import read_url_list
 
     table_path = layout.proc / "downloads.csv"
     print(f"Downloading the images of {urls}")

@@ -31,13 +31,13 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
 
     key, admin_key = read_keys(waits=True)
 
-    from libraries.data.web.addresses import is_loopback
     from libraries.service.app import create_app
     from libraries.service.gate import OWN_SEGMENTS, Access
     from libraries.service.host_names import allowed_hosts
     from libraries.service.proxies import Proxies
     from libraries.service.server import Server
     from libraries.service.service import Limits, Service
+    from libraries.web.addresses import is_loopback
 
     if key is None and not insecure and not is_loopback(parameters.host):
         raise ParameterError(

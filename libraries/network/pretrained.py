@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from libraries.base.errors import NetworkError
+from libraries.cntk.graph import read_graph
+from libraries.cntk.resnet import read_resnet
+from libraries.cntk.wire import ModelError
 from libraries.network.backbones import EmbeddingNetwork, build, load_pretrained
-from libraries.network.cntk.graph import read_graph
-from libraries.network.cntk.resnet import read_resnet
-from libraries.network.cntk.wire import ModelError
 from libraries.network.graphs.graph_network import EMBEDDING, GraphNetwork
 from libraries.network.graphs.load import GraphOptions, load_graph_network
 from libraries.network.names import graph_path

@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from starlette.types import Scope
 
 from libraries.base.errors import ParameterError
-from libraries.data.web.addresses import is_loopback
 from libraries.service.problems import Problem
+from libraries.web.addresses import is_loopback
 
 LOOPBACK = "loopback"  # in a list of allowed hosts: all names of this machine that lead nowhere else
 _NAME = rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~!$&'()+;=%-]{1,255})"  # RFC 3986, 3.2.2

@@ -11,15 +11,15 @@ from safetensors.torch import load_file, save_file
 
 from libraries.base.errors import NetworkError
 from libraries.base.storage import Artefact, sha256
+from libraries.cntk.wire import parse
 from libraries.network.backbones import EmbeddingNetwork, load_pretrained
-from libraries.network.cntk.wire import parse
 from libraries.network.export import WEIGHTS, load_network, save_weights
 from libraries.network.folder import resize_rule, write_network
 from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.pretrained import load_as_it_is, load_network_for
 from PARAMETERS import Parameters
-from tests.network.cntk.goldens import golden, unpacked
-from tests.network.cntk.wire_writer import encode
+from tests.cntk.goldens import golden, unpacked
+from tests.cntk.wire_writer import encode
 from tests.network.graphs.networks import write
 
 SIZE = 64

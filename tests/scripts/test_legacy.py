@@ -16,8 +16,8 @@ from libraries.classifier.bundle import Classifier
 from libraries.data.images import ResizeRule, load
 from libraries.network.pretrained import load_as_it_is
 from PARAMETERS import Parameters
+from tests.cntk.goldens import unpacked
 from tests.conftest import STEPS
-from tests.network.cntk.goldens import unpacked
 from tests.network.graphs.networks import write
 from tests.network.test_pretrained import widened
 from tests.scripts.test_pipeline import shows_results

@@ -9,9 +9,9 @@ import onnx.compose
 import onnx.version_converter
 
 from libraries.base.errors import NetworkError
-from libraries.network.cntk.convert import choose, convert_graph
-from libraries.network.cntk.graph import Function, Graph, read_graph
-from libraries.network.cntk.wire import ModelError, shown
+from libraries.cntk.convert import choose, convert_graph
+from libraries.cntk.graph import Function, Graph, read_graph
+from libraries.cntk.wire import ModelError, shown
 from libraries.network.graphs import penultimate
 from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing, assemble
 from libraries.network.graphs.penultimate import PREFIX, LastLayer

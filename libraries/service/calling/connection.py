@@ -23,11 +23,11 @@ import urllib3
 from urllib3 import exceptions
 
 from libraries.base.errors import DownloadError, ParameterError, ServiceError
-from libraries.data.web.addresses import Target, is_loopback, is_public, parse, resolve
-from libraries.data.web.bounded import BoundedPoolManager, BoundedProxyManager, Budget, current_budget
-from libraries.data.web.fetch import retry_after
-from libraries.data.web.schedule import backoff
 from libraries.service.keys import checked_key
+from libraries.web.addresses import Target, is_loopback, is_public, parse, resolve
+from libraries.web.bounded import BoundedPoolManager, BoundedProxyManager, Budget, current_budget
+from libraries.web.fetch import retry_after
+from libraries.web.schedule import backoff
 
 MAX_ANSWER = 2**20  # bytes
 MAX_WAITING = 120.0  # seconds between the tries of one request, in all

@@ -15,10 +15,10 @@ from libraries.base.storage import atomic
 from libraries.base.tables import csv_line
 from libraries.data.decoding import MAX_BYTES, read
 from libraries.data.formats import Format, NotRead, kind_of, why_not_read
-from libraries.data.web.crew import Crew
 from libraries.service.calling.client import Answer, Client
 from libraries.service.calling.connection import IMAGE_REFUSED
 from libraries.service.calling.journal import Journal, header
+from libraries.web.crew import Crew
 
 _AHEAD = 16  # images per thread that may be done before their turn to be written
 _POLL = 0.5  # seconds; Ctrl-C is noticed at the latest then

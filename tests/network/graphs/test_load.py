@@ -10,11 +10,11 @@ from onnx import TensorProto
 
 from libraries.base.errors import NetworkError
 from libraries.classifier.graph import head
-from libraries.network.cntk.wire import parse
+from libraries.cntk.wire import parse
 from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing
 from libraries.network.graphs.load import GraphOptions, load_graph_network
-from tests.network.cntk.goldens import MANIFEST, arrays, golden, unpacked
-from tests.network.cntk.wire_writer import encode
+from tests.cntk.goldens import MANIFEST, arrays, golden, unpacked
+from tests.cntk.wire_writer import encode
 from tests.network.graphs.networks import CHANNELS, CLASSES, WEIGHTS, expected, write
 
 SIZE = 33

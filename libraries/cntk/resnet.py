@@ -1,0 +1,217 @@
+"""Finds a ResNet in a CNTK model and gives its weights under timm's names, so that they can be trained on.
+
+CNTK's ResNets (Examples/Image/Classification/ResNet/Python/resnet_models.py) are the networks of He et al. 2015, 'Deep
+residual learning for image recognition'; their automatic padding is PyTorch's for kernels of odd size at a stride of 2.
+What differs: the order of the channels of images, and what batch normalisation adds to the variance. The ResNet-18 of
+its examples has a third block in its last stage (later it was called ResNet-20 there), and those that come from Caffe
+halve the map in the first convolution of a bottleneck, as in the paper; `names` has both.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.cntk import attributes
+from libraries.cntk.convert import choose
+from libraries.cntk.graph import Function, Graph
+from libraries.cntk.wire import ModelError
+
+ARCHITECTURES: dict[tuple[int, tuple[int, ...]], str] = {  # by the convolutions in a block and the blocks in a stage
+    (2, (2, 2, 2, 2)): "resnet18",
+    (2, (2, 2, 2, 3)): "cntk_resnet20",
+    (2, (3, 4, 6, 3)): "resnet34",
+    (3, (3, 4, 6, 3)): "resnet50",
+    (3, (3, 4, 23, 3)): "resnet101",
+    (3, (3, 8, 36, 3)): "resnet152",
+}
+TIMM_EPSILON = 1e-5
+LAST_MAP = "z.x.x.r"
+
+Array = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A convolution with its batch normalisation, both behind the value `source`."""
+
+    weights: Array  # [out, in, k, k]
+    normalisation: dict[str, Array]
+    stride: int
+    source: str
+
+    def named(self, convolution: str, normalisation: str) -> dict[str, Array]:
+        """Its weights under the names of two of timm's layers."""
+        own = {f"{normalisation}.{name}": values for name, values in self.normalisation.items()}
+        return {f"{convolution}.weight": self.weights} | own
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block: units one behind the other, and perhaps one on the short cut, all behind `source`."""
+
+    units: tuple[Unit, ...]
+    shortcut: Unit | None
+    source: str
+
+    def named(self, prefix: str) -> dict[str, Array]:
+        """Its weights under timm's names."""
+        weights: dict[str, Array] = {}
+        for number, unit in enumerate(self.units, 1):
+            weights |= unit.named(f"{prefix}.conv{number}", f"{prefix}.bn{number}")
+        if self.shortcut is not None:
+            weights |= self.shortcut.named(f"{prefix}.downsample.0", f"{prefix}.downsample.1")
+        return weights
+
+    @property
+    def strides(self) -> list[int]:
+        """Of its units, in order."""
+        return [unit.stride for unit in self.units]
+
+
+def read_resnet(graph: Graph) -> tuple[str, dict[str, Array]]:
+    """The architecture, as timm calls it, and its weights without the classifier's, for images in CNTK's BGR.
+
+    Raises:
+        ModelError: the network is no ResNet that timm has; says where it differs.
+    """
+    walk = _Walk(graph)
+    blocks, value = [], walk.last_map()
+    while (block := walk.block(value)) is not None:
+        blocks.append(block)
+        value = block.source
+    blocks.reverse()
+    stem = walk.stem(value)
+    stages: list[list[Block]] = []
+    for block in blocks:
+        if not stages or block.shortcut is not None:
+            stages.append([])
+        stages[-1].append(block)
+    units = len(blocks[0].units) if blocks else 0
+    architecture = ARCHITECTURES.get((units, tuple(len(stage) for stage in stages)))
+    if stem is None or architecture is None:
+        counts = " + ".join(str(len(stage)) for stage in stages) or "no"
+        raise ModelError(f"{counts} residual blocks, which is none of {', '.join(ARCHITECTURES.values())}")
+    weights = stem.named("conv1", "bn1")
+    for number, stage in enumerate(stages, 1):
+        for place, block in enumerate(stage):
+            weights |= block.named(f"layer{number}.{place}")
+    return _variant(architecture, stem, stages), weights
+
+
+def _variant(architecture: str, stem: Unit, stages: list[list[Block]]) -> str:
+    """The architecture, by where a stage halves the map: in a convolution of 3 x 3, or in that of 1 x 1 before it."""
+    early, late = ([2, 1, 1], [1, 2, 1]) if len(stages[0][0].units) == 3 else ([], [2, 1])
+    halving = [stage[0] for stage in stages[1:]]
+    resting = [*stages[0], *(block for stage in stages[1:] for block in stage[1:])]
+    fits = stem.stride == 2 and all(set(block.strides) == {1} for block in resting)
+    fits &= all(block.shortcut is not None and block.shortcut.stride == 2 for block in halving)
+    if fits and all(block.strides == late for block in halving):
+        return architecture
+    if fits and all(block.strides == early for block in halving):
+        return f"caffe_{architecture}"
+    raise ModelError("its convolutions have other strides than those of a ResNet")
+
+
+class _Walk:
+    """Goes backwards through a graph, from the end of a ResNet to its beginning."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def last_map(self) -> str:
+        """The value that the last pooling takes."""
+        named = self.graph.find(LAST_MAP)
+        if named is not None:
+            return self.graph.value_of(named)
+        poolings = [f for f in self.graph.order(choose(self.graph, None)) if f.operation == "Pooling"]
+        if not poolings:
+            raise ModelError("no pooling")
+        return self.graph.resolve(poolings[-1].inputs[0])
+
+    def maker(self, value: str, operation: str) -> Function | None:
+        """The function that makes a value, if it is this operation."""
+        function, _ = self.graph.producer(value)
+        return function if function is not None and function.operation == operation else None
+
+    def inputs(self, function: Function) -> list[str]:
+        """The values that a function takes, parameters and constants left out."""
+        values = [self.graph.resolve(uid) for uid in function.inputs]
+        return [uid for uid in values if self.known(uid) is None]
+
+    def known(self, value: str) -> Array | None:
+        """The numbers of a parameter or constant."""
+        variable = self.graph.variables.get(value)
+        return None if variable is None else variable.value
+
+    def parameters(self, function: Function) -> list[Array]:
+        """The numbers of the parameters and constants that a function takes, in order."""
+        known = [self.known(self.graph.resolve(uid)) for uid in function.inputs]
+        return [values for values in known if values is not None]
+
+    def unit(self, value: str, *, has_relu: bool) -> Unit | None:
+        """The convolution and batch normalisation, perhaps with a ReLU behind, that make a value."""
+        if has_relu:
+            relu = self.maker(value, "ReLU")
+            if relu is None:
+                return None
+            (value,) = self.inputs(relu)
+        normalisation = self.maker(value, "BatchNormalization")
+        if normalisation is None or len(self.inputs(normalisation)) != 1:
+            return None
+        convolution = self.maker(self.inputs(normalisation)[0], "Convolution")
+        if convolution is None or len(self.inputs(convolution)) != 1:
+            return None
+        (weights,) = self.parameters(convolution)
+        return Unit(weights, _normalisation(self, normalisation), _stride(convolution), self.inputs(convolution)[0])
+
+    def block(self, value: str) -> Block | None:
+        """The residual block that makes a value."""
+        relu = self.maker(value, "ReLU")
+        plus = self.maker(self.inputs(relu)[0], "Plus") if relu is not None else None
+        if plus is None or len(self.inputs(plus)) != 2:
+            return None
+        first, second = self.inputs(plus)
+        return self._block(first, second) or self._block(second, first)
+
+    def _block(self, main: str, short: str) -> Block | None:
+        """The same for what is added, if `main` is the way through the convolutions."""
+        shortcut = self.unit(short, has_relu=False)
+        units: list[Unit] = []
+        value = main
+        while len(units) < 3 and (unit := self.unit(value, has_relu=bool(units))) is not None:
+            units.append(unit)
+            value = unit.source
+            if len(units) > 1 and value == short:
+                return Block(tuple(reversed(units)), None, value)
+            if len(units) > 1 and shortcut is not None and value == shortcut.source:
+                return Block(tuple(reversed(units)), shortcut, value)
+        return None
+
+    def stem(self, value: str) -> Unit | None:
+        """The first convolution, behind which a pooling makes a value."""
+        pooling = self.maker(value, "Pooling")
+        return self.unit(self.inputs(pooling)[0], has_relu=True) if pooling is not None else None
+
+
+def _stride(convolution: Function) -> int:
+    *_, height, width = [0, *attributes.shape(convolution, "strides")]
+    if height != width:
+        raise ModelError(f"{convolution} has the strides {height} and {width}")
+    return width
+
+
+def _normalisation(walk: _Walk, function: Function) -> dict[str, Array]:
+    """Scale, bias, mean and variance [C] as PyTorch has them, with timm's epsilon instead of the file's."""
+    known = walk.parameters(function)
+    if len(known) < 4:
+        raise ModelError(f"{function}: parameters that are computed")
+    names = ("weight", "bias", "running_mean", "running_var")
+    values: Mapping[str, Array] = dict(zip(names, (p.reshape(-1) for p in known), strict=False))
+    epsilon = attributes.number(function, "epsilon")
+    variance = values["running_var"].astype(np.float64) + (epsilon - TIMM_EPSILON)
+    if (variance < 0).any():
+        raise ModelError(f"{function}: an epsilon of {epsilon:g}, which timm's {TIMM_EPSILON:g} cannot stand for")
+    return {**values, "running_var": variance.astype(np.float32)}

@@ -1,0 +1,139 @@
+"""Who does which job when: as hosts have room, again where it may help, and not at all where a host wants to rest."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from libraries.base.errors import DownloadError
+from libraries.data.labels import check_label
+from libraries.web.outcomes import Outcome, Pair, Status
+from libraries.web.schedule import MAX_WAIT, Job, Schedule
+from libraries.web.task import Attempt, Saved
+
+MAX_DETAIL = 200  # characters
+_AT_HAND = 2048  # jobs in memory; the others are where they come from
+_POLL = 0.5  # seconds between looks at the clock; Ctrl-C is noticed at the latest then
+
+Done = tuple[Job, Attempt | Exception]
+
+
+class Workers(Protocol):
+    """Those who do the jobs: a crew of threads, or processes."""
+
+    @property
+    def has_room(self) -> bool: ...
+    def give(self, job: Job) -> None: ...
+    def take(self, timeout: float) -> list[Done]: ...
+
+
+class Dispatcher:
+    """Has all jobs done, and those that may succeed later again.
+
+    Args:
+        per_host: jobs of one host at once.
+        retries: further tries after a failure that may pass.
+        wait: seconds to wait after try number n, given what the server asked for; None: do not try again.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        per_host: int,
+        retries: int,
+        wait: Callable[[int, float | None], float | None],
+    ) -> None:
+        self._workers = workers
+        self._schedule = Schedule(per_host)
+        self._retries = retries
+        self._wait = wait
+        self._resting: dict[str, float] = {}  # hosts that want to be left alone for longer than a run, in seconds
+
+    def run(self, jobs: Iterator[Job], record: Callable[[Sequence[Outcome]], None]) -> None:
+        """Do jobs, read as they are needed; `record` is called with what became of them, by the handful.
+
+        Raises:
+            Exception: what a worker raised, once all that was had is recorded.
+        """
+        at_hand = 0
+        while True:
+            for job in itertools.islice(jobs, _AT_HAND - at_hand):
+                self._schedule.add(job)
+                at_hand += 1
+            if not at_hand:
+                return
+            found: list[Outcome] = []
+            failures: list[Exception] = []
+            for job, attempt in self._done():
+                self._schedule.done(job)
+                if isinstance(attempt, Exception):
+                    failures.append(attempt)
+                elif not self._again(job, attempt):
+                    found += [_outcome(pair, job, attempt.result) for pair in job.pairs]
+                    at_hand -= 1
+            if found:
+                record(found)
+            if failures:
+                raise failures[0]
+
+    def _done(self) -> list[Done]:
+        """Give jobs to those who have room; the jobs that were done in the meantime."""
+        now = time.monotonic()
+        done: list[Done] = []
+        while self._workers.has_room and (job := self._schedule.next(now)):
+            job.tries += 1
+            if (seconds := self._resting.get(job.host)) is None:
+                self._workers.give(job)
+            else:
+                done.append((job, _left_alone(seconds)))
+        pause = min(_POLL, self._schedule.seconds_to_next(now)) if self._workers.has_room else _POLL
+        return done + self._workers.take(0.0 if done else pause)
+
+    def _again(self, job: Job, attempt: Attempt) -> bool:
+        """Whether a job, after this attempt, waits for another."""
+        job.seconds += attempt.seconds
+        error = attempt.result
+        if not isinstance(error, DownloadError):
+            return False
+        if error.retry_after is not None and error.retry_after > MAX_WAIT:
+            self._resting[job.host] = error.retry_after
+        if not error.passing or job.tries > self._retries:
+            return False
+        seconds = self._wait(job.tries, error.retry_after)
+        if seconds is None:
+            return False
+        at = time.monotonic() + seconds
+        if error.retry_after is not None:
+            self._schedule.pause(job.host, at)
+        self._schedule.add(job, at)
+        return True
+
+
+def _left_alone(seconds: float) -> Attempt:
+    detail = f"the host has asked to wait {seconds:.0f} s"
+    return Attempt(DownloadError("too many requests", detail=detail, passing=True, retry_after=seconds), 0.0)
+
+
+def _outcome(pair: Pair, job: Job, result: Saved | DownloadError) -> Outcome:
+    label, url = pair
+    seconds = round(job.seconds, 3)
+    if isinstance(result, DownloadError):
+        status: Status = "passing" if result.passing else "failed"
+        detail = result.detail[:MAX_DETAIL]
+        return Outcome(
+            label, url, status, result.reason, http_status=result.http_status, seconds=seconds, detail=detail
+        )
+    file = f"{check_label(label)}/{result.name}"
+    return Outcome(
+        label,
+        url,
+        "ok",
+        "downloaded",
+        file=file,
+        http_status=result.http_status,
+        bytes=result.bytes,
+        width=result.width,
+        height=result.height,
+        seconds=seconds,
+    )

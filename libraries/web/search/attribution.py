@@ -1,0 +1,91 @@
+"""ATTRIBUTION.md: whose the downloaded images are, and under which licence, as most licences ask to be told."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from urllib.parse import quote
+
+from libraries.base.errors import StorageError
+from libraries.base.file_system import storage_error
+from libraries.base.names import nfc, on_disk
+from libraries.base.storage import write_text
+from libraries.data.annotations import Annotations
+from libraries.web.outcomes import read_outcomes
+from libraries.web.search.found import Found
+from libraries.web.search.tables import read_table
+
+FILE = "ATTRIBUTION.md"
+_TITLE = "# Whose these images are"
+_ABOUT = (
+    "Written by scripts/0_downloadData.py, anew at each run. The images were found by searching the web; large ones "
+    "were scaled down.\nWhat stands here is what the search service says: look at the source before you publish."
+)
+
+
+def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
+    """Write `folder`/ATTRIBUTION.md: every image that was found by a search, was downloaded, and is still there.
+
+    An image whose label was changed by hand stands under its new label. Nothing is written where nothing was searched.
+
+    Args:
+        folder: images/<dataset>.
+        table: of the images found.
+        outcomes: the table of what became of their URLs.
+
+    Returns:
+        How many images are listed.
+
+    Raises:
+        StorageError: it cannot be written, or is somebody else's file; or a table cannot be read.
+    """
+    found = {row.pair: row.found for row in reversed(read_table(table))}
+    if not found:
+        return 0
+    path = folder / FILE
+    _check_ours(path)
+    moved = Annotations(folder).moved
+    files: dict[str, Found] = {}
+    for outcome in read_outcomes(outcomes):
+        if outcome.status == "ok" and outcome.pair in found:
+            file = on_disk(folder, outcome.file)
+            file = moved.get(file, file)
+            if (folder / file).is_file():
+                files.setdefault(file, found[outcome.pair])
+    by_label: defaultdict[str, list[str]] = defaultdict(list)
+    for file in sorted(files):
+        by_label[nfc(file.partition("/")[0])].append(_line(file, files[file]))
+    sections = [f"## {_escaped(label)}\n\n" + "\n".join(lines) for label, lines in by_label.items()]
+    write_text(path, "\n\n".join([_TITLE, _ABOUT, *sections]) + "\n")
+    return len(files)
+
+
+def _check_ours(path: Path) -> None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            ours = file.readline(len(_TITLE) + 2).rstrip("\n") == _TITLE
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(error, path) from error
+    if not ours:
+        raise StorageError(f"{path} was not written by scripts/0_downloadData.py: move it away and run again")
+
+
+def _line(file: str, found: Found) -> str:
+    name = file.partition("/")[2]
+    title = f"“{_escaped(found.title)}”" if found.title else "without a title"
+    creator = f"by {_escaped(found.creator)}" if found.creator else "creator not known"
+    licence = _escaped(found.licence) if found.licence else "licence not known"
+    parts = [title, creator, _linked(licence, found.licence_url), _linked("source", found.page or found.url)]
+    return f"- {_linked(_escaped(name), quote(file))}: {', '.join(parts)}"
+
+
+def _escaped(text: str) -> str:
+    """A stranger's text as Markdown that shows exactly this text."""
+    return re.sub(r"([\\`*_\[\]<>&!|~$#@:])", r"\\\1", text)
+
+
+def _linked(text: str, url: str) -> str:
+    """Markdown's link; the text alone where there is no URL. The URL holds no blank and no angle bracket."""
+    target = url.replace("(", "%28").replace(")", "%29").replace("&", "&amp;")
+    return f"[{text}]({target})" if target else text

@@ -1,0 +1,43 @@
+"""Brave Search: images of the whole web, with a key, without licences. https://api.search.brave.com"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from libraries.web.search.client import Client, Service
+from libraries.web.search.found import Found, inner, link, pixels, rows, text
+
+SERVICE = Service(
+    name="brave",
+    url="https://api.search.brave.com",
+    path="/res/v1/images/search",
+    interval=1.1,  # one request a second is what the smallest plan allows
+    refused="check the key in BRAVE_API_KEY, and that its plan includes images",
+    key_variable="BRAVE_API_KEY",
+    key_header="X-Subscription-Token",
+)
+MOST = 200  # images for one query; there are no further pages
+
+
+class Brave:
+    """A `Provider`."""
+
+    name = SERVICE.name
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
+        """See `Provider`."""
+        answer = self._client.ask({"q": query, "count": min(count, MOST), "safesearch": "strict"})
+        yield [image for image in map(_found, rows(answer, "results", self.name)) if image.url]
+
+
+def _found(row: dict[str, Any]) -> Found:
+    image = row.get("properties")
+    return Found(
+        url=link(inner(image, "url")),
+        page=link(row.get("url")),
+        title=text(row.get("title")),
+        width=pixels(inner(image, "width")),
+        height=pixels(inner(image, "height")),
+    )

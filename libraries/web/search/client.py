@@ -1,0 +1,267 @@
+"""One service, asked over HTTP: one request at a time, politely, with patience, and never with its key in a text.
+
+What answers is a stranger: within bounds of time and size, from a public address, and without redirects, which could
+carry the key elsewhere (see `fetch`).
+"""
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, quote_plus, urlencode
+
+from libraries.base.errors import DownloadError, ParameterError, SearchError
+from libraries.web.addresses import is_loopback, parse
+from libraries.web.download import USER_AGENT
+from libraries.web.fetch import Answer, Fetcher, Timeouts
+from libraries.web.schedule import backoff
+from libraries.web.search.found import inner, malformed, text
+
+MAX_BYTES = 10_000_000  # of an answer
+_REFUSAL_BYTES = 4000
+_MAX_SAID = 200  # characters of what a service says to explain itself
+_LATER = "run the script again later: it goes on where it stopped"
+
+Wait = Callable[[int, float | None], float | None]
+
+
+@dataclass(frozen=True)
+class Service:
+    """How a service is asked.
+
+    Attributes:
+        name: as in the parameter searchProvider.
+        url: scheme and host.
+        path: after it.
+        interval: seconds between two requests, at the least.
+        refused: what to do when it refuses (401, 403).
+        key_variable: the environment variable with the key; empty where none is needed.
+        key_header: in which it is sent; or
+        key_parameter: in which it is sent.
+        needs_contact: whether it wants to know whom to contact.
+    """
+
+    name: str
+    url: str
+    path: str
+    interval: float
+    refused: str
+    key_variable: str = ""
+    key_header: str = ""
+    key_parameter: str = ""
+    needs_contact: bool = False
+
+
+class Client:
+    """Asks a service.
+
+    Args:
+        service: which.
+        url: scheme and host of another server that answers like it; None for its own. One on this machine is asked
+            without pauses.
+        contact: an e-mail address or web page, sent in the User-Agent.
+        allowed_hosts: names or addresses, as they stand in the URL, that may be private and use any port.
+        timeouts: of one try.
+        retries: further tries after a failure that may pass.
+        wait: seconds to wait after try number n, given what the server asked for; None: do not try again.
+        sleep: waits so many seconds.
+        clock: tells the time in seconds.
+
+    Raises:
+        ParameterError: a URL or contact that cannot be; a contact or key is missing.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        url: str | None = None,
+        contact: str | None = None,
+        allowed_hosts: Collection[str] = (),
+        timeouts: Timeouts | None = None,
+        retries: int = 3,
+        wait: Wait = backoff,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if service.needs_contact and not contact:
+            raise ParameterError(
+                f"{service.name} wants to know whom to contact: set searchContact to an e-mail address or a web page"
+            )
+        self.name = service.name
+        self._service = service
+        self._base, loopback = _base(url or service.url, with_key=bool(service.key_variable))
+        self._key = _key(service)
+        self._interval = 0.0 if loopback else service.interval
+        self._retries = retries
+        self._wait = wait
+        self._sleep = sleep
+        self._clock = clock
+        self._not_before = 0.0  # on the clock
+        headers = {"Accept": "application/json"}
+        if service.key_header:
+            headers[service.key_header] = self._key
+        self._fetcher = Fetcher(
+            timeouts=timeouts or Timeouts(),
+            max_bytes=MAX_BYTES,
+            allowed_hosts=allowed_hosts,
+            user_agent=user_agent(contact),
+            threads=1,
+            headers=headers,
+            redirects=0,
+            refusal_bytes=_REFUSAL_BYTES,
+        )
+
+    def close(self) -> None:
+        """Close the connection that is kept open."""
+        self._fetcher.close()
+
+    def ask(
+        self, parameters: Mapping[str, str | int], *, busy: Callable[[dict[str, Any]], str | None] = lambda _: None
+    ) -> dict[str, Any]:
+        """The answer to a question, tried again where that may help.
+
+        Args:
+            parameters: of the query string.
+            busy: what an answer says if it means 'later', else None.
+
+        Raises:
+            SearchError: there is none; says why, and what to do.
+        """
+        if self._service.key_parameter:
+            parameters = {**parameters, self._service.key_parameter: self._key}
+        url = f"{self._base}{self._service.path}?{urlencode(parameters)}"
+        for tries in itertools.count(1):
+            try:
+                return self._once(url, busy)
+            except DownloadError as error:
+                pause = self._wait(tries, error.retry_after) if error.passing and tries <= self._retries else None
+                if pause is None:
+                    raise self._explained(error) from None
+                self._sleep(pause)
+        raise AssertionError("not reached")
+
+    def discreet(self, said: Any) -> str:
+        """Words of the service in one short line, without the key; empty if they are no text."""
+        if not isinstance(said, str):
+            return ""
+        for form in {self._key, quote(self._key), quote_plus(self._key)} - {""}:
+            said = said.replace(form, "***")  # before it is cut off, which would leave a part of the key
+        return text(said, _MAX_SAID)
+
+    def _once(self, url: str, busy: Callable[[dict[str, Any]], str | None]) -> dict[str, Any]:
+        pause = self._not_before - self._clock()
+        if pause > 0:
+            self._sleep(pause)
+        try:
+            with _unlogged(self._key):
+                answer = self._fetcher.fetch(url)
+        finally:
+            self._not_before = self._clock() + self._interval
+        found = self._understood(answer)
+        if (reason := busy(found)) is not None:
+            raise DownloadError("busy", detail=reason, passing=True, retry_after=answer.retry_after)
+        return found
+
+    def _understood(self, answer: Answer) -> dict[str, Any]:
+        try:
+            found = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            raise malformed(self.name, "it is not JSON") from None
+        if not isinstance(found, dict):
+            raise malformed(self.name, f"expected a JSON object, found {type(found).__name__}")
+        return found
+
+    def _explained(self, error: DownloadError) -> SearchError:
+        """What the user is told: one line, with what to do."""
+        status = error.http_status
+        code = f"HTTP {status}{self._said(error)}"
+        if error.reason == "busy":
+            problem = f"is busy ({self.discreet(error.detail)}): {_LATER}"
+        elif error.reason == "too many redirects":
+            problem = f"is no longer at {self._base}: give its present address with --searchUrl"
+        elif error.reason == "address not allowed":
+            problem = f"is not asked: {error.detail}; if that is intended, name the host in download_allowedHosts"
+        elif status is None or status == 200:
+            detail = self.discreet(f"{error.reason}: {error.detail}")
+            problem = f"gave no answer at {self._base} ({detail}): check the connection, or searchUrl; then {_LATER}"
+        elif status in (401, 403):
+            problem = f"refuses ({code}): {self._service.refused}"
+        elif status == 429:
+            asked = f"; it asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
+            problem = f"has had too many requests ({code}{asked}): {_LATER}"
+        elif error.passing:
+            problem = f"is out of order ({code}): {_LATER}"
+        else:
+            problem = f"does not take this question ({code}): change the query, or check searchUrl"
+        return SearchError(f"{self.name} {problem}")
+
+    def _said(self, error: DownloadError) -> str:
+        """How the service explains a refusal, if it does: ', "…"'."""
+        try:
+            body = json.loads(error.body)
+        except (ValueError, RecursionError):
+            return ""
+        said = inner(body, "detail") or inner(body, "error") or inner(body, "message")
+        said = inner(said, "detail") or inner(said, "info") or inner(said, "message") or said
+        return f", {words!r}" if (words := self.discreet(said)) else ""
+
+
+def user_agent(contact: str | None) -> str:
+    """What servers are told of who asks.
+
+    Raises:
+        ParameterError: the contact cannot stand in a header.
+    """
+    if not contact:
+        return USER_AGENT
+    if not (contact.isascii() and contact.isprintable() and len(contact) <= 200):
+        raise ParameterError("searchContact: expected an e-mail address or a web page, in ASCII characters")
+    return f"{USER_AGENT} ({contact})"
+
+
+def _base(url: str, *, with_key: bool) -> tuple[str, bool]:
+    """A URL without a slash at its end, and whether it is of this machine."""
+    try:
+        target = parse(url)
+    except DownloadError as error:
+        raise ParameterError(f"searchUrl: {error}; expected something like https://api.openverse.org") from None
+    loopback = is_loopback(target.host)
+    if with_key and target.scheme != "https" and not loopback:
+        raise ParameterError(f"searchUrl = {target.url}: the key would be sent unencrypted: use https://")
+    return target.url.partition("?")[0].rstrip("/"), loopback
+
+
+def _key(service: Service) -> str:
+    """The key from the environment; empty where none is needed."""
+    if not service.key_variable:
+        return ""
+    key = os.environ.get(service.key_variable, "").strip()
+    if not key:
+        raise ParameterError(
+            f"{service.name} needs a key: set the environment variable {service.key_variable}, "
+            "or use openverse or wikimedia, which need none"
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ParameterError(f"{service.key_variable} holds characters that no key has: set it to the key alone")
+    return key
+
+
+@contextlib.contextmanager
+def _unlogged(key: str) -> Any:
+    """Nothing that urllib3 logs in the block, at its level DEBUG, holds the key."""
+    logger = logging.getLogger("urllib3.connectionpool")
+
+    def is_discreet(record: logging.LogRecord) -> bool:
+        return not key or (key not in record.getMessage() and quote_plus(key) not in record.getMessage())
+
+    logger.addFilter(is_discreet)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_discreet)

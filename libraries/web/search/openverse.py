@@ -1,0 +1,54 @@
+"""Openverse: openly licensed images of many collections, without a key. https://api.openverse.org/v1/"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from libraries.web.search.client import Client, Service
+from libraries.web.search.found import Found, link, pixels, rows, text
+from libraries.web.search.licences import openverse_name
+from libraries.web.search.names import LicenceFilter
+
+SERVICE = Service(
+    name="openverse",
+    url="https://api.openverse.org",
+    path="/v1/images/",
+    interval=3.0,  # 20 requests a minute for those who have not registered
+    refused="perhaps this network has asked too much today: try again tomorrow, or another searchProvider",
+)
+PAGE_SIZE = 20  # more is for registered programs; others are answered with 401
+_MAX_PAGES = 12  # deeper ones, too
+_LICENCE_TYPES = {"commercial": "commercial", "modify": "modification", "commercialModify": "commercial,modification"}
+
+
+class Openverse:
+    """A `Provider`."""
+
+    name = SERVICE.name
+
+    def __init__(self, client: Client, licence: LicenceFilter) -> None:
+        self._client = client
+        self._filter = {"license_type": _LICENCE_TYPES[licence]} if licence != "any" else {}
+
+    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
+        """See `Provider`."""
+        size = min(count, PAGE_SIZE)
+        for page in range(1, _MAX_PAGES + 1):
+            answer = self._client.ask({"q": query, "page": page, "page_size": size, **self._filter})
+            found = map(_found, rows(answer, "results", self.name))
+            yield [image for image in found if image.url]
+            if answer.get("page_count") == page:
+                return
+
+
+def _found(row: dict[str, Any]) -> Found:
+    return Found(
+        url=link(row.get("url")),
+        page=link(row.get("foreign_landing_url")),
+        title=text(row.get("title")),
+        creator=text(row.get("creator")),
+        licence=openverse_name(text(row.get("license"), 40), text(row.get("license_version"), 20)),
+        licence_url=link(row.get("license_url")),
+        attribution=text(row.get("attribution"), 1000),
+        width=pixels(row.get("width")),
+        height=pixels(row.get("height")),
+    )

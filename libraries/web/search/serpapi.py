@@ -1,0 +1,50 @@
+"""SerpApi: what Google's image search shows, with a key, without licences. https://serpapi.com"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from libraries.base.errors import SearchError
+from libraries.web.search.client import Client, Service
+from libraries.web.search.found import Found, inner, link, pixels, rows, text
+
+SERVICE = Service(
+    name="serpapi",
+    url="https://serpapi.com",
+    path="/search",
+    interval=1.0,
+    refused="check the key in SERPAPI_API_KEY",
+    key_variable="SERPAPI_API_KEY",
+    key_parameter="api_key",  # there is no header for it
+)
+
+
+class SerpApi:
+    """A `Provider`."""
+
+    name = SERVICE.name
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
+        """See `Provider`."""
+        for page in itertools.count():
+            answer = self._client.ask({"engine": "google_images", "q": query, "ijn": page})
+            if "images_results" not in answer and (said := self._client.discreet(answer.get("error"))):
+                if "any results" in said:  # "Google hasn't returned any results for this query."
+                    return
+                raise SearchError(f"{self.name} could not answer ({said!r}): run the script again later")
+            yield [image for image in map(_found, rows(answer, "images_results", self.name)) if image.url]
+            if not inner(answer.get("serpapi_pagination"), "next"):
+                return
+
+
+def _found(row: dict[str, Any]) -> Found:
+    return Found(
+        url=link(row.get("original")),
+        page=link(row.get("link")),
+        title=text(row.get("title")),
+        width=pixels(row.get("original_width")),
+        height=pixels(row.get("original_height")),
+    )

@@ -1,0 +1,118 @@
+"""One URL → an image file under each of its labels: fetch, check, shrink, write."""
+
+import hashlib
+import re
+import threading
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from libraries.base.errors import DownloadError
+from libraries.base.names import on_disk
+from libraries.base.storage import atomic
+from libraries.web.fetch import Answer, Fetcher, Timeouts
+from libraries.web.shrink import keep
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An image that was had: its file's name in each label's folder, and what the table tells of it."""
+
+    name: str
+    http_status: int
+    bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one try of a URL came to, and the seconds it took."""
+
+    result: Saved | DownloadError
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a download keeps to; see `download`. All of it can be written as JSON."""
+
+    folder: str
+    connect_seconds: float
+    read_seconds: float
+    total_seconds: float
+    max_bytes: int
+    max_pixels: int
+    max_side: int
+    allowed_hosts: Sequence[str]
+    user_agent: str
+
+
+class Task:
+    """What is done with a URL. Called by many threads.
+
+    Args:
+        threads: that call it.
+        decoders: images decoded at once: each takes up to 3 bytes times `max_pixels` of memory.
+    """
+
+    def __init__(self, limits: Limits, *, threads: int, decoders: int) -> None:
+        self._fetcher = Fetcher(
+            timeouts=Timeouts(limits.connect_seconds, limits.read_seconds, limits.total_seconds),
+            max_bytes=limits.max_bytes,
+            allowed_hosts=limits.allowed_hosts,
+            user_agent=limits.user_agent,
+            threads=threads,
+        )
+        self._folder = Path(limits.folder)
+        self._max_pixels = limits.max_pixels
+        self._max_side = limits.max_side
+        self._decoding = threading.Semaphore(decoders)
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Write nothing any more, not even what is under way."""
+        self._closed.set()
+        self._fetcher.close()
+
+    def __call__(self, url: str, labels: Sequence[str]) -> Attempt:
+        """Fetch a URL once and write its image under each of its labels.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        started = time.monotonic()
+        result: Saved | DownloadError
+        try:
+            result = self._save(url, labels, self._fetcher.fetch(url))
+        except DownloadError as error:
+            result = error
+        return Attempt(result, time.monotonic() - started)
+
+    def _save(self, url: str, labels: Sequence[str], answer: Answer) -> Saved:
+        try:
+            with self._decoding:
+                kept = keep(answer.body, max_pixels=self._max_pixels, max_side=self._max_side)
+        except DownloadError as error:
+            error.http_status = answer.http_status
+            raise
+        name, size = file_stem(url) + kept.suffix, 0
+        for label in labels:
+            if not self._closed.is_set():
+                with atomic(self._folder / on_disk(self._folder, label) / name) as file:
+                    kept.write(file)
+                    size = file.tell()
+        return Saved(name, answer.http_status, size, kept.width, kept.height)
+
+
+def file_stem(url: str) -> str:
+    """The name, without suffix, of a URL's file: what can be read of the URL's own, and a hash that makes it unique."""
+    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
+    name = re.sub(r"\.[A-Za-z]{2,5}$", "", name)  # the suffix comes from the content
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", ascii_name)[:40].strip("-")
+    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
+    return f"{readable}-{digest}" if readable else digest

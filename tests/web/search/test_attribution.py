@@ -1,0 +1,157 @@
+"""ATTRIBUTION.md: the right images, under the right labels, and nothing that a stranger has smuggled in."""
+
+from pathlib import Path
+
+import pytest
+
+from libraries.base.errors import StorageError
+from libraries.data.annotations import Annotations
+from libraries.web.ledger import Ledger
+from libraries.web.outcomes import Outcome
+from libraries.web.search.attribution import write_attribution
+from libraries.web.search.found import Found, link, text
+from libraries.web.search.tables import Row, write_results
+
+
+class DataSet:
+    """A data set of which some images were found by searching."""
+
+    def __init__(self, root: Path) -> None:
+        self.images, self.table, self.outcomes = root / "images", root / "search.csv", root / "downloads.csv"
+
+    def found(self, *rows: Row) -> None:
+        write_results(rows, urls=self.table.with_suffix(".tsv"), table=self.table)
+
+    def downloaded(self, *outcomes: Outcome) -> None:
+        table = Ledger(self.outcomes, [], is_due=lambda outcome: False)
+        table.add(outcomes)
+        for outcome in outcomes:
+            if outcome.file:
+                (self.images / outcome.file).parent.mkdir(parents=True, exist_ok=True)
+                (self.images / outcome.file).write_bytes(b"an image")
+        table.close()
+
+    def write(self) -> list[str]:
+        """The lines about images, and the headings above them."""
+        write_attribution(self.images, table=self.table, outcomes=self.outcomes)
+        lines = (self.images / "ATTRIBUTION.md").read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line.startswith(("- ", "## "))]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSet:
+    return DataSet(tmp_path)
+
+
+def image(number: int, **changes: object) -> Found:
+    values: dict[str, object] = {"page": f"https://pages.example/{number}", "title": f"Cat {number}", "creator": "Ann"}
+    values |= {"licence": "CC BY 2.0", "licence_url": "https://licences.example/by"}
+    return Found(f"https://images.example/{number}.jpg", **{**values, **changes})
+
+
+def had(label: str, found: Found, file: str) -> Outcome:
+    return Outcome(label, found.url, "ok", "downloaded", file)
+
+
+def test_images_that_are_there_are_named_by_label(data: DataSet) -> None:
+    cats = [image(n) for n in range(6)]
+    data.found(*(Row("cat", "cats", cat) for cat in cats[:4]), Row("a dog", "dogs", cats[4]))
+    data.downloaded(
+        had("cat", cats[1], "cat/1.jpg"),
+        had("cat", cats[0], "cat/0.jpg"),
+        Outcome("cat", cats[2].url, "failed", "not found"),
+        had("a dog", cats[4], "a dog/4.jpg"),
+        had("cat", cats[3], "cat/3.jpg"),
+        had("cat", cats[5], "cat/5.jpg"),  # from a list of the user's own
+        had("cat", cats[4], "cat/4.jpg"),  # likewise
+    )
+    (data.images / "cat" / "3.jpg").unlink()  # by the user
+    licence = "[CC BY 2.0](https://licences.example/by)"
+    assert data.write() == [
+        "## a dog",
+        f"- [4.jpg](a%20dog/4.jpg): “Cat 4”, by Ann, {licence}, [source](https://pages.example/4)",
+        "## cat",
+        f"- [0.jpg](cat/0.jpg): “Cat 0”, by Ann, {licence}, [source](https://pages.example/0)",
+        f"- [1.jpg](cat/1.jpg): “Cat 1”, by Ann, {licence}, [source](https://pages.example/1)",
+    ]
+
+
+def test_what_is_not_known_is_said(data: DataSet) -> None:
+    bare = Found("https://images.example/1.jpg")
+    data.found(Row("cat", "cats", bare))
+    data.downloaded(had("cat", bare, "cat/1.jpg"))
+    said = "without a title, creator not known, licence not known, [source](https://images.example/1.jpg)"
+    assert data.write()[1:] == [f"- [1.jpg](cat/1.jpg): {said}"]
+
+
+def test_an_image_whose_label_was_changed_by_hand(data: DataSet) -> None:
+    cat, dog = image(1), image(2)
+    data.found(Row("cat", "cats", cat), Row("dog", "dogs", dog))
+    data.downloaded(had("cat", cat, "cat/1.jpg"), had("dog", dog, "dog/2.jpg"))
+    Annotations(data.images).relabel(["cat/1.jpg"], "dog")
+    assert [line.partition(":")[0] for line in data.write()] == [
+        "## dog",
+        "- [1.jpg](dog/1.jpg)",
+        "- [2.jpg](dog/2.jpg)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [
+        ("<script>alert(1)</script>", r"\<script\>alert(1)\</script\>"),
+        ("[click](javascript:alert(1))", r"\[click\](javascript\:alert(1))"),
+        ("![x](https://spy.example/1.gif)", r"\!\[x\](https\://spy.example/1.gif)"),
+        ("**bold** _x_ `code` ~~no~~ a|b", r"\*\*bold\*\* \_x\_ \`code\` \~\~no\~\~ a\|b"),
+        ("&lt;b&gt; \\", r"\&lt;b\&gt; \\"),
+        ("line\n\n# heading\r\n- item", r"line \# heading - item"),
+        ("$x^2$ @all #12", r"\$x^2\$ \@all \#12"),
+    ],
+)
+def test_strangers_texts_are_only_texts(data: DataSet, hostile: str, shown: str) -> None:
+    found = image(1, title=text(hostile), creator=text(hostile), licence=text(hostile))
+    data.found(Row("cat", "cats", found))
+    data.downloaded(had("cat", found, "cat/1.jpg"))
+    [line] = data.write()[1:]
+    assert f"“{shown}”, by {shown}, [{shown}](https://licences.example/by)" in line
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", 'https://a.example/"><b>', "https://a.example/) x"]
+)
+def test_links_lead_to_the_web_alone_and_end_where_they_should(data: DataSet, url: str) -> None:
+    found = image(1, page=link(url), licence_url=link(url))
+    data.found(Row("cat", "cats", found))
+    data.downloaded(had("cat", found, "cat/1.jpg"))
+    [line] = data.write()[1:]
+    assert "javascript" not in line and "data:" not in line and "<" not in line
+    targets = [part.partition(")")[0] for part in line.split("](")[1:]]
+    assert all(t == "cat/1.jpg" or (t.startswith("https://") and " " not in t) for t in targets)
+    assert line.endswith(")")
+
+
+def test_addresses_with_brackets_and_ampersands_stay_whole(data: DataSet) -> None:
+    found = image(1, page=link("https://a.example/File:Cat_(2)).jpg?a=1&copy;=2"))
+    data.found(Row("cat", "cats", found))
+    data.downloaded(had("cat", found, "cat/1 (a).jpg"))
+    [line] = data.write()[1:]
+    assert line.startswith("- [1 (a).jpg](cat/1%20%28a%29.jpg): ")
+    assert line.endswith("[source](https://a.example/File:Cat_%282%29%29.jpg?a=1&amp;copy;=2)")
+
+
+def test_nothing_is_written_where_nothing_was_searched(data: DataSet) -> None:
+    data.downloaded(had("cat", image(1), "cat/1.jpg"))
+    assert write_attribution(data.images, table=data.table, outcomes=data.outcomes) == 0
+    assert not (data.images / "ATTRIBUTION.md").exists()
+
+
+def test_somebody_elses_file_is_left_alone(data: DataSet) -> None:
+    data.found(Row("cat", "cats", image(1)))
+    data.downloaded(had("cat", image(1), "cat/1.jpg"))
+    path = data.images / "ATTRIBUTION.md"
+    path.write_text("# My own notes\n")
+    with pytest.raises(StorageError, match=r"ATTRIBUTION\.md was not written by scripts/0_downloadData\.py: move it"):
+        data.write()
+    assert path.read_text() == "# My own notes\n"
+    path.unlink()
+    assert data.write() == data.write()
