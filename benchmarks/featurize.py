@@ -29,10 +29,9 @@ from torchvision.datasets import ImageFolder
 
 from libraries.data.images import ResizeRule, load
 from libraries.network.backbones import EmbeddingNetwork, load_pretrained
-from libraries.network.engine import Engine
+from libraries.network.embedding_store import write_features
+from libraries.network.engine import Engine, ordered_map
 from libraries.network.export import export_onnx
-from libraries.network.features import write_features
-from libraries.network.streaming import ordered_map
 
 SIZE = 224
 NETWORKS = {"EfficientNet-Lite0": "EfficientNet_Lite0", "ResNet-18 (random weights)": "random:resnet18"}

@@ -62,8 +62,8 @@ def featurize(folder: Path, count: int, precision: str) -> None:
     """What scripts/3_runDNN.py does with `count` images."""
     from libraries.data.dataset import Example
     from libraries.data.images import ResizeRule, load
+    from libraries.network.embedding_store import write_features
     from libraries.network.engine import Engine
-    from libraries.network.features import write_features
 
     files = sorted((folder / "images").rglob("*.jpg"))
     examples = [

@@ -23,7 +23,7 @@ from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
 from libraries.base.console import table
-from libraries.classifier.folds import assign_folds
+from libraries.classifier.cross_validation import assign_folds
 from libraries.classifier.squared_hinge import objective
 from libraries.classifier.svm import NORMALISATIONS, LinearModel, binary_problems, fit_path
 
@@ -72,7 +72,7 @@ def synthetic(examples: int, features: int, classes: int) -> tuple[Float, Int]:
 
 def stored(folder: Path) -> tuple[Float, Int]:
     """The training part of a feature store."""
-    from libraries.network.features import read_features
+    from libraries.network.embedding_store import read_features
 
     features = read_features(folder)
     is_train = np.array(features.split) == "train"

@@ -34,12 +34,19 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from libraries.data.images import ResizeRule, load
-from libraries.network.augmentation import AREA, JITTER, RATIO, stored_size
 from libraries.network.backbones import EmbeddingNetwork, load_pretrained
-from libraries.network.imageset import ImageSet, decode_once
-from libraries.network.recipe import RefineOptions, learning_rate, make_optimizer
-from libraries.network.refine import logits
-from libraries.network.trainer import CLIP_NORM, Trainer
+from libraries.network.training.recipe import (
+    AREA,
+    JITTER,
+    RATIO,
+    RefineOptions,
+    learning_rate,
+    make_optimizer,
+    stored_size,
+)
+from libraries.network.training.refine import logits
+from libraries.network.training.trainer import CLIP_NORM, Trainer
+from libraries.network.training.training_sets import ImageSet, decode_once
 
 NETWORK, SIZE, CLASSES = "EfficientNet_Lite0", 224, 2
 TARGET = 1.8  # times the plain loop

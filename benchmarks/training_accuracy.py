@@ -31,9 +31,9 @@ from training import NETWORK, OURS, PLAIN, TARGET, Task, ask, processes
 
 from libraries.base.console import table
 from libraries.data.dataset import Example, check_images, draw, scan, split
-from libraries.data.groups import group_examples
 from libraries.data.packaged import SOLAR_CELLS_ABOUT, copy_solar_cells
-from libraries.network.recipe import RefineOptions, has_fast_bf16
+from libraries.data.split import group_examples
+from libraries.network.training.recipe import RefineOptions, has_fast_bf16
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar, progress, table
 from libraries.base.errors import InputError, ParameterError
+from libraries.base.file_system import on_disk
 from libraries.base.layout import Layout
-from libraries.base.names import on_disk
 from libraries.data import packaged
 from PARAMETERS import RESOURCES, Parameters
 

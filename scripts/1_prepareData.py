@@ -21,11 +21,11 @@ from libraries.base.console import ProgressBar, progress
 from libraries.base.errors import ParameterError
 from libraries.base.layout import Layout
 from libraries.base.storage import write_csv
-from libraries.data import dataset, duplicates, groups, quality, removal
+from libraries.data import dataset, duplicates, quality, removal, split
 from libraries.data.annotations import Annotations
 from libraries.data.exchange import label_studio
 from libraries.data.exchange.export import Export
-from libraries.data.sides import check_test_list, take_sides
+from libraries.data.split import check_test_list, take_sides
 from PARAMETERS import Parameters
 
 
@@ -75,11 +75,11 @@ def main(
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(left_out))
-        print(groups.told(examples))
+        print(split.told(examples))
         if leakReport:
             from libraries.evaluation.leak import report
 
-            pictures = groups.group_examples(alike.examples, "filename", alike=alike.groups())
+            pictures = split.group_examples(alike.examples, "filename", alike=alike.groups())
             print(*report(pictures, layout, ratio_train=ratio, seed=seed), sep="\n")
         if export:
             print("For others:", *others.write(examples, moved=annotations.moved), sep="\n  ")
@@ -105,7 +105,7 @@ def check(layout: Layout, annotations: Annotations, white_level: int | None) -> 
 def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked) -> duplicates.Duplicates:
     embeddings = None
     if parameters.duplicates == "scene":
-        from libraries.network.embedding import embed_pretrained
+        from libraries.network.runners import embed_pretrained
 
         with ProgressBar("Embedding", total=2 * len(checked.examples)) as bar:
             embeddings = embed_pretrained(checked, layout, parameters.model_dump(), progress=bar.update)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
     if layout.is_refined:
-        from libraries.data.changes import changes_told
+        from libraries.data.dataset import changes_told
 
         layout.examples.check()
         if changes := changes_told(layout):
@@ -83,9 +83,9 @@ def refine_network(
 ) -> None:
     from libraries.data.dataset import read_examples
     from libraries.evaluation.training_outputs import write_refined_network
-    from libraries.network import training_sets
-    from libraries.network.recipe import options_from, steps_per_epoch
-    from libraries.network.refine import refine
+    from libraries.network.training import training_sets
+    from libraries.network.training.recipe import options_from, steps_per_epoch
+    from libraries.network.training.refine import refine
 
     folder, options = layout.network.folder, options_from(parameters.model_dump())
     checkpoint = folder / "checkpoint.safetensors"

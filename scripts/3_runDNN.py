@@ -17,7 +17,7 @@ from PARAMETERS import Parameters
 
 
 def main(parameters: Parameters) -> None:
-    from libraries.data.changes import changes_told
+    from libraries.data.dataset import changes_told
 
     layout = Layout(parameters)
     layout.examples.check()
@@ -35,8 +35,8 @@ def main(parameters: Parameters) -> None:
 def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: tracking.Record) -> None:
     from libraries.data.dataset import load_example, read_examples, read_white_level
     from libraries.data.images import ResizeRule
-    from libraries.network.embedding import open_engine
-    from libraries.network.features import write_features
+    from libraries.network.embedding_store import write_features
+    from libraries.network.runners import open_engine
 
     examples = read_examples(layout.examples.folder / "examples.csv")
     rule = replace(ResizeRule.from_json(network["resize"]), white_level=read_white_level(layout.examples))

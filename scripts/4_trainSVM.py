@@ -15,7 +15,7 @@ def main(parameters: Parameters) -> None:
     if parameters.classifier == "dnn":
         print("The classifier 'dnn' has its own head: there is no SVM to train; next: scripts/5_evaluate.py")
         return
-    from libraries.data.changes import changes_told
+    from libraries.data.dataset import changes_told
 
     layout = Layout(parameters)
     layout.features.check()
@@ -35,13 +35,13 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     from libraries.base.storage import write_csv
     from libraries.classifier import svm
     from libraries.classifier.bundle import write_bundle
-    from libraries.classifier.records import save_model, sweep_table, sweep_text
+    from libraries.classifier.svm import save_model, sweep_table, sweep_text
     from libraries.data.dataset import read_examples
-    from libraries.data.groups import training_warnings
+    from libraries.data.split import training_warnings
     from libraries.evaluation import plots
     from libraries.evaluation.learning_curve import learning_curve
     from libraries.evaluation.training_outputs import write_learning_curve
-    from libraries.network.features import read_features
+    from libraries.network.embedding_store import read_features
 
     features = read_features(layout.features.folder)
     group_of = {e.path: e.group for e in read_examples(layout.examples.folder / "examples.csv")}

@@ -21,7 +21,7 @@ def main(parameters: Parameters, *, compare: bool = False) -> None:
 
         print(describe_runs(parameters.trackingUri or tracking.local_store(parameters.rootDir), parameters.datasetName))
         return
-    from libraries.data.changes import changes_told
+    from libraries.data.dataset import changes_told
 
     layout.bundle.check()
     layout.features.check()

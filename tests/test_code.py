@@ -64,7 +64,7 @@ def test_help_and_bad_parameters_load_nothing_heavy(script: str) -> None:
     [
         "libraries.classifier.bundle",
         "libraries.network.engine",
-        "libraries.network.features",
+        "libraries.network.embedding_store",
         "libraries.evaluation.outputs",
         "libraries.evaluation.trial",
         "libraries.evaluation.heatmaps",

@@ -1,7 +1,9 @@
-"""What file systems do differently: flushing, renaming, and what their errors mean to a person.
+"""What file systems do differently: names, flushing, renaming, and what their errors mean to a person.
 
 Windows flushes no file that was opened for reading, and lets no file be replaced while another program has it open, a
 virus scanner often for a moment. Some network and FUSE file systems know no flush, or rename no file over another.
+macOS tends to write 'ü' as two characters (Unicode's form D), keyboards as one (form C): they look alike and are not
+equal. So names are compared in form C, and kept on disk in whatever form they are.
 """
 
 import contextlib
@@ -12,6 +14,7 @@ import secrets
 import shutil
 import stat
 import time
+import unicodedata
 from pathlib import Path
 from typing import IO, Any
 
@@ -233,3 +236,43 @@ def read_regular(path: Path, *, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
     return content
+
+
+def nfc(text: str) -> str:
+    """The text in normal form C, in which names are compared."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+class OnDisk:
+    """Paths inside a folder as they are written on disk; see `on_disk`. Folders are listed once, when first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names: dict[str, dict[str, str]] = {}  # by folder: names that are not ASCII, by their form C
+
+    def __call__(self, path: str) -> str:
+        if path.isascii() or os.path.lexists(self._folder / path):
+            return path
+        found = ""
+        for part in path.split("/"):
+            if not part.isascii() and not os.path.lexists(self._folder / found / part):
+                part = self._listed(found).get(nfc(part), part)
+            found = f"{found}/{part}" if found else part
+        return found
+
+    def _listed(self, inside: str) -> dict[str, str]:
+        if inside not in self._names:
+            try:
+                names = sorted(entry.name for entry in (self._folder / inside).iterdir())
+            except OSError:  # not there yet, or none of our business: whoever opens the path will say so
+                names = []
+            self._names[inside] = {nfc(name): name for name in names if not name.isascii()}
+        return self._names[inside]
+
+
+def on_disk(folder: Path, path: str) -> str:
+    """A path inside a folder, with '/', each part as the file or folder there is written that has the same form C.
+
+    A part that exists exactly so, or that nothing there is equal to, stays as given.
+    """
+    return OnDisk(folder)(path)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import StorageError
-from libraries.base.file_system import expanded, explained, read_regular
-from libraries.base.json_lines import split_lines
-from libraries.base.names import on_disk
+from libraries.base.file_system import expanded, explained, on_disk, read_regular
 from libraries.base.settings import Settings
 from libraries.base.storage import Artefact, read_json, sha256_once
+from libraries.base.text import split_lines
 
 NETWORK = ("rf_pretrainedModelFilename", "rf_inputResolution", "rf_resizeMode", "rf_views")
 GRAPH = ("rf_embeddingNode", "rf_channelOrder", "rf_channelMeans", "rf_channelStds")  # of .model and .onnx files

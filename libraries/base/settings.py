@@ -11,8 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libraries.base.errors import ParameterError
-from libraries.base.file_system import is_reserved
-from libraries.base.names import nfc, on_disk
+from libraries.base.file_system import is_reserved, nfc, on_disk
 
 ENVIRONMENT_PREFIX = "PARAMETERS_"
 

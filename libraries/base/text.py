@@ -1,13 +1,16 @@
-"""Text files that people make, in whatever form their editor saves them.
+"""Text files that people or earlier runs leave: lists in whatever form an editor saves them, and logs of JSON lines.
 
-UTF-8 with or without a byte order mark, UTF-16 with one, and any line ends. Everything else is an error of one line
-that names the file, the line, and what to do.
+Lists may be UTF-8 with or without a byte order mark, or UTF-16 with one, with any line ends. Everything else is an
+error of one line that names the file, the line, and what to do. Of a log, what a killed process left behind its last
+whole line is passed over.
 """
 
 import codecs
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from libraries.base.errors import InputError, MissingInput
 
@@ -15,6 +18,8 @@ MAX_LINE = 1_000_000  # characters of a line in a list
 _UNREADABLE = "\udc80"  # stands for bytes that are no text; no text that is read holds it
 _HANDLER = "unreadable bytes are marked"
 _ADVICE = "save it with the encoding UTF-8"
+
+BEGIN = b'{"time": "'  # of every line
 
 
 def read_lines(path: Path, *, what: str) -> Iterator[str]:
@@ -114,3 +119,35 @@ def _mark(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(_HANDLER, _mark)
+
+
+class Lines(NamedTuple):
+    """The lines of a log.
+
+    Attributes:
+        whole: without their ends; some may be blank.
+        length: of all whole lines together, in bytes, ends included.
+        is_ended: whether the last has its end; an editor may have taken it away.
+    """
+
+    whole: list[bytes]
+    length: int
+    is_ended: bool
+
+
+def split_lines(content: bytes) -> Lines:
+    """The lines of a log, without a last one that was cut off: what was to be written there never was."""
+    *whole, rest = content.split(b"\n")
+    if not rest:
+        return Lines(whole, len(content), True)
+    if not _is_json(rest) and (rest.startswith(BEGIN) or BEGIN.startswith(rest)):
+        return Lines(whole, len(content) - len(rest), True)
+    return Lines([*whole, rest], len(content), False)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -17,14 +17,15 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, StorageError
 from libraries.base.storage import Artefact, write_json
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, write_graph
 from libraries.classifier.manifest import MANIFEST, MODEL, check_files, read_manifest
 from libraries.classifier.svm import LinearModel
+from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, fit, load
-from libraries.data.white_level import FULL_RANGE
 from libraries.network.engine import Engine
 
 T = TypeVar("T")
@@ -86,9 +87,9 @@ class Prediction:
     """
 
     label: str
-    probabilities: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    embedding: npt.NDArray[np.float32]
+    probabilities: Float32
+    scores: Float32
+    embedding: Float32
 
 
 class Classifier:
@@ -130,7 +131,7 @@ class Classifier:
         """Whether the network's embedding is the mean over a map, so that `evidence` can be had."""
         return EVIDENCE in self._engine.left_out
 
-    def evidence(self, fitted: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def evidence(self, fitted: npt.NDArray[np.uint8]) -> Float32:
         """The share of each position of one fitted image, uint8 [S, S, 3], in the logits: float32 [K, h, w].
 
         Its mean over the positions is the calibrated logits, whose softmax is the probabilities. Any number of threads
@@ -175,7 +176,7 @@ class Classifier:
         for item, result in self._engine.stream(items, load_item):
             yield item, result if isinstance(result, ImageError) else self._prediction(result)
 
-    def _prediction(self, outputs: dict[str, npt.NDArray[np.float32]]) -> Prediction:
+    def _prediction(self, outputs: dict[str, Float32]) -> Prediction:
         probabilities = outputs["probabilities"]
         label = self.labels[int(np.argmax(probabilities))]
         return Prediction(label, probabilities, outputs["scores"], outputs["embedding"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from libraries.base.arrays import Float32, Float64, Int
 
 MAXIMUM_STEPS = 100  # Newton takes 5 to 15
 TOLERANCE = 1e-10  # largest gradient entry of the mean loss
@@ -30,13 +30,13 @@ class Calibration:
     """
 
     slope: float
-    bias: Array
+    bias: Float64
 
-    def probabilities(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def probabilities(self, scores: npt.ArrayLike) -> Float32:
         """Scores [N, K] to probabilities, float32 [N, K], whose rows sum to one."""
         return _softmax(self.slope * np.asarray(scores, np.float64) + self.bias).astype(np.float32)
 
-    def labels(self, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    def labels(self, scores: npt.ArrayLike) -> Int:
         """Scores [N, K] to the class of the highest probability, int64 [N]."""
         return np.asarray(self.probabilities(scores).argmax(axis=1))
 
@@ -82,7 +82,7 @@ def fit_calibration(
     return Calibration(slope=slope / spread, bias=bias - bias.mean())
 
 
-def _smoothed_targets(labels: npt.NDArray[np.int64], weight: Array, *, number_of_classes: int) -> Array:
+def _smoothed_targets(labels: Int, weight: Float64, *, number_of_classes: int) -> Float64:
     """Platt's targets, [N, K]."""
     members = np.bincount(labels, weights=weight, minlength=number_of_classes)
     missing = 1 / (members + 2)
@@ -91,7 +91,7 @@ def _smoothed_targets(labels: npt.NDArray[np.int64], weight: Array, *, number_of
     return targets
 
 
-def _pull(labels: npt.NDArray[np.int64], weight: Array, evidence: Array) -> Array:
+def _pull(labels: Int, weight: Float64, evidence: Float64) -> Float64:
     """The precision of the prior on each bias, [K]: 0 from ENOUGH independent examples on, high where there are none.
 
     Examples that are not independent count in the loss as if they were, so the prior grows with them.
@@ -101,7 +101,9 @@ def _pull(labels: npt.NDArray[np.int64], weight: Array, evidence: Array) -> Arra
     return np.asarray(PULL * np.maximum(ENOUGH / independent - 1, 0) * np.maximum(members / independent, 1))
 
 
-def _newton(scores: Array, targets: Array, weight: Array, pull: Array, *, slope_is_free: bool) -> tuple[float, Array]:
+def _newton(
+    scores: Float64, targets: Float64, weight: Float64, pull: Float64, *, slope_is_free: bool
+) -> tuple[float, Float64]:
     """Minimise the weighted cross-entropy and the prior, convex in (slope, bias), by Newton's method with halving."""
     parameters = np.zeros(1 + scores.shape[1])
     parameters[0] = 1.0
@@ -122,7 +124,7 @@ def _newton(scores: Array, targets: Array, weight: Array, pull: Array, *, slope_
     return float(parameters[0]), parameters[1:]
 
 
-def _loss(parameters: Array, scores: Array, targets: Array, weight: Array, pull: Array) -> float:
+def _loss(parameters: Float64, scores: Float64, targets: Float64, weight: Float64, pull: Float64) -> float:
     logits = parameters[0] * scores + parameters[1:]
     highest = logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(logits - highest).sum(axis=1)) + highest[:, 0]
@@ -130,7 +132,9 @@ def _loss(parameters: Array, scores: Array, targets: Array, weight: Array, pull:
     return float(weight @ (log_sum - (targets * logits).sum(axis=1)) + pull @ tilt**2 / 2)
 
 
-def _derivatives(parameters: Array, scores: Array, targets: Array, weight: Array, pull: Array) -> tuple[Array, Array]:
+def _derivatives(
+    parameters: Float64, scores: Float64, targets: Float64, weight: Float64, pull: Float64
+) -> tuple[Float64, Float64]:
     """Gradient [1 + K] and Hessian [1 + K, 1 + K] of the loss.
 
     The loss does not change when all biases shift together; a one added to their block of the Hessian keeps the step,
@@ -152,7 +156,7 @@ def _derivatives(parameters: Array, scores: Array, targets: Array, weight: Array
     return gradient, hessian
 
 
-def _softmax(logits: Array) -> Array:
+def _softmax(logits: Float64) -> Float64:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities: Float64 = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.arrays import Float32
 from libraries.base.storage import atomic_path
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.svm import LinearModel
@@ -52,7 +53,7 @@ def write_graph(network: Path, target: Path, *, calibration: Calibration, linear
         onnx.save(writer.model, temporary)
 
 
-def head(model: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def head(model: Any) -> tuple[Float32, Float32]:
     """Weights [D, K] and bias [K] of a network's linear head: what it makes of the unit vectors and of zero."""
     import onnx.utils
     from onnx.reference import ReferenceEvaluator
@@ -96,8 +97,8 @@ class Writer:
 
     def evidence(
         self,
-        weights: npt.NDArray[np.float32],
-        bias: npt.NDArray[np.float32],
+        weights: Float32,
+        bias: Float32,
         calibration: Calibration,
         linear: LinearModel | None,
     ) -> None:

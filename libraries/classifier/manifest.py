@@ -1,24 +1,42 @@
-"""model.json of a bundle, which may come from a stranger: read within bounds and checked before anything is loaded."""
+"""model.json and model.onnx of a bundle, which may come from a stranger: checked within bounds before they are loaded.
+
+An ONNX file could take values from other files, and a stranger's could name any on the machine: such files are refused.
+The file is one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only what can hold a tensor
+is looked into, so nothing but this module is needed, and a large network takes milliseconds.
+"""
 
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import ParameterError, StorageError
 from libraries.base.file_system import is_reserved, read_regular
 from libraries.base.storage import sha256
+from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
-from libraries.data.white_level import FULL_RANGE
-from libraries.network.external_data import has_external_data
 
 MODEL, MANIFEST = "model.onnx", "model.json"
 MAX_BYTES = 64 * 2**20  # of model.json
 MAX_FILE_BYTES = 2**31  # of each file that it names: what ONNX can hold
 _MAX_FILES, _MAX_DEPTH = 100, 32
 _MAX_LABELS, _MAX_LABEL, _MAX_SIZE, _MAX_EMBEDDING = 1_000_000, 1_000, 4096, 2**20
+
+_GRAPH, _FUNCTION, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _TRAINING = range(1, 8)
+_INSIDE = {  # of a kind of message, the kinds in its fields; the model's own is 0
+    0: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+    _TRAINING: {1: _GRAPH, 2: _GRAPH},
+    _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
+    _NODE: {5: _ATTRIBUTE},
+    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _SPARSE: {1: _TENSOR, 2: _TENSOR},
+    _TENSOR: {},
+}
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
+_MAX_NESTING = 64
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
@@ -164,3 +182,54 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
         raise StorageError(f"{folder / MODEL} is no ONNX file ({error}): restore or rebuild the bundle") from error
     if needs_others:
         raise StorageError(f"{folder / MODEL} takes values from other files, which is refused: rebuild the bundle")
+
+
+def has_external_data(onnx: bytes) -> bool:
+    """Whether any tensor of a network lies in another file.
+
+    Raises:
+        ValueError: no whole protobuf message.
+    """
+    waiting = [(memoryview(onnx), 0, 0)]
+    while waiting:
+        message, kind, depth = waiting.pop()
+        if depth > _MAX_NESTING:
+            raise ValueError("its graphs are too deep")
+        for field, value in _fields(message):
+            if kind == _TENSOR and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value != 0)):
+                return True
+            if isinstance(value, memoryview) and field in _INSIDE[kind]:
+                waiting.append((value, _INSIDE[kind][field], depth + 1))
+    return False
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of every field, in order: numbers, or bytes."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        size = {1: 8, 5: 4}.get(tag & 7)
+        if tag & 7 == 0:
+            value, position = _varint(message, position)
+            yield tag >> 3, value
+            continue
+        if tag & 7 == 2:
+            size, position = _varint(message, position)
+        if size is None or position + size > len(message):
+            raise ValueError("it is cut off or damaged")
+        yield tag >> 3, message[position : position + size]
+        position += size
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """A number of variable length, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            break
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("it is cut off or damaged")

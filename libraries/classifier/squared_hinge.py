@@ -15,11 +15,8 @@ products. Where that crawls (a C so large that the classifier interpolates), a c
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.floating]
-Bool = npt.NDArray[np.bool_]
-Int = npt.NDArray[np.int64]
+from libraries.base.arrays import Bool, Floating, Int
 
 TOLERANCE = {
     "float64": 1e-9,
@@ -33,7 +30,7 @@ SPREAD = 1e-5  # of the eigenvalues; with more the preconditioner would lose its
 COLUMNS_AT_ONCE = 64
 
 
-def solve_path(x: Array, targets: Array, weights: Array, c_values: Sequence[float]) -> Iterator[Array]:
+def solve_path(x: Floating, targets: Floating, weights: Floating, c_values: Sequence[float]) -> Iterator[Floating]:
     """Solutions for ascending C values.
 
     Args:
@@ -52,17 +49,17 @@ def solve_path(x: Array, targets: Array, weights: Array, c_values: Sequence[floa
         yield np.hstack(solutions)
 
 
-def objective(x: Array, targets: Array, weights: Array, c: float, solution: Array) -> Array:
+def objective(x: Floating, targets: Floating, weights: Floating, c: float, solution: Floating) -> Floating:
     """The minimised quantity per column, [K]."""
     slack = np.maximum(0, 1 - targets * (x @ solution))
-    result: Array = 0.5 * (solution**2).sum(axis=0) + c * (weights * slack**2).sum(axis=0)
+    result: Floating = 0.5 * (solution**2).sum(axis=0) + c * (weights * slack**2).sum(axis=0)
     return result
 
 
 class _Spectrum:
     """The leading eigenvectors of x'x / N, which make the preconditioner of every column, C and step."""
 
-    def __init__(self, x32: Array) -> None:
+    def __init__(self, x32: Floating) -> None:
         rank = min(RANK, *x32.shape)
         sketch = np.random.default_rng(0).standard_normal((x32.shape[1], rank), np.float32)
         for _ in range(2):  # subspace iteration
@@ -73,24 +70,24 @@ class _Spectrum:
         self.values = np.maximum(eigenvalues, SPREAD * eigenvalues[-1])[:, None]  # [rank, 1], ascending
         self.vectors = sketch @ rotation  # [D, rank]
 
-    def precondition(self, residual: Array, strength: Array) -> Array:
+    def precondition(self, residual: Floating, strength: Floating) -> Floating:
         """(I + strength * x'x / N)^-1 residual, approximately, for residuals [D, K] and strengths [K]."""
         rest = 1 / (1 + strength * self.values[0])  # the least of them stands for all the others
         leading = 1 / (1 + strength * self.values)
-        result: Array = rest * residual + self.vectors @ ((leading - rest) * (self.vectors.T @ residual))
+        result: Floating = rest * residual + self.vectors @ ((leading - rest) * (self.vectors.T @ residual))
         return result
 
 
 class _Block:
     """Some columns on their way along the path, in step with each other."""
 
-    def __init__(self, x: Array, targets: Array, weights: Array, spectrum: _Spectrum) -> None:
+    def __init__(self, x: Floating, targets: Floating, weights: Floating, spectrum: _Spectrum) -> None:
         self.x, self.targets, self.weights, self.spectrum = x, targets, weights, spectrum
         self.solution = np.zeros((x.shape[1], targets.shape[1]), x.dtype)
         self.margins = np.zeros(targets.shape, x.dtype)
         self.is_hard = np.zeros(targets.shape[1], bool)  # conjugate gradients crawl; and at larger C even more so
 
-    def path(self, c_values: Sequence[float]) -> Iterator[Array]:
+    def path(self, c_values: Sequence[float]) -> Iterator[Floating]:
         for c in c_values:
             self._minimise(c)
             yield self.solution.copy()
@@ -116,7 +113,7 @@ class _Block:
             loss = (self.solution[:, todo] ** 2).sum(axis=0) + (curvature * slack**2).sum(axis=0)
             todo = todo[gain > np.finfo(self.x.dtype).eps * loss]
 
-    def _newton_direction(self, todo: Int, curvature: Array, right: Array, relative: Array) -> Array:
+    def _newton_direction(self, todo: Int, curvature: Floating, right: Floating, relative: Floating) -> Floating:
         """(I + x' diag(curvature) x)^-1 right, for each column, [D, K]."""
         direction = np.empty_like(right)
         easy = np.flatnonzero(~self.is_hard[todo])
@@ -130,7 +127,7 @@ class _Block:
             direction[:, i] = _solve_directly(self.x, curvature[:, i], right[:, i])
         return direction
 
-    def _step(self, c: float, todo: Int, direction: Array) -> None:
+    def _step(self, c: float, todo: Int, direction: Floating) -> None:
         change = self.targets[:, todo] * (self.x @ direction)
         for i, k in enumerate(todo):
             length = _line_search(
@@ -140,7 +137,9 @@ class _Block:
             self.margins[:, k] += length * change[:, i]
 
 
-def _conjugate_gradients(spectrum: _Spectrum, curvature: Array, right: Array, accuracy: Array) -> tuple[Array, Bool]:
+def _conjugate_gradients(
+    spectrum: _Spectrum, curvature: Floating, right: Floating, accuracy: Floating
+) -> tuple[Floating, Bool]:
     """Solve (I + x' diag(curvature) x) direction = right for all columns at once, in float32.
 
     Args:
@@ -180,7 +179,7 @@ def _conjugate_gradients(spectrum: _Spectrum, curvature: Array, right: Array, ac
     return result * scale, np.isin(np.arange(right.shape[1]), open_columns, invert=True)
 
 
-def _solve_directly(x: Array, curvature: Array, right: Array) -> Array:
+def _solve_directly(x: Floating, curvature: Floating, right: Floating) -> Floating:
     """The same for one column, in float64; in the dual (matrix inversion lemma) where that is smaller."""
     active = curvature > 0
     rows = x[active].astype(np.float64) * np.sqrt(curvature[active])[:, None]
@@ -193,7 +192,7 @@ def _solve_directly(x: Array, curvature: Array, right: Array) -> Array:
     return right - rows.T @ np.linalg.solve(system, rows @ right)
 
 
-def _line_search(cost: Array, margin: Array, change: Array, solution: Array, direction: Array) -> float:
+def _line_search(cost: Floating, margin: Floating, change: Floating, solution: Floating, direction: Floating) -> float:
     """The length of the step to the minimum along a direction: Newton's method on a convex function of one variable.
 
     Its derivative is piecewise linear and increasing; an interval around its zero guards against cycling.

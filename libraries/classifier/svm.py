@@ -1,27 +1,25 @@
-"""Linear SVMs on embeddings, for every C and normalisation; the best is chosen by cross-validation."""
+"""Linear SVMs on embeddings, for every C and normalisation; the best is chosen by cross-validation and kept."""
 
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.arrays import Bool, Float32, Floating, Int, Integer
+from libraries.base.console import table
 from libraries.base.errors import InputError, ParameterError
+from libraries.base.storage import atomic
 from libraries.classifier.calibration import Calibration
-from libraries.classifier.choice import FEW, SweepRow, choose, choose_from_few
-from libraries.classifier.folds import assign_folds
+from libraries.classifier.cross_validation import FEW, SweepRow, Validation, assign_folds, choose, choose_from_few
 from libraries.classifier.squared_hinge import solve_path
 from libraries.classifier.threads import side_by_side
-from libraries.classifier.validation import Validation
 
-Float32 = npt.NDArray[np.float32]
-Float = npt.NDArray[np.floating]
-Int = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 ClassWeight = Literal["balanced"] | None
 
 NORMALISATIONS = ("l2", "sqrt_l2", "standardise")
@@ -209,7 +207,7 @@ def fit_path(
         yield LinearModel(normalisation, mean, scale, weights=both[:-1], bias=both[-1])
 
 
-def binary_problems(labels: Int, number_of_classes: int, class_weight: ClassWeight) -> tuple[Float, Float]:
+def binary_problems(labels: Int, number_of_classes: int, class_weight: ClassWeight) -> tuple[Floating, Floating]:
     """Targets (+1 or -1) and weights of the examples in each binary problem, [N, K], or [N, 1] for two classes.
 
     As in scikit-learn, the rest against which a class stands has weight one, except where it is a single class.
@@ -264,3 +262,40 @@ def _checked_parameters(c_values: Sequence[float], normalisations: Sequence[str]
     if unknown or not normalisations:
         raise ParameterError(f"unknown normalisation {unknown}: use one or more of {', '.join(NORMALISATIONS)}")
     return ascending
+
+
+def sweep_table(result: Sweep, embeddings: Float32, labels: Integer) -> list[dict[str, Any]]:
+    """The rows of sweep.csv: the sweep with the accuracy on the test set, reported for every C and used for none.
+
+    Args:
+        embeddings, labels: the test set, [N, D] and [N]; N may be 0, then the accuracy is None.
+    """
+    rows = []
+    for i, (row, model, calibration) in enumerate(zip(result.rows, result.models, result.calibrations, strict=True)):
+        predicted = calibration.labels(model.scores(embeddings))
+        test_accuracy = float((predicted == labels).mean()) if len(labels) else None
+        rows.append({**asdict(row), "test_accuracy": test_accuracy, "chosen": i == result.best})
+    return rows
+
+
+def sweep_text(rows: Sequence[dict[str, Any]], *, best: int) -> str:
+    """The sweep as a table for the console, the chosen row marked."""
+    header = ["normalisation", "C", "training", "validation", "test"]
+    columns = ("train_accuracy", "validation_accuracy", "test_accuracy")
+    body = [
+        (
+            f"{row['normalisation']}{' *' if i == best else ''}",
+            f"{row['C']:g}",
+            *("–" if row[column] is None else f"{row[column]:.1%}" for column in columns),
+        )
+        for i, row in enumerate(rows)
+    ]
+    return table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body)
+
+
+def save_model(path: Path, model: LinearModel, calibration: Calibration, *, labels: Sequence[str]) -> None:
+    """Write svm.npz: the arrays of the linear model and its calibration, readable with numpy alone."""
+    parts = {"svm": asdict(model), "calibration": asdict(calibration)}
+    arrays = {f"{part}_{name}": np.asarray(value) for part, values in parts.items() for name, value in values.items()}
+    with atomic(path) as file:
+        np.savez(file, allow_pickle=False, labels=np.array(labels), **arrays)

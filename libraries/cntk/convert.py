@@ -15,8 +15,7 @@ import numpy.typing as npt
 from libraries.base.errors import NetworkError
 from libraries.base.file_system import TEMPORARY, replace, storage_error
 from libraries.base.storage import atomic_path
-from libraries.cntk.graph import Function, Graph, Variable, read_graph
-from libraries.cntk.names import MEASURES
+from libraries.cntk.graph import MEASURES, Function, Graph, Variable, read_graph
 from libraries.cntk.operators import OPERATORS
 from libraries.cntk.operators.windows import is_global
 from libraries.cntk.wire import ModelError

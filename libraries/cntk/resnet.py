@@ -9,11 +9,10 @@ halve the map in the first convolution of a bottleneck, as in the paper; `names`
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from libraries.base.arrays import Floating
 from libraries.cntk import attributes
 from libraries.cntk.convert import choose
 from libraries.cntk.graph import Function, Graph
@@ -30,19 +29,17 @@ ARCHITECTURES: dict[tuple[int, tuple[int, ...]], str] = {  # by the convolutions
 TIMM_EPSILON = 1e-5
 LAST_MAP = "z.x.x.r"
 
-Array = npt.NDArray[np.floating[Any]]
-
 
 @dataclass(frozen=True)
 class Unit:
     """A convolution with its batch normalisation, both behind the value `source`."""
 
-    weights: Array  # [out, in, k, k]
-    normalisation: dict[str, Array]
+    weights: Floating  # [out, in, k, k]
+    normalisation: dict[str, Floating]
     stride: int
     source: str
 
-    def named(self, convolution: str, normalisation: str) -> dict[str, Array]:
+    def named(self, convolution: str, normalisation: str) -> dict[str, Floating]:
         """Its weights under the names of two of timm's layers."""
         own = {f"{normalisation}.{name}": values for name, values in self.normalisation.items()}
         return {f"{convolution}.weight": self.weights} | own
@@ -56,9 +53,9 @@ class Block:
     shortcut: Unit | None
     source: str
 
-    def named(self, prefix: str) -> dict[str, Array]:
+    def named(self, prefix: str) -> dict[str, Floating]:
         """Its weights under timm's names."""
-        weights: dict[str, Array] = {}
+        weights: dict[str, Floating] = {}
         for number, unit in enumerate(self.units, 1):
             weights |= unit.named(f"{prefix}.conv{number}", f"{prefix}.bn{number}")
         if self.shortcut is not None:
@@ -71,7 +68,7 @@ class Block:
         return [unit.stride for unit in self.units]
 
 
-def read_resnet(graph: Graph) -> tuple[str, dict[str, Array]]:
+def read_resnet(graph: Graph) -> tuple[str, dict[str, Floating]]:
     """The architecture, as timm calls it, and its weights without the classifier's, for images in CNTK's BGR.
 
     Raises:
@@ -141,12 +138,12 @@ class _Walk:
         values = [self.graph.resolve(uid) for uid in function.inputs]
         return [uid for uid in values if self.known(uid) is None]
 
-    def known(self, value: str) -> Array | None:
+    def known(self, value: str) -> Floating | None:
         """The numbers of a parameter or constant."""
         variable = self.graph.variables.get(value)
         return None if variable is None else variable.value
 
-    def parameters(self, function: Function) -> list[Array]:
+    def parameters(self, function: Function) -> list[Floating]:
         """The numbers of the parameters and constants that a function takes, in order."""
         known = [self.known(self.graph.resolve(uid)) for uid in function.inputs]
         return [values for values in known if values is not None]
@@ -203,13 +200,13 @@ def _stride(convolution: Function) -> int:
     return width
 
 
-def _normalisation(walk: _Walk, function: Function) -> dict[str, Array]:
+def _normalisation(walk: _Walk, function: Function) -> dict[str, Floating]:
     """Scale, bias, mean and variance [C] as PyTorch has them, with timm's epsilon instead of the file's."""
     known = walk.parameters(function)
     if len(known) < 4:
         raise ModelError(f"{function}: parameters that are computed")
     names = ("weight", "bias", "running_mean", "running_var")
-    values: Mapping[str, Array] = dict(zip(names, (p.reshape(-1) for p in known), strict=False))
+    values: Mapping[str, Floating] = dict(zip(names, (p.reshape(-1) for p in known), strict=False))
     epsilon = attributes.number(function, "epsilon")
     variance = values["running_var"].astype(np.float64) + (epsilon - TIMM_EPSILON)
     if (variance < 0).any():

@@ -17,23 +17,21 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from libraries.base.errors import InputError, StorageError
-from libraries.base.file_system import move, storage_error
+from libraries.base.file_system import OnDisk, move, nfc, storage_error
 from libraries.base.layout import ANNOTATIONS
-from libraries.base.names import OnDisk, nfc
 from libraries.base.storage import sha256
-from libraries.data.annotation_history import History
 from libraries.data.annotation_log import (
     MARKS,
     Answer,
     Change,
+    History,
     Kind,
     LogFile,
     Mark,
     Place,
     Step,
 )
-from libraries.data.class_folders import ClassFolders, find_class_folders
-from libraries.data.labels import check_label
+from libraries.data.class_folders import ClassFolders, check_label, find_class_folders
 
 _PATIENCE = 10.0  # seconds that a step waits for one of another notebook
 

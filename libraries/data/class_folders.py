@@ -1,28 +1,72 @@
-"""Which folders hold the images of which class: <label>/, or where the split is on disk, train/<label>/, test/<label>/.
+"""Which folders hold the images of which class, which files in them are images, and what can be a label.
 
-Many public data sets come divided. Folders called train, val and test (see `_PARTS`) are parts of the split where they
-hold folders of the same names, the classes, and no images of their own; otherwise they are classes like any other.
+The folders are <label>/ or, where the split is on disk, train/<label>/ and test/<label>/. Many public data sets come
+divided: folders called train, val and test (see `_PARTS`) are parts of the split where they hold folders of the same
+names, the classes, and no images of their own; otherwise they are classes like any other.
 """
 
 import os
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from libraries.base.errors import InputError
-from libraries.base.names import nfc
-from libraries.data.labels import check_label, check_labels
-from libraries.data.listing import image_files, is_folder, is_image
+from libraries.base.errors import InputError, StorageError
+from libraries.base.file_system import explained, is_reserved, nfc
+from libraries.data.formats import SUFFIXES, Format, NotRead, kind_of, suffix_of, why_not_read
+
+MAX_LABEL_BYTES = 100
 
 Side = Literal["train", "test"]
-
 _PARTS: dict[str, Side] = {
     **dict.fromkeys(("train", "training", "val", "valid", "validation", "dev"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _LEARNT_FROM = ("train", "training")
+
+
+def check_label(label: str) -> str:
+    """The label in Unicode normal form C.
+
+    Raises:
+        InputError: it could leave its folder, or is no file name on some system; says which rule it breaks.
+    """
+    label = nfc(label)
+    if problem := _problem(label):
+        raise InputError(f"label {label!r} cannot be a folder name: {problem}; choose another name")
+    return label
+
+
+def _problem(label: str) -> str | None:
+    if not label or label in (".", ".."):
+        return "it is empty or only dots"
+    if any(c in '/\\:*?"<>|' for c in label):
+        return 'it holds one of / \\ : * ? " < > |'
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in label):
+        return "it holds control characters"
+    if label != label.strip() or label.endswith("."):
+        return "it begins or ends with a blank, or ends with a dot"
+    if label.startswith("."):
+        return "it begins with a dot, as hidden files do"
+    if is_reserved(label):
+        return "Windows reserves it"
+    if len(label.encode()) > MAX_LABEL_BYTES:
+        return f"it is longer than {MAX_LABEL_BYTES} bytes"
+    return None
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Check every label, and that no two are one folder on systems that do not tell upper from lower case."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        other = seen.setdefault(check_label(label).casefold(), label)
+        if other != label and nfc(other) == nfc(label):
+            forms = f"{other!a} and {label!a}"
+            raise InputError(f"labels {forms} are '{nfc(label)}' in two forms of Unicode: rename one, or merge them")
+        if other != label:
+            raise InputError(f"labels {other!r} and {label!r} differ only in case: rename one, or merge them")
 
 
 @dataclass(frozen=True)
@@ -151,3 +195,84 @@ def listed(names: Iterable[str]) -> str:
     """Names as a sentence has them: 'a, b and c'."""
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
+
+
+class Files(NamedTuple):
+    """What lies in a folder of images, as sorted paths relative to it.
+
+    Attributes:
+        images: files that are images by their suffix, or by their content if the suffix is none of an image.
+        others: why each of the other files is none, and whether it holds a picture nevertheless.
+    """
+
+    images: list[str]
+    others: dict[str, NotRead]
+
+
+def image_files(folder: Path) -> Files:
+    """The images in a folder and its sub-folders, and the other files.
+
+    Hidden files are left out; a file whose name is not Unicode is none of the images. Links to folders are followed,
+    but no folder is visited twice, and none that this one lies in: loops end, and no class holds the others.
+    50,000 files with suffixes of images take about 0.1 s.
+
+    Raises:
+        StorageError: a folder cannot be read.
+    """
+    images: list[str] = []
+    others: dict[str, NotRead] = {}
+    for prefix, place, names in _folders_below(folder):
+        for name in names:
+            path = prefix + name
+            is_named = suffix_of(name) in SUFFIXES
+            if not (path.isascii() or _is_unicode(path)):
+                others[path] = NotRead("file", "with a name that is not Unicode (rename it)", is_loss=is_named)
+            elif is_named or isinstance(kind := kind_of(place / name), Format):
+                images.append(path)
+            elif (place / name).is_symlink() and not (place / name).exists():
+                others[path] = NotRead("broken link", "(mend it, or remove it)", is_loss=False)
+            else:
+                others[path] = why_not_read(name, kind)
+    return Files(sorted(images), dict(sorted(others.items())))
+
+
+def _folders_below(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    """A folder and all below it: path relative to it ('' or 'a/b/'), whole path, and names of files; none is hidden."""
+    above = {*folder.absolute().parents, *folder.resolve().parents}
+    waiting, seen = [("", folder)], {os.path.realpath(place) for place in above}
+    while waiting:
+        prefix, place = waiting.pop()
+        if (true_place := os.path.realpath(place)) in seen:
+            continue
+        seen.add(true_place)
+        names: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(place) as found:
+                for entry in found:
+                    if not entry.name.startswith("."):
+                        (folders if is_folder(entry) else names).append(entry.name)
+        except FileNotFoundError:  # it has gone meanwhile
+            continue
+        except OSError as error:
+            raise StorageError(f"{place} cannot be read: {explained(error)}") from error
+        waiting += [(f"{prefix}{name}/", place / name) for name in sorted(folders, reverse=True)]
+        yield prefix, place, names
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is listed as an image: by its suffix, or by its content if that is none of an image."""
+    return suffix_of(path.name) in SUFFIXES or isinstance(kind_of(path), Format)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_unicode(path: str) -> bool:
+    """Whether a path can stand in a table; on Linux a file's name may be any bytes."""
+    return path.encode(errors="replace") == path.encode(errors="surrogateescape")

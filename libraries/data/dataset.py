@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from libraries.base.arrays import Pixels
 from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
-from libraries.base.names import nfc
+from libraries.base.file_system import nfc
+from libraries.base.layout import Layout
 from libraries.base.storage import Artefact, write_csv
 from libraries.base.tables import csv_records
-from libraries.data.class_folders import Side, find_class_folders
-from libraries.data.decoding import MAX_PIXELS, Pixels
+from libraries.data.class_folders import Side, find_class_folders, image_files, is_image
+from libraries.data.decoding import MAX_PIXELS
+from libraries.data.depth import FULL_RANGE, Depth, WhiteLevel
 from libraries.data.formats import NAMES, NotRead
 from libraries.data.images import ResizeRule, inspect, load_bytes
-from libraries.data.listing import image_files, is_image
 from libraries.data.quality import Measures, measure, review
-from libraries.data.white_level import FULL_RANGE, Depth, WhiteLevel
 
 _MOST_LOST = 0.1  # of the pictures of a class, without a warning
 
@@ -355,3 +356,32 @@ def read_example(example: Example, *, folder: Path) -> bytes:
     if hashlib.sha256(data).hexdigest() != example.sha256:
         raise StaleInput(f"{path} has changed since the data set was prepared: run scripts/1_prepareData.py again")
     return data
+
+
+def changes_told(layout: Layout) -> str:
+    """A warning of images that are new or gone since the data set was prepared; empty where all are as then.
+
+    Only names are looked at: 100,000 images take about a second. A file that has other content by now is noticed when
+    it is read (`dataset.load_example`).
+
+    Raises:
+        MissingInput, StorageError: the data set has not been prepared, or what was written then cannot be read.
+    """
+    manifest = layout.examples.read()
+    if "left_out" not in manifest:  # earlier versions did not say which of the images they left out
+        return ""
+    then = [example.path for example in read_examples(layout.examples.folder / "examples.csv")]
+    try:
+        folders = find_class_folders(layout.images)
+    except InputError as error:
+        return f"Warning: the images can no longer be prepared as they are: {error}"
+    now = set(folders.images(layout.images))
+    new, gone = sorted(now.difference(then, manifest["left_out"])), [path for path in then if path not in now]
+    parts = [
+        f"{len(paths):,} image{' is' if len(paths) == 1 else 's are'} {what} (such as {paths[0]})"
+        for paths, what in ((new, "new"), (gone, "gone"))
+        if paths
+    ]
+    if not parts:
+        return ""
+    return f"Warning: {' and '.join(parts)} since the data set was prepared: run scripts/1_prepareData.py again"

@@ -21,8 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -36,12 +34,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from libraries.base.errors import PIXELS, ImageError, ImageTooLarge
 from libraries.data import depth
 from libraries.data.colour import Conversion, to_srgb
+from libraries.data.depth import FULL_RANGE, Depth, in_strips
 from libraries.data.formats import HEAD, NAMES, Foreign, Format, recognise
-from libraries.data.headers import check_header
-from libraries.data.memory import memory_of
+from libraries.data.headers import check_header, memory_of
 from libraries.data.netpbm import NetpbmImageFile
-from libraries.data.strips import in_strips
-from libraries.data.white_level import FULL_RANGE, Depth
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
@@ -82,7 +78,6 @@ SIDEWAYS = {UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}  # width and h
 
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
-Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]  # width, height
 
 

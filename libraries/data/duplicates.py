@@ -23,13 +23,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from libraries.base.arrays import Float32, Int
 from libraries.base.console import counted
 from libraries.base.errors import ImageError
 from libraries.base.storage import write_csv
 from libraries.data.dataset import Checked, Example
-from libraries.data.fingerprints import dhash, is_plain, mirrored
+from libraries.data.fingerprints import Forest, Pairs, above_similarity, dhash, is_plain, mirrored, within_distance
 from libraries.data.images import pixel_sha256
-from libraries.data.pairs import Float32, Forest, Int, Pairs, above_similarity, within_distance
 
 Kind = Literal["exact", "near", "scene"]
 KINDS: tuple[Kind, ...] = ("exact", "near", "scene")

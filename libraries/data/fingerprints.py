@@ -1,15 +1,20 @@
-"""Fingerprints by which two files are known as one picture: a difference hash of 16 x 16, and its limits.
+"""Fingerprints by which two files are known as one picture, and the search for all pairs that are alike.
 
 The difference hash (dhash; N. Krawetz, 'Kind of Like That', 2013) has 256 bits: whether the picture, as 17 x 16 gray
 pixels, grows brighter from one pixel to the next in its row. Scaling, compression and colour hardly change it, nor
 does brightness where nothing is clipped; cropping, borders and rotation do. It is the same as
 `imagehash.dhash(image, hash_size=16)`, on the upright picture.
+
+Pairs of rows, hashes or embeddings, are found by blocked matrix products: never an N x N array.
 """
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from libraries.data.decoding import Pixels
+from libraries.base.arrays import Bool, Float32, Int, Pixels
 from libraries.data.images import TINY
 
 BITS = (TINY[0] - 1) * TINY[1]  # 256
@@ -18,10 +23,11 @@ BITS = (TINY[0] - 1) * TINY[1]  # 256
 # soft spot. Of the 2,624 solar cells, which are plain enough, the least has 61, a soft spot up to 53.
 LEAST_CHANGES = 56
 
-Bools = npt.NDArray[np.bool_]
+ROWS, COLUMNS = 1024, 8192  # of a block: 32 MB as float32
+MOST_PAIRS = 4_000_000  # that are kept: 64 MB
 
 
-def dhash(tiny: Pixels) -> Bools:
+def dhash(tiny: Pixels) -> Bool:
     """Difference hashes, bool [N, 256], of pictures uint8 [N, 16, 17] gray."""
     return (tiny[:, :, 1:] > tiny[:, :, :-1]).reshape(len(tiny), BITS)
 
@@ -31,7 +37,7 @@ def mirrored(tiny: Pixels) -> Pixels:
     return tiny[:, :, ::-1]
 
 
-def is_plain(tiny: Pixels) -> Bools:
+def is_plain(tiny: Pixels) -> Bool:
     """Whether pictures have too little structure for a hash, bool [N].
 
     Counted is how often a comparison of two pixels (brighter, equal, darker) differs from the comparison below it or
@@ -41,3 +47,140 @@ def is_plain(tiny: Pixels) -> Bools:
     trend = np.sign(np.diff(tiny.astype(np.int16), axis=2))
     changes = (np.diff(trend, axis=1) != 0).sum(axis=(1, 2)) + (np.diff(trend, axis=2) != 0).sum(axis=(1, 2))
     return np.asarray(changes < LEAST_CHANGES)
+
+
+class Pairs(NamedTuple):
+    """P pairs of rows.
+
+    Attributes:
+        one, other: int [P].
+        measure: float32 [P], their distance or similarity.
+    """
+
+    one: Int
+    other: Int
+    measure: Float32
+
+    @classmethod
+    def none(cls) -> "Pairs":
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+    def chosen(self, rows: npt.NDArray[np.generic]) -> "Pairs":
+        """Some of them, by index or mask."""
+        return Pairs(self.one[rows], self.other[rows], self.measure[rows])
+
+    def of(self, rows: Int) -> "Pairs":
+        """The same pairs, where row i was taken from row rows[i]."""
+        return Pairs(rows[self.one], rows[self.other], self.measure)
+
+
+def within_distance(bits: Bool, others: Bool, *, most: int, most_pairs: int = MOST_PAIRS) -> Pairs:
+    """Pairs i < j whose hashes differ in `most` bits at most, as they are or mirrored.
+
+    Args:
+        bits: bool [N, B].
+        others: bool [N, B], of the mirrored pictures.
+        most_pairs: where there are more, see `spanning`.
+
+    Returns:
+        The pairs, with the smaller one of the distances of i, and of i mirrored, from j.
+    """
+    length = bits.shape[1]
+    signs, mirrored = (np.where(each, np.float32(1), np.float32(-1)) for each in (bits, others))  # a.b = B - 2 distance
+    found = _pairs_above([(signs, signs), (mirrored, signs)], least=length - 2 * most, most_pairs=most_pairs)
+    return found._replace(measure=(length - found.measure) / 2)
+
+
+def above_similarity(
+    views: Sequence[Float32], *, rows: Int | None = None, least: float, most_pairs: int = MOST_PAIRS
+) -> Pairs:
+    """Pairs i < j whose embeddings have at least this cosine similarity, which is their measure.
+
+    Args:
+        views: float32 [N, D] each, of the whole pictures, then of parts of them. The whole of one picture is compared
+            with all views of the other, and the most similar two count. Embeddings that are zero or not finite are like
+            no other.
+        rows: int [M], of `views`, to compare; the pairs are numbers among these. All by default.
+        most_pairs: where there are more, see `spanning`.
+    """
+    whole, *parts = (_directions(view[slice(None) if rows is None else rows]) for view in views)
+    products = [(whole, whole), *((part, whole) for part in parts), *((whole, part) for part in parts)]
+    return _pairs_above(products, least=least, most_pairs=most_pairs)
+
+
+def _directions(embeddings: Float32) -> Float32:
+    """Rows of length 1, or 0 for those that have no direction. A copy, and no other: these are large."""
+    directions = np.array(embeddings)
+    norms = np.linalg.norm(directions, axis=1)
+    usable = np.isfinite(norms) & (norms > 0)
+    directions[~usable] = 0
+    directions /= np.where(usable, norms, 1)[:, None]
+    return directions
+
+
+def _pairs_above(products: Sequence[tuple[Float32, Float32]], *, least: float, most_pairs: int) -> Pairs:
+    """Pairs i < j for which the largest of left[i].right[j], over several (left, right), is at least `least`."""
+    length = len(products[0][0])
+    kept, count = [Pairs.none()], 0
+    for rows, columns in _blocks(length):
+        largest = products[0][0][rows] @ products[0][1][columns].T
+        for left, right in products[1:]:
+            np.maximum(largest, left[rows] @ right[columns].T, out=largest)
+        i, j = np.divmod(np.flatnonzero(largest >= least), largest.shape[1])
+        measure = largest[i, j]
+        i, j = i + rows.start, j + columns.start
+        kept.append(Pairs(i, j, measure).chosen(i < j))
+        count += len(kept[-1].one)
+        if count > most_pairs:
+            kept = [spanning(_joined(kept), length)]
+            count = len(kept[0].one)
+    return _joined(kept)
+
+
+def _blocks(length: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks that cover the upper triangle of a matrix."""
+    for row in range(0, length, ROWS):
+        for column in range(row, length, COLUMNS):
+            yield slice(row, min(row + ROWS, length)), slice(column, min(column + COLUMNS, length))
+
+
+def _joined(parts: Sequence[Pairs]) -> Pairs:
+    return Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def spanning(pairs: Pairs, length: int) -> Pairs:
+    """Fewer pairs (of larger measure, the more alike) that join the same rows to the same groups: `length` - 1 at most.
+
+    So a film, of which every picture is like every other, needs no more memory than as many pictures do.
+    """
+    order = np.argsort(-pairs.measure, kind="stable")
+    forest = Forest(length)
+    return pairs.chosen(np.array([k for k in order if forest.join(int(pairs.one[k]), int(pairs.other[k]))], np.int64))
+
+
+class Forest:
+    """Rows joined into groups (union-find); a group is known by its first row."""
+
+    def __init__(self, length: int) -> None:
+        self._parent = list(range(length))
+
+    def first(self, row: int) -> int:
+        """The first row of the group of a row."""
+        parent = self._parent
+        while parent[row] != row:
+            parent[row] = row = parent[parent[row]]
+        return row
+
+    def join(self, one: int, other: int) -> bool:
+        """Make one group of two; False where they are one already."""
+        one, other = sorted((self.first(one), self.first(other)))
+        self._parent[other] = one
+        return one != other
+
+    def join_all(self, pairs: Pairs) -> None:
+        for one, other in zip(pairs.one.tolist(), pairs.other.tolist(), strict=True):
+            self.join(one, other)
+
+    def groups(self) -> Int:
+        """The first row of every row's group, int [N]."""
+        return np.array([self.first(row) for row in range(len(self._parent))], np.int64)

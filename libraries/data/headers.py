@@ -1,12 +1,20 @@
-"""Files that a small number of bytes would make decode for minutes, refused by a walk over their header.
+"""What an image will cost to decode, by its header: its memory, and files refused because they would take minutes.
 
-Every rule counts something that costs time without being pixels: scans, strips, chunks, blocks, tiles, pictures. The
-bounds lie far beyond what programs write, and keep the decoding of 50 megapixels from 32 MB to some seconds.
+Every rule of `check` counts something that costs time without being pixels: scans, strips, chunks, blocks, tiles,
+pictures. The bounds lie far beyond what programs write, and keep the decoding of 50 megapixels from 32 MB to some
+seconds.
+
+Memory was measured with Pillow 13 as the largest resident size, in bytes per pixel, beyond the picture itself: WebP 12
+to 13 (two canvases and a copy), JPEG 2000 15, AVIF 5 (with a quarter of the colours), HEIF 3.4 (with a quarter) to 5.6
+(with all), and 2 per pixel and component for a JPEG that comes in several scans, whatever scale it is decoded at.
 """
 
 import re
 import struct
 from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
 
 from libraries.base.errors import ImageError
 from libraries.data.boxes import check_boxes
@@ -20,6 +28,21 @@ _MOST_STRIPS = 100_000  # or tiles, of a TIFF
 _MOST_RUNS = 4 * 2**20  # bytes of a BMP of runs, which Pillow takes apart in Python
 _MOST_PACKETS = 1_000_000  # of a JPEG 2000
 _PPM_HEADER = 4_096  # bytes, with comments
+
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # no stuffed zero, no restart, no fill
+_SOS, _EOI = 0xDA, 0xD9
+_ALONE = {0x01, 0xD8}  # markers that no segment follows
+_ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_OFFSETS_AND_LENGTHS = {273, 279, 324, 325}  # of strips and tiles
+_DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
+_PPM_FIELDS = re.compile(rb"P[1-6f](?:(?:\s|#[^\r\n]*[\r\n])+[-+.\deE]+){2}\s")
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes per pixel; all others: 4
+_GRAY = {"1": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1}  # become gray of one byte
+_WORKING = {"PNG": 0, "GIF": 0, "BMP": 0, "PPM": 0, "WEBP": 13, "HEIF": 6, "AVIF": 10, "JPEG2000": 16}
+_UNKNOWN = 24
+_PARTS = 8 * 2**20  # bytes: the parts in which pictures are converted, a decoder's tables
+_ROWS, _TILE_WIDTH, _TILE_HEIGHT, _BITS, _SAMPLES = 278, 322, 323, 258, 277  # tags of a TIFF
 
 
 def check_header(format: str, data: bytes, *, max_pixels: int) -> None:
@@ -43,12 +66,6 @@ def _refuse_more(count: int, most: int, what: str) -> None:
 
 
 # JPEG (ITU-T T.81, annex B)
-
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # no stuffed zero, no restart, no fill
-_SOS, _EOI = 0xDA, 0xD9
-_ALONE = {0x01, 0xD8}  # markers that no segment follows
-_ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -119,9 +136,6 @@ def _check_gif(data: bytes) -> None:
 
 # TIFF (revision 6.0; BigTIFF: libtiff.gitlab.io/libtiff/specification/bigtiff.html)
 
-_OFFSETS_AND_LENGTHS = {273, 279, 324, 325}  # of strips and tiles
-_DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
-
 
 def _check_tiff(data: bytes) -> None:
     """Count strips and tiles of the first picture; and see that it is no preview in a raw camera file."""
@@ -156,9 +170,6 @@ def _check_ppm(data: bytes) -> None:
     """See that the header is short: Pillow reads it byte by byte."""
     if _PPM_FIELDS.match(data[:_PPM_HEADER]) is None:
         raise ImageError(f"has no header in its first {_PPM_HEADER:,} bytes")
-
-
-_PPM_FIELDS = re.compile(rb"P[1-6f](?:(?:\s|#[^\r\n]*[\r\n])+[-+.\deE]+){2}\s")
 
 
 # JPEG 2000 (ITU-T T.800, annex A)
@@ -211,3 +222,55 @@ _WALKS: dict[str, Callable[[bytes], None]] = {
     "PPM": _check_ppm,
     "JPEG2000": _check_jpeg2000,
 }
+
+
+def memory_of(image: Image.Image, data: bytes, *, pixels: int) -> int:
+    """Bytes that decoding takes at its peak, all conversions and copies of the file included.
+
+    Args:
+        image: opened and, if it can be, set to a smaller scale, but not decoded.
+        data: the file's content.
+        pixels: at full scale.
+    """
+    parts = min(_PARTS, 32 * pixels)
+    picture = image.width * image.height * (_STORED.get(image.mode, 4) + _converted(image))
+    return 2 * len(data) + parts + picture + _working(image, data, pixels)
+
+
+def _converted(image: Image.Image) -> int:
+    """Bytes per pixel of the picture that is made of the decoded one."""
+    if image.mode in _GRAY:
+        return _GRAY[image.mode]
+    is_ready = image.mode in ("L", "RGB") and not image.has_transparency_data
+    is_changed = "icc_profile" in image.info or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return 0 if is_ready and not is_changed else 4
+
+
+def _working(image: Image.Image, data: bytes, pixels: int) -> int:
+    """Bytes that the format's decoder needs besides."""
+    if image.format in ("JPEG", "MPO"):
+        return 0 if _is_one_scan(image, data) else 2 * len(image.getbands()) * pixels
+    if image.format == "TIFF":
+        return _strip(image, getattr(image, "tag_v2", {}))
+    return _WORKING.get(str(image.format), _UNKNOWN) * pixels
+
+
+def _is_one_scan(image: Image.Image, data: bytes) -> bool:
+    """Whether all of a JPEG's components come in its first scan, behind whose header Pillow stands now."""
+    file = getattr(image, "fp", None)
+    if "progressive" in image.info or file is None:
+        return False
+    begin = file.tell() - (8 + 2 * len(image.getbands()))  # the header, with its marker
+    return data[begin : begin + 2] == b"\xff\xda"
+
+
+def _strip(image: Image.Image, tags: Any) -> int:
+    """Bytes of a TIFF's strip or tile, which is taken apart whole."""
+    try:
+        bits = max(32, int(max(tags.get(_BITS, (1,)))) * int(tags.get(_SAMPLES, 1)))
+        if _TILE_WIDTH in tags:
+            return int(tags[_TILE_WIDTH]) * int(tags[_TILE_HEIGHT]) * bits // 8
+        rows = min(int(tags.get(_ROWS, image.height)), image.height)
+        return image.width * rows * bits // 8
+    except (TypeError, ValueError, KeyError):
+        return _UNKNOWN * image.width * image.height

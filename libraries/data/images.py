@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from libraries.base.arrays import Pixels
 from libraries.base.errors import ParameterError
 from libraries.data.decoding import (
     MAX_PIXELS,
     SIDEWAYS,
-    Pixels,
     Size,
     Stored,
     bytes_of,
@@ -27,8 +27,7 @@ from libraries.data.decoding import (
     memory_to_decode,
     read,
 )
-from libraries.data.strips import rgb_pixels
-from libraries.data.white_level import FULL_RANGE, Depth
+from libraries.data.depth import FULL_RANGE, Depth, rgb_pixels
 
 # What the cheap first reduction must leave, in multiples of the final width and height. At 1.75 the scaled decoding of
 # very sharp photographs differs from a full one by at most 1.2 grey levels in the mean; at 1.0 by 2.6, at 2.0 by 1.0.

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageChops
 
+from libraries.base.arrays import Float32, Float64, Pixels
 from libraries.base.storage import reading
 from libraries.base.tables import csv_records
-from libraries.data.decoding import Pixels
 from libraries.data.images import SMALL
 
 Finding = Literal["small", "blurred", "dark", "bright", "uniform", "odd shape", "odd colour"]
@@ -80,12 +79,12 @@ def measure(image: Pixels, *, size: tuple[int, int]) -> Measures:
     )
 
 
-def _level(shares: npt.NDArray[np.float64], fraction: float) -> int:
+def _level(shares: Float64, fraction: float) -> int:
     """The level that so large a fraction of the pixels does not exceed."""
     return int(np.searchsorted(shares.cumsum(), fraction - 1e-9))
 
 
-def _sharpness(gray: npt.NDArray[np.float32]) -> float | None:
+def _sharpness(gray: Float32) -> float | None:
     variance = float(gray.var())
     if variance < 1 or min(gray.shape) < 3:
         return None

@@ -18,9 +18,9 @@ from libraries.base.file_system import move
 from libraries.base.storage import write_csv
 from libraries.base.tables import csv_records
 from libraries.data.annotations import Annotations
+from libraries.data.class_folders import image_files
 from libraries.data.dataset import Example
 from libraries.data.duplicates import Duplicates, Kind
-from libraries.data.listing import image_files
 
 REMOVED = ".duplicates"
 LIST = "removed.csv"

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from libraries.base.arrays import Float64, Int
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLOURS = (
     "#0072B2",
@@ -43,9 +44,8 @@ WIDE_FONTS = (
     "Arial Unicode MS",
 )
 
-Array = npt.NDArray[np.float64]
 Place = Literal["lower left", "lower right"]
-Curve = tuple[Array, Array]  # x and y of its points
+Curve = tuple[Float64, Float64]  # x and y of its points
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -148,7 +148,7 @@ def label_room(names: Sequence[str]) -> float:
     return max(len(shown(name)) for name in names) * LETTER * LABEL_SIZE / POINTS_PER_INCH
 
 
-def confusion(axes: Axes, matrix: npt.NDArray[np.int64], *, names: Sequence[str], side: float) -> None:
+def confusion(axes: Axes, matrix: Int, *, names: Sequence[str], side: float) -> None:
     """Counts of true class (row) by predicted class (column), coloured by the fraction of the row.
 
     Args:

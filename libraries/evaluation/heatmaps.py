@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from libraries.base.arrays import Float32, Pixels
 from libraries.base.errors import InputError
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.images import Box, area, fit
 
-Pixels = npt.NDArray[np.uint8]
-Float = npt.NDArray[np.float32]
 Method = Literal["class activation map", "occlusion"]
 
 FOR, AGAINST = (224, 101, 0), (111, 66, 193)  # colours of evidence, as in the web page
@@ -42,7 +40,7 @@ class Heatmap:
     """
 
     label: str
-    values: Float
+    values: Float32
     area: Box
     method: Method
 
@@ -93,13 +91,13 @@ def paint(heatmap: Heatmap, edges: Box, *, side: int) -> Pixels:
     return np.dstack([colours, np.round(255 * np.abs(strength)).astype(np.uint8)])
 
 
-def margin(logits: Float, index: int) -> Float:
+def margin(logits: Float32, index: int) -> Float32:
     """Of class `index`: its logits minus the mean of the other classes', [K, ...] → [...]."""
-    others: Float = np.delete(logits, index, axis=0).mean(axis=0)
+    others: Float32 = np.delete(logits, index, axis=0).mean(axis=0)
     return np.asarray(logits[index] - others)
 
 
-def occlusion(classifier: Classifier, fitted: Pixels, index: int) -> Float:
+def occlusion(classifier: Classifier, fitted: Pixels, index: int) -> Float32:
     """What the margin of class `index` loses when a part of the image has the colour of the padding: [GRID, GRID].
 
     A part is covered together with half of each neighbour: what lies on the border between two parts is then hidden

@@ -5,20 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.base.layout import Layout
 from libraries.base.storage import reading
 from libraries.base.tables import csv_records
 from libraries.classifier.svm import fit_path
 from libraries.data.dataset import Example, split
-from libraries.network.features import read_features
+from libraries.network.embedding_store import read_features
 
 SPLITS = 10
-
-Int = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -52,13 +48,13 @@ class LeakedAccuracy:
         of_leaked, of_others: in the plain splits, of the test images with a duplicate in training, and of all others.
     """
 
-    plain: Array
-    grouped: Array
-    of_leaked: Array
-    of_others: Array
+    plain: Float64
+    grouped: Float64
+    of_leaked: Float64
+    of_others: Float64
 
     def told(self) -> list[str]:
-        def described(values: Array) -> str:
+        def described(values: Float64) -> str:
             return f"{values.mean():.1%} ({values.min():.1%} to {values.max():.1%})"
 
         if np.isnan(self.grouped).any():
@@ -118,7 +114,7 @@ def plain_split(examples: Sequence[Example], *, ratio_train: float, seed: int) -
     return split([replace(e, group=e.path) for e in examples], ratio_train=ratio_train, seed=seed)
 
 
-def leaked(examples: Sequence[Example], plain: Sequence[Example]) -> npt.NDArray[np.bool_]:
+def leaked(examples: Sequence[Example], plain: Sequence[Example]) -> Bool:
     """Which images stand in the test set of a plain split, a duplicate of theirs in training, bool [N].
 
     Args:
@@ -154,7 +150,7 @@ def leaked_accuracy(
     names = sorted({e.label for e in examples})
     labels = np.array([names.index(e.label) for e in examples])
 
-    def is_right(parts: Sequence[Example]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    def is_right(parts: Sequence[Example]) -> tuple[Bool, Bool]:
         """Which images stand in the test set, and which of all are classified as they should be, bool [N] each."""
         test = np.array([p.split == "test" for p in parts])
         x, y = embeddings[~test], labels[~test]

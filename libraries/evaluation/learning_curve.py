@@ -13,16 +13,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.classifier.calibration import Calibration
-from libraries.classifier.folds import groups_per_class
+from libraries.classifier.cross_validation import groups_per_class
 from libraries.classifier.svm import LARGEST_FLOAT64, LinearModel, fit_path
 from libraries.classifier.threads import side_by_side
-
-Array = npt.NDArray[np.float64]
-Int = npt.NDArray[np.int64]
-Float32 = npt.NDArray[np.float32]
 
 HALVINGS = 6  # the smallest part is 1/64 of the training images
 FEWEST = 2  # images per class, on average, in the smallest part
@@ -53,9 +49,9 @@ class LearningCurve:
     images: Int
     images_per_class: Int
     groups_per_class: Int
-    accuracy: Array
-    accuracy_per_class: Array
-    gain_per_class: Array
+    accuracy: Float64
+    accuracy_per_class: Float64
+    gain_per_class: Float64
 
     def advice(self) -> list[str]:
         """What the curve says about collecting more images, in sentences."""
@@ -85,7 +81,7 @@ def learning_curve(
     embeddings: Float32,
     labels: Int,
     *,
-    is_train: npt.NDArray[np.bool_],
+    is_train: Bool,
     groups: Sequence[str],
     names: Sequence[str],
     normalisation: str,
@@ -115,7 +111,7 @@ def learning_curve(
     repeats = int(np.clip(MOST_WORK / (x.size * max(k, 2) * (2 + measured)), 1, MOST_REPEATS))
     positions = [_positions(y, group_of, seed=seed, repeat=r) for r in range(repeats)]
 
-    def test(chosen: npt.NDArray[np.bool_]) -> Array:
+    def test(chosen: Bool) -> Float64:
         """Accuracy per class of an SVM trained on the chosen images, [K]."""
         path = fit_path(x[chosen], y[chosen], number_of_classes=k, c_values=[c], normalisation=normalisation)
         model: LinearModel = next(path)
@@ -170,7 +166,7 @@ def _halvings(members: Int) -> int:
     return max(0, min(HALVINGS, int(np.log2(members.sum() / (FEWEST * np.count_nonzero(members))))))
 
 
-def _positions(labels: Int, groups: Sequence[str], *, seed: int, repeat: int) -> Array:
+def _positions(labels: Int, groups: Sequence[str], *, seed: int, repeat: int) -> Float64:
     """For each image the part of its class, > 0 and <= 1, from which on it belongs to a part of the training images.
 
     Parts are nested, and the first group of a class belongs to all of them.
@@ -190,10 +186,10 @@ def _positions(labels: Int, groups: Sequence[str], *, seed: int, repeat: int) ->
     return positions
 
 
-def _accuracy_per_class(predicted: Int, labels: Int, *, number_of_classes: int) -> Array:
+def _accuracy_per_class(predicted: Int, labels: Int, *, number_of_classes: int) -> Float64:
     members = np.bincount(labels, minlength=number_of_classes)
     right = np.bincount(labels[predicted == labels], minlength=number_of_classes)
-    accuracy: Array = np.divide(right, members, out=np.full(number_of_classes, np.nan), where=members > 0)
+    accuracy: Float64 = np.divide(right, members, out=np.full(number_of_classes, np.nan), where=members > 0)
     return accuracy
 
 
@@ -252,6 +248,6 @@ def _by_class(curve: LearningCurve) -> list[str]:
     ]
 
 
-def _error_of_mean(values: Array) -> float:
+def _error_of_mean(values: Float64) -> float:
     """Standard error of the mean of [R] values; 0 for a single one."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

@@ -10,13 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.arrays import Bool, Float64, Floating, Int, Integer
 from libraries.base.errors import InputError
 from libraries.evaluation.uncertainty import CONFIDENCE, RESAMPLES, accuracy_intervals
-
-Array = npt.NDArray[np.float64]
-Scores = npt.NDArray[np.floating[Any]]  # probabilities, in the precision that the classifier gives
-Ints = npt.NDArray[np.integer]
-Flags = npt.NDArray[np.bool_]
 
 CALIBRATION_BINS = 15
 
@@ -89,7 +85,7 @@ def metrics(
     }
 
 
-def checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, number_of_classes: int) -> tuple[Ints, Array]:
+def checked(labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, number_of_classes: int) -> tuple[Integer, Float64]:
     """Labels [N] and probabilities [N, K] in float64. Not normalised again: rounding would break ties.
 
     Raises:
@@ -119,18 +115,18 @@ def mean_of_known(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def confusion_matrix(labels: Ints, predictions: Ints, *, number_of_classes: int) -> npt.NDArray[np.int64]:
+def confusion_matrix(labels: Integer, predictions: Integer, *, number_of_classes: int) -> Int:
     """[K, K] number of images of each true class (row) taken for each class (column)."""
     k = number_of_classes
     return np.bincount(labels * k + predictions, minlength=k * k).reshape(k, k)
 
 
-def accuracy_per_class(matrix: npt.NDArray[np.int64]) -> list[float | None]:
+def accuracy_per_class(matrix: Int) -> list[float | None]:
     """The fraction of each true class that is right (also called recall); None without test images."""
     return [_fraction(matrix[c, c], row.sum()) for c, row in enumerate(matrix)]
 
 
-def f1_per_class(matrix: npt.NDArray[np.int64]) -> list[float | None]:
+def f1_per_class(matrix: Int) -> list[float | None]:
     """Harmonic mean of precision and recall per class; None for a class neither present nor predicted."""
     return [_fraction(2 * matrix[c, c], matrix[c].sum() + matrix[:, c].sum()) for c in range(len(matrix))]
 
@@ -139,7 +135,7 @@ def _fraction(part: int, whole: int) -> float | None:
     return float(part / whole) if whole else None
 
 
-def _counts_by_threshold(positive: Flags, scores: Scores) -> tuple[Ints, Ints]:
+def _counts_by_threshold(positive: Bool, scores: Floating) -> tuple[Integer, Integer]:
     """True and false positives at each distinct score taken as threshold, highest first; equal scores go together."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
@@ -148,7 +144,7 @@ def _counts_by_threshold(positive: Flags, scores: Scores) -> tuple[Ints, Ints]:
     return true_positives, last_of_equal + 1 - true_positives
 
 
-def roc_curve(positive: Flags, scores: Scores) -> tuple[Array, Array] | None:
+def roc_curve(positive: Bool, scores: Floating) -> tuple[Float64, Float64] | None:
     """False and true positive rate from (0, 0) to (1, 1), a point per distinct score; None unless both kinds occur."""
     true_positives, false_positives = _counts_by_threshold(positive, scores)
     if not true_positives[-1] or not false_positives[-1]:
@@ -160,7 +156,7 @@ def roc_curve(positive: Flags, scores: Scores) -> tuple[Array, Array] | None:
     )
 
 
-def auc(positive: Flags, scores: Scores) -> float | None:
+def auc(positive: Bool, scores: Floating) -> float | None:
     """Area under the ROC curve: the chance that a positive scores above a negative, a tie counting half."""
     curve = roc_curve(positive, scores)
     if curve is None:
@@ -169,7 +165,7 @@ def auc(positive: Flags, scores: Scores) -> float | None:
     return float(np.sum(np.diff(false_rate) * (true_rate[1:] + true_rate[:-1]) / 2))
 
 
-def precision_recall_curve(positive: Flags, scores: Scores) -> tuple[Array, Array] | None:
+def precision_recall_curve(positive: Bool, scores: Floating) -> tuple[Float64, Float64] | None:
     """Precision and recall at each distinct score, recall rising; None without positives."""
     true_positives, false_positives = _counts_by_threshold(positive, scores)
     if not true_positives[-1]:
@@ -177,7 +173,7 @@ def precision_recall_curve(positive: Flags, scores: Scores) -> tuple[Array, Arra
     return true_positives / (true_positives + false_positives), true_positives / true_positives[-1]
 
 
-def average_precision(positive: Flags, scores: Scores) -> float | None:
+def average_precision(positive: Bool, scores: Floating) -> float | None:
     """Mean precision, weighted by the recall gained at each score: no interpolation, which would be optimistic."""
     curve = precision_recall_curve(positive, scores)
     if curve is None:
@@ -186,19 +182,19 @@ def average_precision(positive: Flags, scores: Scores) -> float | None:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def log_loss(labels: Ints, probabilities: Scores) -> float:
+def log_loss(labels: Integer, probabilities: Floating) -> float:
     """Mean of -ln(probability of the true class), in nats; a probability of 0 counts as the float64 epsilon."""
     of_truth = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1.0)).mean())
 
 
-def brier(labels: Ints, probabilities: Scores) -> float:
+def brier(labels: Integer, probabilities: Floating) -> float:
     """Brier score, half the squared distance to the truth, so that it lies within 0..1 for any number of classes."""
     truth = np.eye(probabilities.shape[1])[labels]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
 
 
-def reliability(labels: Ints, probabilities: Scores) -> list[dict[str, Any]]:
+def reliability(labels: Integer, probabilities: Floating) -> list[dict[str, Any]]:
     """Confidence against accuracy in bins of about equally many images, of rising confidence.
 
     Equal-mass bins, because their error estimate is the less biased (Roelofs et al. 2022, arXiv 2012.08668). Images of
@@ -224,7 +220,7 @@ def ece(bins: Sequence[dict[str, Any]]) -> float:
     return float(sum(gaps) / sum(b["images"] for b in bins))
 
 
-def confident_mistakes(labels: Ints, probabilities: Scores, *, count: int) -> Ints:
+def confident_mistakes(labels: Integer, probabilities: Floating, *, count: int) -> Integer:
     """Indices of the wrongly classified images, most confident first, at most `count`."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:count]

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Int = npt.NDArray[np.int64]
+from libraries.base.arrays import Float32, Int
 
 _ROWS = 8192  # at once, which bounds the memory
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.storage import read_json, write_csv, write_json
 from libraries.classifier.bundle import Classifier
 from libraries.data.dataset import Example, load_example
+from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, area, load
-from libraries.data.white_level import FULL_RANGE
 from libraries.evaluation import plots, report
 from libraries.evaluation.heatmaps import heatmap_of_fitted, paint
 from libraries.evaluation.history import EarlierRun
@@ -24,7 +24,7 @@ from libraries.evaluation.html import jpeg
 from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.neighbours import nearest
 from libraries.evaluation.trial import Tested, prediction_rows
-from libraries.network.features import Features, read_features
+from libraries.network.embedding_store import Features, read_features
 
 _EVIDENCE = 112  # pixels of a heatmap's side: it is smooth
 _MOST_OCCLUDED = 12  # mistakes, where a heatmap takes an inference for each part of the image
@@ -128,7 +128,7 @@ def _mistakes(tested: Tested, classifier: Classifier, layout: Layout) -> list[re
     ]
 
 
-def _alike(embeddings: npt.NDArray[np.float32], features: Features) -> list[list[tuple[str, str]]]:
+def _alike(embeddings: Float32, features: Features) -> list[list[tuple[str, str]]]:
     """Path and label of the training images most like each of the embeddings [M, D]."""
     training = np.flatnonzero(np.array(features.split) == "train")
     rows = training[nearest(features.embedding[training], embeddings, count=_ALIKE)]

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from libraries.base.arrays import Float64, Floating, Integer
 from libraries.base.storage import atomic_path
 from libraries.evaluation import drawing, metrics
-from libraries.evaluation.drawing import BLUE, GRAY, INK, PALE, VERMILION, Array, Curve
+from libraries.evaluation.drawing import BLUE, GRAY, INK, PALE, VERMILION, Curve
 from libraries.evaluation.learning_curve import LearningCurve
 
 DPI = 150
@@ -31,7 +32,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=DPI, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.1)
 
 
-def roc_and_confusion(labels: metrics.Ints, probabilities: metrics.Scores, *, names: Sequence[str]) -> Figure:
+def roc_and_confusion(labels: Integer, probabilities: Floating, *, names: Sequence[str]) -> Figure:
     """ROC curves with the AUC of each class (one against the rest), and the confusion matrix, side by side.
 
     Of two classes the curves mirror each other; the one of the rarer class is drawn.
@@ -62,7 +63,7 @@ def roc_and_confusion(labels: metrics.Ints, probabilities: metrics.Scores, *, na
     return figure
 
 
-def precision_recall(labels: metrics.Ints, probabilities: metrics.Scores, *, names: Sequence[str]) -> Figure:
+def precision_recall(labels: Integer, probabilities: Floating, *, names: Sequence[str]) -> Figure:
     """Precision against recall of each class, with its average precision."""
     figure = drawing.new_figure(5.8, 5.6)
     axes = figure.subplots()
@@ -80,7 +81,7 @@ def precision_recall(labels: metrics.Ints, probabilities: metrics.Scores, *, nam
     return figure
 
 
-def reliability(labels: metrics.Ints, probabilities: metrics.Scores) -> Figure:
+def reliability(labels: Integer, probabilities: Floating) -> Figure:
     """Confidence against accuracy in bins of equally many images (95% bars), above a histogram of confidence."""
     bins = metrics.reliability(labels, probabilities)
     figure = drawing.new_figure(5.6, 7.2)
@@ -106,7 +107,7 @@ def reliability(labels: metrics.Ints, probabilities: metrics.Scores) -> Figure:
     return figure
 
 
-def _wilson(fraction: Array, images: Array, z: float = 1.96) -> tuple[Array, Array]:
+def _wilson(fraction: Float64, images: Float64, z: float = 1.96) -> tuple[Float64, Float64]:
     """95% interval of a fraction of independent images (Wilson 1927)."""
     centre = (fraction + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z * np.sqrt(fraction * (1 - fraction) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
@@ -207,12 +208,12 @@ def learning_curve(curve: LearningCurve) -> Figure:
     return figure
 
 
-def _column(rows: Sequence[Row], key: str) -> Array:
+def _column(rows: Sequence[Row], key: str) -> Float64:
     """[rows] float64; NaN, which matplotlib leaves out, where a value is missing."""
     return np.array([np.nan if row.get(key) is None else float(row[key]) for row in rows])
 
 
-def _mark(axes: Axes, x: Array, y: Array, label: str) -> None:
+def _mark(axes: Axes, x: Float64, y: Float64, label: str) -> None:
     """A ring around the chosen point, and a line down to its value."""
     for value in x:
         axes.axvline(value, color=GRAY, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)

@@ -17,8 +17,8 @@ from libraries.evaluation import plots
 from libraries.evaluation.learning_curve import LearningCurve
 from libraries.network.folder import write_network
 from libraries.network.graphs.graph_network import GraphNetwork
-from libraries.network.refine import Refined
-from libraries.network.training_sets import TrainingSets
+from libraries.network.training.refine import Refined
+from libraries.network.training.training_sets import TrainingSets
 
 
 def write_refined_network(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from libraries.base.arrays import Float32, Int
 from libraries.base.errors import ImageError, InputError, StaleInput
 from libraries.classifier.bundle import Classifier
 from libraries.data.dataset import Example, load_example
-from libraries.network.features import read_features
+from libraries.network.embedding_store import read_features
 
 # Largest difference of an embedding, relative to the largest value: rounding, on two kinds of processor.
 TOLERANCE = {"f32": 1e-3, "bf16": 0.1}
@@ -34,10 +34,10 @@ class Tested:
 
     names: list[str]
     examples: list[Example]
-    labels: npt.NDArray[np.int64]
-    embeddings: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    probabilities: npt.NDArray[np.float32]
+    labels: Int
+    embeddings: Float32
+    scores: Float32
+    probabilities: Float32
     left_out: list[ImageError]
 
     @property
@@ -47,9 +47,9 @@ class Tested:
         return [e.group if members[e.group] > 1 else "" for e in self.examples]
 
     @property
-    def predictions(self) -> npt.NDArray[np.int64]:
+    def predictions(self) -> Int:
         """int [N], the most probable class of each image."""
-        most_probable: npt.NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        most_probable: Int = self.probabilities.argmax(axis=1)
         return most_probable
 
 

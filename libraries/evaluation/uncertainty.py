@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from libraries.base.arrays import Bool, Float64, Int, Integer
+
 Interval = list[float] | None  # [low, high] as fractions; None where the test images cannot say
 
 CONFIDENCE = 0.95
@@ -30,8 +30,8 @@ class AccuracyIntervals:
 
 
 def accuracy_intervals(
-    labels: npt.NDArray[np.integer],
-    predictions: npt.NDArray[np.integer],
+    labels: Integer,
+    predictions: Integer,
     *,
     number_of_classes: int,
     groups: Sequence[str] | None = None,
@@ -97,9 +97,7 @@ def accuracy_intervals(
     )
 
 
-def _kinds_of_unit(
-    labels: npt.NDArray[np.integer], right: npt.NDArray[np.bool_], k: int, groups: Sequence[str] | None
-) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+def _kinds_of_unit(labels: Integer, right: Bool, k: int, groups: Sequence[str] | None) -> tuple[Float64, Float64, Int]:
     """What is resampled, with equal units put together: right [U, K], images [U, K], and how many such units [U]."""
     if groups is None:
         kinds, multiplicity = np.unique(2 * labels + right, return_counts=True)
@@ -113,21 +111,19 @@ def _kinds_of_unit(
     np.add.at(counts, (unit, labels + k * right), 1)  # columns: wrong per class, right per class
     rows = counts.view(np.dtype((np.void, counts[0].nbytes)))[:, 0]  # rows compared as bytes: 10 x faster than axis=0
     _, first, multiplicity = np.unique(rows, return_index=True, return_counts=True)
-    kinds = counts[first].astype(np.float64)
-    return kinds[:, k:], kinds[:, :k] + kinds[:, k:], multiplicity
+    right_and_wrong = counts[first].astype(np.float64)
+    return right_and_wrong[:, k:], right_and_wrong[:, :k] + right_and_wrong[:, k:], multiplicity
 
 
-def _strata(images: Array) -> npt.NDArray[np.int64]:
+def _strata(images: Float64) -> Int:
     """[U] the class of each kind of unit; all 0 where some unit has images of several classes."""
     if ((images > 0).sum(axis=1) > 1).any():
         return np.zeros(len(images), np.int64)
-    classes: npt.NDArray[np.int64] = images.argmax(axis=1)
+    classes: Int = images.argmax(axis=1)
     return classes
 
 
-def _resample(
-    right: Array, images: Array, multiplicity: npt.NDArray[np.int64], rng: np.random.Generator
-) -> tuple[Array, Array]:
+def _resample(right: Float64, images: Float64, multiplicity: Int, rng: np.random.Generator) -> tuple[Float64, Float64]:
     """Images right and images [B, K] in B resamples.
 
     Drawing n units with replacement is drawing how often each kind comes: one multinomial draw per resample.
@@ -145,11 +141,11 @@ def _resample(
 
 
 def _bca(
-    resampled: Array,
+    resampled: Float64,
     estimate: float,
-    influence: Array,
-    multiplicity: npt.NDArray[np.int64],
-    strata: npt.NDArray[np.int64],
+    influence: Float64,
+    multiplicity: Int,
+    strata: Int,
     units: int,
 ) -> Interval:
     """The bias-corrected and accelerated interval of a statistic from its resampled values [B] and influence [U]."""
@@ -176,9 +172,9 @@ def _bca(
     return [float(low), float(high)]
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
+def _ratio(numerator: Float64, denominator: Float64) -> Float64:
     """Element by element, NaN where the denominator is 0."""
-    result: Array = np.full(numerator.shape, np.nan)
+    result: Float64 = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result
 
@@ -200,7 +196,7 @@ class McNemar:
     mid_p_value: float
 
 
-def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.bool_]) -> McNemar:
+def mcnemar(first_right: Bool, second_right: Bool) -> McNemar:
     """Whether two classifiers differ on the same N images, from [N] right or wrong each.
 
     Exact for any count: of n images on which they disagree, each is right on Binomial(n, 1/2) if they are equally good.

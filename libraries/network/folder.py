@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.storage import Artefact
+from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
-from libraries.data.white_level import FULL_RANGE
 from libraries.network.backbones import EmbeddingNetwork
 from libraries.network.export import ONNX, WEIGHTS, describe, save_network
 from libraries.network.graphs.graph_network import GraphNetwork

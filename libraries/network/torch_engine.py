@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from libraries.base.arrays import Pixels
 from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError
-from libraries.network.engine import Outputs, Precision
-from libraries.network.streaming import Pixels, load_or_error, ordered_map
+from libraries.network.engine import Outputs, Precision, load_or_error, ordered_map
 
 if TYPE_CHECKING:
     from libraries.network.backbones import EmbeddingNetwork

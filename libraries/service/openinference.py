@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError
 from libraries.classifier.bundle import Prediction
 from libraries.service.bodies import check_json, memory_to_parse_json
@@ -267,7 +268,7 @@ def answer(
     return answered, parts
 
 
-def _binary(values: Sequence[str] | Sequence[npt.NDArray[np.float32]]) -> bytes:
+def _binary(values: Sequence[str] | Sequence[Float32]) -> bytes:
     if isinstance(values[0], str):
         encoded = [str(value).encode() for value in values]
         return b"".join(struct.pack("<I", len(value)) + value for value in encoded)

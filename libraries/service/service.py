@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from libraries.base.arrays import Pixels
 from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError, ImageTooLarge
 from libraries.classifier.bundle import Prediction
@@ -33,7 +33,6 @@ _SPARE = 16 * 2**20  # bytes, for the parts in which pictures are converted
 _IN_A_THREAD = 100_000  # bytes of a body beyond which parsing would hold up the event loop
 
 T = TypeVar("T")
-Pixels = npt.NDArray[np.uint8]
 Image = bytes | bytearray | memoryview | Pixels | ImageError
 """An image file; or upright RGB pixels, uint8 [H, W, 3]; or why there is neither."""
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from libraries.base.arrays import Pixels
 from libraries.base.errors import ImageError, InputError
 from libraries.classifier.bundle import Classifier, Prediction
-from libraries.data.decoding import MAX_PIXELS, Pixels
+from libraries.data.decoding import MAX_PIXELS
 from libraries.data.images import load_bytes
 from libraries.service.bodies import check_json
 from libraries.service.multipart import Body

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from libraries.base.errors import DownloadError
-from libraries.data.labels import check_label
+from libraries.data.class_folders import check_label
 from libraries.web.outcomes import Outcome, Pair, Status
 from libraries.web.schedule import MAX_WAIT, Job, Schedule
 from libraries.web.task import Attempt, Saved

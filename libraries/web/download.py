@@ -15,10 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from libraries.base.cores import usable_cores
-from libraries.base.file_system import sweep
-from libraries.base.names import on_disk
+from libraries.base.file_system import on_disk, sweep
+from libraries.data.class_folders import check_label, check_labels
 from libraries.data.decoding import MAX_PIXELS
-from libraries.data.labels import check_label, check_labels
 from libraries.web.crew import Crew
 from libraries.web.dispatcher import Dispatcher, Workers
 from libraries.web.fetch import Timeouts

@@ -6,7 +6,7 @@ import random
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
-from libraries.data.labels import check_label
+from libraries.data.class_folders import check_label
 
 MAX_WAIT = 60.0  # seconds; a server that asks for more is asked again by the next run
 

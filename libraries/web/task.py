@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from libraries.base.errors import DownloadError
-from libraries.base.names import on_disk
+from libraries.base.file_system import on_disk
 from libraries.base.storage import atomic
 from libraries.web.fetch import Answer, Fetcher, Timeouts
 from libraries.web.shrink import keep

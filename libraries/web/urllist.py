@@ -6,7 +6,7 @@ from pathlib import Path
 from libraries.base.errors import InputError
 from libraries.base.tables import plain
 from libraries.base.text import read_lines
-from libraries.data.labels import check_label, check_labels
+from libraries.data.class_folders import check_label, check_labels
 
 _FORM = "each line is label<TAB>url"
 

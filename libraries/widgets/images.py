@@ -7,14 +7,14 @@ from types import MappingProxyType
 from typing import Literal
 
 from libraries.base.errors import ImageError, InputError, MissingInput
+from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
-from libraries.base.names import nfc
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.dataset import Example, read_examples, read_white_level
 from libraries.data.decoding import MAX_PIXELS, bytes_of, header, read
+from libraries.data.depth import FULL_RANGE
 from libraries.data.quality import read_review
-from libraries.data.white_level import FULL_RANGE
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
 
 Split = Literal["train", "test"]

@@ -12,23 +12,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from libraries.base.arrays import Float32, Float64, Int
 from libraries.base.errors import ImageError, InputError, MissingInput, PipelineError, StaleInput
+from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
-from libraries.base.names import nfc
 from libraries.base.storage import read_json
 from libraries.base.tables import csv_rows
 from libraries.classifier.bundle import Classifier
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.decoding import MAX_PIXELS
+from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
-from libraries.data.white_level import FULL_RANGE
 from libraries.evaluation.heatmaps import heatmap, paint
 from libraries.evaluation.neighbours import nearest
-from libraries.network.features import read_features
+from libraries.network.embedding_store import read_features
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 Order = Literal["loss", "margin", "most confident", "least confident", "name"]
 
 _ALIKE = 5  # training images beside an image
@@ -47,9 +46,9 @@ class Predictions(NamedTuple):
 
     names: list[str]
     paths: list[str]
-    labels: Ints
-    predictions: Ints
-    probabilities: Floats
+    labels: Int
+    predictions: Int
+    probabilities: Float32
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -276,7 +275,7 @@ class ResultsViewer(Viewer):
         p, is_of_class = self._of.probabilities[:, label].astype(np.float64), self._of.labels == label
         steps = np.arange(_STEPS + 1) / _STEPS
 
-        def at_least(values: npt.NDArray[np.float64]) -> list[int]:
+        def at_least(values: Float64) -> list[int]:
             counts: list[int] = (len(values) - np.searchsorted(np.sort(values), steps - 1e-9)).tolist()
             return counts
 
@@ -324,7 +323,7 @@ class ResultsViewer(Viewer):
         return Classifier(self._bundle)
 
     @cached_property
-    def _embeddings(self) -> tuple[Floats, list[tuple[str, str]], Floats, dict[str, int]]:
+    def _embeddings(self) -> tuple[Float32, list[tuple[str, str]], Float32, dict[str, int]]:
         """Embeddings of the training images with their paths and labels, and of the test images with rows by path."""
         features = read_features(self._store)
         is_training = np.array(features.split) == "train"
@@ -346,15 +345,15 @@ class ResultsViewer(Viewer):
         return [named[i] for i in nearest(training, test[[row]], count=_ALIKE)[0]]
 
     @cached_property
-    def _loss(self) -> Floats:
+    def _loss(self) -> Float32:
         """−log of the probability of the true class, float32 [N]."""
         p = self._of.probabilities[self._row, self._of.labels]
-        loss: Floats = -np.log(np.maximum(p, 1e-6))  # predictions.csv has six digits
+        loss: Float32 = -np.log(np.maximum(p, 1e-6))  # predictions.csv has six digits
         return loss
 
     @cached_property
-    def _margin(self) -> Floats:
+    def _margin(self) -> Float32:
         """The highest probability minus the second, float32 [N]."""
         second, first = np.sort(self._of.probabilities, axis=1)[:, -2:].T
-        margin: Floats = first - second
+        margin: Float32 = first - second
         return margin

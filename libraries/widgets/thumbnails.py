@@ -9,9 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from libraries.data.decoding import MAX_PIXELS, Pixels, bytes_of, read
+from libraries.base.arrays import Pixels
+from libraries.data.decoding import MAX_PIXELS, bytes_of, read
+from libraries.data.depth import FULL_RANGE
 from libraries.data.images import decode
-from libraries.data.white_level import FULL_RANGE
 
 SIDE = 192  # pixels of the longer side: sharp at 128 on a fine screen
 

@@ -12,10 +12,11 @@ from typing import Any
 import anywidget
 import traitlets
 
+from libraries.base.arrays import Pixels
 from libraries.base.errors import ImageError, PipelineError
-from libraries.data.decoding import MAX_PIXELS, Pixels, bytes_of, read
+from libraries.data.decoding import MAX_PIXELS, bytes_of, read
+from libraries.data.depth import FULL_RANGE
 from libraries.data.images import decode
-from libraries.data.white_level import FULL_RANGE
 from libraries.widgets.thumbnails import Thumbnails, jpeg
 
 PAGES = Path(__file__).parent / "pages"

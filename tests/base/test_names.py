@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libraries.base.names import OnDisk, nfc, on_disk
+from libraries.base.file_system import OnDisk, nfc, on_disk
 
 COMPOSED, PARTS = "M\u00fcll", unicodedata.normalize("NFD", "M\u00fcll")
 

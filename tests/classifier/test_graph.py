@@ -15,8 +15,7 @@ from libraries.classifier.graph import write_graph
 from libraries.classifier.svm import LinearModel
 from libraries.network.backbones import EmbeddingNetwork, build
 from libraries.network.engine import Engine
-from libraries.network.export import save_network
-from libraries.network.feature_map import with_map
+from libraries.network.export import save_network, with_map
 
 SIZE, CLASSES = 64, 3
 CALIBRATION = Calibration(slope=1.7, bias=np.array([-0.5, 0.2, 0.3]))

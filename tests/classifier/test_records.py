@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from libraries.classifier import svm
-from libraries.classifier.records import save_model, sweep_table
-from libraries.classifier.svm import Sweep
+from libraries.classifier.svm import Sweep, save_model, sweep_table
 
 
 @pytest.fixture(scope="module")

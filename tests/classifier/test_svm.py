@@ -14,8 +14,7 @@ from sklearn.svm import LinearSVC
 from libraries.base.errors import InputError, ParameterError
 from libraries.classifier import squared_hinge, svm
 from libraries.classifier.calibration import fit_calibration
-from libraries.classifier.choice import SweepRow, choose
-from libraries.classifier.folds import NEVER_LEFT_OUT, assign_folds
+from libraries.classifier.cross_validation import NEVER_LEFT_OUT, SweepRow, assign_folds, choose
 from libraries.classifier.svm import LinearModel, fit_path, sweep
 
 C_VALUES = (1e-3, 1e-1, 10.0)

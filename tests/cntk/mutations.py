@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from libraries.cntk.names import BLOCK, COMBINE, MEASURES, OPERATIONS
+from libraries.cntk.graph import BLOCK, COMBINE, MEASURES, OPERATIONS
 from libraries.cntk.operators import OPERATORS
 from libraries.cntk.wire import Axis, Shape, parse
 from tests.cntk.goldens import golden

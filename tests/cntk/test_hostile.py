@@ -16,7 +16,7 @@ import pytest
 
 from libraries.base.errors import NetworkError
 from libraries.cntk.convert import convert
-from libraries.cntk.names import OPERATIONS
+from libraries.cntk.graph import OPERATIONS
 from libraries.cntk.wire import MAGIC, Axis, ModelError, Shape, parse
 from tests.cntk import fuzz
 from tests.cntk.goldens import golden

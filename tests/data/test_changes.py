@@ -8,7 +8,7 @@ import pytest
 from libraries.base.layout import Layout
 from libraries.base.storage import write_json
 from libraries.data import dataset
-from libraries.data.changes import changes_told
+from libraries.data.dataset import changes_told
 from tests.conftest import small_run
 from tests.data.test_dataset import two_classes
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 from libraries.base.errors import InputError
 from libraries.data import dataset
+from libraries.data.class_folders import image_files
 from libraries.data.dataset import Example
-from libraries.data.groups import group_examples
 from libraries.data.images import ResizeRule, inspect
-from libraries.data.listing import image_files
+from libraries.data.split import group_examples
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 30)) -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 from libraries.base.errors import ImageError, ParameterError
 from libraries.data import dataset, duplicates, quality
 from libraries.data.decoding import decode_as_stored
+from libraries.data.depth import FULL_RANGE, LEVELS, Depth
 from libraries.data.images import ResizeRule, decode, inspect, load, load_bytes, pixel_sha256, scaled_down
-from libraries.data.white_level import FULL_RANGE, LEVELS, Depth
 from tests.data.pictures import scene
 
 Values = np.ndarray

@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 from libraries.data import dataset, duplicates
 from libraries.data.dataset import Checked, Example
 from libraries.data.duplicates import Duplicates, Kind
-from libraries.data.groups import group_examples
-from libraries.data.pairs import Pairs
+from libraries.data.fingerprints import Pairs
+from libraries.data.split import group_examples
 from tests.data.pictures import recompressed, rescaled, scene
 
 # Of the examples in test_without_duplicates_the_split_is_what_it_was, by the code before there was a search.

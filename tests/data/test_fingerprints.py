@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
+from libraries.base.arrays import Pixels
 from libraries.data import fingerprints, images
-from libraries.data.decoding import Pixels
-from libraries.data.pairs import within_distance
+from libraries.data.fingerprints import within_distance
 from tests.data.pictures import VARIANTS, Picture, recompressed, scene
 
 PICTURES = 40

@@ -1,7 +1,7 @@
 """What is said of classes with few groups of training images."""
 
 from libraries.data.dataset import Example
-from libraries.data.groups import told, training_warnings
+from libraries.data.split import told, training_warnings
 
 
 def example(label: str, number: int, group: str, side: str = "train") -> Example:

@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from libraries.base.errors import InputError
-from libraries.data.labels import check_label, check_labels
+from libraries.data.class_folders import check_label, check_labels
 
 
 @pytest.mark.parametrize("label", ["cat", "t-shirt", "sunny day", "größe", "猫", "a.b", "v1.0-x"])

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from libraries.data.decoding import MAX_PIXELS, memory_to_decode
+from libraries.data.headers import memory_of
 from libraries.data.images import ResizeRule, memory_to_load
-from libraries.data.memory import memory_of
 from libraries.service.service import Limits
 
 SIDE = 1500

@@ -6,14 +6,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from libraries.data import pairs
-from libraries.data.pairs import Forest, Pairs, above_similarity, spanning, within_distance
+from libraries.data import fingerprints
+from libraries.data.fingerprints import Forest, Pairs, above_similarity, spanning, within_distance
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "ROWS", 7)
-    monkeypatch.setattr(pairs, "COLUMNS", 19)
+    monkeypatch.setattr(fingerprints, "ROWS", 7)
+    monkeypatch.setattr(fingerprints, "COLUMNS", 19)
 
 
 def as_set(found: Pairs) -> set[tuple[int, int, float]]:
@@ -104,8 +104,8 @@ def test_groups_are_known_by_their_first_row() -> None:
 
 
 def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "ROWS", 256)
-    monkeypatch.setattr(pairs, "COLUMNS", 512)
+    monkeypatch.setattr(fingerprints, "ROWS", 256)
+    monkeypatch.setattr(fingerprints, "COLUMNS", 512)
     bits = np.random.default_rng(0).integers(0, 2, (6000, 256)).astype(bool)
     tracemalloc.start()
     within_distance(bits, bits, most=10)

@@ -14,7 +14,7 @@ from libraries.data import packaged, removal
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
 from libraries.data.duplicates import Duplicates
-from libraries.data.pairs import Pairs
+from libraries.data.fingerprints import Pairs
 from libraries.data.removal import REMOVED, Removal, plan, remove, removed, restore
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from libraries.data.white_level import FULL_RANGE, Depth, WhiteLevel
+from libraries.data.depth import FULL_RANGE, Depth, WhiteLevel
 
 
 def depths(*levels: int | None) -> dict[str, Depth]:

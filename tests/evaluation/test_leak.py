@@ -9,7 +9,7 @@ import pytest
 from libraries.base.layout import Layout
 from libraries.data.dataset import Example, split
 from libraries.evaluation import leak
-from libraries.network.features import write_features
+from libraries.network.embedding_store import write_features
 from tests.conftest import small_run
 
 SEEDS = range(4)

@@ -19,7 +19,7 @@ from libraries.data.images import ResizeRule
 from libraries.evaluation import outputs
 from libraries.evaluation.metrics import metrics
 from libraries.evaluation.trial import Tested as Answers
-from libraries.network.features import Features
+from libraries.network.embedding_store import Features
 from PARAMETERS import Parameters
 
 FILES = ["metrics.json", "predictions.csv", "roc_and_confusion.png", "precision_recall.png", "reliability.png"]

@@ -8,10 +8,9 @@ from libraries.base.storage import Artefact
 from libraries.classifier.calibration import Calibration
 from libraries.data.images import ResizeRule
 from libraries.evaluation.training_outputs import write_refined_network
-from libraries.network.imageset import ImageSet
 from libraries.network.pretrained import load_pretrained
-from libraries.network.refine import Epoch, Refined
-from libraries.network.training_sets import TrainingSets
+from libraries.network.training.refine import Epoch, Refined
+from libraries.network.training.training_sets import ImageSet, TrainingSets
 
 SIZE = 32
 

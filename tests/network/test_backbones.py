@@ -25,8 +25,8 @@ from libraries.network.export import (
     export_onnx,
     load_network,
     save_network,
+    with_map,
 )
-from libraries.network.feature_map import with_map
 from libraries.network.names import find
 
 SMALL = "resnet10t"  # 5 million parameters, exported in about two seconds

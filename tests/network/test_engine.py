@@ -16,8 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
 from libraries.base.errors import ImageError, NetworkError
-from libraries.network.engine import AHEAD_PER_CORE, Engine
-from libraries.network.streaming import ordered_map
+from libraries.network.engine import AHEAD_PER_CORE, Engine, ordered_map
 
 SIZE, WIDTH, CLASSES = 32, 24, 5
 GENERATOR = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from libraries.network.backbones import EmbeddingNetwork, build, orientations
-from libraries.network.feature_map import MappedNetwork, channels_first, channels_last, tokens, upright, with_map
+from libraries.network.export import MappedNetwork, channels_first, channels_last, tokens, upright, with_map
 
 SIZE, SIDE = 32, 4
 

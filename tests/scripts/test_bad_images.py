@@ -16,7 +16,7 @@ from pillow_heif import from_pillow
 
 from libraries.base.errors import InputError
 from libraries.data import decoding
-from libraries.network.features import read_features
+from libraries.network.embedding_store import read_features
 from PARAMETERS import Parameters
 from tests.conftest import STEPS
 from tests.data.profiles import DISPLAY_P3

@@ -15,7 +15,7 @@ from libraries.base.errors import PipelineError
 from libraries.base.layout import ANNOTATIONS, Layout
 from libraries.classifier import svm
 from libraries.data.annotations import Annotations
-from libraries.data.sides import DEDICATED_TEST_IMAGES
+from libraries.data.split import DEDICATED_TEST_IMAGES
 from libraries.evaluation import learning_curve, metrics, outputs, plots
 from PARAMETERS import Parameters
 from tests.conftest import STEPS, files, hashes, run_main, small_run, texture

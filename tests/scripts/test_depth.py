@@ -19,7 +19,7 @@ from libraries.data.dataset import read_white_level
 from libraries.data.images import ResizeRule, decode, load
 from libraries.evaluation.html import jpeg
 from libraries.evaluation.report import THUMBNAIL
-from libraries.network.features import read_features
+from libraries.network.embedding_store import read_features
 from libraries.service.service import Service
 from libraries.widgets.images import ImageViewer
 from libraries.widgets.results import ResultsViewer

@@ -113,7 +113,7 @@ def test_second_run_changes_nothing_and_tells_of_new_images(
     for step in STEPS:
         main(step, p)
     before = hashes(p.rootDir)
-    monkeypatch.setattr("libraries.data.changes.changes_told", lambda layout: "what has changed since script 1")
+    monkeypatch.setattr("libraries.data.dataset.changes_told", lambda layout: "what has changed since script 1")
     for step in STEPS:
         capsys.readouterr()
         main(step, p)

@@ -1,22 +1,25 @@
-"""What people have said in Label Studio: a project exported as JSON or JSON-MIN, which may come from a stranger.
+"""What people have said in Label Studio, and of which image, also after that has moved or was removed as a duplicate.
 
-Format: https://labelstud.io/guide/export
+A project is exported as JSON or JSON-MIN, and may come from a stranger. Format: https://labelstud.io/guide/export
 """
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from libraries.base.errors import InputError
-from libraries.base.file_system import read_regular
-from libraries.base.names import nfc
-from libraries.base.storage import MAX_JSON_BYTES
+from libraries.base.file_system import nfc, read_regular
+from libraries.base.storage import MAX_JSON_BYTES, sha256
 from libraries.base.text import as_text
 from libraries.data.annotation_log import to_time
+from libraries.data.annotations import Annotations
+from libraries.data.removal import REMOVED, read_kept, removed
 
 LOCAL = "/data/local-files/"  # Label Studio's path of files on its own machine
 _MOST_SHOWN = 200  # characters of a stranger's text
@@ -128,3 +131,109 @@ def shown(text: str) -> str:
     """A stranger's text for a line on the console: no control characters, not too long."""
     text = text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
     return text if text.isprintable() else repr(text)
+
+
+class Found(NamedTuple):
+    """The image of a task.
+
+    Attributes:
+        path: where it is now; None if it is not to be found.
+        problem: why not.
+        is_changed: whether its file is another than when the task was written.
+        stands_in: whether the image itself was removed as a duplicate, and this is the one that stayed.
+    """
+
+    path: str | None
+    problem: str = ""
+    is_changed: bool = False
+    stands_in: bool = False
+
+
+class Images:
+    """The images of a data set, those removed as duplicates among them."""
+
+    def __init__(self, annotations: Annotations, paths: Collection[str]) -> None:
+        """
+        Args:
+            paths: of the images in the class folders.
+        """
+        self._annotations = annotations
+        self._folder, self._moved = annotations.folder, annotations.moved
+        self._paths = set(paths)
+        self._removed = set(removed(annotations.folder)) - self._paths
+        self._moves_after: dict[int, dict[str, str]] = {}  # by how many steps had been made
+        self._kept = read_kept(annotations.folder)
+        self._spelling = {nfc(path): path for path in (*self._removed, *self._paths)}
+
+    def find(self, task: Task) -> Found:
+        """The image that a task is about."""
+        candidates = self._by_path(task)
+        same = [path for path in candidates if self._digest(path) == task.sha256]
+        if task.sha256 is not None and not same:
+            same = self._by_content.get(task.sha256, [])
+        if len(same or candidates) > 1:
+            what = "are the same file" if same else "have been at this path"
+            return Found(None, f"{len(same or candidates)} images {what}")
+        if not (same or candidates):
+            return Found(None, "there is no such image")
+        path = (same or candidates)[0]
+        if path in self._removed:
+            return self._stand_in(path)
+        return Found(path, is_changed=task.sha256 is not None and not same)
+
+    def _stand_in(self, path: str) -> Found:
+        """The image that stayed when this one was removed as its duplicate."""
+        stayed = [each for each in self._at_some_time(self._kept.get(path, "")) if each in self._paths]
+        if len(stayed) != 1:
+            return Found(None, "it was removed as a duplicate: bring it back with --restoreDuplicates")
+        return Found(stayed[0], stands_in=True)
+
+    def _by_path(self, task: Task) -> list[str]:
+        """Where the image may be now, by where it was."""
+        path = self._spelled(task.path)
+        if task.first_path is not None and (found := self._of_first(self._spelled(task.first_path))):
+            return found
+        if task.created is not None:
+            steps = self._annotations.history.steps_until(task.created)
+            if steps not in self._moves_after:  # one for many tasks, which are imported at once
+                self._moves_after[steps] = self._annotations.history.moves_after(steps)
+            now = self._moves_after[steps].get(path, path)
+            if self._exists(now):
+                return [now]
+        return self._at_some_time(path)
+
+    def _of_first(self, path: str) -> list[str]:
+        """The image that was at a path before any annotation; two where another came to it later."""
+        moved = [self._moved[path]] if path in self._moved else []
+        unmoved = [path] if self._annotations.first_path(path) == path else []
+        return [each for each in (*moved, *unmoved) if self._exists(each)]
+
+    def _at_some_time(self, path: str) -> list[str]:
+        """The same; where there is none, the image that is at the path now, or was moved there last."""
+        path = self._spelled(path)
+        others = (
+            each for each in (path, self._annotations.history.last_at(path)) if each is not None and self._exists(each)
+        )
+        return self._of_first(path) or list(others)[:1]
+
+    def _spelled(self, path: str) -> str:
+        """A path as it stands on the disk, or did, whatever Unicode's form."""
+        return self._spelling.get(nfc(path)) or self._annotations.spelled(path)
+
+    def _exists(self, path: str) -> bool:
+        return path in self._paths or path in self._removed
+
+    def _digest(self, path: str) -> str | None:
+        try:
+            return sha256(self._folder / REMOVED / path if path in self._removed else self._folder / path)
+        except OSError:
+            return None
+
+    @cached_property
+    def _by_content(self) -> dict[str, list[str]]:
+        """Paths by SHA-256, those of removed images only where no other has it; reads every file."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for path in sorted(self._paths):
+            found[self._digest(path) or ""].append(path)
+        left = {path: self._digest(path) or "" for path in sorted(self._removed)}
+        return {**{digest: [path] for path, digest in left.items()}, **found}

@@ -1,13 +1,204 @@
-"""A data set described for others: metadata.csv and croissant.json beside the labels, and tasks for Label Studio."""
+"""A data set described for others: metadata.csv and croissant.json beside the labels, and tasks for Label Studio.
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+metadata.csv is what the Hugging Face loader `imagefolder` reads, croissant.json describes the data set to machines (ML
+Commons, Croissant 1.0). Both lie where people keep files of their own: those that this project wrote are known again by
+their SHA-256, and nobody else's are overwritten.
+"""
 
-from libraries.base.own_files import OwnFiles
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from libraries.base.errors import StorageError
+from libraries.base.file_system import nfc, read_regular
+from libraries.base.storage import MAX_JSON_BYTES, csv_text, json_text, read_json, sha256, write_json, write_text
+from libraries.base.tables import csv_records, protected
 from libraries.data.dataset import Example
-from libraries.data.exchange import describe, label_studio
+from libraries.data.exchange import label_studio
+from libraries.data.formats import MEDIA_TYPES
+
+METADATA, CROISSANT = "metadata.csv", "croissant.json"
+COLUMNS = ("file_name", "label", "split", "group")
+
+_OTHER = "application/octet-stream"  # what a file is whose suffix is none of an image
+_TERMS = (
+    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
+    *("includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex"),
+    *("repeated", "replace", "samplingRate", "separator", "source", "subField", "transform"),
+)
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    **{term: f"cr:{term}" for term in _TERMS},
+}  # the context of Croissant 1.0
 
 RECORD, TASKS = "exported.json", "labelStudio"
+
+
+def describe(examples: Sequence[Example], *, name: str) -> dict[str, str]:
+    """What metadata.csv and croissant.json have to say of a data set, by their names."""
+    rows = [{"file_name": _named(e.path), "label": e.label, "split": e.split, "group": e.group} for e in examples]
+    metadata = csv_text(rows, columns=COLUMNS)
+    labels = {e.path: e.label for e in examples}
+    return {METADATA: metadata, CROISSANT: json_text(_croissant(labels, name=name, digest=_digest(metadata.encode())))}
+
+
+def _named(path: str) -> str:
+    """A path as a cell that no spreadsheet runs, and that is still the path."""
+    return path if protected(path) == path else f"./{path}"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this project wrote metadata.csv and croissant.json: they are what `describe` makes, and nothing else.
+
+    croissant.json holds the SHA-256 of metadata.csv, and all else in it follows from that and from the name.
+    """
+    try:
+        metadata, croissant = (
+            read_regular(path.with_name(name), most=MAX_JSON_BYTES) for name in (METADATA, CROISSANT)
+        )
+        rows = list(csv_records(io.StringIO(metadata.decode(), newline="")))
+        labels = {row["file_name"]: row["label"] for row in rows}
+        name = json.loads(croissant)["name"]
+        return croissant.decode() == json_text(_croissant(labels, name=name, digest=_digest(metadata)))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error):
+        return False
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _croissant(labels: Mapping[str, str], *, name: str, digest: str) -> dict[str, Any]:
+    """The description: metadata.csv, the image files, and a record set for each.
+
+    Args:
+        labels: by path.
+        digest: SHA-256 of metadata.csv.
+    """
+    suffixes = sorted({PurePosixPath(path).suffix for path in labels})
+    is_divided = any(nfc(PurePosixPath(path).parts[0]) != label for path, label in labels.items())
+    label_of_path = "^[^/]+/([^/]+)/.+$" if is_divided else "^([^/]+)/.+$"  # train/<label>/…, or <label>/…
+    table, files = {"fileObject": {"@id": METADATA}}, {"fileSet": {"@id": "files"}}
+    columns = {"path": "file_name", "label": "label", "split": "split"}
+    kinds: dict[str, Any] = {"label": ["sc:Text", "cr:Label"], "split": ["sc:Text", "cr:Split"]}
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": name,
+        "description": f"{len(labels):,} images of {len(set(labels.values())):,} classes",
+        "distribution": [
+            {
+                **{"@type": "cr:FileObject", "@id": METADATA, "name": METADATA, "contentUrl": METADATA},
+                **{"encodingFormat": "text/csv", "sha256": digest},
+            },
+            {
+                **{"@type": "cr:FileSet", "@id": "files", "name": "files"},
+                "encodingFormat": sorted({MEDIA_TYPES.get(suffix.lower(), _OTHER) for suffix in suffixes}),
+                "includes": [f"**/*{suffix}" for suffix in suffixes],
+            },
+        ],
+        "recordSet": [
+            _record_set(
+                "examples",
+                {key: (kinds.get(key, "sc:Text"), {**table, "extract": {"column": c}}) for key, c in columns.items()},
+            ),
+            _record_set(
+                "images",
+                {
+                    "path": ("sc:Text", {**files, "extract": {"fileProperty": "fullpath"}}),
+                    "label": (
+                        kinds["label"],
+                        {**files, "extract": {"fileProperty": "fullpath"}, "transform": {"regex": label_of_path}},
+                    ),
+                    "image": ("sc:ImageObject", {**files, "extract": {"fileProperty": "content"}}),
+                },
+            ),
+        ],
+    }
+
+
+def _record_set(name: str, fields: Mapping[str, tuple[Any, dict[str, Any]]]) -> dict[str, Any]:
+    return {
+        **{"@type": "cr:RecordSet", "@id": name, "name": name, "key": {"@id": f"{name}/path"}},
+        "field": [
+            {"@type": "cr:Field", "@id": f"{name}/{field}", "name": field, "dataType": kind, "source": source}
+            for field, (kind, source) in fields.items()
+        ],
+    }
+
+
+class OwnFiles:
+    """Files that this project wrote, by a record of the SHA-256 of each, which is written before they are.
+
+    A file that somebody has edited since is theirs.
+    """
+
+    def __init__(self, record: Path, *, is_ours: Callable[[Path], bool]) -> None:
+        """
+        Args:
+            record: a JSON file, SHA-256 of what was written by file name; the names are different ones.
+            is_ours: whether a file that is not in the record is, by its form, one that an earlier version wrote.
+        """
+        self._record, self._is_ours = record, is_ours
+
+    def check(self, paths: Iterable[Path]) -> None:
+        """Make sure that every file can be written, and change nothing.
+
+        Raises:
+            StorageError: a file is somebody else's, or the record is damaged.
+        """
+        record = self._read()
+        for path in paths:
+            if self._digest(path) not in (None, *record.get(path.name, ())) and not self._is_ours(path):
+                raise StorageError(
+                    f"{path} was not written by this script, or was changed since: "
+                    "move it away or rename it, and run again"
+                )
+
+    def write(self, texts: Mapping[Path, str]) -> list[Path]:
+        """Write files, all or, where one is somebody else's, none; gives back their paths.
+
+        Raises:
+            StorageError: as `check`; or a file cannot be written.
+        """
+        self.check(texts)
+        # what stands there now, too: a process that is killed in between leaves some files of each
+        known = {path: [self._digest(path), hashlib.sha256(text.encode()).hexdigest()] for path, text in texts.items()}
+        written = {path.name: [digest for digest in digests if digest] for path, digests in known.items()}
+        write_json(self._record, {**self._read(), **written})
+        for path, text in texts.items():
+            write_text(path, text)
+        return list(texts)
+
+    def _read(self) -> dict[str, list[str]]:
+        record = read_json(self._record) if self._record.exists() else {}
+        if not isinstance(record, dict) or not all(isinstance(digests, list) for digests in record.values()):
+            raise StorageError(f"{self._record} is damaged: delete it, and move away what it was written for")
+        return record
+
+    @staticmethod
+    def _digest(path: Path) -> str | None:
+        """SHA-256 of a file; None where there is none, "" of what is no file or cannot be read."""
+        try:
+            return sha256(path)
+        except FileNotFoundError:
+            return "" if path.is_symlink() else None
+        except OSError:
+            return ""
 
 
 class Export:
@@ -27,7 +218,7 @@ class Export:
         Raises:
             StorageError: a file is somebody else's.
         """
-        self._own.check(self._placed(dict.fromkeys((describe.METADATA, describe.CROISSANT), ""), self._images))
+        self._own.check(self._placed(dict.fromkeys((METADATA, CROISSANT), ""), self._images))
         self._own.check(self._placed(dict.fromkeys((label_studio.TASKS, label_studio.INTERFACE), ""), self._tasks))
 
     def write(self, examples: Sequence[Example], *, moved: Mapping[str, str]) -> list[Path]:
@@ -40,7 +231,7 @@ class Export:
             StorageError: a file is somebody else's, or cannot be written.
         """
         name = self._images.name
-        described = self._placed(describe.describe(examples, name=name), self._images)
+        described = self._placed(describe(examples, name=name), self._images)
         tasks = self._placed(label_studio.describe(examples, dataset=name, moved=moved), self._tasks)
         return self._own.write(described | tasks)
 
@@ -51,5 +242,5 @@ class Export:
 
 def _is_ours(path: Path) -> bool:
     """Whether an earlier version wrote a file, by its form."""
-    is_description = path.name in (describe.METADATA, describe.CROISSANT)
-    return describe.is_ours(path) if is_description else label_studio.is_ours(path)
+    is_description = path.name in (METADATA, CROISSANT)
+    return is_ours(path) if is_description else label_studio.is_ours(path)

@@ -14,15 +14,14 @@ from pathlib import Path
 from libraries.base.console import counted
 from libraries.base.console import table as as_table
 from libraries.base.errors import InputError, StorageError
-from libraries.base.file_system import flush, move, storage_error, sweep, temporary_beside
-from libraries.base.names import nfc, on_disk
+from libraries.base.file_system import flush, move, nfc, on_disk, storage_error, sweep, temporary_beside
 from libraries.base.storage import sha256, write_text
 from libraries.base.text import read_text
 from libraries.data.annotations import Annotations
+from libraries.data.class_folders import image_files
 from libraries.data.exchange.label_table import LabelTable, Row
-from libraries.data.listing import image_files
 from libraries.data.removal import removed
-from libraries.data.sides import DEDICATED_TEST_IMAGES
+from libraries.data.split import DEDICATED_TEST_IMAGES
 
 _MAX_LIST_BYTES = 2**30
 

@@ -19,14 +19,12 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr, unescape
 
 from libraries.base.errors import InputError
-from libraries.base.file_system import read_regular
-from libraries.base.names import nfc
+from libraries.base.file_system import nfc, read_regular
 from libraries.base.storage import MAX_JSON_BYTES, json_text
 from libraries.data.annotation_log import MARKS, Answer
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
-from libraries.data.exchange.answers import LOCAL, Task, read_tasks, shown
-from libraries.data.exchange.identity import Found, Images
+from libraries.data.exchange.answers import LOCAL, Found, Images, Task, read_tasks, shown
 
 TASKS, INTERFACE = "tasks.json", "interface.xml"
 _DATA = {"image", "path", "first_path", "sha256"}  # what a task has to say of its image

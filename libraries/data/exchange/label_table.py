@@ -13,11 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from libraries.base.errors import InputError
-from libraries.base.names import nfc
+from libraries.base.file_system import nfc
 from libraries.base.text import read_lines
-from libraries.data.class_folders import Side, listed
+from libraries.data.class_folders import Side, check_label, check_labels, listed
 from libraries.data.formats import SUFFIXES
-from libraries.data.labels import check_label, check_labels
 
 MAX_ROWS = 5_000_000
 _WHAT = "the table of labels"

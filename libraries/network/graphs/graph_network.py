@@ -12,11 +12,11 @@ import onnx
 import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
 
+from libraries.base.arrays import Pixels
 from libraries.base.errors import NetworkError
 from libraries.base.storage import atomic_path
 from libraries.network.engine import Engine, Outputs, load_openvino
 from libraries.network.graphs.penultimate import PREFIX, LastLayer, feature_map
-from libraries.network.streaming import Pixels
 
 IMAGES, EMBEDDING, SCORES, FEATURES = "images", "embedding", "scores", "features"
 CAST = f"{IMAGES}_float"

@@ -6,8 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from libraries.base.errors import StorageError
-from libraries.base.file_system import storage_error
-from libraries.base.names import nfc, on_disk
+from libraries.base.file_system import nfc, on_disk, storage_error
 from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
 from libraries.web.outcomes import read_outcomes

@@ -12,7 +12,7 @@ from typing import Any
 
 from libraries.base.errors import InputError
 from libraries.base.text import read_text
-from libraries.data.labels import check_label, check_labels
+from libraries.data.class_folders import check_label, check_labels
 
 IMAGES = 50  # of each query, where the file does not say
 MAX_IMAGES = 500

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from libraries.base.tables import plain
+from libraries.data.class_folders import image_files
 from libraries.data.dataset import Example, scan
-from libraries.data.exchange.describe import describe, is_ours
-from libraries.data.listing import image_files
+from libraries.data.exchange.export import describe, is_ours
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what those libraries warn of is not ours to mend
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 
+from libraries.base.arrays import Float32, Pixels
 from libraries.base.errors import ImageError
 from libraries.base.layout import Layout
 from libraries.data.dataset import Checked, Example, load_example, read_example
-from libraries.data.decoding import Pixels
+from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, decode, fit
-from libraries.data.white_level import FULL_RANGE
 from libraries.network.devices import find_device
+from libraries.network.embedding_store import read_features, write_features
 from libraries.network.engine import Engine, Precision
-from libraries.network.features import Floats, read_features, write_features
 
 if TYPE_CHECKING:
     from libraries.network.torch_engine import TorchEngine
@@ -45,7 +45,7 @@ def embed_pretrained(
     values: Mapping[str, Any],
     *,
     progress: Callable[[int], object] = lambda count: None,
-) -> list[Floats]:
+) -> list[Float32]:
     """Embeddings by which duplicates are found, float32 [N, D] each: of the whole pictures, and of their inner parts.
 
     They are those of the pretrained network as it is, which is made where there is none yet.
@@ -106,9 +106,9 @@ def embed(
     *,
     key: str,
     store: Path,
-    run: Callable[[Iterable[Example]], Generator[tuple[Example, Mapping[str, Floats] | ImageError]]],
+    run: Callable[[Iterable[Example]], Generator[tuple[Example, Mapping[str, Float32] | ImageError]]],
     progress: Callable[[int], object] = lambda count: None,
-) -> Floats:
+) -> Float32:
     """The embedding of every example, float32 [N, D]; NaN for those that cannot be read.
 
     Args:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, MissingInput, StorageError
 from libraries.base.file_system import TEMPORARY
 from libraries.base.storage import atomic_path
@@ -27,8 +27,6 @@ from libraries.base.storage import atomic_path
 STRINGS = ("path", "label", "split")
 PARTS = "part-*.parquet"
 ROWS_PER_PART = 1024  # 5 MB at D = 1280: little to lose when stopped, little overhead per file
-
-Floats = npt.NDArray[np.float32]
 
 
 class Example(Protocol):
@@ -57,8 +55,8 @@ class Features:
     path: list[str]
     label: list[str]
     split: list[str]
-    embedding: Floats
-    scores: Floats | None
+    embedding: Float32
+    scores: Float32 | None
 
 
 def write_features(
@@ -66,7 +64,7 @@ def write_features(
     examples: Sequence[E],
     *,
     key: str,
-    run: Callable[[Iterable[E]], Generator[tuple[E, Mapping[str, Floats] | ImageError]]],
+    run: Callable[[Iterable[E]], Generator[tuple[E, Mapping[str, Float32] | ImageError]]],
     progress: Callable[[int], object] = lambda count: None,
     rows_per_part: int = ROWS_PER_PART,
 ) -> tuple[list[Path], list[ImageError]]:
@@ -121,11 +119,11 @@ class Part(Generic[E]):
         return bool(table["path"].to_pylist() == [e.path for e in self.examples if e.path not in failed])
 
     def write(
-        self, results: Iterable[tuple[E, Mapping[str, Floats] | ImageError]], progress: Callable[[int], object]
+        self, results: Iterable[tuple[E, Mapping[str, Float32] | ImageError]], progress: Callable[[int], object]
     ) -> None:
         """Write the file, atomically, from the results for its examples."""
         done: list[E] = []
-        rows: list[Mapping[str, Floats]] = []
+        rows: list[Mapping[str, Float32]] = []
         failed: list[tuple[str, str]] = []
         for example, outputs in results:
             if isinstance(outputs, ImageError):
@@ -183,13 +181,13 @@ def _failed(schema: pa.Schema) -> list[tuple[str, str]]:
     return [(path, reason) for path, reason in json.loads(schema.metadata[b"failed"])]
 
 
-def _fixed_size_lists(values: Floats) -> pa.Array:
+def _fixed_size_lists(values: Float32) -> pa.Array:
     """float32 [N, D] → N lists of D; without nulls, which makes reading twice as fast."""
     element = pa.field("element", pa.float32(), nullable=False)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=pa.list_(element, values.shape[1]))
 
 
-def _matrix(column: pa.ChunkedArray) -> Floats:
+def _matrix(column: pa.ChunkedArray) -> Float32:
     """N lists of D → float32 [N, D]; without copying where the column is in one piece."""
     chunks = [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in column.chunks]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)

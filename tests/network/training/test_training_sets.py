@@ -13,8 +13,8 @@ from PIL import Image
 from libraries.base.errors import InputError, StaleInput
 from libraries.data.dataset import Example
 from libraries.data.images import ResizeRule
-from libraries.network import training_sets
-from libraries.network.augmentation import stored_size
+from libraries.network.training import training_sets
+from libraries.network.training.recipe import stored_size
 
 Split = Literal["train", "test"]
 

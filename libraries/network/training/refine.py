@@ -7,10 +7,12 @@ saved after every epoch. So a run that was killed goes on to the same result; on
 import contextlib
 import dataclasses
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +20,11 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from libraries.base.errors import NetworkError
+from libraries.base.storage import atomic_path
 from libraries.network.backbones import EmbeddingNetwork
-from libraries.network.checkpoints import load_checkpoint, save_checkpoint
-from libraries.network.imageset import ImageSet
-from libraries.network.recipe import RefineOptions
-from libraries.network.trainer import Trainer, part
+from libraries.network.training.recipe import RefineOptions
+from libraries.network.training.trainer import Trainer, part
+from libraries.network.training.training_sets import ImageSet
 
 EVALUATION_BATCH = 64
 
@@ -192,3 +194,38 @@ def _out_of_memory() -> NetworkError:
     return NetworkError(
         "the network and its images do not fit into memory: lower rf_mbSize (or rf_inputResolution) and run again"
     )
+
+
+def save_checkpoint(path: Path, *, key: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors by name and facts (JSON) as one .safetensors file, in place of an earlier one.
+
+    Args:
+        key: what identifies the run; a run with another key will not take it up.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    # distinct memory for every name, which safetensors insists on
+    flat = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(flat, temporary, metadata={"key": key, "facts": json.dumps(facts)})
+
+
+def load_checkpoint(path: Path, *, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and facts as saved; None where there is no file, a damaged one, or one of another run."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("key") != key:
+                return None
+            # Copies: tensors that keep the file mapped into memory would keep Windows from replacing it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(metadata["facts"])
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None

@@ -14,15 +14,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from libraries.base.errors import ImageError, NetworkError
-from libraries.network import recipe
-from libraries.network.augmentation import KINDS, augment, resample, stored_size
 from libraries.network.backbones import EmbeddingNetwork, build, orientations
-from libraries.network.checkpoints import load_checkpoint, save_checkpoint
-from libraries.network.cpu_training import DepthwiseGradients
-from libraries.network.imageset import ImageSet, decode_once
-from libraries.network.recipe import RefineOptions
-from libraries.network.refine import Epoch, Refined, logits, refine
-from libraries.network.trainer import Trainer
+from libraries.network.training import recipe
+from libraries.network.training.recipe import KINDS, RefineOptions, augment, resample, stored_size
+from libraries.network.training.refine import Epoch, Refined, load_checkpoint, logits, refine, save_checkpoint
+from libraries.network.training.trainer import DepthwiseGradients, Trainer
+from libraries.network.training.training_sets import ImageSet, decode_once
 
 SIZE = 32
 OPTIONS = RefineOptions(epochs=4, batch=16, dropout=0.2, bf16=False, seed=5)
@@ -284,7 +281,7 @@ def test_logits_do_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPatch) ->
     network = fresh()
     network.add_head(2, dropout=0.5, seed=0)
     whole = logits(network, VALIDATION.images, bf16=False)
-    monkeypatch.setattr("libraries.network.refine.EVALUATION_BATCH", 7)
+    monkeypatch.setattr("libraries.network.training.refine.EVALUATION_BATCH", 7)
     np.testing.assert_allclose(logits(network, VALIDATION.images, bf16=False), whole, rtol=1e-4, atol=1e-5)
 
 
@@ -310,7 +307,7 @@ def test_orientations_that_a_kind_shows(kind: Any, seen: set[int]) -> None:
 
 def test_affine_orientations_are_those_of_a_square() -> None:
     """Without crop and colours, a view at the size of the image is exactly one of its eight orientations."""
-    from libraries.network.augmentation import _ORIENTATIONS
+    from libraries.network.training.recipe import _ORIENTATIONS
 
     image = torch.randint(0, 256, (1, 6, 6, 3), dtype=torch.uint8)
     maps = torch.cat([_ORIENTATIONS, torch.zeros(8, 2, 1)], dim=2)

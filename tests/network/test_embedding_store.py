@@ -11,7 +11,7 @@ import pytest
 
 from libraries.base.errors import ImageError, MissingInput, StorageError
 from libraries.base.file_system import TEMPORARY
-from libraries.network.features import Features, read_features, write_features
+from libraries.network.embedding_store import Features, read_features, write_features
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import InputError
-from libraries.data.sides import DEDICATED_TEST_IMAGES, split_by_list
+from libraries.data.split import DEDICATED_TEST_IMAGES, split_by_list
 from tests.data.test_dataset import example
 
 

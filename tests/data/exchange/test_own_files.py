@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from libraries.base import own_files
 from libraries.base.errors import StorageError
-from libraries.base.own_files import OwnFiles
+from libraries.data.exchange import export
+from libraries.data.exchange.export import OwnFiles
 
 
 def files(folder: Path) -> OwnFiles:
@@ -61,14 +61,14 @@ def test_killed_between_two_files_and_run_again(tmp_path: Path, monkeypatch: pyt
     own = OwnFiles(tmp_path / "proc" / "record.json", is_ours=lambda path: False)
     texts = {tmp_path / "one.csv": "1", tmp_path / "other.json": "2"}
     own.write(texts)
-    write_text = own_files.write_text
+    write_text = export.write_text
 
     def die(path: Path, text: str) -> None:
         if path.name == "other.json":
             raise KeyboardInterrupt
         write_text(path, text)
 
-    monkeypatch.setattr(own_files, "write_text", die)
+    monkeypatch.setattr(export, "write_text", die)
     with pytest.raises(KeyboardInterrupt):
         own.write({path: text + "new" for path, text in texts.items()})
     monkeypatch.undo()

@@ -1,0 +1,14 @@
+"""Names of NumPy arrays by what they hold; a docstring gives the shape of each: [N, K], say."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bool = npt.NDArray[np.bool_]
+Int = npt.NDArray[np.int64]
+Integer = npt.NDArray[np.integer[Any]]  # of any width
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Floating = npt.NDArray[np.floating[Any]]  # of any precision
+Pixels = npt.NDArray[np.uint8]  # RGB unless said otherwise, [H, W, 3]

@@ -1,0 +1,200 @@
+"""Cross-validation of SVMs: the folds, which C to take, and the calibration and accuracy that come of it.
+
+Folds are stratified by class, whole groups on one side, and no class is left out altogether.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from libraries.base.arrays import Bool, Float32, Float64, Int
+from libraries.classifier.calibration import Calibration, fit_calibration
+
+NEVER_LEFT_OUT = -1
+FEW = 200  # independent examples: with fewer, the best of many rows is mostly the luckiest
+CLEARLY = 2.0  # standard errors
+
+
+def assign_folds(labels: npt.ArrayLike, *, folds: int, groups: Sequence[str] | None = None, seed: int = 0) -> Int:
+    """The fold of every example, int64 [N], the same for the same seed.
+
+    Groups are dealt out one by one, large ones first, each to the fold that has least of its classes, then least of
+    all. With groups of one example this is the usual stratification: in every class the folds' counts differ by at most
+    one. A class with fewer groups than folds is missing from some validation parts. If no class has as many groups as
+    there are folds, there are that many fewer folds, but never less than two.
+
+    What a model says of a class that it has never seen is worth nothing, so every class is in all training parts: a
+    class with a single group is dealt out by its examples, and the examples of a class that would still lie in one fold
+    alone, as a single example does, have the fold NEVER_LEFT_OUT. Where all have, there is nothing to cross-validate.
+    """
+    _, class_of = np.unique(np.asarray(labels), return_inverse=True)
+    names = np.arange(len(class_of)) if groups is None else np.asarray(groups)
+    group_of = _part_single_groups(np.unique(names, return_inverse=True)[1], class_of)
+    counts = np.zeros((group_of.max() + 1, class_of.max() + 1))  # of examples, [groups, classes]
+    np.add.at(counts, (group_of, class_of), 1)
+    folds = max(2, min(folds, int((counts > 0).sum(axis=0).max())))
+
+    shuffled = np.random.default_rng(seed).permutation(len(counts))
+    large_first = shuffled[np.argsort(-counts.sum(axis=1)[shuffled], kind="stable")]
+    share = counts / counts.sum(axis=0)  # of its classes that a group holds
+    held = np.zeros((folds, counts.shape[1]))  # by each fold so far, of each class
+    sizes = np.zeros(folds)
+    fold_of_group = np.empty(len(counts), np.int64)
+    for group in large_first:
+        of_its_classes = (held @ share[group]).round(9)  # rounded, so that equal folds tie
+        fold = np.lexsort((sizes, of_its_classes))[0]
+        fold_of_group[group] = fold
+        held[fold] += counts[group]
+        sizes[fold] += counts[group].sum()
+    return _keep_whole_classes(fold_of_group[group_of], is_alone=(held > 0).sum(axis=0)[class_of] == 1)
+
+
+def groups_per_class(labels: npt.ArrayLike, *, number_of_classes: int, groups: npt.ArrayLike | None = None) -> Int:
+    """How many groups have examples of each class, int64 [K]; each example is its own group by default."""
+    y = np.asarray(labels, np.int64)
+    _, group_of = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)
+    pairs = np.unique(np.stack([y, group_of]), axis=1)
+    return np.bincount(pairs[0], minlength=number_of_classes)
+
+
+def _part_single_groups(group_of: Int, class_of: Int) -> Int:
+    """The groups [N], where each example of a class with a single group is a group of its own."""
+    is_single = (groups_per_class(class_of, number_of_classes=class_of.max() + 1, groups=group_of) == 1)[class_of]
+    parted = np.where(is_single, group_of.max() + 1 + np.arange(len(group_of)), group_of)
+    return np.unique(parted, return_inverse=True)[1]
+
+
+def _keep_whole_classes(fold_of: Int, *, is_alone: Bool) -> Int:
+    """The folds [N], without examples whose class lies in one fold alone; numbered without gaps."""
+    kept = np.unique(fold_of[~is_alone])
+    return np.where(is_alone, NEVER_LEFT_OUT, np.searchsorted(kept, fold_of))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The folds of N training examples.
+
+    Attributes:
+        fold_of: int [N], NEVER_LEFT_OUT for examples that count neither for the calibration nor for the accuracy.
+        labels, groups: int [N].
+        number_of_classes: K; some may have no training examples.
+    """
+
+    fold_of: Int
+    labels: Int
+    groups: Int
+    number_of_classes: int
+
+    @property
+    def folds(self) -> range:
+        return range(int(self.fold_of.max()) + 1)
+
+    @property
+    def is_scored(self) -> Bool:
+        """Which examples are left out in some fold, [N]."""
+        return np.asarray(self.fold_of != NEVER_LEFT_OUT)
+
+    @property
+    def independent(self) -> int:
+        """How many groups the scored examples are of."""
+        return len(np.unique(self.groups[self.is_scored]))
+
+    def calibrate(self, scores: Float32, *, training_scores: Float32) -> Calibration:
+        """The calibration by out-of-fold scores [N, K]; without any, by those of the models on their own examples."""
+        if self.is_scored.any():
+            return self._calibrate(scores, self.is_scored)
+        # Platt's targets keep even these from certainty: of a single example, two thirds.
+        return fit_calibration(training_scores, self.labels, evidence=self._evidence)
+
+    def is_right(self, scores: Float32) -> Bool:
+        """Whether out-of-fold scores [N, K] are right, in each fold by the calibration of the other folds, [N]."""
+        found = np.full_like(self.labels, -1)
+        for fold in self.folds:
+            chosen = self.fold_of == fold
+            found[chosen] = self._calibrate(scores, self.is_scored & ~chosen).labels(scores[chosen])
+        return np.asarray(found == self.labels)
+
+    def accuracy(self, is_right: Bool) -> tuple[float | None, float | None]:
+        """The accuracy on the scored examples, and the standard deviation of the folds'."""
+        if not self.is_scored.any():
+            return None, None
+        by_fold = [is_right[self.fold_of == fold].mean() for fold in self.folds]
+        return float(is_right[self.is_scored].mean()), float(np.std(by_fold))
+
+    def _calibrate(self, scores: Float32, chosen: Bool) -> Calibration:
+        return fit_calibration(scores[chosen], self.labels[chosen], evidence=self._evidence)
+
+    @property
+    def _evidence(self) -> Float64:
+        """Groups of each class that are scored; that a class without training examples never comes is sure, [K]."""
+        k, scored = self.number_of_classes, self.is_scored
+        found = groups_per_class(self.labels[scored], number_of_classes=k, groups=self.groups[scored])
+        return np.where(np.bincount(self.labels, minlength=k) > 0, found, np.inf)
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """What one normalisation and one C reached, all by the highest calibrated probability, as in use.
+
+    Attributes:
+        train_accuracy: fraction, of the model fitted on all examples, on these examples. What it knows by heart, and
+            no estimate of anything; and since the calibration is made for the lower scores of examples that the model
+            has not seen, it may be below 100% where the highest score is always right.
+        validation_accuracy: fraction, on out-of-fold scores, calibrated in each fold by the other folds' scores: on the
+            scores that it was fitted on, the calibration would flatter itself (by 0.04 points with 2 classes and 1,968
+            examples, but by 1.2 points with 50 classes and 1,000 examples). None where no example could be left out.
+        validation_std: standard deviation of the folds' accuracies; None with it.
+    """
+
+    normalisation: str
+    C: float
+    train_accuracy: float
+    validation_accuracy: float | None
+    validation_std: float | None
+
+
+def choose(rows: Sequence[SweepRow]) -> int:
+    """The row of the highest validation accuracy; among equals, of the smallest C.
+
+    On 10 to 12 splits of the solar cells, with four kinds of embedding, neither the one-standard-error rule nor the
+    lowest log loss differed from this by more than about 0.2 points of test accuracy, in either direction.
+    """
+    return min(range(len(rows)), key=lambda i: (-(rows[i].validation_accuracy or 0.0), rows[i].C))
+
+
+def choose_from_few(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, groups: Int, dimensions: int) -> int:
+    """The usual row, unless others are clearly better: then the best of those, as in `choose`.
+
+    Clearly: the difference of examples that are right is larger than twice its standard error, examples of one group
+    counting as one draw.
+
+    Args:
+        is_right: per row, [N], whether each example is right when left out; N may be 0.
+        groups: int [N].
+        dimensions: of an embedding.
+    """
+    usual = usual_row(rows, dimensions=dimensions)
+
+    def is_clearly_better(row: int) -> bool:
+        gain = is_right[row].astype(float) - is_right[usual]
+        by_group = np.bincount(groups, weights=gain)
+        return float(by_group.sum()) > CLEARLY * math.sqrt(float(by_group @ by_group))
+
+    candidates = [row for row in range(len(rows)) if len(groups) and is_clearly_better(row)]
+    return candidates[choose([rows[i] for i in candidates])] if candidates else usual
+
+
+def usual_row(rows: Sequence[SweepRow], *, dimensions: int) -> int:
+    """The row of sqrt_l2, else of l2, and the C nearest 1; standardised embeddings are longer, by sqrt(dimensions).
+
+    On 67 small parts of the solar cells, of printed letters and of artificial data, 1 to 15 examples a class, sqrt_l2
+    with C = 1 was 2.4 points better than l2 with C = 1 on average, and never 4 points worse.
+    """
+    order = [*dict.fromkeys(row.normalisation for row in rows)]
+    first = next((name for name in ("sqrt_l2", "l2") if name in order), order[0])
+    usual = 1 / dimensions if first == "standardise" else 1.0
+    mine = [i for i, row in enumerate(rows) if row.normalisation == first]
+    return min(mine, key=lambda i: abs(math.log(rows[i].C / usual)))
