@@ -2,7 +2,8 @@
 
 Change a value here, or for one run on the command line (`python scripts/1_prepareData.py --ratioTrainTest 0.8`), or by
 environment variable (`PARAMETERS_ratioTrainTest=0.8`). `python scripts/1_prepareData.py --help` explains them all.
-Reads: name: type = script(default, "what it does", limits).
+Reads: name: type = script(default, "what it does", limits, matters_to=what becomes stale when it changes). Without
+matters_to it is what the script makes: see the groups below, and libraries/base/stages.py.
 """
 
 from pathlib import Path
@@ -17,13 +18,13 @@ from libraries.web.search.names import LicenceFilter, ProviderName
 RESOURCES = Path(__file__).parent / "resources"
 
 general = group("All scripts")
-download = group("0_downloadData")
-prepare = group("1_prepareData")
-refine = group("2_refineDNN")
-run = group("3_runDNN")
-svm = group("4_trainSVM")
-call = group("6_callWebservice")
-serve = group("deploymain")
+download = group("0_downloadData", matters_to=())
+prepare = group("1_prepareData", matters_to="examples")
+refine = group("2_refineDNN", matters_to="training")
+run = group("3_runDNN", matters_to="features")
+svm = group("4_trainSVM", matters_to="svm")
+call = group("6_callWebservice", matters_to=())
+serve = group("deploymain", matters_to=())
 
 
 class Parameters(Settings):
@@ -33,21 +34,29 @@ class Parameters(Settings):
     classifier: Literal["svm", "dnn", "svmDnnRefined"] = general(
         "svm",
         "svm: linear SVM on a fixed network; dnn: the refined network; svmDnnRefined: linear SVM on the refined one",
+        matters_to="bundle",
     )
     datasetName: FolderName = general(
         "solarCells",
         "name of the data set: images lie in <rootDir>/images/<datasetName>/<label>/",
         pattern=r"^\w[\w .-]*$",
+        matters_to="examples",
     )
     rootDir: UserPath = general(
-        Path("~/imageClassification"), "DATA_DIR: where images, intermediate files and run history lie"
+        Path("~/imageClassification"), "DATA_DIR: where images, intermediate files and run history lie", matters_to=()
     )
-    randomSeed: int = general(0, "seed of every random choice: split, folds, augmentation", ge=0, lt=2**31)
+    randomSeed: int = general(
+        0,
+        "seed of every random choice: split, folds, augmentation",
+        ge=0,
+        lt=2**31,
+        matters_to=("examples", "training", "svm"),
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = general(
-        "auto", "where networks run; auto: the first GPU found, else the CPU"
+        "auto", "where networks run; auto: the first GPU found, else the CPU", matters_to=()
     )
-    runHistory: bool = general(True, "log every run to MLflow")
-    trackingUri: str | None = general(None, "MLflow tracking server; none: the file <rootDir>/mlflow.db")
+    runHistory: bool = general(True, "log every run to MLflow", matters_to=())
+    trackingUri: str | None = general(None, "MLflow tracking server; none: the file <rootDir>/mlflow.db", matters_to=())
 
     # ---- 0_downloadData
     imgUrlsPath: UserPath | None = download(None, "list of images to download, one `label<TAB>url` per line")
@@ -92,10 +101,18 @@ class Parameters(Settings):
         "mirrored, retouched; scene: also embeddings alike",
     )
     duplicates_maxDistance: int = prepare(
-        10, "near: bits of 256 in which difference hashes differ; above 16 pictures that only look alike", ge=0, le=64
+        10,
+        "near: bits of 256 in which difference hashes differ; above 16 pictures that only look alike",
+        ge=0,
+        le=64,
+        matters_to="near duplicates",
     )
     duplicates_minSimilarity: float = prepare(
-        0.95, "scene: least cosine of two embeddings; higher where all pictures look alike", ge=0.5, le=1
+        0.95,
+        "scene: least cosine of two embeddings; higher where all pictures look alike",
+        ge=0.5,
+        le=1,
+        matters_to="scene duplicates",
     )
     whiteLevel: int | None = prepare(
         None,
@@ -104,10 +121,14 @@ class Parameters(Settings):
         lt=2**31,
     )
     maxMegapixels: int = prepare(
-        MEGAPIXELS, "larger images are left out [million pixels, each 1 to 8 bytes while it is decoded]", ge=1, le=2000
+        MEGAPIXELS,
+        "larger images are left out [million pixels, each 1 to 8 bytes while it is decoded]",
+        ge=1,
+        le=2000,
+        matters_to="pixel limit",
     )
     importLabels: UserPath | None = prepare(
-        None, "a project of Label Studio, exported as JSON: what people have said there is taken over"
+        None, "a project of Label Studio, exported as JSON: what people have said there is taken over", matters_to=()
     )
 
     # ---- 2_refineDNN
@@ -116,31 +137,50 @@ class Parameters(Settings):
         "EfficientNet_Lite0, ResNet_18.model, ResNet_34.model, ResNet_50.model, any timm name, a file of weights, or a "
         "file with a network of CNTK (.model) or ONNX (.onnx)",
         min_length=1,
+        matters_to="network",
     )
     rf_inputResolution: int = refine(
-        224, "width and height of the network's input [pixels]", ge=32, le=2048, formerly=["rf_inputResoluton"]
+        224,
+        "width and height of the network's input [pixels]",
+        ge=32,
+        le=2048,
+        formerly=["rf_inputResoluton"],
+        matters_to="network",
     )
     rf_resizeMode: Literal["pad", "crop", "stretch"] = refine(
-        "pad", "how an image becomes square: pad with the mean colour, crop the longer side, or stretch"
+        "pad",
+        "how an image becomes square: pad with the mean colour, crop the longer side, or stretch",
+        matters_to="network",
     )
     rf_views: Literal[1, 2, 8] = refine(
         1,
         "average the embeddings of so many views, at so many times the cost: 2: also mirrored; 8: every orientation",
+        matters_to="network",
     )
     rf_embeddingNode: str | None = refine(
-        None, ".model, .onnx: node whose output is the embedding; none: what the last layer takes"
+        None,
+        ".model, .onnx: node whose output is the embedding; none: what the last layer takes",
+        matters_to="network file",
     )
     rf_channelOrder: Literal["rgb", "bgr"] | None = refine(
-        None, ".model, .onnx: order of the channels the network takes; none: bgr for CNTK, rgb for ONNX"
+        None,
+        ".model, .onnx: order of the channels the network takes; none: bgr for CNTK, rgb for ONNX",
+        matters_to="network file",
     )
     rf_channelMeans: tuple[float, float, float] | None = refine(
-        None, ".model, .onnx: subtracted from pixels, 0 to 255, in that order; none: 114 for CNTK, ImageNet's for ONNX"
+        None,
+        ".model, .onnx: subtracted from pixels, 0 to 255, in that order; none: 114 for CNTK, ImageNet's for ONNX",
+        matters_to="network file",
     )
     rf_channelStds: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = refine(
-        None, ".model, .onnx: what pixels are divided by then; none: 1 for CNTK, ImageNet's for ONNX"
+        None,
+        ".model, .onnx: what pixels are divided by then; none: 1 for CNTK, ImageNet's for ONNX",
+        matters_to="network file",
     )
     rf_labels: tuple[Name, ...] = refine(
-        (), "classes of a network taken as it is (rf_maxEpochs 0), in its order; none given: in alphabetical order"
+        (),
+        "classes of a network taken as it is (rf_maxEpochs 0), in its order; none given: in alphabetical order",
+        matters_to="own classes",
     )
     rf_dropoutRate: float = refine(0.5, "dropout before the new head", ge=0, lt=1)
     rf_mbSize: int = refine(
@@ -151,6 +191,7 @@ class Parameters(Settings):
         "passes over the training images; 0: a .model or .onnx network as it is, with its own classes",
         ge=0,
         le=10_000,
+        matters_to=("training", "own classes"),
     )
     rf_maxTrainImages: int | None = refine(
         None, "train on about this many images, drawn per class, two at least of each", ge=2
@@ -169,7 +210,9 @@ class Parameters(Settings):
     rf_validationFraction: float = refine(0.1, "part of the training set that chooses the best epoch", gt=0, lt=0.9)
 
     # ---- 3_runDNN
-    run_mbSize: int = run(128, "images per step on a GPU; on a CPU each core takes one image at a time", ge=1, le=1024)
+    run_mbSize: int = run(
+        128, "images per step on a GPU; on a CPU each core takes one image at a time", ge=1, le=1024, matters_to=()
+    )
     run_precision: Literal["f32", "bf16"] = run("f32", "bf16 is about twice as fast where the processor has it")
 
     # ---- 4_trainSVM

@@ -1,11 +1,5 @@
-"""Fill DATA_DIR/images/<datasetName>/<label>/ with images.
+"""Fill DATA_DIR/images/<datasetName>/<label>/ with images: from URLs, a table, a search, or a package.
 
-Reads:  the list of URLs `imgUrlsPath`; or `imgLabelsPath`, a table of the images in `imgFolder`, with columns such as
-        image or id, label or species, split or usage; or resources/<datasetName>Queries.toml, words to search the web
-        for; or, for the data set 'solarCells', the images in the package elpv-dataset.
-Writes: images/<datasetName>/<label>/*; for a list or a search proc/<datasetName>/downloads.csv, every URL with its
-        outcome; for a search also search.tsv and search.csv, what was found and whose it is, and, beside the images,
-        ATTRIBUTION.md.
 Skip this script if your images already lie there, one folder per class.
 """
 

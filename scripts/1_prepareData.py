@@ -1,12 +1,5 @@
 """Check every image, find duplicates, and split the data set into training and test images.
 
-Reads:  images/<datasetName>/<label>/*, or, where the split is on disk, images/<datasetName>/train/<label>/* (training,
-        val, valid, validation and dev are training, too) and test/<label>/* (or testing); and beside these folders, if
-        they exist, dedicatedTestImages.tsv (it fixes the test set) and annotations.jsonl (images that were marked by
-        hand are left out).
-Writes: proc/<datasetName>/examples.csv: path, label, split, group, size and SHA-256 of every intact image, and
-        duplicates.csv: which images are alike (these always stand on one side of the split), and quality.csv: which
-        are worth a second look.
 --removeDuplicates keeps the largest of exact and near copies and moves the rest to images/<datasetName>/.duplicates/,
 --restoreDuplicates moves them back, --leakReport tells what a plain random split would have done. --export writes
 metadata.csv and croissant.json beside the labels, and labelStudio/; importLabels takes over what people said there.

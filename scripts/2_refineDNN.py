@@ -1,8 +1,6 @@
 """Make the network that turns images into embeddings: pretrained as it is, or refined on your images.
 
-Reads:  the weights `rf_pretrainedModelFilename`; for 'dnn' and 'svmDnnRefined' also examples.csv and the images.
-Writes: for 'svm' proc/<datasetName>/dnn_fixed/ (seconds); else dnn_refined/ with training.csv and training.png, and
-        for 'dnn' the bundle model_dnn/. A training that was stopped goes on after its last finished epoch.
+For 'svm' that takes seconds. A training that was stopped goes on after its last finished epoch.
 """
 
 from typing import TYPE_CHECKING

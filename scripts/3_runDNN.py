@@ -1,7 +1,5 @@
 """Run the network over all images and store their embeddings.
 
-Reads:  proc/<datasetName>/examples.csv, the images, and the network folder (dnn_fixed/ or dnn_refined/).
-Writes: features_<classifier>/part-*.parquet: path, label, split, embedding, and for a refined network its scores.
 A run that was stopped goes on with the part it was at.
 """
 

@@ -1,9 +1,4 @@
-"""Train a linear SVM on the embeddings, choosing C by cross-validation, and write the bundle that is deployed.
-
-Reads:  proc/<datasetName>/features_<classifier>/ and the network folder.
-Writes: svm_<classifier>/svm.npz, sweep.csv, sweep.png, learning_curve.csv, learning_curve.png, and the bundle
-model_<classifier>/.
-"""
+"""Train a linear SVM on the embeddings, choosing C by cross-validation, and write the bundle that is deployed."""
 
 from libraries.base import tracking
 from libraries.base.command import run

@@ -1,7 +1,5 @@
 """Evaluate the bundle on the test images, and write a report that shows every mistake.
 
-Reads:  the bundle proc/<datasetName>/model_<classifier>/, the test images, features_<classifier>/ (to check it).
-Writes: evaluation_<classifier>/metrics.json, predictions.csv, pictures, and report.html (open it in a browser).
 --compare prints the last evaluations side by side instead.
 """
 
@@ -57,7 +55,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     record.tags.update(data=layout.examples.identity()[:12], test_set=trial.fingerprint(tested))
     earlier = earlier_runs(
         tracking.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
-        parameters=parameters.model_dump(),
+        parameters=parameters.mattering(),
         data=record.tags["data"],
         test_set=record.tags["test_set"],
     )

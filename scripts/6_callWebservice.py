@@ -1,9 +1,5 @@
 """Call the service: one picture several times, as in the tutorial, or all images of a folder.
 
-Reads:  the picture `imagePath`, or with --folder every image below that folder, which is never written to. A key comes
-        from the environment variable SERVICE_KEY or the file --keyFile.
-Writes: with --folder proc/<datasetName>/predictions/<folder>.csv: path, label, probabilities, or what is wrong; beside
-        it <folder>.csv.journal, by which a run after one that was stopped goes on where that was.
 The address --url is that of scripts/deploymain.py, or the scoring URI of a service in a cloud.
 """
 

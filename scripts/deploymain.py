@@ -1,10 +1,8 @@
 """Serve the trained classifier: a REST service and a web page, on this machine or as an Azure ML scoring script.
 
-Reads:  the bundle proc/<datasetName>/model_<classifier>/, or the folder --bundle, or AZUREML_MODEL_DIR.
-Serves: http://<host>:<port>/ until Ctrl-C. The key that callers must show comes from the environment variable
-        SERVICE_KEY or the file --keyFile. --insecure: listen beyond this machine without a key.
-Writes: with --stage, and serves nothing: proc/<datasetName>/deployment_<classifier>/, ready to be deployed to Azure ML.
-SIGHUP, or POST /admin/reload with the key SERVICE_ADMIN_KEY, loads the bundle and the files with keys again.
+It serves http://<host>:<port>/ until Ctrl-C. --insecure: listen beyond this machine without a key. --stage serves
+nothing and writes a folder that is ready to be deployed to Azure ML. SIGHUP, or POST /admin/reload with the key
+SERVICE_ADMIN_KEY, loads the bundle and the files with keys again.
 """
 
 from pathlib import Path

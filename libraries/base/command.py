@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from libraries.base import stages
 from libraries.base.console import prepare_console
 from libraries.base.errors import ParameterError, PipelineError
 from libraries.base.file_system import file_error
@@ -110,6 +111,8 @@ def parse(arguments: Sequence[str], parameters: type[Settings], *, flags: set[st
 def usage(main: Callable[..., None], parameters: type[Settings], *, script: str, flags: set[str]) -> str:
     """The text of `--help`: what the script does, its flags, every parameter."""
     about = inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or ""
+    if (stage := stages.stage_of(Path(script).stem)) is not None:
+        about += f"\n\n{stages.described(stage)}"
     described = "".join(f"  --{flag}\n" for flag in sorted(flags))
     return (
         f"usage: python scripts/{script} [--name value ...]\n\n{about}\n\n{described}"

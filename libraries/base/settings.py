@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libraries.base.errors import ParameterError
 from libraries.base.file_system import is_reserved, nfc, on_disk
+from libraries.base.stages import Subject
 
 ENVIRONMENT_PREFIX = "PARAMETERS_"
 
@@ -51,17 +52,36 @@ FolderName = Annotated[Name, AfterValidator(_a_folder)]
 """A name, in Unicode's form C, that a folder can have on every system, as far as its end and Windows' devices go."""
 
 
-def group(title: str) -> Callable[..., Any]:
+def group(title: str, *, matters_to: Subject | tuple[()] | None = None) -> Callable[..., Any]:
     """A maker of parameters that `--help` lists under `title`: `maker(default, description, **limits)`.
 
     Limits are pydantic's (`ge`, `le`, `gt`, `lt`, `min_length`, `pattern` …); `formerly` gives other spellings that
     are understood too; `private` values are never written into what others get.
+
+    Args:
+        matters_to: what the parameters of the group matter to, unless they say otherwise themselves: a subject of
+            `stages`, or (), nothing. None: each of them has to say. So a new parameter cannot be forgotten.
     """
+    usual = matters_to
 
     def parameter(
-        default: Any, description: str, *, formerly: Sequence[str] = (), private: bool = False, **limits: Any
+        default: Any,
+        description: str,
+        *,
+        matters_to: Subject | Sequence[Subject] | None = usual,
+        formerly: Sequence[str] = (),
+        private: bool = False,
+        **limits: Any,
     ) -> Any:
-        extra: dict[str, Any] = {"group": title, "formerly": list(formerly), "private": private}
+        if matters_to is None:
+            raise TypeError(f"the parameter '{description}' has to say what it matters to")
+        subjects = [matters_to] if isinstance(matters_to, str) else list(matters_to)
+        extra: dict[str, Any] = {
+            "group": title,
+            "matters_to": subjects,
+            "formerly": list(formerly),
+            "private": private,
+        }
         return Field(default, description=description, json_schema_extra=extra, **limits)
 
     return parameter
@@ -119,6 +139,16 @@ class Settings(BaseSettings):
             return cls(**values)
         except ValidationError as error:
             raise ParameterError(cls._explain(error)) from error
+
+    @classmethod
+    def subjects(cls) -> dict[str, set[Subject]]:
+        """What each parameter matters to; of those that matter to anything."""
+        found = {name: set(_extra(field)["matters_to"]) for name, field in cls.model_fields.items()}
+        return {name: subjects for name, subjects in found.items() if subjects}
+
+    def mattering(self) -> dict[str, Any]:
+        """The values of all parameters that can change what comes out."""
+        return {name: getattr(self, name) for name in self.subjects()}
 
     def portable(self) -> dict[str, Any]:
         """All values that mean something on another machine, ready for JSON: no paths, addresses or private ones."""
@@ -189,7 +219,11 @@ def _described(kind: Any, metadata: Sequence[Any] = ()) -> str:
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
     extra = field.json_schema_extra
-    return extra if isinstance(extra, dict) else {"group": "Parameters", "formerly": [], "private": False}
+    return (
+        extra
+        if isinstance(extra, dict)
+        else {"group": "Parameters", "matters_to": [], "formerly": [], "private": False}
+    )
 
 
 def _parsed(value: Any, kind: Any) -> Any:

@@ -5,23 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from libraries.base.layout import DUPLICATES, GRAPH, NETWORK, REFINEMENT
-
-# Parameters that can change what comes out; all others only how fast, where, or for whom.
-MATTERING = (
-    "classifier",
-    "ratioTrainTest",
-    "imagesSplitBy",
-    *DUPLICATES,
-    *NETWORK,
-    *GRAPH,
-    *REFINEMENT,
-    "run_precision",
-    "svm_CVals",
-    "svm_boL2Normalize",
-    "svm_folds",
-)
-
 
 @dataclass(frozen=True)
 class EarlierRun:
@@ -47,7 +30,7 @@ def earlier_runs(
     """What is worth telling of runs of the history (`tracking.recent_runs`).
 
     Args:
-        parameters: those of now.
+        parameters: those of now that can change what comes out (`Settings.mattering`).
         data, test_set: identities of all images, and of the test images with their labels, now.
     """
     return [_earlier(run, parameters, data, test_set) for run in runs]
@@ -56,7 +39,9 @@ def earlier_runs(
 def _earlier(run: Mapping[str, Any], parameters: Mapping[str, Any], data: str, test_set: str) -> EarlierRun:
     then, tags = run["params"], run["tags"]
     differences = [
-        f"{key} = {then[key]}" for key in MATTERING if key in then and then[key] != str(parameters[key])[:500]
+        f"{name} = {then[name]}"
+        for name, value in parameters.items()
+        if name in then and then[name] != str(value)[:500]
     ]
     is_comparable = tags.get("test_set") == test_set
     if not is_comparable:

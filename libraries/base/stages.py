@@ -1,0 +1,247 @@
+"""The steps as data: what each reads and writes, and which parameters matter to what it writes.
+
+A parameter says in PARAMETERS.py what it matters to: one or more subjects. An output says which subjects it heeds, and
+from which other outputs it is made. From that follow which outputs are stale, the order of the scripts, their `--help`,
+the tables in the documentation, and the picture of how data flows.
+
+A parameter that changes only how fast a result comes, where, or for whom matters to no subject.
+"""
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Subject = Literal[
+    "examples",  # which images there are, and on which side of the split
+    "pixel limit",  # unless it is and was the usual one, of which earlier versions did not tell
+    "near duplicates",
+    "scene duplicates",
+    "network",  # the pretrained one
+    "network file",  # .model and .onnx: how they are cut and normalised
+    "training",  # of the network
+    "own classes",  # of a network that is taken as it is
+    "features",
+    "svm",
+    "bundle",
+]
+
+NETWORK_FORMAT = 2  # of what step 2 writes; 2 since model.onnx also has the feature map
+
+
+@dataclass(frozen=True)
+class File:
+    """What a step reads or writes that no other step needs to be up to date.
+
+    Attributes:
+        path: as a person types it, or the name of a parameter.
+        holds: what it is.
+        only: when there is one; empty: always.
+    """
+
+    path: str
+    holds: str
+    only: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.holds}{f' ({self.only})' if self.only else ''}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a step leaves in proc/<datasetName> for later steps, whole when its manifest is there.
+
+    Attributes:
+        name: as messages call it; {classifier} stands for the parameter.
+        manifest: the JSON file that is written last.
+        holds: the files in it.
+        heeds: the subjects that matter to it, where they do (`Layout` knows when).
+        facts: what else matters: a state that `Layout` looks up, not a parameter.
+        made_from: names of other outputs; 'network' is dnn_fixed or dnn_refined.
+        only: the values of `classifier` for which it is made; empty: all.
+    """
+
+    name: str
+    manifest: str
+    holds: str
+    heeds: tuple[Subject, ...] = ()
+    facts: tuple[str, ...] = ()
+    made_from: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        only = f" ({' and '.join(self.only)})" if self.only else ""
+        return f"proc/<datasetName>/{self.name.format(classifier='<classifier>')}: {self.holds}{only}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step: a script and what goes in and comes out.
+
+    Attributes:
+        script: its name without .py.
+        reads: beside what its outputs are made from.
+    """
+
+    script: str
+    reads: tuple[File, ...] = ()
+    writes: tuple[File | Output, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return tuple(each for each in self.writes if isinstance(each, Output))
+
+    def made_from(self) -> list[str]:
+        """Names of the outputs of other steps that it reads."""
+        own = {output.name for output in self.outputs}
+        return [name for name in dict.fromkeys(n for o in self.outputs for n in o.made_from) if name not in own]
+
+
+IMAGES = File("images/<datasetName>/<label>/*", "the images")
+
+STAGES = (
+    Stage(
+        "0_downloadData",
+        reads=(
+            File("imgUrlsPath", "a list of URLs"),
+            File("imgLabelsPath, imgFolder", "or a table of images, with columns such as image or id, label or "
+                 "species, split or usage, and the images"),
+            File("resources/<datasetName>Queries.toml", "or words to search the web for"),
+            File("the package elpv-dataset", "or, for the data set 'solarCells', its images"),
+        ),
+        writes=(
+            IMAGES,
+            File("proc/<datasetName>/downloads.csv", "every URL with its outcome", only="list or search"),
+            File("proc/<datasetName>/search.tsv, search.csv, images/<datasetName>/ATTRIBUTION.md",
+                 "what was found, and whose it is", only="search"),
+        ),
+    ),
+    Stage(
+        "1_prepareData",
+        reads=(
+            File("images/<datasetName>/<label>/*", "the images; or, where the split is on disk, train/<label>/* (val, "
+                 "valid, validation and dev are training, too) and test/<label>/* (or testing)"),
+            File("images/<datasetName>/dedicatedTestImages.tsv", "the test set", only="if it is there"),
+            File("images/<datasetName>/annotations.jsonl", "labels and marks given by hand", only="if it is there"),
+        ),
+        writes=(
+            Output(
+                "examples.csv", "examples.json", "path, label, split, group, size and SHA-256 of every intact image",
+                heeds=("examples", "near duplicates", "scene duplicates", "pixel limit"), facts=("annotations",),
+            ),
+            File("proc/<datasetName>/duplicates.csv", "which images are alike: these always stand on one side"),
+            File("proc/<datasetName>/quality.csv", "which images are worth a second look"),
+        ),
+    ),
+    Stage(
+        "2_refineDNN",
+        reads=(File("rf_pretrainedModelFilename", "the pretrained weights"),),
+        writes=(
+            Output(
+                "dnn_fixed", "dnn_fixed/model.json", "the pretrained network as it is", only=("svm",),
+                heeds=("network", "network file"), facts=("format", "weights"),
+            ),
+            Output(
+                "dnn_refined", "dnn_refined/model.json", "the network trained on your images, training.csv and .png",
+                heeds=("network", "network file", "training", "own classes"),
+                facts=("format", "weights", "white_level"), made_from=("examples.csv",), only=("dnn", "svmDnnRefined"),
+            ),
+            Output(
+                "model_dnn", "model_dnn/model.json", "the bundle that is deployed",
+                heeds=("bundle",), facts=("white_level",), made_from=("dnn_refined",), only=("dnn",),
+            ),
+        ),
+    ),
+    Stage(
+        "3_runDNN",
+        reads=(IMAGES,),
+        writes=(
+            Output(
+                "features_{classifier}", "features_{classifier}/manifest.json",
+                "part-*.parquet: path, label, split, embedding, and of a refined network its scores",
+                heeds=("features",), facts=("white_level",), made_from=("examples.csv", "network"),
+            ),
+        ),
+    ),
+    Stage(
+        "4_trainSVM",
+        writes=(
+            Output(
+                "svm_{classifier}", "svm_{classifier}/manifest.json",
+                "svm.npz, sweep.csv, sweep.png, learning_curve.csv, learning_curve.png",
+                heeds=("svm",), made_from=("features_{classifier}",), only=("svm", "svmDnnRefined"),
+            ),
+            Output(
+                "model_{classifier}", "model_{classifier}/model.json", "the bundle that is deployed",
+                heeds=("bundle",), facts=("white_level",), made_from=("network", "svm_{classifier}"),
+                only=("svm", "svmDnnRefined"),
+            ),
+        ),
+    ),
+    Stage(
+        "5_evaluate",
+        reads=(File("images/<datasetName>/<label>/*", "the test images"),),
+        writes=(
+            Output(
+                "evaluation_{classifier}", "evaluation_{classifier}/manifest.json",
+                "metrics.json, predictions.csv, pictures, and report.html (open it in a browser)",
+                made_from=("model_{classifier}", "features_{classifier}"),
+            ),
+        ),
+    ),
+    Stage(
+        "6_callWebservice",
+        reads=(
+            File("imagePath", "the picture that is sent"),
+            File("folder", "or a folder, all of whose images are classified; it is never written to"),
+            File("SERVICE_KEY, keyFile", "the key, from the environment or a file", only="if the service wants one"),
+        ),
+        writes=(
+            File("proc/<datasetName>/predictions/<folder>.csv", "path, label, probabilities, or what is wrong; beside "
+                 "it <folder>.csv.journal, by which a run that was stopped goes on", only="with folder"),
+        ),
+    ),
+    Stage(
+        "deploymain",
+        reads=(
+            File("proc/<datasetName>/model_<classifier>", "the bundle; or the folder `bundle`, or AZUREML_MODEL_DIR"),
+            File("SERVICE_KEY, keyFile", "the key that callers must show, from the environment or a file"),
+        ),
+        writes=(
+            File("proc/<datasetName>/deployment_<classifier>", "a folder ready for Azure ML", only="with --stage"),
+        ),
+    ),
+)  # fmt: skip
+
+
+def outputs() -> Iterator[tuple[Stage, Output]]:
+    """All outputs, in the order in which they are made."""
+    for stage in STAGES:
+        for output in stage.outputs:
+            yield stage, output
+
+
+def find(name: str, classifier: str) -> tuple[Stage, Output]:
+    """The output of a name, {classifier} filled in, as it is made for a classifier."""
+    for stage, output in outputs():
+        if output.name.format(classifier=classifier) == name and classifier in (output.only or (classifier,)):
+            return stage, output
+    raise KeyError(f"{name} is made by no step with classifier = '{classifier}'")
+
+
+def stage_of(script: str) -> Stage | None:
+    """The step of a script; None of scripts that are none."""
+    return next((stage for stage in STAGES if stage.script == script), None)
+
+
+def described(stage: Stage) -> str:
+    """What a step reads and writes, as lines for a person."""
+    inputs = [output for _, output in outputs() if output.name in stage.made_from()]
+    if "network" in stage.made_from():
+        inputs += [output for _, output in outputs() if output.name in ("dnn_fixed", "dnn_refined")]
+    lines: list[str] = []
+    for title, files in {"Reads:": [*stage.reads, *inputs], "Writes:": stage.writes}.items():
+        lines += [title] * bool(files)
+        for file in files:
+            lines += textwrap.wrap(str(file), 118, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines)
