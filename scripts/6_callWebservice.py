@@ -4,6 +4,7 @@ The address --url is that of scripts/deploymain.py, or the scoring URI of a serv
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libraries.base.command import run
@@ -27,7 +28,7 @@ def main(parameters: Parameters) -> None:
         if parameters.folder is None:
             call(client, parameters)
         else:
-            classify(client, parameters)
+            classify(client, parameters.folder.resolve(), parameters)
 
 
 def call(client: "Client", parameters: Parameters) -> None:
@@ -44,10 +45,9 @@ def call(client: "Client", parameters: Parameters) -> None:
     print(table(f"Label: {score.label}", ["", "probability"], [(label, f"{p:.2%}") for label, p in ranked]))
 
 
-def classify(client: "Client", parameters: Parameters) -> None:
+def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
     from libraries.service.calling.folder import classify_folder, image_files
 
-    folder = parameters.folder.resolve()
     skipped: Counter[NotRead] = Counter()
     total = sum(1 for _ in image_files(folder, skipped))
     left_out = [kind.told(count) for kind, count in skipped.items()]

@@ -5,6 +5,7 @@ nothing and writes a folder that is ready to be deployed to Azure ML. SIGHUP, or
 SERVICE_ADMIN_KEY, loads the bundle and the files with keys again.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,9 @@ def write_stage(parameters: Parameters) -> None:
     print("\n".join(f"  {command}" for command in commands(name)))
     print(f"\nwhere {name} may be any name that is free in your region. The last two show what to call it with:")
     print("python scripts/6_callWebservice.py --url <scoring URI>, the key in the environment variable SERVICE_KEY")
+
+
+score: Callable[[str], Any]  # of Azure ML
 
 
 def init() -> None:

@@ -7,7 +7,7 @@ environment variable FORWARDED_ALLOW_IPS says, and this machine.
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -33,7 +33,7 @@ class Proxies:
         root_path: the beginning of every path, as callers see it; '' for none.
     """
 
-    def __init__(self, trusted: Sequence[str] = (), *, root_path: str = "", own: Sequence[str] = ()) -> None:
+    def __init__(self, trusted: Sequence[str] = (), *, root_path: str = "", own: Collection[str] = ()) -> None:
         """Believe proxies with these addresses, or in these networks; `own` are the service's own first path segments.
 
         Raises:

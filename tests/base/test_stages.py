@@ -53,5 +53,6 @@ def test_a_step_is_described_by_what_it_reads_and_writes() -> None:
     lines = stages.described(stage).splitlines()
     assert lines[0] == "Reads:" and lines[1] == "  images/<datasetName>/<label>/*: the images"
     assert any(line.startswith("  proc/<datasetName>/examples.csv: path, label, split") for line in lines)
-    assert lines[-1].startswith("  proc/<datasetName>/features_<classifier>: part-*.parquet")
+    assert lines[-2].startswith("  proc/<datasetName>/features_<classifier>: part-*.parquet")
+    assert max(map(len, lines)) <= 118
     assert all(isinstance(output, Output) for output in stage.outputs)
