@@ -7,13 +7,16 @@ matters_to it is what the script makes: see the groups below, and libraries/base
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat
 
 from libraries.base.layout import MEGAPIXELS
 from libraries.base.settings import FolderName, Name, Settings, UserPath, group
 from libraries.web.search.names import LicenceFilter, ProviderName
+
+if TYPE_CHECKING:
+    from libraries.network.pretrained import NetworkOptions
 
 RESOURCES = Path(__file__).parent / "resources"
 
@@ -257,3 +260,16 @@ class Parameters(Settings):
         "names of this machine only, else any",
     )
     serve_rootPath: str = serve("", "path before the service's own, where a proxy has it below one, e.g. /cells")
+
+    def network_options(self) -> "NetworkOptions":
+        """Which pretrained network is meant; here since several scripts want it."""
+        from libraries.network.graphs.load import GraphOptions
+        from libraries.network.pretrained import NetworkOptions
+
+        return NetworkOptions(
+            self.rf_pretrainedModelFilename,
+            self.rf_inputResolution,
+            self.rf_resizeMode,
+            self.rf_views,
+            GraphOptions(self.rf_embeddingNode, self.rf_channelOrder, self.rf_channelMeans, self.rf_channelStds),
+        )

@@ -7,6 +7,7 @@ metadata.csv and croissant.json beside the labels, and labelStudio/; importLabel
 
 import itertools
 import os
+from functools import partial
 
 from libraries.base import tracking
 from libraries.base.command import run
@@ -98,10 +99,18 @@ def check(layout: Layout, annotations: Annotations, white_level: int | None) -> 
 def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked) -> duplicates.Duplicates:
     embeddings = None
     if parameters.duplicates == "scene":
-        from libraries.network.runners import embed_pretrained
+        from libraries.network.runners import embed_pretrained, open_engine
 
+        open_network = partial(
+            open_engine,
+            device=parameters.device,
+            precision=parameters.run_precision,
+            batch_size=parameters.run_mbSize,
+        )
         with ProgressBar("Embedding", total=2 * len(checked.examples)) as bar:
-            embeddings = embed_pretrained(checked, layout, parameters.model_dump(), progress=bar.update)
+            embeddings = embed_pretrained(
+                checked, layout, parameters.network_options(), open_network=open_network, progress=bar.update
+            )
     return duplicates.find(
         checked,
         folder=layout.images,

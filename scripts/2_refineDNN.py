@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from libraries.data.images import ResizeRule
     from libraries.network.backbones import EmbeddingNetwork
     from libraries.network.graphs.graph_network import GraphNetwork
+    from libraries.network.training.recipe import RefineOptions
 
 
 def main(parameters: Parameters) -> None:
@@ -44,9 +45,9 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
     from libraries.network.graphs.graph_network import GraphNetwork
     from libraries.network.pretrained import load_as_it_is, load_network_for
 
-    values = parameters.model_dump()
+    options = parameters.network_options()
     is_as_it_is = layout.is_refined and parameters.rf_maxEpochs == 0
-    network = load_as_it_is(values) if is_as_it_is else load_network_for(values, refine=layout.is_refined)
+    network = load_as_it_is(options) if is_as_it_is else load_network_for(options, refine=layout.is_refined)
     rule = resize_rule(network, parameters.rf_resizeMode, white_level=layout.network.parameters.get("white_level"))
     print(f"{network.architecture}, {rule.size} x {rule.size} pixels, embedding of {network.embedding_size:,} numbers")
     if not layout.is_refined:
@@ -82,10 +83,10 @@ def refine_network(
     from libraries.data.dataset import read_examples
     from libraries.evaluation.training_outputs import write_refined_network
     from libraries.network.training import training_sets
-    from libraries.network.training.recipe import options_from, steps_per_epoch
+    from libraries.network.training.recipe import steps_per_epoch
     from libraries.network.training.refine import refine
 
-    folder, options = layout.network.folder, options_from(parameters.model_dump())
+    folder, options = layout.network.folder, refine_options(parameters)
     checkpoint = folder / "checkpoint.safetensors"
     division = training_sets.divide(
         read_examples(layout.examples.folder / "examples.csv"),
@@ -117,6 +118,25 @@ def refine_network(
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update({k: v for k, v in rows[refined.best_epoch - 1].items() if v is not None})
     record.files += [folder / "training.csv", folder / "training.png"]
+
+
+def refine_options(parameters: Parameters) -> "RefineOptions":
+    from libraries.network.devices import find_device
+    from libraries.network.training.recipe import RefineOptions
+
+    return RefineOptions(
+        epochs=parameters.rf_maxEpochs,
+        batch=parameters.rf_mbSize,
+        learning_rates=None if parameters.rf_lrPerMb == "auto" else parameters.rf_lrPerMb,
+        momentum=parameters.rf_momentumPerMb,
+        l2=parameters.rf_l2RegWeight,
+        dropout=parameters.rf_dropoutRate,
+        freeze=parameters.rf_boFreezeWeights,
+        balance=parameters.rf_boBalanceTrainingSet,
+        augmentation=parameters.rf_augmentation,
+        seed=parameters.randomSeed,
+        device=find_device(parameters.device),
+    )
 
 
 if __name__ == "__main__":

@@ -56,6 +56,11 @@ class Layout:
         return self._artefact("dnn_fixed", classifier="svm")
 
     @property
+    def scene_network(self) -> Artefact:
+        """The pretrained network as it is, by whose embeddings step 1 finds duplicates."""
+        return self._artefact("features_duplicates/network")
+
+    @property
     def network(self) -> Artefact:
         """dnn_fixed/ (pretrained, as it is) or dnn_refined/ (trained on the user's images)."""
         return self._artefact("dnn_refined") if self.is_refined else self.pretrained
@@ -98,7 +103,8 @@ class Layout:
         """The parameters that matter to an output."""
         subjects = {subject for subject in output.heeds if self._counts(subject)}
         if "scene duplicates" in subjects:  # they are found by the embeddings of the pretrained network
-            subjects |= {subject for subject in stages.find("dnn_fixed", "svm")[1].heeds if self._counts(subject)}
+            network = stages.find("features_duplicates/network", self.classifier)[1]
+            subjects |= {subject for subject in network.heeds if self._counts(subject)}
         return {name: self._values[name] for name, matters_to in self._matters_to.items() if subjects & matters_to}
 
     def _counts(self, subject: Subject) -> bool:

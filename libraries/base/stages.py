@@ -129,6 +129,11 @@ STAGES = (
                 "examples.csv", "examples.json", "path, label, split, group, size and SHA-256 of every intact image",
                 heeds=("examples", "near duplicates", "scene duplicates", "pixel limit"), facts=("annotations",),
             ),
+            Output(
+                "features_duplicates/network", "features_duplicates/network/model.json",
+                "the pretrained network, and beside it embeddings (duplicates = scene)",
+                heeds=("network", "network file"), facts=("format", "weights"),
+            ),
             File("proc/<datasetName>/duplicates.csv", "which images are alike: these always stand on one side"),
             File("proc/<datasetName>/quality.csv", "which images are worth a second look"),
         ),

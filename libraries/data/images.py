@@ -39,6 +39,8 @@ _BOX_DETAIL = 2.0  # all else, when large: a box filter over whole pixels
 _KEPT_DETAIL = 1.25
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+ResizeMode = Literal["pad", "crop", "stretch"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class ResizeRule:
     """
 
     size: int
-    mode: Literal["pad", "crop", "stretch"] = "pad"
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    mode: ResizeMode = "pad"
+    interpolation: Interpolation = "bicubic"
     fill: tuple[int, int, int] = (0, 0, 0)
     white_level: int = FULL_RANGE
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from libraries.base.errors import NetworkError
+from libraries.data.images import Interpolation
 from libraries.network import weights
 from libraries.network.names import VARIANTS, find
 
@@ -38,7 +39,7 @@ class EmbeddingNetwork(nn.Module):
         embedding_size: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        interpolation: str,
+        interpolation: Interpolation,
         classes: int | None = None,
         dropout: float = 0.0,
     ) -> None:

@@ -6,20 +6,28 @@ from typing import Any
 
 from libraries.base.storage import Artefact
 from libraries.data.depth import FULL_RANGE
-from libraries.data.images import ResizeRule
+from libraries.data.images import ResizeMode, ResizeRule
 from libraries.network.backbones import EmbeddingNetwork
 from libraries.network.export import ONNX, WEIGHTS, describe, save_network
 from libraries.network.graphs.graph_network import GraphNetwork
 
 
-def resize_rule(network: EmbeddingNetwork | GraphNetwork, mode: str, *, white_level: int | None = None) -> ResizeRule:
+def resize_rule(
+    network: EmbeddingNetwork | GraphNetwork, mode: ResizeMode, *, white_level: int | None = None
+) -> ResizeRule:
     """How images become the network's input; padding has the colour that normalisation turns into zero.
 
     Args:
         white_level: of the images that the network is trained on; None: full range, or none.
     """
-    fill = tuple(round(255 * mean) for mean in network.mean)
-    return ResizeRule(network.input_size, mode, network.interpolation, fill, white_level or FULL_RANGE)  # type: ignore[arg-type]
+    red, green, blue = (round(255 * mean) for mean in network.mean)
+    return ResizeRule(
+        network.input_size,
+        mode,
+        network.interpolation,
+        (red, green, blue),
+        white_level or FULL_RANGE,
+    )
 
 
 def write_network(

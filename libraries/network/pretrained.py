@@ -4,9 +4,8 @@ Networks of CNTK and of ONNX come as graphs. A ResNet of CNTK becomes timm's, wi
 graphs are used as they are, for embeddings.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from libraries.base.errors import NetworkError
 from libraries.cntk.graph import read_graph
 from libraries.cntk.resnet import read_resnet
 from libraries.cntk.wire import ModelError
+from libraries.data.images import ResizeMode
 from libraries.network.backbones import EmbeddingNetwork, build, load_pretrained
 from libraries.network.graphs.graph_network import EMBEDDING, GraphNetwork
 from libraries.network.graphs.load import GraphOptions, load_graph_network
@@ -23,55 +23,64 @@ from libraries.network.names import graph_path
 TOLERANCE = 1e-3  # of the largest value: between timm's network and CNTK's graph, both in float32
 
 
-def load_network_for(values: Mapping[str, Any], *, refine: bool) -> EmbeddingNetwork | GraphNetwork:
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which pretrained network a user means, and how images are put into it.
+
+    Attributes:
+        name: as in `names`, or the path of a .model or .onnx file (rf_pretrainedModelFilename).
+        size: width and height of its input, in pixels (rf_inputResolution).
+        mode: how an image becomes square (rf_resizeMode).
+        views: of an image, whose embeddings are averaged (rf_views).
+        graph: what is said of a network in a file.
+    """
+
+    name: str
+    size: int = 224
+    mode: ResizeMode = "pad"
+    views: int = 1
+    graph: GraphOptions = field(default_factory=GraphOptions)
+
+
+def load_network_for(options: NetworkOptions, *, refine: bool) -> EmbeddingNetwork | GraphNetwork:
     """The pretrained network, without a head.
 
     Args:
-        values: the run's parameters: rf_pretrainedModelFilename, a name as in `names`, or the path of a .model or
-            .onnx file; and the others that make a network (`layout.NETWORK`, `layout.GRAPH`).
         refine: whether it has to be one that can be trained.
 
     Raises:
         NetworkError: it cannot be found, read or converted, or not be trained where that is asked for.
     """
-    name, size, options = values["rf_pretrainedModelFilename"], values["rf_inputResolution"], graph_options(values)
-    path = graph_path(name)
+    path = graph_path(options.name)
     if path is None:
-        options.check_unused(name)
-        return _with_views(load_pretrained(name, input_size=size), values["rf_views"])
-    graph = load_graph_network(path, size=size, options=options)
+        options.graph.check_unused(options.name)
+        return _with_views(load_pretrained(options.name, input_size=options.size), options.views)
+    graph = load_graph_network(path, size=options.size, options=options.graph)
     try:
-        return _with_views(as_timm(path, graph, options), values["rf_views"])
+        return _with_views(as_timm(path, graph, options.graph), options.views)
     except ModelError as error:
         if refine:
             raise NetworkError(
                 f"{path} cannot be trained on: {error}; set classifier to 'svm', or rf_maxEpochs to 0 to take the "
                 "network with its own classes as it is"
             ) from error
-        if values["rf_views"] != 1:
+        if options.views != 1:
             raise NetworkError(f"{path} is run as it is ({error}): set rf_views to 1") from error
     return graph
 
 
-def load_as_it_is(values: Mapping[str, Any]) -> GraphNetwork:
+def load_as_it_is(options: NetworkOptions) -> GraphNetwork:
     """The network in a .model or .onnx file with the scores of its own classes.
 
     Raises:
         NetworkError: it is no such file, or one that cannot be read, converted, or taken as it is.
     """
-    path = graph_path(values["rf_pretrainedModelFilename"])
-    if path is None or values["rf_views"] != 1:
+    path = graph_path(options.name)
+    if path is None or options.views != 1:
         raise NetworkError(
             "rf_maxEpochs = 0 takes the classes of a .model or .onnx file as they are, with rf_views = 1"
         )
-    return load_graph_network(path, size=values["rf_inputResolution"], options=graph_options(values), with_head=True)
-
-
-def graph_options(values: Mapping[str, Any]) -> GraphOptions:
-    """What the run's parameters say about a network in a file."""
-    return GraphOptions(
-        values["rf_embeddingNode"], values["rf_channelOrder"], values["rf_channelMeans"], values["rf_channelStds"]
-    )
+    return load_graph_network(path, size=options.size, options=options.graph, with_head=True)
 
 
 def _with_views(network: EmbeddingNetwork, views: int) -> EmbeddingNetwork:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import TYPE_CHECKING, Literal, Union
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from libraries.network.embedding_store import read_features, write_features
 from libraries.network.engine import Engine, Precision
 
 if TYPE_CHECKING:
+    from libraries.network.pretrained import NetworkOptions
     from libraries.network.torch_engine import TorchEngine
 
 INNER_MARGIN = 0.05  # of the width and height, on each side
@@ -42,8 +43,9 @@ def open_engine(
 def embed_pretrained(
     checked: Checked,
     layout: Layout,
-    values: Mapping[str, Any],
+    options: "NetworkOptions",
     *,
+    open_network: Callable[[Path], Union[Engine, "TorchEngine"]],
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[Float32]:
     """Embeddings by which duplicates are found, float32 [N, D] each: of the whole pictures, and of their inner parts.
@@ -51,27 +53,21 @@ def embed_pretrained(
     They are those of the pretrained network as it is, which is made where there is none yet.
 
     Args:
-        values: the run's parameters.
+        options: which network.
+        open_network: makes the network in a folder ready to run; see `open_engine`.
         progress: called with the number of embeddings just done, of 2 N.
     """
-    network = layout.pretrained
+    network = layout.scene_network
     if not network.is_current():
         from libraries.network.folder import resize_rule, write_network
         from libraries.network.pretrained import load_network_for
 
-        pretrained = load_network_for(values, refine=False)
-        write_network(network, pretrained, rule=resize_rule(pretrained, values["rf_resizeMode"]))
+        pretrained = load_network_for(options, refine=False)
+        write_network(network, pretrained, rule=resize_rule(pretrained, options.mode))
     white = checked.white.level
     rule = replace(ResizeRule.from_json(network.read()["resize"]), white_level=white)
     key = network.identity() if white == FULL_RANGE else f"{network.identity()} {white}"
-    engine = cache(
-        lambda: open_engine(
-            network.folder,
-            device=values["device"],
-            precision=values["run_precision"],
-            batch_size=values["run_mbSize"],
-        )
-    )
+    engine = cache(lambda: open_network(network.folder))
     views = {
         "whole": partial(load_example, folder=layout.images, rule=rule),
         "inner": partial(load_inner, folder=layout.images, rule=rule),

@@ -16,7 +16,7 @@ from libraries.network.backbones import EmbeddingNetwork, load_pretrained
 from libraries.network.export import WEIGHTS, load_network, save_weights
 from libraries.network.folder import resize_rule, write_network
 from libraries.network.graphs.graph_network import GraphNetwork
-from libraries.network.pretrained import load_as_it_is, load_network_for
+from libraries.network.pretrained import NetworkOptions, load_as_it_is, load_network_for
 from PARAMETERS import Parameters
 from tests.cntk.goldens import golden, unpacked
 from tests.cntk.wire_writer import encode
@@ -27,9 +27,9 @@ CLASSES = 5  # of the goldens
 TOLERANCE = 1e-4  # of the largest value, after up to 50 layers in float32
 
 
-def values(path: str | Path, **changed: Any) -> dict[str, Any]:
+def values(path: str | Path, **changed: Any) -> NetworkOptions:
     settings: dict[str, Any] = {"rf_pretrainedModelFilename": str(path), "rf_inputResolution": SIZE, **changed}
-    return Parameters(**settings).model_dump()
+    return Parameters(**settings).network_options()
 
 
 def artefact(folder: Path) -> Artefact:

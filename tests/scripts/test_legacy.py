@@ -45,7 +45,7 @@ def test_old_network_gives_embeddings_for_an_svm(parameters: Make, process: Proc
     assert (network["architecture"], list(network["files"])) == ("cntk_refined.model", ["model.onnx"])
     assert network["resize"]["fill"] == [114, 114, 114]
     stored = pq.read_table(proc / "features_svm" / "part-00000.parquet").to_pydict()
-    graph = load_as_it_is(p.model_dump())
+    graph = load_as_it_is(p.network_options())
     rule = ResizeRule.from_json(network["resize"])
     images = np.stack([load(p.rootDir / "images" / "textures" / path, rule) for path in stored["path"][:5]])
     np.testing.assert_allclose(stored["embedding"][:5], graph.run(images)["embedding"], rtol=1e-4)
@@ -65,7 +65,7 @@ def test_refined_network_is_evaluated_and_served_as_it_is(
     assert classifier.labels == list(ORDER)
     with (proc / "evaluation_dnn" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    graph = load_as_it_is(p.model_dump())
+    graph = load_as_it_is(p.network_options())
     images = np.stack([load(p.rootDir / "images" / "textures" / row["path"], classifier.rule) for row in rows])
     scores = graph.run(images)["scores"]
     for row, image, expected in zip(rows, images, scores, strict=True):

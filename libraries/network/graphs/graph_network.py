@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from libraries.base.arrays import Pixels
 from libraries.base.errors import NetworkError
 from libraries.base.storage import atomic_path
+from libraries.data.images import Interpolation
 from libraries.network.engine import Engine, Outputs, load_openvino
 from libraries.network.graphs.penultimate import PREFIX, LastLayer, feature_map
 
@@ -62,7 +63,7 @@ class GraphNetwork:
     classes: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str = "bilinear"
+    interpolation: Interpolation = "bilinear"
     views: int = 1
 
     def save(self, path: Path) -> None:

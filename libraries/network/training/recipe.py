@@ -5,7 +5,7 @@ drawn on the CPU from a seed, a few per image, so a batch comes out the same on 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -15,7 +15,6 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from libraries.network.backbones import EmbeddingNetwork
-from libraries.network.devices import find_device
 
 Augmentation = Literal["photo", "anyOrientation", "none"]
 
@@ -70,23 +69,6 @@ class RefineOptions:
     device: str = "cpu"
     bf16: bool | None = None
     peak: float = 5e-4
-
-
-def options_from(values: Mapping[str, Any]) -> RefineOptions:
-    """What the run's parameters say about training."""
-    return RefineOptions(
-        epochs=values["rf_maxEpochs"],
-        batch=values["rf_mbSize"],
-        learning_rates=None if values["rf_lrPerMb"] == "auto" else values["rf_lrPerMb"],
-        momentum=values["rf_momentumPerMb"],
-        l2=values["rf_l2RegWeight"],
-        dropout=values["rf_dropoutRate"],
-        freeze=values["rf_boFreezeWeights"],
-        balance=values["rf_boBalanceTrainingSet"],
-        augmentation=values["rf_augmentation"],
-        seed=values["randomSeed"],
-        device=find_device(values["device"]),
-    )
 
 
 def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.optim.Optimizer:
