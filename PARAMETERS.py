@@ -245,7 +245,7 @@ class Parameters(Settings):
     serve_maxMegabytes: int = serve(32, "larger requests are refused", ge=1, le=1024)
     serve_maxImages: int = serve(64, "more images in one request are refused", ge=1, le=10_000)
     serve_maxMegapixels: int = serve(50, "larger images are refused", ge=1, le=100)
-    serve_maxQueue: int = serve(6, "requests are refused while so many images wait, per core", ge=0, le=10_000)
+    serve_maxQueue: int = serve(6, "requests that would wait for so many images are refused, per core", ge=0, le=10_000)
     serve_timeout: float = serve(30.0, "an accepted request that takes longer is given up [seconds]", gt=0)
     serve_requestsPerMinute: int | None = serve(
         None, "of one address, or one network of IPv6 addresses (/64); none: no limit", ge=1

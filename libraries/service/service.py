@@ -45,7 +45,7 @@ class Limits:
         megabytes: of a request.
         images: in a request.
         megapixels: of an image.
-        queue: images per core; requests are refused while so many wait.
+        queue: images per core; requests that would wait for so many are refused.
         timeout: seconds for a request to be parsed and computed.
         arrival: seconds for a request to arrive.
     """

@@ -3,6 +3,10 @@
 Under overload a queue without bound makes every request late, and a short one keeps the answers that are given on time.
 The bound is a number of images, so that how many callers there may be does not depend on the network.
 
+Requests take turns, each of as many images as there are threads: one with many delays an image of another by about the
+time that one takes, and has its share though others come and go. Against the bound counts what would be begun before a
+newcomer's last image: behind one with many, a small one is taken, and another with many is refused, not answered late.
+
 Large images wait for memory, in their order, while small ones pass them: no thread waits for anything but work.
 
 Threads cannot be killed. Processes can, but pictures and answers would have to pass between them, each would take 50 MB
@@ -16,7 +20,7 @@ import contextlib
 import math
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -30,13 +34,12 @@ _SMALL = 8  # so many small jobs for each thread take as much memory as there is
 
 
 class Workers:
-    """Threads, each taking one job after the other from a common queue.
+    """Threads, each taking one job after the other from a common queue, in which every request has a lane.
 
     Not those of concurrent.futures: a future for every job, and one of asyncio for each of them, and what ties them
     together, took a quarter of the event loop's time, during which a core does not compute.
 
     Attributes:
-        waiting: jobs that no thread has begun.
         memory: bytes that large jobs may take together; small ones take an eighth of it at most.
         seconds: running mean of the time that a job takes once begun.
     """
@@ -44,17 +47,15 @@ class Workers:
     def __init__(
         self, *, threads: int, most_waiting: int, memory: int = 2**30, patience: float = 60.0, seconds: float = 0.02
     ) -> None:
-        """Start `threads`; refuse requests while all are at work and `most_waiting` jobs wait.
+        """Start `threads`; refuse requests that would wait for more than `most_waiting` jobs once all are at work.
 
         Args:
             patience: seconds after which a thread counts as stuck.
         """
         self.threads, self.most_waiting, self.memory, self.seconds = threads, most_waiting, memory, seconds
-        self.waiting = 0
         self._patience, self._small = patience, memory // (_SMALL * threads)
         self._lock = threading.Condition()  # guards all of the following
-        self._new: deque[_Job] = deque()
-        self._large: deque[_Job] = deque()  # that wait for memory
+        self._lanes: OrderedDict[_Batch[Any, Any], deque[_Job]] = OrderedDict()  # what waits; whose turn it is first
         self._begun: dict[_Job, float] = {}  # when, the oldest first
         self._taken = 0  # bytes, by large jobs
         self._replaced: set[_Job] = set()  # at which a thread is stuck
@@ -69,18 +70,29 @@ class Workers:
         thread.start()
 
     @property
+    def waiting(self) -> int:
+        """Jobs that no thread has begun."""
+        with self._lock:
+            return sum(map(len, self._lanes.values()))
+
+    @property
     def at_work(self) -> int:
         """Jobs that a thread has begun and not ended."""
         return len(self._begun)
 
-    @property
-    def expected_wait(self) -> float:
-        """Seconds that a job submitted now would wait for a thread; 0 while one is free."""
+    def expected_wait(self, count: int = 1) -> float:
+        """Seconds that the last of `count` jobs submitted now would wait for those of others; 0 while one is free."""
         with self._lock:
             now, begun = time.perf_counter(), [*self._begun.values()]
-            beyond = max(0, self.waiting + len(begun) - len(self._replaced) - self.threads)
+            beyond = max(0, self._before(count) - self.threads)
         so_far = (now - sum(begun) / len(begun)) if begun else 0.0
         return beyond * max(self.seconds, so_far) / self.threads
+
+    def _before(self, count: int) -> int:
+        """Jobs that are at work, or begun in the turns of others before the last of `count` submitted now."""
+        most = count - 1 + self.threads  # in the turns of one of them
+        with self._lock:
+            return self.at_work - len(self._replaced) + sum(min(len(lane), most) for lane in self._lanes.values())
 
     @property
     def are_stuck(self) -> bool:
@@ -96,12 +108,12 @@ class Workers:
                     self._start()
             return stuck >= self.threads + len(self._replaced)
 
-    def check(self) -> None:
-        """Raise Problem 503 if too many wait for a further one to join them."""
+    def check(self, count: int = 1) -> None:
+        """Raise Problem 503 if `count` further jobs would wait for too many of others."""
         if self.are_stuck:
             raise Problem(503, "every thread is busy with an image that takes too long: try again", retry_after=10)
-        if self.waiting + self.at_work - len(self._replaced) >= self.threads + self.most_waiting:
-            seconds = max(1, math.ceil(self.expected_wait))
+        if self._before(count) >= self.threads + self.most_waiting:
+            seconds = max(1, math.ceil(self.expected_wait(count)))
             raise Problem(503, f"the service is busy: try again in {seconds} s", retry_after=seconds)
 
     async def run(
@@ -118,22 +130,23 @@ class Workers:
         Raises:
             Problem: 503 too much is waiting.
         """
-        self.check()
+        self.check(len(items))
         return await self._run(_Batch(work, memory, items))
 
     async def run_at_once(self, work: Callable[[T], R], item: T, *, memory: Callable[[T], int]) -> R:
-        """work(item), before all else that waits: what does not take long, and of which nobody should be refused."""
+        """work(item), before all else that waits: what does not take long, and of which nobody should be refused.
+
+        If it is large, it waits for its turn like others.
+        """
         ((result, _),) = await self._run(_Batch(work, memory, [item], is_quick=True))
         return result
 
     async def _run(self, batch: "_Batch[T, R]") -> list[tuple[R, float]]:
-        jobs = [_Job(batch, place) for place in range(batch.not_done)]  # of which the batch knows nothing: no circles
+        jobs = deque(_Job(batch, place) for place in range(batch.not_done))
         with self._lock:
-            self.waiting += len(jobs)
+            self._lanes[batch] = jobs  # of which the batch knows nothing: no circles
             if batch.is_quick:
-                self._new.extendleft(jobs)
-            else:
-                self._new.extend(jobs)
+                self._lanes.move_to_end(batch, last=False)
             self._lock.notify(len(jobs))
         try:
             return await batch.done
@@ -145,19 +158,14 @@ class Workers:
         """If it ended early, nothing more of it is begun."""
         with self._lock:
             batch.is_over = True
-            before = len(self._new) + len(self._large)
-            self._new = deque(job for job in self._new if job.batch is not batch)
-            self._large = deque(job for job in self._large if job.batch is not batch)
-            self.waiting -= before - len(self._new) - len(self._large)
+            self._lanes.pop(batch, None)
             self._lock.notify_all()  # a large one may have made room for the next
 
     def close(self, *, seconds: float = 2.0) -> None:
         """End the threads; what waits is not begun, and what is not done within so many seconds is left to itself."""
         with self._lock:
             self._is_closing = True
-            self._new.clear()
-            self._large.clear()
-            self.waiting = 0
+            self._lanes.clear()
             self._lock.notify_all()
         end = time.monotonic() + seconds
         for thread in [*self._crew]:
@@ -185,16 +193,27 @@ class Workers:
         """The next job there is memory for, once there is one; None at the end."""
         with self._lock:
             while not self._is_closing:
-                if self._large and self._taken + (self._large[0].memory or 0) <= self.memory:
-                    job = self._large.popleft()
-                    self._taken += job.memory or 0
-                elif self._new:
-                    job = self._new.popleft()
-                else:
-                    self._lock.wait()
-                    continue
-                self.waiting -= 1
-                self._begun[job] = time.perf_counter()
+                if (job := self._take_turn()) is not None:
+                    self._begun[job] = time.perf_counter()
+                    return job
+                self._lock.wait()
+        return None
+
+    def _take_turn(self) -> "_Job | None":
+        """A job of the first lane with one there is memory for; a lane that has had its turn goes behind the others."""
+        free = self.memory - self._taken
+        for batch, lane in self._lanes.items():
+            job = lane[0]
+            if (job.memory or 0) > free:  # no large one passes it; what may be small is at the other end
+                free, job = 0, lane[-1]
+            if (job.memory or 0) <= free:
+                self._taken += job.memory or 0
+                lane.remove(job)
+                batch.taken += 1
+                if not lane:
+                    del self._lanes[batch]
+                elif batch.taken % self.threads == 0:
+                    self._lanes.move_to_end(batch)
                 return job
         return None
 
@@ -203,8 +222,8 @@ class Workers:
         with self._lock:
             del self._begun[job]
             if not job.batch.is_over and not self._is_closing:
-                self.waiting += 1
-                self._large.append(job)
+                self._lanes.setdefault(job.batch, deque()).appendleft(job)
+                self._lock.notify()  # should this thread not go on
             return self._is_still_needed(job)
 
     def _end(self, job: "_Job", error: BaseException | None, *, seconds: float) -> bool:
@@ -248,7 +267,8 @@ class _Batch(Generic[T, R]):
 
     Attributes:
         done: the results, or the first error.
-        not_done: items; the lock of Workers guards it.
+        not_done: items; the lock of Workers guards it, and `taken`.
+        taken: items that were looked at or begun.
         is_over: it has ended early.
         is_quick: it goes before others, and says nothing of how long they take.
     """
@@ -256,7 +276,7 @@ class _Batch(Generic[T, R]):
     def __init__(
         self, work: Callable[[T], R], memory: Callable[[T], int], items: Sequence[T], *, is_quick: bool = False
     ) -> None:
-        self.not_done, self.is_over, self.is_quick = len(items), False, is_quick
+        self.not_done, self.taken, self.is_over, self.is_quick = len(items), 0, False, is_quick
         self._work, self._memory, self._items = work, memory, items
         self._results: list[Any] = [None] * len(items)
         self._submitted = time.perf_counter()

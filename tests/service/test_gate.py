@@ -132,38 +132,35 @@ def test_429_says_when_to_come_again_and_open_paths_do_not_count(new_client: New
 # What is busy is said before the body is read
 
 
-def test_busy_is_said_before_the_body_is_read(new_client: NewClient) -> None:
+def test_busy_is_said_before_the_body_is_read(new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client = new_client(Limits())
     service = client.app.state.service  # type: ignore[attr-defined]
-    service.workers.waiting += 10_000
-    try:
-        unread = []
+    monkeypatch.setattr(service.workers, "_before", lambda count: 10_000)
+    unread = []
 
-        async def ask(path: str) -> dict[str, Any]:
-            sent = []
+    async def ask(path: str) -> dict[str, Any]:
+        sent = []
 
-            async def receive() -> dict[str, Any]:
-                unread.append(path)
-                return {"type": "http.request", "body": b"", "more_body": False}
+        async def receive() -> dict[str, Any]:
+            unread.append(path)
+            return {"type": "http.request", "body": b"", "more_body": False}
 
-            async def send(message: Any) -> None:
-                sent.append(message)
+        async def send(message: Any) -> None:
+            sent.append(message)
 
-            scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "client": None}
-            scope["headers"] = [(b"host", b"localhost")]
-            await client.app(scope, receive, send)
-            return sent[0]
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "client": None}
+        scope["headers"] = [(b"host", b"localhost")]
+        await client.app(scope, receive, send)
+        return sent[0]
 
-        for path in ("/predict", "/explain", "/score", "/v2/models/textures_svm/infer"):
-            start = asyncio.run(ask(path))
-            assert start["status"] == 503
-            assert int(dict(start["headers"])[b"retry-after"]) > 1
-        assert unread == []
-        assert client.get("/v2/health/ready").status_code == 200
-        assert client.get("/model").status_code == 200
-        assert 'rejected_total{reason="Service Unavailable"} 4.0' in client.get("/metrics").text
-    finally:
-        service.workers.waiting -= 10_000
+    for path in ("/predict", "/explain", "/score", "/v2/models/textures_svm/infer"):
+        start = asyncio.run(ask(path))
+        assert start["status"] == 503
+        assert int(dict(start["headers"])[b"retry-after"]) > 1
+    assert unread == []
+    assert client.get("/v2/health/ready").status_code == 200
+    assert client.get("/model").status_code == 200
+    assert 'rejected_total{reason="Service Unavailable"} 4.0' in client.get("/metrics").text
 
 
 def test_every_answer_forbids_guessing_its_type(guarded: TestClient) -> None:

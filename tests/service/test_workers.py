@@ -91,18 +91,65 @@ def test_nothing_is_refused_while_a_thread_is_free() -> None:
     run(test())
 
 
-def test_a_request_is_taken_whole_whatever_its_number_and_those_after_it_wait_their_turn() -> None:
+def test_a_request_is_taken_whole_whatever_its_number_and_others_wait_for_its_turns() -> None:
     async def test() -> None:
         gate = Gate()
-        async with workers(seconds=60.0) as pool:
+        async with workers(most_waiting=4, seconds=60.0) as pool:
             many = asyncio.create_task(pool.run(gate.work, range(40)))
             await begun(gate, 2)
             assert pool.waiting == 38
-            with pytest.raises(Problem) as refused:
-                pool.check()
-            assert refused.value.retry_after == 38 * 60 / 2
+            pool.check()
+            pool.check(2)
+            for count, others in ((3, 4), (40, 38), (100, 38)):
+                with pytest.raises(Problem) as refused:
+                    await pool.run(gate.work, range(count))
+                assert refused.value.retry_after == others * 60 / 2
             gate.open.set()
             assert [result for result, _ in await many] == [-i for i in range(40)]
+
+    run(test())
+
+
+def test_requests_take_turns_at_each_as_many_images_as_there_are_threads() -> None:
+    async def test() -> None:
+        gate, other_thread = Gate(), Gate()
+        async with workers(threads=2, most_waiting=100) as pool:
+            tasks = [asyncio.create_task(pool.run(other_thread.work, [0]))]
+            await begun(other_thread, 1)
+            tasks += [asyncio.create_task(pool.run(gate.work, range(100, 132)))]
+            await begun(gate, 1)
+            tasks += [asyncio.create_task(pool.run(gate.work, items)) for items in ([1], range(200, 204), [2])]
+            await asyncio.sleep(0)
+            gate.open.set()
+            await asyncio.gather(*tasks[1:])
+            other_thread.open.set()
+            await tasks[0]
+        assert gate.done == [100, 101, 1, 200, 201, 2, 102, 103, 202, 203, *range(104, 132)]
+
+    run(test())
+
+
+def test_a_request_of_many_neither_starves_others_nor_is_starved_by_those_that_come_and_go() -> None:
+    async def test() -> None:
+        order: list[str] = []
+
+        def work(name: str) -> None:
+            while pool.waiting < 34 - order.count("M") and not many.done():  # until those answered have come again
+                time.sleep(0)
+            order.append(name)
+
+        async def client(name: str) -> None:
+            while not many.done():
+                await pool.run(work, [name])
+
+        async with workers(threads=1, most_waiting=100) as pool:
+            many = asyncio.create_task(pool.run(work, "M" * 32))
+            await asyncio.gather(many, *map(client, "abc"))
+        turns = "".join(order)
+        assert turns.count("M") == 32
+        assert all(2 <= len(between) == len({*between}) for between in turns.split("M")[1:-1])
+        for name in "abc":  # one may be at work when the client comes, another has its turn before
+            assert all(between.count("M") <= 2 for between in turns.split(name))
 
     run(test())
 
@@ -132,6 +179,25 @@ def test_a_cancelled_request_takes_back_what_has_not_begun() -> None:
             assert pool.waiting == 0
             gate.open.set()
         assert len(gate.done) == 2
+
+    run(test())
+
+
+def test_a_cancelled_request_takes_no_further_turn() -> None:
+    async def test() -> None:
+        gate = Gate()
+        async with workers(threads=1, most_waiting=100) as pool:
+            tasks = [asyncio.create_task(pool.run(gate.work, [1]))]
+            await begun(gate, 1)
+            tasks += [asyncio.create_task(pool.run(gate.work, items)) for items in (range(100, 132), [2, 3], [4])]
+            await asyncio.sleep(0)
+            assert pool.waiting == 35
+            tasks.pop(1).cancel()
+            while pool.waiting != 3:
+                await asyncio.sleep(0)
+            gate.open.set()
+            await asyncio.gather(*tasks)
+        assert gate.done == [1, 2, 4, 3]
 
     run(test())
 
@@ -218,6 +284,50 @@ def test_large_jobs_wait_for_memory_in_their_order_and_small_ones_pass_them() ->
     run(test())
 
 
+def test_large_jobs_of_a_request_let_those_of_others_take_turns_and_its_small_ones_pass() -> None:
+    async def test() -> None:
+        gate, small = Gate(), 200
+        async with workers(threads=2, most_waiting=100, memory=1000) as pool:
+
+            def memory(item: int) -> int:
+                return 10 if item >= small else 700
+
+            many = asyncio.create_task(pool.run(gate.work, range(32), memory=memory))
+            await begun(gate, 1)
+            other = asyncio.create_task(pool.run(gate.work, [100], memory=memory))
+            mixed = asyncio.create_task(pool.run(gate.work, [101, 102, small], memory=memory))
+            await begun(gate, 1)  # the small one
+            assert (pool.at_work, pool.waiting) == (2, 34)
+            gate.open.set()
+            await asyncio.gather(many, other, mixed)
+        large = [item for item in gate.done if item < small]
+        assert 100 in large[:4] and {101, 102} < {*large[:10]}
+
+    run(test())
+
+
+def test_a_large_job_of_a_request_that_ended_while_it_was_looked_at_does_not_wait() -> None:
+    async def test() -> None:
+        gate, looked = Gate(), threading.Event()
+
+        def memory(item: int) -> int:
+            assert looked.wait(30)
+            return 1000
+
+        async with workers(threads=1, memory=1000) as pool:
+            task = asyncio.create_task(pool.run(gate.work, [1], memory=memory))
+            while not pool.at_work:
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            looked.set()
+            assert await pool.run(lambda n: n, [7]) == [(7, pytest.approx(0, abs=30))]
+            assert pool.waiting == 0
+        assert gate.done == []
+
+    run(test())
+
+
 def test_what_is_quick_goes_before_what_waits_and_is_never_refused() -> None:
     async def test() -> None:
         gate, order = Gate(), []
@@ -255,6 +365,21 @@ def test_stuck_threads_are_replaced_so_that_others_are_served_and_later_there_ar
     run(test())
 
 
+def test_a_large_job_waits_for_no_thread_that_leaves() -> None:
+    async def test() -> None:
+        looked = threading.Event()
+        async with workers(threads=1, most_waiting=100, patience=0.0, memory=1000) as pool:
+            large = asyncio.create_task(pool.run(lambda n: n, [1], memory=lambda n: 1000 * looked.wait(30)))
+            while not pool.at_work:
+                await asyncio.sleep(0)
+            assert not pool.are_stuck
+            await pool.run(lambda n: n, [2])  # by the thread in the first one's place, which waits for more then
+            looked.set()
+            assert (await asyncio.wait_for(large, 30))[0][0] == 1
+
+    run(test())
+
+
 def test_when_all_threads_and_those_in_their_place_are_stuck_it_is_told() -> None:
     async def test() -> None:
         gate = Gate()
@@ -282,9 +407,9 @@ def test_the_expected_wait_counts_how_long_those_at_work_have_taken() -> None:
         async with workers(threads=1, most_waiting=10, seconds=0.0) as pool:
             tasks = [asyncio.create_task(pool.run(gate.work, [i])) for i in range(3)]
             await begun(gate, 1)
-            before = pool.expected_wait
+            before = pool.expected_wait()
             await asyncio.sleep(0.01)
-            assert pool.expected_wait > before
+            assert pool.expected_wait() > before
             gate.open.set()
             await asyncio.gather(*tasks)
 
