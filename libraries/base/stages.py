@@ -119,8 +119,8 @@ STAGES = (
     Stage(
         "1_prepareData",
         reads=(
-            File("images/<datasetName>/<label>/*", "the images; or, where the split is on disk, train/<label>/* (val, "
-                 "valid, validation and dev are training, too) and test/<label>/* (or testing)"),
+            File("images/<datasetName>/<label>/*", "the images; or, where the split is on disk, train/<label>/*, "
+                 "val/<label>/* and test/<label>/*"),
             File("images/<datasetName>/dedicatedTestImages.tsv", "the test set", only="if it is there"),
             File("images/<datasetName>/annotations.jsonl", "labels and marks given by hand", only="if it is there"),
         ),
@@ -140,7 +140,10 @@ STAGES = (
     ),
     Stage(
         "2_refineDNN",
-        reads=(File("rf_pretrainedModelFilename", "the pretrained weights"),),
+        reads=(
+            File("rf_pretrainedModelFilename", "the pretrained weights"),
+            File("images/<datasetName>/<label>/*", "the images", only="dnn and svmDnnRefined"),
+        ),
         writes=(
             Output(
                 "dnn_fixed", "dnn_fixed/model.json", "the pretrained network as it is", only=("svm",),
@@ -250,3 +253,47 @@ def described(stage: Stage) -> str:
         for file in files:
             lines += textwrap.wrap(str(file), 118, initial_indent="  ", subsequent_indent="      ")
     return "\n".join(lines)
+
+
+def table() -> str:
+    """All steps, what they read and what they write, as a table in Markdown."""
+    lines = ["| script | reads | writes |", "|---|---|---|"]
+    for stage in STAGES:
+        inputs = [f"`{_shown(name)}`" for name in stage.made_from()]
+        reads = [*inputs, *(f"`{file.path}`: {file.holds}" for file in stage.reads)]
+        writes = [
+            f"`{each.path}`: {each.holds}" if isinstance(each, File) else f"`{_shown(each.name)}`: {each.holds}"
+            for each in stage.writes
+        ]
+        lines.append(f"| `{stage.script}` | {'; '.join(reads)} | {'; '.join(writes)} |".replace("\n", " "))
+    return "\n".join(lines)
+
+
+def flowchart() -> str:
+    """How data flows through the steps, as a flowchart in Mermaid; what differs by classifier is one box."""
+    edges = ["0_downloadData --> images"]
+    boxes = {"images": "images/&lt;label&gt;/*"}
+    for stage in STAGES:
+        names = {_box(output.name): output.name for output in stage.outputs if "/" not in output.name}
+        edges += [f"images --> {stage.script}"] * any(file.path.startswith("images/") for file in stage.reads)
+        boxes |= {box: _BOXES.get(box, _shown(name)) for box, name in names.items()}
+        edges += [f"{_box(name)} --> {stage.script}" for name in stage.made_from()]
+        edges += [f"{stage.script} --> {box}" for box in names]
+    edges += ["model --> deploymain", "deploymain --> 6_callWebservice"]
+    shapes = [f"{stage.script}([{stage.script}])" for stage in STAGES]
+    shapes += [f'{box}["{label.replace("<", "&lt;").replace(">", "&gt;")}"]' for box, label in boxes.items()]
+    return "\n  ".join(["flowchart TD", *shapes, *dict.fromkeys(edges)])
+
+
+_BOXES = {"network": "dnn_fixed or dnn_refined", "model": "model_<classifier>"}
+
+
+def _box(name: str) -> str:
+    """The box of an output in the picture."""
+    if name in ("dnn_fixed", "dnn_refined"):
+        return "network"
+    return name.partition("{")[0].rstrip("_").replace("model_dnn", "model").replace(".csv", "")
+
+
+def _shown(name: str) -> str:
+    return name.format(classifier="<classifier>")

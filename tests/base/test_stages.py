@@ -56,3 +56,16 @@ def test_a_step_is_described_by_what_it_reads_and_writes() -> None:
     assert lines[-2].startswith("  proc/<datasetName>/features_<classifier>: part-*.parquet")
     assert max(map(len, lines)) <= 118
     assert all(isinstance(output, Output) for output in stage.outputs)
+
+
+def test_the_picture_has_every_step_and_every_output() -> None:
+    picture = stages.flowchart()
+    boxes = {"examples", "network", "model", "features", "svm", "evaluation"}
+    assert all(f"{stage.script}([" in picture for stage in STAGES)
+    assert all(f'{box}["' in picture and f"--> {box}" in picture for box in boxes)
+    assert "images --> 2_refineDNN" in picture and "dnn_fixed -->" not in picture
+
+
+def test_the_table_has_every_step() -> None:
+    rows = stages.table().splitlines()
+    assert [row.split("|")[1].strip(" `") for row in rows[2:]] == [stage.script for stage in STAGES]
