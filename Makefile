@@ -4,6 +4,7 @@ ROOT ?= $(HOME)/imageClassification
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INCLUDED := $(patsubst %,requirements-%.txt,serve train refine notebooks)
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
@@ -15,7 +16,7 @@ help:  ## Explain the targets
 
 setup: $(VENV)/.setup  ## Make the environment in .venv (a few minutes, once)
 
-$(VENV)/.setup: requirements.txt requirements-serve.txt constraints.txt pyproject.toml
+$(VENV)/.setup: requirements.txt $(INCLUDED) constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
