@@ -1,4 +1,4 @@
-# `make help` explains every target. On Windows, use the plain commands in README.md.
+# `make help` explains every target. On Windows, use the plain commands in docs/installing.md.
 PYTHON ?= python3
 ROOT ?= $(HOME)/imageClassification
 VENV := .venv
@@ -8,7 +8,7 @@ INCLUDED := $(patsubst %,requirements-%.txt,serve train refine notebooks)
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve notebooks stage test check runs bench bench-accuracy bench-serve clean
+.PHONY: help setup demo serve notebooks stage test check docs runs bench bench-accuracy bench-serve clean
 
 help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ check: $(VENV)/.dev  ## Lint, format and types
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+
+docs: $(VENV)/.setup  ## Write docs/reference.md anew, from the scripts and PARAMETERS.py
+	$(RUN) docs/generate.py
 
 runs: $(VENV)/.setup  ## Compare all runs in the browser (MLflow)
 	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(ROOT)/mlflow.db"
