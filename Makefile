@@ -1,13 +1,14 @@
-# `make help` explains every target. On Windows, use the plain commands in README.md.
+# `make help` explains every target. On Windows, use the plain commands in docs/installing.md.
 PYTHON ?= python3
 ROOT ?= $(HOME)/imageClassification
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INCLUDED := $(patsubst %,requirements-%.txt,serve train refine notebooks)
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve notebooks stage test check runs bench bench-accuracy bench-serve clean
+.PHONY: help setup demo serve notebooks stage test check docs runs bench bench-accuracy bench-serve clean
 
 help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +16,7 @@ help:  ## Explain the targets
 
 setup: $(VENV)/.setup  ## Make the environment in .venv (a few minutes, once)
 
-$(VENV)/.setup: requirements.txt requirements-serve.txt constraints.txt pyproject.toml
+$(VENV)/.setup: requirements.txt $(INCLUDED) constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
@@ -77,6 +78,9 @@ check: $(VENV)/.dev  ## Lint, format and types
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+
+docs: $(VENV)/.setup  ## Write anew what the documentation takes from the code
+	$(RUN) docs/generate.py
 
 runs: $(VENV)/.setup  ## Compare all runs in the browser (MLflow)
 	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(ROOT)/mlflow.db"

@@ -4,7 +4,7 @@ import inspect
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from libraries.base import stages
@@ -22,7 +22,7 @@ def run(main: Callable[..., None], parameters: type[Settings], arguments: Sequen
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     script = Path(inspect.getfile(main)).name
-    flags = {p.name for p in inspect.signature(main).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    flags = flags_of(main)
     verbose = "--verbose" in arguments
     sys.exit(_outcome(main, parameters, arguments, script=script, flags=flags, verbose=verbose))
 
@@ -76,6 +76,11 @@ def _told(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {_one_line(str(error))} (run again with --verbose to see where)"
 
 
+def flags_of(main: Callable[..., None]) -> set[str]:
+    """The names of main's keyword-only arguments."""
+    return {p.name for p in inspect.signature(main).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
 def parse(arguments: Sequence[str], parameters: type[Settings], *, flags: set[str]) -> tuple[dict[str, str], set[str]]:
     """Split `--name value`, `--name=value` and `--flag` into overrides and flags.
 
@@ -110,14 +115,36 @@ def parse(arguments: Sequence[str], parameters: type[Settings], *, flags: set[st
 
 def usage(main: Callable[..., None], parameters: type[Settings], *, script: str, flags: set[str]) -> str:
     """The text of `--help`: what the script does, its flags, every parameter."""
-    about = inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or ""
-    if (stage := stages.stage_of(Path(script).stem)) is not None:
-        about += f"\n\n{stages.described(stage)}"
     described = "".join(f"  --{flag}\n" for flag in sorted(flags))
     return (
-        f"usage: python scripts/{script} [--name value ...]\n\n{about}\n\n{described}"
+        f"usage: python scripts/{script} [--name value ...]\n\n{_about(main)}\n\n{described}"
         f"  --verbose  (show where an error came from)\n\n{parameters.help_text()}"
     )
+
+
+def reference(parameters: type[Settings], scripts: Mapping[str, Callable[..., None]]) -> str:
+    """What `--help` says of all scripts, as one page in Markdown.
+
+    Args:
+        scripts: the main of each script, by the script's name without `.py`.
+    """
+    tables = parameters.reference()
+    common = [f"## {title}\n\n{table}" for title, table in tables.items() if title not in scripts]
+    sections = []
+    for name, main in scripts.items():
+        call = " ".join(
+            [f"python scripts/{name}.py [--name value ...]", *(f"[--{flag}]" for flag in sorted(flags_of(main)))]
+        )
+        own = f"\n\n{tables[name]}" if name in tables else ""
+        sections.append(f"## {name}\n\n```text\n{call}\n\n{_about(main)}\n```{own}")
+    return "\n\n".join([*common, *sections]) + "\n"
+
+
+def _about(main: Callable[..., None]) -> str:
+    """The docstring of the script that a main stands in, and what that step reads and writes."""
+    about = inspect.cleandoc(main.__globals__.get("__doc__") or main.__doc__ or "")
+    stage = stages.stage_of(Path(inspect.getfile(main)).stem)
+    return about if stage is None else f"{about}\n\n{stages.described(stage)}"
 
 
 def _one_line(text: str) -> str:

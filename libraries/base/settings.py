@@ -1,6 +1,7 @@
 """Base class of Parameters: load from defaults, environment and command line; check; explain."""
 
 import difflib
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -191,6 +192,23 @@ class Settings(BaseSettings):
             lines.append(f"      {field.description}")
         return "\n".join(lines).lstrip("\n")
 
+    @classmethod
+    def reference(cls) -> dict[str, str]:
+        """Every parameter as `help_text` has it, the same on every machine: a table in Markdown for each group."""
+        tables: dict[str, list[str]] = {}
+        project = Path(inspect.getfile(cls)).parent
+        for name, field in cls.model_fields.items():
+            default = field.default
+            if isinstance(default, Path):  # paths below the project are shown from there
+                default = (default.relative_to(project) if default.is_relative_to(project) else default).as_posix()
+            known_as = "".join(f"; also understood: `{old}`" for old in _extra(field)["formerly"])
+            cells = [rule_of(field), _shown(default) or "empty", f"{field.description}{known_as}"]
+            rows = tables.setdefault(
+                _extra(field)["group"], ["| parameter | values | default | what it does |", "|---|---|---|---|"]
+            )
+            rows.append(" | ".join(["", f"`{name}`", *map(_in_a_table, cells), ""]).strip())
+        return {title: "\n".join(rows) for title, rows in tables.items()}
+
 
 def rule_of(field: FieldInfo) -> str:
     """What values a parameter takes, in words."""
@@ -210,11 +228,17 @@ def _described(kind: Any, metadata: Sequence[Any] = ()) -> str:
         text = f"list of: {_described(arguments[0])}"
     else:
         text = " | ".join(_described(a) for a in arguments)
-    limits = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    limits = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "pattern": "matching"}
     for limit in (m for data in metadata for m in getattr(data, "metadata", [data])):  # Annotated nests FieldInfo
         found = {words: getattr(limit, key) for key, words in limits.items() if hasattr(limit, key)}
         text += "".join(f", {words} {_shown(value)}" for words, value in found.items())
     return text
+
+
+def _in_a_table(text: str) -> str:
+    """Plain text as a cell of a table in Markdown; what stands between backticks is code already."""
+    parts = text.replace("|", r"\|").split("`")
+    return "`".join(part if i % 2 else part.replace("<", "&lt;").replace("*", r"\*") for i, part in enumerate(parts))
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

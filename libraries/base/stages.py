@@ -257,12 +257,14 @@ def described(stage: Stage) -> str:
 
 def table() -> str:
     """All steps, what they read and what they write, as a table in Markdown."""
-    lines = ["| script | reads | writes |", "|---|---|---|"]
+    lines = ["| script | reads | writes, in `proc/<datasetName>/` |", "|---|---|---|"]
     for stage in STAGES:
         inputs = [f"`{_shown(name)}`" for name in stage.made_from()]
-        reads = [*inputs, *(f"`{file.path}`: {file.holds}" for file in stage.reads)]
+        reads = [*inputs, *(file.holds for file in stage.reads)]
         writes = [
-            f"`{each.path}`: {each.holds}" if isinstance(each, File) else f"`{_shown(each.name)}`: {each.holds}"
+            f"`{each.path.removeprefix('proc/<datasetName>/')}`: {each.holds}"
+            if isinstance(each, File)
+            else f"`{_shown(each.name)}`: {each.holds}"
             for each in stage.writes
         ]
         lines.append(f"| `{stage.script}` | {'; '.join(reads)} | {'; '.join(writes)} |".replace("\n", " "))

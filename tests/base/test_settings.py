@@ -1,6 +1,7 @@
 """Loading, overriding, checking and explaining parameters."""
 
 import json
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -93,6 +94,16 @@ def test_help_names_every_parameter_with_a_description() -> None:
     for name, field in Parameters.model_fields.items():
         assert f"--{name} " in text
         assert field.description and field.description in text
+
+
+def test_reference_has_every_parameter_and_is_the_same_on_every_machine() -> None:
+    text = "\n".join(Parameters.reference().values())
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == list(Parameters.model_fields)
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}, "four cells"
+    assert "| path | ~/imageClassification |" in text and "| path | resources/testImg.jpg |" in text
+    assert "; also understood: `cntk_mb_size` |" in text
+    assert "images lie in &lt;rootDir>/" in text and "`label<TAB>url`" in text
 
 
 def test_every_parameter_is_used() -> None:

@@ -89,7 +89,7 @@ def test_variants_are_found(variant: str, least: float) -> None:
 
 @pytest.mark.parametrize("variant", ["cropped by 10%", "border of 5%"])
 def test_what_moves_every_edge_is_not_found(variant: str) -> None:
-    """So it is written in the README; if it were found, the README would be wrong."""
+    """So it is written in docs/look-at-your-data.md; if it were found, that page would be wrong."""
     assert np.mean(np.array(distances(variant)) <= MOST) <= 0.1
 
 

@@ -1,0 +1,72 @@
+"""Write the pages, and parts of pages, that are made from the code: make docs."""
+
+import ast
+import re
+import runpy
+from pathlib import Path
+
+from libraries.base import stages
+from libraries.base.command import reference
+from PARAMETERS import Parameters
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+INTRODUCTION = """\
+# Command reference
+
+<!-- Written by `make docs` from PARAMETERS.py and the scripts: change it there. -->
+
+What `--help` says, for all scripts. Set a parameter in `PARAMETERS.py`; for one run on the command line
+(`--name value`), or as an environment variable (`PARAMETERS_name=value`). The command line wins over the environment,
+and both over the file.
+
+Each parameter stands under the script that reads it first; later scripts know it too. Separate the values of a list by
+commas. Every script also takes `--help`, and `--verbose`, which shows where an error came from.
+
+"""
+
+
+def generated() -> dict[Path, str]:
+    """The text of each page."""
+    scripts = sorted((ROOT / "scripts").glob("*.py"))
+    mains = {path.stem: runpy.run_path(str(path))["main"] for path in scripts}
+    flow = f"```mermaid\n{stages.flowchart()}\n```"
+    return {
+        HERE / "reference.md": INTRODUCTION + reference(Parameters, mains),
+        HERE / "ARCHITECTURE.md": filled(HERE / "ARCHITECTURE.md", flow=flow, floors=floors()),
+        ROOT / "README.md": filled(ROOT / "README.md", stages=stages.table()),
+    }
+
+
+def filled(page: Path, **parts: str) -> str:
+    """A page with its parts written anew: what stands between <!-- name --> and <!-- /name -->."""
+    text = page.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        head, _, rest = text.partition(begin)
+        text = f"{head}{begin}\n{part}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def floors() -> str:
+    """The rooms of libraries/ as a table, the highest first: what each is, and which others it imports."""
+    rooms = {path.parent.name: path.parent for path in sorted((ROOT / "libraries").glob("*/__init__.py"))}
+    below = {room: imported(folder, rooms.keys() - {room}) for room, folder in rooms.items()}
+    lines = ["| room | what it is | modules | stands on |", "|---|---|---|---|"]
+    while below:
+        top = min(room for room in below if not any(room in others for others in below.values()))
+        docstring = ast.get_docstring(ast.parse((rooms[top] / "__init__.py").read_text(encoding="utf-8"))) or ""
+        count = sum(1 for path in rooms[top].rglob("*.py") if path.name != "__init__.py")
+        lines.append(f"| `{top}/` | {docstring.splitlines()[0]} | {count} | {', '.join(sorted(below.pop(top)))} |")
+    return "\n".join(lines)
+
+
+def imported(folder: Path, rooms: set[str]) -> set[str]:
+    """Which of these rooms the modules of one import."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    return rooms & set(re.findall(r"^\s*(?:from|import) libraries\.(\w+)", text, re.MULTILINE))
+
+
+if __name__ == "__main__":
+    for path, text in generated().items():
+        path.write_text(text, encoding="utf-8", newline="\n")
