@@ -25,13 +25,7 @@ NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PAGES = [Page(path) for path in (*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md")))]
 COMMANDS = list({command.text: command for page in PAGES for command in page.commands()}.values())
 
-SMALL = {
-    "rf_inputResolution": 64,
-    "rf_maxTrainImages": 6,
-    "svm_CVals": (0.01,),
-    "svm_boL2Normalize": True,
-    "runHistory": False,
-}
+SMALL = {"rf_inputResolution": 64, "svm_CVals": (0.01,), "svm_boL2Normalize": True, "runHistory": False}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
