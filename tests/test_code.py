@@ -40,8 +40,11 @@ def test_imports_point_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda p: p.name)
-def test_scripts_are_thin(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 125
+def test_functions_of_scripts_are_short(path: Path) -> None:
+    """Logic lies in libraries/, where it can be imported and tested."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 80, node.name
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "scripts").glob("*.py")))

@@ -177,7 +177,7 @@ STAGES = (
             Output(
                 "svm_{classifier}", "svm_{classifier}/manifest.json",
                 "svm.npz, sweep.csv, sweep.png, learning_curve.csv, learning_curve.png",
-                heeds=("svm",), made_from=("features_{classifier}",), only=("svm", "svmDnnRefined"),
+                heeds=("svm",), made_from=("features_{classifier}",),
             ),
             Output(
                 "model_{classifier}", "model_{classifier}/model.json", "the bundle that is deployed",
