@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 # languages of blocks with commands, and what each command begins with
 PROMPTS = {"bash": "", "sh": "", "bat": "", "console": "$ "}
-OTHERS = {"python", "text", "toml"}
+OTHERS = {"python", "mermaid", "text", "toml"}
 # code in a sentence that begins so is a command
 PROGRAMS = ("python", "make", "pip", "docker", "mlflow", "jupyter", "curl")
 
