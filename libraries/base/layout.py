@@ -51,19 +51,14 @@ class Layout:
         return self._artefact("examples.csv")
 
     @property
-    def pretrained(self) -> Artefact:
-        """dnn_fixed/: the pretrained network as it is, which needs no examples."""
-        return self._artefact("dnn_fixed", classifier="svm")
-
-    @property
     def scene_network(self) -> Artefact:
         """The pretrained network as it is, by whose embeddings step 1 finds duplicates."""
         return self._artefact("features_duplicates/network")
 
     @property
     def network(self) -> Artefact:
-        """dnn_fixed/ (pretrained, as it is) or dnn_refined/ (trained on the user's images)."""
-        return self._artefact("dnn_refined") if self.is_refined else self.pretrained
+        """dnn_fixed/ (pretrained, as it is: it needs no examples) or dnn_refined/ (trained on the user's images)."""
+        return self._artefact("dnn_refined" if self.is_refined else "dnn_fixed")
 
     @property
     def features(self) -> Artefact:
@@ -85,14 +80,13 @@ class Layout:
         """evaluation_<classifier>/: metrics, pictures and the report."""
         return self._artefact(f"evaluation_{self.classifier}")
 
-    def _artefact(self, name: str, *, classifier: str = "") -> Artefact:
+    def _artefact(self, name: str) -> Artefact:
         if name not in self._made:
-            classifier = classifier or self.classifier
-            stage, output = stages.find(name, classifier)
-            inputs = [each.format(classifier=classifier) for each in output.made_from]
+            stage, output = stages.find(name, self.classifier)
+            inputs = [each.format(classifier=self.classifier) for each in output.made_from]
             self._made[name] = Artefact(
                 name,
-                self.proc / output.manifest.format(classifier=classifier),
+                self.proc / output.manifest.format(classifier=self.classifier),
                 f"scripts/{stage.script}.py",
                 self._mattering(output) | {fact: self._fact(fact, name) for fact in output.facts},
                 tuple(self.network if each == "network" else self._artefact(each) for each in inputs),

@@ -271,6 +271,9 @@ def table() -> str:
     return "\n".join(lines)
 
 
+_BOXES = {"network": "dnn_fixed or dnn_refined", "model": "model_<classifier>"}
+
+
 def flowchart() -> str:
     """How data flows through the steps, as a flowchart in Mermaid; what differs by classifier is one box."""
     edges = ["0_downloadData --> images"]
@@ -285,9 +288,6 @@ def flowchart() -> str:
     shapes = [f"{stage.script}([{stage.script}])" for stage in STAGES]
     shapes += [f'{box}["{label.replace("<", "&lt;").replace(">", "&gt;")}"]' for box, label in boxes.items()]
     return "\n  ".join(["flowchart TD", *shapes, *dict.fromkeys(edges)])
-
-
-_BOXES = {"network": "dnn_fixed or dnn_refined", "model": "model_<classifier>"}
 
 
 def _box(name: str) -> str:
