@@ -4,7 +4,7 @@
 #   docker run --read-only --publish 127.0.0.1:8080:8080 --volume <folder of the bundle>:/bundle:ro \
 #       --env SERVICE_KEY image-classification
 #
-# compose.yaml says more of how to run it. tests/service/test_container.py follows these lines without an engine.
+# compose.yaml says more of how to run it. tests/service/hosts/test_container.py follows these lines without an engine.
 FROM python:3.12-slim-trixie
 
 WORKDIR /service

@@ -4,7 +4,7 @@ CNTK's ResNets (Examples/Image/Classification/ResNet/Python/resnet_models.py) ar
 residual learning for image recognition'; their automatic padding is PyTorch's for kernels of odd size at a stride of 2.
 What differs: the order of the channels of images, and what batch normalisation adds to the variance. The ResNet-18 of
 its examples has a third block in its last stage (later it was called ResNet-20 there), and those that come from Caffe
-halve the map in the first convolution of a bottleneck, as in the paper; `names` has both.
+halve the map in the first convolution of a bottleneck, as in the paper; `network.names` has both.
 """
 
 from collections.abc import Mapping

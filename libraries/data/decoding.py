@@ -3,7 +3,7 @@
 Which formats are read says `formats`. Every colour mode becomes 8-bit RGB, or gray:
 
 - alpha, and transparent palette entries, are composited on white, which is what a browser shows;
-- more than 8 bits keep an absolute scale, by one white level for all images that belong together (see `white_level`);
+- more than 8 bits keep an absolute scale, by one white level for all images that belong together (see `depth`);
 - CMYK JPEGs are taken as Adobe writes them (inverted), as browsers do;
 - colour profiles are heeded (see `colour`), but not those of 16-bit, 32-bit and float grays: these are measurements;
 - of an animation the first frame counts, of several pictures in a HEIC file the primary one. HEIC and AVIF say by

@@ -1,8 +1,8 @@
 """What an image will cost to decode, by its header: its memory, and files refused because they would take minutes.
 
-Every rule of `check` counts something that costs time without being pixels: scans, strips, chunks, blocks, tiles,
-pictures. The bounds lie far beyond what programs write, and keep the decoding of 50 megapixels from 32 MB to some
-seconds.
+Every rule of `check_header` counts something that costs time without being pixels: scans, strips, chunks, blocks,
+tiles, pictures. The bounds lie far beyond what programs write, and keep the decoding of 50 megapixels from 32 MB to
+some seconds.
 
 Memory was measured with Pillow 13 as the largest resident size, in bytes per pixel, beyond the picture itself: WebP 12
 to 13 (two canvases and a copy), JPEG 2000 15, AVIF 5 (with a quarter of the colours), HEIF 3.4 (with a quarter) to 5.6

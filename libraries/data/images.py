@@ -52,7 +52,7 @@ class ResizeRule:
         mode: 'pad' keeps the whole image and its proportions, 'crop' the largest centred square, 'stretch' neither.
         interpolation: always antialiased when shrinking.
         fill: RGB of what 'pad' adds.
-        white_level: what is white in files of more than 8 bits; of all images of a data set the same (`white_level`).
+        white_level: what is white in files of more than 8 bits; of all images of a data set the same (`depth`).
     """
 
     size: int
