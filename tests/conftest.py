@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -76,13 +76,30 @@ def small_run(root: Path, **changes: object) -> Parameters:
         "datasetName": "textures",
         "rf_inputResolution": 64,
         "rf_maxEpochs": 2,
+        "svm_CVals": (0.01, 1.0),
         "runHistory": False,
     }
     return Parameters.load({**small, **changes})
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For what is made once for all processes of the test run."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def quick_export(shared_folder: Path) -> Iterator[None]:
+    """Networks that were exported before are copied, in scripts that run in this process."""
+    from tests.exports import exported_once  # imports PyTorch
+
+    with exported_once(shared_folder / "exported"):
+        yield
+
+
 @pytest.fixture
-def parameters(tmp_path: Path, pictures: Path) -> Callable[..., Parameters]:
+def parameters(tmp_path: Path, pictures: Path, quick_export: None) -> Callable[..., Parameters]:
     """Parameters of a small, fast run in a DATA_DIR of its own that holds the pictures."""
     return partial(small_run, data_dir(tmp_path / "data", pictures))
 

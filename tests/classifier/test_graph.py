@@ -26,7 +26,9 @@ TOLERANCE = 1e-5  # of the largest evidence: float32, sums of some hundred numbe
 
 
 @pytest.fixture(scope="module", params=[1, 2, 8], ids="{} views".format)
-def saved(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[EmbeddingNetwork, Path]:
+def saved(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, quick_export: None
+) -> tuple[EmbeddingNetwork, Path]:
     """A network with a head, and its file."""
     folder = tmp_path_factory.mktemp("network")
     network = build("resnet10t", input_size=SIZE)

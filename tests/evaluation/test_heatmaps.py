@@ -33,6 +33,7 @@ SIZE = 192
 PATCH = 0.3  # the pattern's side, of the picture's longer one
 CORNERS = {"top left": (0, 0), "top right": (0, 1), "bottom left": (1, 0), "bottom right": (1, 1)}
 LABELS = ["checks", "plain", "rings"]
+SIGHTS = [("checks", (192, 192)), ("rings", (192, 192)), ("checks", (192, 240)), ("rings", (240, 192))]
 
 
 def picture(label: str, corner: tuple[int, int], seed: int, *, height: int = SIZE, width: int = SIZE) -> np.ndarray:
@@ -48,7 +49,7 @@ def picture(label: str, corner: tuple[int, int], seed: int, *, height: int = SIZ
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+def bundle(tmp_path_factory: pytest.TempPathFactory, quick_export: None) -> Artefact:
     """An SVM on EfficientNet-Lite0, trained on patterns in any corner."""
     root = tmp_path_factory.mktemp("corners")
     network = Artefact("dnn", root / "dnn" / "model.json", "scripts/2_refineDNN.py", {})
@@ -98,8 +99,7 @@ def strongest(found: Heatmap) -> tuple[float, float]:
     return top + (bottom - top) * (row + 0.5) / height, left + (right - left) * (column + 0.5) / width
 
 
-@pytest.mark.parametrize("shape", [(192, 192), (192, 240), (240, 192)], ids=str)
-@pytest.mark.parametrize("label", ["checks", "rings"])
+@pytest.mark.parametrize(("label", "shape"), SIGHTS, ids=str)
 @pytest.mark.parametrize("corner", CORNERS.values(), ids=CORNERS)
 def test_the_pattern_is_where_the_evidence_is(
     classifier: Classifier, corner: tuple[int, int], label: str, shape: tuple[int, int]

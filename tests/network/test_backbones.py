@@ -43,7 +43,7 @@ def network() -> EmbeddingNetwork:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[EmbeddingNetwork, Path]:
+def saved(tmp_path_factory: pytest.TempPathFactory, quick_export: None) -> tuple[EmbeddingNetwork, Path]:
     """A network with a head, and the folder it was saved in."""
     folder = tmp_path_factory.mktemp("network")
     network = build(SMALL, input_size=64)
@@ -315,18 +315,28 @@ def test_model_json_and_the_graph_say_what_it_is(saved: tuple[EmbeddingNetwork, 
     }
 
 
-def test_a_map_that_was_exported_wrong_is_noticed(network: EmbeddingNetwork, tmp_path: Path) -> None:
+def test_a_map_that_was_exported_wrong_is_noticed(saved: tuple[EmbeddingNetwork, Path]) -> None:
     """As where an axis is turned: each output is compared, not only the embedding."""
+    network, folder = saved
     mapped = with_map(network)
-    export_onnx(mapped, tmp_path / ONNX)
     mapped.layout = lambda features: features.flip(2)
-    assert compare(mapped, tmp_path / ONNX) > TOLERANCE
+    assert compare(mapped, folder / ONNX) > TOLERANCE
 
 
-def test_export_is_silent(network: EmbeddingNetwork, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_export_is_silent_the_same_every_time_and_leaves_the_network_as_it_was(
+    saved: tuple[EmbeddingNetwork, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, folder = saved
+    monkeypatch.setattr("libraries.network.export.export_onnx", export_onnx)  # itself, not `quick_export`
     save_network(network, tmp_path)
+    assert all(module.inplace for module in network.modules() if isinstance(module, torch.nn.ReLU))
     assert capfd.readouterr() == ("", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == [ONNX, WEIGHTS]
+    for name in (ONNX, WEIGHTS):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_export_that_computes_something_else_does_not_count(

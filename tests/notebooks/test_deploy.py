@@ -4,12 +4,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from PARAMETERS import Parameters
 from tests.conftest import ROOT, run_main, small_run
-from tests.notebooks.running import run, text
+from tests.notebooks.running import read, run, text
 
 NOTEBOOK = ROOT / "notebooks" / "deploy.ipynb"
 
@@ -25,7 +24,7 @@ def evaluated(tmp_path: Path, bundle: Path, in_environment: Callable[[Parameters
 
 @pytest.mark.filterwarnings("ignore")  # what Jupyter and MLflow warn of is not ours to mend
 def test_notebook_runs_from_top_to_bottom(evaluated: Parameters) -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = read(NOTEBOOK)
     run(notebook)
     said = text(notebook)
     assert f"{evaluated.rootDir}/proc/textures/model_svm" in said
@@ -43,6 +42,6 @@ def test_notebook_runs_from_top_to_bottom(evaluated: Parameters) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_notebook_says_which_script_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARAMETERS_rootDir", str(tmp_path))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = read(NOTEBOOK)
     with pytest.raises(Exception, match=r"run scripts/\w+\.py first"):
         run(notebook)

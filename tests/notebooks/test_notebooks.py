@@ -4,12 +4,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from PARAMETERS import Parameters
 from tests.conftest import ROOT, small_run
-from tests.notebooks.running import outputs, run, text
+from tests.notebooks.running import outputs, read, run, text
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -19,8 +18,7 @@ Put = Callable[[Parameters], Parameters]
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_hold_no_outputs(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
+    notebook = read(path)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code
     assert not any(cell.outputs or cell.execution_count for cell in code)
@@ -32,7 +30,7 @@ def test_notebooks_hold_no_outputs(path: Path) -> None:
 def test_notebook_runs_from_top_to_bottom(name: str, evaluated: Path, tmp_path: Path, in_environment: Put) -> None:
     shutil.copytree(evaluated, tmp_path / "data")
     in_environment(small_run(tmp_path / "data", svm_CVals=(0.01,), svm_boL2Normalize=True))
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook = read(ROOT / "notebooks" / f"{name}.ipynb")
     run(notebook)
     assert len([output for output in outputs(notebook) if WIDGET in output.get("data", {})]) == 1
     assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
@@ -49,6 +47,6 @@ def test_notebook_runs_from_top_to_bottom(name: str, evaluated: Path, tmp_path: 
 )
 def test_notebook_says_which_script_to_run(name: str, message: str, tmp_path: Path, in_environment: Put) -> None:
     in_environment(small_run(tmp_path))
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook = read(ROOT / "notebooks" / f"{name}.ipynb")
     with pytest.raises(Exception, match=message):
         run(notebook)

@@ -44,6 +44,7 @@ def save(pictures: Path, folder: Path, *, bits: int, mislabelled: bool = False) 
         Image.fromarray(values).save(folder / name)
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_12_bits_are_learnt_and_shown_as_8(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parameters = small_run(tmp_path)
     layout, plain = Layout(parameters), tmp_path / "plain"

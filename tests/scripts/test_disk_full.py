@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from libraries.base.errors import StorageError
 from libraries.base.file_system import TEMPORARY
 from libraries.base.layout import Layout
-from tests.conftest import STEPS, data_dir, files, hashes, run_main, small_run
+from tests.conftest import STEPS, files, hashes, run_main, small_run
 
 MADE = dict(zip(STEPS, ("examples", "network", "features", "bundle", "evaluation"), strict=True))
 
@@ -35,43 +34,18 @@ def disk(*, room_for: int | None = None) -> Iterator[list[int]]:
         yield flushed
 
 
-@dataclass(frozen=True)
-class Undisturbed:
-    """A script's run on a disk with space.
-
-    Attributes:
-        before: a copy of DATA_DIR as it was.
-        flushes: how many files it flushed to disk.
-        after: the hashes of all files under proc/ when it was done.
-    """
-
-    before: Path
-    flushes: int
-    after: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> dict[str, Undisturbed]:
-    """All scripts, one after the other."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    root = data_dir(folder / "data", pictures)
-    runs = {}
-    for step in STEPS:
-        before = shutil.copytree(root, folder / step, symlinks=True)
-        with disk() as flushed:
-            run_main(step, small_run(root))
-        runs[step] = Undisturbed(before, len(flushed), hashes(root / "proc"))
-    return runs
-
-
 @pytest.mark.parametrize("step", STEPS)
-def test_full_disk_and_then_space_again(undisturbed: dict[str, Undisturbed], tmp_path: Path, step: str) -> None:
-    run = undisturbed[step]
-    root = shutil.copytree(run.before, tmp_path / "data", symlinks=True)
+def test_full_disk_and_then_space_again(stages: Path, tmp_path: Path, step: str) -> None:
+    undisturbed, root = (
+        shutil.copytree(stages / step, tmp_path / name, symlinks=True) for name in ("undisturbed", "data")
+    )
+    earlier = hashes(undisturbed)
+    with disk() as flushed:
+        run_main(step, small_run(undisturbed))
     parameters = small_run(root)
     made = getattr(Layout(parameters), MADE[step])
-    assert run.flushes >= 2
-    for room in (0, run.flushes - 1):
+    assert len(flushed) >= 2
+    for room in (0, len(flushed) - 1):
         with disk(room_for=room), pytest.raises(StorageError) as caught:
             run_main(step, parameters)
         path, rest = str(caught.value).removeprefix("the disk is full: ").split(" could not be written; ")
@@ -80,10 +54,9 @@ def test_full_disk_and_then_space_again(undisturbed: dict[str, Undisturbed], tmp
         assert Path(path).suffix, "a file, not a folder"
         assert TEMPORARY not in path, "by the name that the user knows"
         assert not [name for name in files(root) if TEMPORARY in name]
-        earlier = hashes(run.before)
         assert {name: digest for name, digest in hashes(root).items() if name in earlier} == earlier
         only_notes_its_metrics = step == "5_evaluate" and path == str(Layout(parameters).bundle.manifest)
         assert made.is_current() == only_notes_its_metrics
     run_main(step, parameters)
     assert made.is_current()
-    assert hashes(root / "proc") == run.after
+    assert hashes(root) == hashes(undisturbed)

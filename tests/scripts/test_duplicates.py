@@ -19,10 +19,10 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 COPIES = 6  # of each kind
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """Three classes; of some pictures of the first there are other sizes, mirror images and copies."""
-    folder = tmp_path / "data" / "images" / "textures"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes; of some pictures of the first there are other sizes, mirror images and copies. Read only."""
+    folder = tmp_path_factory.mktemp("made")
     for k, label in enumerate(("cat", "dog", "cow")):
         (folder / label).mkdir(parents=True)
         for i in range(16):
@@ -36,7 +36,13 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def parameters(images: Path) -> Parameters:
+def images(made: Path, tmp_path: Path) -> Path:
+    """The same, to change."""
+    return Path(shutil.copytree(made, tmp_path / "data" / "images" / "textures"))
+
+
+@pytest.fixture
+def parameters(images: Path, quick_export: None) -> Parameters:
     return small_run(images.parents[1])
 
 
@@ -56,7 +62,7 @@ def proc(parameters: Parameters) -> Path:
 def test_groups_on_one_side_a_table_and_a_warning(
     parameters: Parameters, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seed in range(5):
+    for seed in range(3):
         run_main("1_prepareData", parameters.model_copy(update={"randomSeed": seed}))
         side = sides(parameters)
         assert len(side) == 48 + 3 * COPIES + 1

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from tests.scripts.test_pipeline import shows_results
 
 Make = Callable[..., Parameters]
 Main = Callable[..., None]
-Process = Callable[..., subprocess.CompletedProcess[str]]
 
 ORDER = ("stripes", "blobs", "checks")  # of the old network's classes; theirs in the alphabet is another
 
@@ -35,11 +33,13 @@ def refined(tmp_path: Path) -> Path:
     return unpacked("transfer_refined.model", tmp_path).rename(tmp_path / "cntk_refined.model")
 
 
-def test_old_network_gives_embeddings_for_an_svm(parameters: Make, process: Process, refined: Path) -> None:
+def test_old_network_gives_embeddings_for_an_svm(
+    parameters: Make, main: Main, refined: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     p = parameters(rf_pretrainedModelFilename=str(refined), rf_inputResolution=96)
     for step in STEPS:
-        done = process(step, p)
-        assert (done.returncode, done.stderr) == (0, ""), step
+        main(step, p)
+        assert capfd.readouterr().err == "", step
     proc = p.rootDir / "proc" / "textures"
     network = json.loads((proc / "dnn_fixed" / "model.json").read_text())
     assert (network["architecture"], list(network["files"])) == ("cntk_refined.model", ["model.onnx"])
@@ -53,13 +53,13 @@ def test_old_network_gives_embeddings_for_an_svm(parameters: Make, process: Proc
 
 
 def test_refined_network_is_evaluated_and_served_as_it_is(
-    parameters: Make, process: Process, main: Main, refined: Path
+    parameters: Make, main: Main, refined: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"rf_pretrainedModelFilename": str(refined), "rf_inputResolution": 96, "rf_maxEpochs": 0}
     p = parameters(classifier="dnn", rf_labels=ORDER, **settings)
     for step in STEPS:
-        done = process(step, p)
-        assert (done.returncode, done.stderr) == (0, ""), step
+        main(step, p)
+        assert capfd.readouterr().err == "", step
     proc = p.rootDir / "proc" / "textures"
     classifier = Classifier(proc / "model_dnn")
     assert classifier.labels == list(ORDER)

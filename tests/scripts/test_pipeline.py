@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -19,10 +20,14 @@ from libraries.classifier.bundle import Classifier
 from libraries.widgets.results import ResultsViewer
 from PARAMETERS import Parameters
 from tests.conftest import STEPS, command_line, files, hashes
+from tests.scripts.conftest import FINISHED
 
 Make = Callable[..., Parameters]
+Stage = Callable[[str], Make]
 Main = Callable[..., None]
 Process = Callable[..., subprocess.CompletedProcess[str]]
+
+SMALL = {"rf_pretrainedModelFilename": "random:resnet10t"}  # written in a third of the time
 
 FILES = {
     "svm": [
@@ -107,11 +112,9 @@ def test_from_images_to_report(parameters: Make, process: Process, classifier: s
 
 
 def test_second_run_changes_nothing_and_tells_of_new_images(
-    parameters: Make, main: Main, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    stage: Stage, main: Main, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    p = parameters()
-    for step in STEPS:
-        main(step, p)
+    p = stage(FINISHED)()
     before = hashes(p.rootDir)
     monkeypatch.setattr("libraries.data.dataset.changes_told", lambda layout: "what has changed since script 1")
     for step in STEPS:
@@ -122,10 +125,9 @@ def test_second_run_changes_nothing_and_tells_of_new_images(
     assert hashes(p.rootDir) == before
 
 
-def test_classifiers_live_side_by_side(parameters: Make, main: Main) -> None:
-    svm, refined = parameters(rf_maxEpochs=1), parameters(classifier="svmDnnRefined", rf_maxEpochs=1)
-    for step in STEPS:
-        main(step, svm)
+def test_classifiers_live_side_by_side(stage: Stage, main: Main) -> None:
+    parameters = stage(FINISHED)
+    svm, refined = parameters(rf_maxEpochs=1), parameters(classifier="svmDnnRefined", rf_maxEpochs=1, **SMALL)
     proc = svm.rootDir / "proc" / "textures"
     before = hashes(proc)
     for step in STEPS:
@@ -154,10 +156,8 @@ def test_a_step_without_its_input_names_the_script_to_run(parameters: Make, proc
     assert "examples.json does not exist: run scripts/1_prepareData.py first" in done.stderr
 
 
-def test_stale_inputs_are_refused_by_name(parameters: Make, main: Main) -> None:
-    p = parameters()
-    for step in STEPS:
-        main(step, p)
+def test_stale_inputs_are_refused_by_name(stage: Stage, main: Main) -> None:
+    parameters = stage(FINISHED)
     with pytest.raises(
         StaleInput, match=r"dnn_fixed was made with rf_inputResolution = 64, .* run scripts/2_refineDNN\.py"
     ):
@@ -219,12 +219,12 @@ INTERRUPTIONS = [*((step, "svm", "") for step in STEPS), ("2_refineDNN", "dnn", 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 @pytest.mark.parametrize(("step", "classifier", "sign"), INTERRUPTIONS)
 def test_interrupted_steps_go_on_to_the_same_result(
-    parameters: Make, main: Main, tmp_path: Path, step: str, classifier: str, sign: str, how: signal.Signals
+    stage: Stage, main: Main, tmp_path: Path, step: str, classifier: str, sign: str, how: signal.Signals
 ) -> None:
-    p = parameters(rf_maxEpochs=3, classifier=classifier)
+    network = SMALL if step == "2_refineDNN" else {}
+    p = stage(step)(rf_maxEpochs=3, classifier=classifier, **network)
+    other = shutil.copytree(p.rootDir, tmp_path / "other", symlinks=True)
     proc = p.rootDir / "proc" / "textures"
-    for earlier in STEPS[: STEPS.index(step)]:
-        main(earlier, p)
     before = files(proc)
     status, error = signalled(command_line(step, p), how, when=lambda: any(sign in f for f in files(proc) - before))
     assert status in (-how, 130, 0), error
@@ -232,12 +232,8 @@ def test_interrupted_steps_go_on_to_the_same_result(
         assert "Run it again to go on" in error
         assert "Traceback" not in error
     main(step, p)
-    undisturbed = parameters(rf_maxEpochs=3, classifier=classifier, rootDir=tmp_path / "other")
-    (tmp_path / "other" / "images").mkdir(parents=True)
-    (tmp_path / "other" / "images" / "textures").symlink_to(p.rootDir / "images" / "textures")
-    for each in STEPS[: STEPS.index(step) + 1]:
-        main(each, undisturbed)
-    expected = results(tmp_path / "other" / "proc" / "textures")
+    main(step, p.model_copy(update={"rootDir": other}))  # which nothing has interrupted
+    expected = results(other / "proc" / "textures")
     assert {name: value for name, value in results(proc).items() if ".tmp-" not in name} == expected
 
 
@@ -252,10 +248,9 @@ def results(proc: Path) -> dict[str, object]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within MLflow
-def test_comparison_of_runs(parameters: Make, main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparison_of_runs(stage: Stage, main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = stage("5_evaluate")
     with_history = parameters(runHistory=True)
-    for step in STEPS[:4]:
-        main(step, parameters())
     main("5_evaluate", with_history, compare=True)
     assert "There is no evaluation of 'textures' in the run history yet" in capsys.readouterr().out
     main("5_evaluate", with_history)

@@ -32,10 +32,9 @@ def fake() -> Iterator[FakeService]:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def bundle(tmp_path_factory: pytest.TempPathFactory, pictures: Path, shared_folder: Path, quick_export: None) -> Path:
     """The bundle of a small run, made once for all processes of the test run. Read only: copy it to change it."""
-    base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "served"
+    root = shared_folder / "served"
     with FileLock(f"{root}.lock"):
         if not root.exists():  # made elsewhere first: once it is there, nobody touches it any more
             made = data_dir(tmp_path_factory.mktemp("served") / "data", pictures)
