@@ -13,8 +13,8 @@ from PIL import Image
 
 from libraries.base.errors import ImageError
 from libraries.base.storage import write_text
-from libraries.evaluation import reading
-from libraries.evaluation.history import EarlierRun
+from libraries.evaluation import wording
+from libraries.evaluation.comparison import EarlierRun
 from libraries.evaluation.html import cell, embedded, fold, name, paragraphs, scale, text
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -115,7 +115,7 @@ def write_report(
     first, *others = [_figure(key, image, notes.get(key, ())) for key, image in figures.items()] or [""]
     sections = [
         _head(title, facts, metrics),
-        f'<section class="reading"><h2>In words</h2>{paragraphs(reading.sentences(metrics))}</section>',
+        f'<section class="reading"><h2>In words</h2>{paragraphs(wording.sentences(metrics))}</section>',
         first,
         _classes(metrics),
         _matrix(metrics),
@@ -130,7 +130,7 @@ def write_report(
     ]
     script = SCRIPT.read_text(encoding="utf-8")
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=f"{text(title)}: {reading.percent(metrics['overall_accuracy'])} right",
+        title=f"{text(title)}: {wording.percent(metrics['overall_accuracy'])} right",
         body="\n".join(sections),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -142,21 +142,21 @@ def _head(title: str, facts: Mapping[str, str], metrics: Mapping[str, Any]) -> s
     """The accuracy, what to compare it with, and the other figures."""
     accuracy, interval = metrics["overall_accuracy"], metrics["intervals"]["overall_accuracy"]
     majority = metrics["majority_accuracy"]
-    averaged = reading.interval(metrics["intervals"]["class_averaged_accuracy"])
+    averaged = wording.interval(metrics["intervals"]["class_averaged_accuracy"])
     tiles = [
-        ("Class-averaged accuracy", reading.percent(metrics["class_averaged_accuracy"]), averaged),
-        ("AUC", reading.decimal(metrics["class_averaged_auc"]), "mean of the classes"),
-        ("Average precision", reading.decimal(metrics["class_averaged_average_precision"]), "mean of the classes"),
-        ("F1", reading.decimal(metrics["class_averaged_f1"]), "mean of the classes"),
-        ("Calibration error", reading.percent(metrics["ece"]), f"log loss {reading.decimal(metrics['log_loss'])}"),
+        ("Class-averaged accuracy", wording.percent(metrics["class_averaged_accuracy"]), averaged),
+        ("AUC", wording.decimal(metrics["class_averaged_auc"]), "mean of the classes"),
+        ("Average precision", wording.decimal(metrics["class_averaged_average_precision"]), "mean of the classes"),
+        ("F1", wording.decimal(metrics["class_averaged_f1"]), "mean of the classes"),
+        ("Calibration error", wording.percent(metrics["ece"]), f"log loss {wording.decimal(metrics['log_loss'])}"),
     ]
     return f"""<header>
 <p class="overline">{" · ".join(map(text, [title, *facts.values()]))}</p>
-<h1><strong>{reading.percent(accuracy)}</strong> of {metrics["number_of_test_images"]:,} test images are right</h1>
+<h1><strong>{wording.percent(accuracy)}</strong> of {metrics["number_of_test_images"]:,} test images are right</h1>
 {scale(accuracy, interval, majority)}
 <p class="legend">
-<span><span class="range"></span>95% interval {reading.interval(interval)}</span>
-<span><span class="mark"></span>always saying {name(reading.majority_class(metrics))} {reading.percent(majority)}</span>
+<span><span class="range"></span>95% interval {wording.interval(interval)}</span>
+<span><span class="mark"></span>always saying {name(wording.majority_class(metrics))} {wording.percent(majority)}</span>
 </p>
 </header>
 <dl class="tiles">
@@ -192,7 +192,7 @@ def _classes(metrics: Mapping[str, Any]) -> str:
             f"<td>{name(label)}</td>",
             cell(metrics["number_of_test_images_per_class"][label], "{:,}"),
             cell(accuracy[label], "{:.1%}"),
-            f'<td class="soft">{reading.interval(interval)}</td>',
+            f'<td class="soft">{wording.interval(interval)}</td>',
             f'<td class="bar">{scale(accuracy[label], interval)}</td>',
             *(cell(metrics[f"{key}_per_class"][label], "{:.3f}") for key in ("auc", "average_precision", "f1")),
         ]
@@ -238,12 +238,12 @@ what is taken for it.</p>
 
 
 def _confusions(metrics: Mapping[str, Any]) -> str:
-    pairs = reading.confusions(metrics)[:MOST_CONFUSIONS]
+    pairs = wording.confusions(metrics)[:MOST_CONFUSIONS]
     if not pairs:
         return ""
     rows = "".join(
         f"<tr><td>{name(pair.true_label)}</td><td>{name(pair.predicted_label)}</td><td>{pair.images:,}</td>"
-        f"<td>{reading.percent(pair.fraction)}</td></tr>"
+        f"<td>{wording.percent(pair.fraction)}</td></tr>"
         for pair in pairs
     )
     return f"""<section>

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from libraries.base import figures
 from libraries.base.errors import ImageError
-from libraries.evaluation import plots, reading, report
-from libraries.evaluation.history import EarlierRun
+from libraries.evaluation import plots, report, wording
+from libraries.evaluation.comparison import EarlierRun
 from libraries.evaluation.html import jpeg
 from libraries.evaluation.metrics import confident_mistakes, metrics
 
@@ -68,7 +69,7 @@ def thumbnail(path: str, side: int) -> bytes:
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels, p = example(60, 2)
     path = tmp_path_factory.mktemp("pictures") / "roc.png"
-    plots.save(plots.roc_and_confusion(labels, p, names=["a", "b"]), path)
+    figures.save(plots.roc_and_confusion(labels, p, names=["a", "b"]), path)
     return path
 
 
@@ -114,7 +115,7 @@ def test_says_what_matters(tmp_path: Path, picture: Path) -> None:
     _, page, result = write(tmp_path / "report.html", picture, names=["cat", "dog", "owl"])
     for text in (
         f"{result['overall_accuracy']:.1%}",
-        reading.interval(result["intervals"]["overall_accuracy"]),
+        wording.interval(result["intervals"]["overall_accuracy"]),
         "of 200 test images are right",
         "svm & co",
         "2026-03-03",
@@ -124,7 +125,7 @@ def test_says_what_matters(tmp_path: Path, picture: Path) -> None:
         "numpy: <2>",
         "my <own>",
         *("Earlier runs", "2026-02-02 10:00", "other <test> images", "rf_views = 8", "43.2%", "12.3%", "23.6%"),
-        *reading.sentences(result),
+        *wording.sentences(result),
     ):
         assert text in page.text
     for label in ("cat", "dog", "owl"):
@@ -225,7 +226,7 @@ def test_jpeg_keeps_the_shape() -> None:
 def told(labels: list[int], predictions: list[int], *, names: list[str], confidence: float = 0.9) -> str:
     p = np.full((len(labels), len(names)), (1 - confidence) / (len(names) - 1))
     p[np.arange(len(labels)), predictions] = confidence
-    return " ".join(reading.sentences(metrics(labels, p, names=names)))
+    return " ".join(wording.sentences(metrics(labels, p, names=names)))
 
 
 def test_reading_of_a_good_classifier() -> None:
@@ -261,11 +262,11 @@ def test_reading_is_honest(
 def test_reading_says_when_groups_were_resampled() -> None:
     labels, p = example(100, 2)
     result = metrics(labels, p, names=["a", "b"], groups=[f"{label} {i // 5}" for i, label in enumerate(labels)])
-    assert "(whole groups resampled)" in " ".join(reading.sentences(result))
+    assert "(whole groups resampled)" in " ".join(wording.sentences(result))
 
 
 def test_confusions_are_sorted_by_count() -> None:
     labels, predictions = [0, 0, 0, 1, 1, 2], [1, 1, 0, 2, 1, 0]
     result = metrics(labels, np.eye(3)[predictions], names=["a", "b", "c"])
-    pairs = [(c.true_label, c.predicted_label, c.images) for c in reading.confusions(result)]
+    pairs = [(c.true_label, c.predicted_label, c.images) for c in wording.confusions(result)]
     assert pairs == [("a", "b", 2), ("c", "a", 1), ("b", "c", 1)]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from libraries.evaluation.history import MATTERING, EarlierRun, earlier_runs
+from libraries.evaluation.comparison import MATTERING, EarlierRun, earlier_runs
 from PARAMETERS import Parameters
 
 NOW = Parameters.load().model_dump()
