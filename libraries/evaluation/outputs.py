@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from libraries.base import figures
-from libraries.base.arrays import Float32
+from libraries.base.arrays import Float32, Pixels
 from libraries.base.errors import ImageError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.storage import read_json, write_csv, write_json
@@ -21,7 +21,6 @@ from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
 from libraries.evaluation.comparison import EarlierRun
-from libraries.evaluation.html import jpeg
 from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.test_run import Tested, prediction_rows
 from libraries.network.embedding_store import Features, read_features
@@ -147,6 +146,13 @@ def _evidence(classifier: Classifier, example: Example, label: str, images: Path
     Image.fromarray(paint(found, area(size, _thumbnail(report.THUMBNAIL)), side=_EVIDENCE)).save(
         file, "PNG", optimize=True
     )
+    return file.getvalue()
+
+
+def jpeg(pixels: Pixels) -> bytes:
+    """A small JPEG of an image uint8 [H, W, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=82, optimize=True)
     return file.getvalue()
 
 

@@ -16,8 +16,8 @@ from libraries.base import figures
 from libraries.base.errors import ImageError
 from libraries.evaluation import plots, report, wording
 from libraries.evaluation.comparison import EarlierRun
-from libraries.evaluation.html import jpeg
 from libraries.evaluation.metrics import confident_mistakes, metrics
+from libraries.evaluation.outputs import jpeg
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -180,23 +180,40 @@ def test_ten_thousand_images_of_a_hundred_classes_stay_small(tmp_path: Path, pic
     assert len(page.named("img")) == 3 + report.MOST_MISTAKES
 
 
+def page_of(mistake: report.Mistake, labels: list[str], path: Path) -> Page:
+    """A report that shows this mistake and no pictures else."""
+    report.write_report(
+        path,
+        title="tiny",
+        facts={},
+        metrics=metrics(np.arange(len(labels)), np.eye(len(labels)), names=labels),
+        figures={},
+        mistakes=[mistake],
+        thumbnail=thumbnail,
+        parameters={},
+        provenance={},
+    )
+    return Page(path.read_text(encoding="utf-8"))
+
+
 def test_the_true_class_is_always_among_a_mistakes_probabilities(tmp_path: Path) -> None:
     mistake = report.Mistake("a.jpg", "last", "first", [0.5, 0.3, 0.1, 0.09, 0.01])
-    card = report._mistake(mistake, ["first", "second", "third", "fourth", "last"], thumbnail)
-    assert re.findall(r'class="(truth|other)"', card) == ["other", "other", "other", "truth"]
-    assert "1.0%" in card and "fourth" not in card
+    page = page_of(mistake, ["first", "second", "third", "fourth", "last"], tmp_path / "report.html")
+    assert [item["class"] for item in page.named("li") if item] == ["other", "other", "other", "truth"]
+    bars = [item["style"] for item in page.named("i")]
+    assert bars == ["--p:50.0%", "--p:30.0%", "--p:10.0%", "--p:1.0%"]
 
 
-def test_evidence_and_the_images_alike_are_shown_where_there_are_any() -> None:
+def test_evidence_and_the_images_alike_are_shown_where_there_are_any(tmp_path: Path) -> None:
     alike = [("first/1.jpg", "first"), ("last/broken.jpg", "last")]
     mistake = report.Mistake("a.jpg", "last", "first", [0.9, 0.1], evidence=b"map", alike=alike)
-    section = Page(report._mistakes([mistake], {"labels": ["first", "last"]}, thumbnail))
-    assert [image["alt"] for image in section.named("img")] == ["a.jpg", "", "first/1.jpg"]
-    assert "data:image/png;base64,bWFw" in str(section.named("img")[1]["src"])
-    assert [item["title"] for item in section.named("li") if item.get("title")] == [path for path, _ in alike]
-    assert section.named("input") == [{"type": "checkbox", "id": "evidence"}]
+    page = page_of(mistake, ["first", "last"], tmp_path / "report.html")
+    assert [image["alt"] for image in page.named("img")] == ["a.jpg", "", "first/1.jpg"]
+    assert "data:image/png;base64,bWFw" in str(page.named("img")[1]["src"])
+    assert [item["title"] for item in page.named("li") if item.get("title")] == [path for path, _ in alike]
+    assert page.named("input") == [{"type": "checkbox", "id": "evidence"}]
     plain = report.Mistake("a.jpg", "last", "first", [0.9, 0.1])
-    bare = Page(report._mistakes([plain], {"labels": ["first", "last"]}, thumbnail))
+    bare = page_of(plain, ["first", "last"], tmp_path / "plain.html")
     assert not bare.named("input")
     assert len(bare.named("ol")) == 1
 
