@@ -59,8 +59,9 @@ def make_network(parameters: Parameters, layout: Layout, record: tracking.Record
 
 
 def take_as_it_is(network: "GraphNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout) -> None:
+    from libraries.classifier.calibration import fit_calibration
     from libraries.data.dataset import read_examples
-    from libraries.evaluation.training_outputs import write_network_as_it_is
+    from libraries.network.training.outputs import write_network_as_it_is
 
     training = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "train"]
     with ProgressBar("Calibrating", total=len(training)) as bar:
@@ -70,6 +71,7 @@ def take_as_it_is(network: "GraphNetwork", rule: "ResizeRule", parameters: Param
             training,
             folder=layout.images,
             rule=rule,
+            calibrate=fit_calibration,
             labels=parameters.rf_labels,
             progress=bar.update,
         )
@@ -80,11 +82,10 @@ def take_as_it_is(network: "GraphNetwork", rule: "ResizeRule", parameters: Param
 def refine_network(
     network: "EmbeddingNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout, record: tracking.Record
 ) -> None:
+    from libraries.classifier.calibration import fit_calibration
     from libraries.data.dataset import read_examples
-    from libraries.evaluation.training_outputs import write_refined_network
-    from libraries.network.training import training_sets
+    from libraries.network.training import outputs, refine, training_sets
     from libraries.network.training.recipe import steps_per_epoch
-    from libraries.network.training.refine import refine
 
     folder, options = layout.network.folder, refine_options(parameters)
     checkpoint = folder / "checkpoint.safetensors"
@@ -96,11 +97,10 @@ def refine_network(
     )
     with ProgressBar("Decoding", total=len(division)) as bar:
         sets = training_sets.load(division, folder=layout.images, rule=rule, scratch=folder, on_image=bar.update)
-    for error in sets.left_out:
-        print(f"  left out: {error}")
+    print(*(f"  left out: {error}\n" for error in sets.left_out), sep="", end="")
     print(f"Training on {len(sets.train):,} images, choosing the epoch on {len(sets.validation):,} ({options.device})")
     with ProgressBar("Training", total=options.epochs * steps_per_epoch(len(sets.train), options), unit="steps") as bar:
-        refined = refine(
+        refined = refine.refine(
             network,
             train=sets.train,
             validation=sets.validation,
@@ -112,7 +112,7 @@ def refine_network(
             on_epoch=lambda epoch: bar.write(f"  {epoch}"),
             on_step=lambda step, steps: bar.update(),
         )
-    rows = write_refined_network(layout.network, refined, sets, rule=rule)
+    rows = outputs.write_refined_network(layout.network, refined, sets, rule=rule, calibrate=fit_calibration)
     checkpoint.unlink(missing_ok=True)
     print(f"Kept the weights of epoch {refined.best_epoch}")
     record.tags["data"] = layout.examples.identity()[:12]

@@ -26,16 +26,16 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
 
     import numpy as np
 
+    from libraries.base import figures
     from libraries.base.console import ProgressBar
     from libraries.base.storage import write_csv
     from libraries.classifier import svm
     from libraries.classifier.bundle import write_bundle
-    from libraries.classifier.svm import save_model, sweep_table, sweep_text
+    from libraries.classifier.learning_curve import learning_curve, write_learning_curve
+    from libraries.classifier.svm import save_model
+    from libraries.classifier.sweep import sweep_figure, sweep_table, sweep_text
     from libraries.data.dataset import read_examples
     from libraries.data.split import training_warnings
-    from libraries.evaluation import plots
-    from libraries.evaluation.learning_curve import learning_curve
-    from libraries.evaluation.training_outputs import write_learning_curve
     from libraries.network.embedding_store import read_features
 
     features = read_features(layout.features.folder)
@@ -73,7 +73,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     save_model(folder / "svm.npz", model, calibration, labels=labels)
     write_csv(folder / "sweep.csv", rows)
     chosen = (str(rows[result.best]["normalisation"]), float(rows[result.best]["C"]))
-    plots.save(plots.sweep(rows, chosen=chosen), folder / "sweep.png")
+    figures.save(sweep_figure(rows, chosen=chosen), folder / "sweep.png")
     files, advice = [folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")], []
     if not is_train.all():
         with ProgressBar("Learning curve", unit="fits") as bar:

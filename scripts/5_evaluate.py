@@ -34,25 +34,25 @@ def main(parameters: Parameters, *, compare: bool = False) -> None:
 def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
     from libraries.classifier.bundle import Classifier, add_metrics
     from libraries.data.dataset import read_examples
-    from libraries.evaluation import outputs, trial
-    from libraries.evaluation.history import earlier_runs
+    from libraries.evaluation import outputs, test_run
+    from libraries.evaluation.comparison import earlier_runs
     from libraries.evaluation.metrics import metrics
-    from libraries.evaluation.reading import accuracy_table
+    from libraries.evaluation.wording import accuracy_table
     from libraries.service.hosts.packing import pack
 
     print(f"Classifying the test images with the bundle {layout.bundle.folder}")
     examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
     classifier = Classifier(layout.bundle.folder, precision=parameters.run_precision)
     with ProgressBar("Classifying", total=len(examples)) as bar:
-        tested = trial.classify(classifier, examples, images=layout.images, progress=bar.update)
+        tested = test_run.classify(classifier, examples, images=layout.images, progress=bar.update)
     for error in tested.left_out:
         print(f"  left out: {error}")
-    trial.check_agreement(tested, layout.features.folder, precision=parameters.run_precision)
+    test_run.check_agreement(tested, layout.features.folder, precision=parameters.run_precision)
 
     measured = metrics(
         tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed
     )
-    record.tags.update(data=layout.examples.identity()[:12], test_set=trial.fingerprint(tested))
+    record.tags.update(data=layout.examples.identity()[:12], test_set=test_run.fingerprint(tested))
     earlier = earlier_runs(
         tracking.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
         parameters=parameters.mattering(),

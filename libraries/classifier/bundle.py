@@ -66,7 +66,7 @@ def write_bundle(
 def write_refined(bundle: Artefact, network: Artefact, *, settings: Mapping[str, Any]) -> None:
     """Write the bundle of a refined network, which with its own head and calibration is a whole classifier."""
     facts = network.read()
-    calibration = Calibration(facts["calibration"]["slope"], np.array(facts["calibration"]["bias"]))
+    calibration = Calibration.from_json(facts["calibration"])
     write_bundle(bundle, network, labels=facts["labels"], calibration=calibration, settings=settings)
 
 

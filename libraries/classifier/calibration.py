@@ -6,7 +6,9 @@ calibration is hard-to-beat at label shift adaptation', https://arxiv.org/abs/19
 of a binary classifier it is Platt scaling, sigmoid(2 * slope * s + bias[1] - bias[0]).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +41,13 @@ class Calibration:
     def labels(self, scores: npt.ArrayLike) -> Int:
         """Scores [N, K] to the class of the highest probability, int64 [N]."""
         return np.asarray(self.probabilities(scores).argmax(axis=1))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"slope": self.slope, "bias": self.bias.tolist()}
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> "Calibration":
+        return cls(described["slope"], np.array(described["bias"]))
 
 
 def fit_calibration(

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from libraries.base.arrays import Bool, Float32, Floating, Int, Integer
-from libraries.base.console import table
+from libraries.base.arrays import Bool, Float32, Floating, Int
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.storage import atomic
 from libraries.classifier.calibration import Calibration
@@ -262,35 +261,6 @@ def _checked_parameters(c_values: Sequence[float], normalisations: Sequence[str]
     if unknown or not normalisations:
         raise ParameterError(f"unknown normalisation {unknown}: use one or more of {', '.join(NORMALISATIONS)}")
     return ascending
-
-
-def sweep_table(result: Sweep, embeddings: Float32, labels: Integer) -> list[dict[str, Any]]:
-    """The rows of sweep.csv: the sweep with the accuracy on the test set, reported for every C and used for none.
-
-    Args:
-        embeddings, labels: the test set, [N, D] and [N]; N may be 0, then the accuracy is None.
-    """
-    rows = []
-    for i, (row, model, calibration) in enumerate(zip(result.rows, result.models, result.calibrations, strict=True)):
-        predicted = calibration.labels(model.scores(embeddings))
-        test_accuracy = float((predicted == labels).mean()) if len(labels) else None
-        rows.append({**asdict(row), "test_accuracy": test_accuracy, "chosen": i == result.best})
-    return rows
-
-
-def sweep_text(rows: Sequence[dict[str, Any]], *, best: int) -> str:
-    """The sweep as a table for the console, the chosen row marked."""
-    header = ["normalisation", "C", "training", "validation", "test"]
-    columns = ("train_accuracy", "validation_accuracy", "test_accuracy")
-    body = [
-        (
-            f"{row['normalisation']}{' *' if i == best else ''}",
-            f"{row['C']:g}",
-            *("–" if row[column] is None else f"{row[column]:.1%}" for column in columns),
-        )
-        for i, row in enumerate(rows)
-    ]
-    return table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body)
 
 
 def save_model(path: Path, model: LinearModel, calibration: Calibration, *, labels: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ class LeakedImages:
     leaked: Int
     tested: Int
 
-    def told(self) -> str:
+    def summary(self) -> str:
         if not self.tested.any():
             return "Under a plain random split there would be no test image: each class has a single one"
         mean, low, high = self.leaked.mean(), self.leaked.min(), self.leaked.max()
@@ -53,7 +53,7 @@ class LeakedAccuracy:
     of_leaked: Float64
     of_others: Float64
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         def described(values: Float64) -> str:
             return f"{values.mean():.1%} ({values.min():.1%} to {values.max():.1%})"
 
@@ -85,16 +85,19 @@ def report(examples: Sequence[Example], layout: Layout, *, ratio_train: float, s
     seeds = range(seed, seed + SPLITS)
     images = leaked_images(examples, ratio_train=ratio_train, seeds=seeds)
     if layout.is_refined:
-        return [images.told(), "What that does to the accuracy is told with classifier = 'svm', whose network is fixed"]
+        return [
+            images.summary(),
+            "What that does to the accuracy is told with classifier = 'svm', whose network is fixed",
+        ]
     if not layout.features.manifest.exists():
-        return [images.told(), "What that does to the accuracy is told once scripts/3_runDNN.py has run"]
+        return [images.summary(), "What that does to the accuracy is told once scripts/3_runDNN.py has run"]
     if not images.leaked.any():
-        return [images.told()]
+        return [images.summary()]
     stored = read_features(layout.features.folder)
     row = {path: i for i, path in enumerate(stored.path)}
     known = [e for e in examples if e.path in row]
     if len({e.label for e in known}) < 2:
-        return [images.told()]
+        return [images.summary()]
     normalisation, c = chosen_svm(layout.svm.folder / "sweep.csv")
     accuracy = leaked_accuracy(
         known,
@@ -106,7 +109,7 @@ def report(examples: Sequence[Example], layout: Layout, *, ratio_train: float, s
     )
     missing = len(examples) - len(known)
     left_out = [f"{missing:,} images have no embedding yet and are left out of the accuracy"] if missing else []
-    return [images.told(), *left_out, *accuracy.told()]
+    return [images.summary(), *left_out, *accuracy.summary_lines()]
 
 
 def plain_split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:

@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from libraries.base.arrays import Float32
+from libraries.base import figures
+from libraries.base.arrays import Float32, Pixels
 from libraries.base.errors import ImageError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.storage import read_json, write_csv, write_json
 from libraries.classifier.bundle import Classifier
+from libraries.classifier.explain import heatmap_of_fitted, nearest, paint
 from libraries.data.dataset import Example, load_example
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
-from libraries.evaluation.heatmaps import heatmap_of_fitted, paint
-from libraries.evaluation.history import EarlierRun
-from libraries.evaluation.html import jpeg
+from libraries.evaluation.comparison import EarlierRun
 from libraries.evaluation.metrics import confident_mistakes
-from libraries.evaluation.neighbours import nearest
-from libraries.evaluation.trial import Tested, prediction_rows
+from libraries.evaluation.test_run import Tested, prediction_rows
 from libraries.network.embedding_store import Features, read_features
 
 _EVIDENCE = 112  # pixels of a heatmap's side: it is smooth
@@ -97,14 +96,14 @@ def write(
 
 def _pictures(tested: Tested, folder: Path) -> dict[str, Path]:
     labels, probabilities, names = tested.labels, tested.probabilities, tested.names
-    figures = {
+    drawn = {
         "roc_and_confusion": plots.roc_and_confusion(labels, probabilities, names=names),
         "precision_recall": plots.precision_recall(labels, probabilities, names=names),
         "reliability": plots.reliability(labels, probabilities),
     }
-    for name, figure in figures.items():
-        plots.save(figure, folder / f"{name}.png")
-    return {name: folder / f"{name}.png" for name in figures}
+    for name, figure in drawn.items():
+        figures.save(figure, folder / f"{name}.png")
+    return {name: folder / f"{name}.png" for name in drawn}
 
 
 def _thumbnail(side: int, *, white_level: int = FULL_RANGE) -> ResizeRule:
@@ -147,6 +146,13 @@ def _evidence(classifier: Classifier, example: Example, label: str, images: Path
     Image.fromarray(paint(found, area(size, _thumbnail(report.THUMBNAIL)), side=_EVIDENCE)).save(
         file, "PNG", optimize=True
     )
+    return file.getvalue()
+
+
+def jpeg(pixels: Pixels) -> bytes:
+    """A small JPEG of an image uint8 [H, W, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=82, optimize=True)
     return file.getvalue()
 
 

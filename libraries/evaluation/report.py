@@ -6,16 +6,16 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
 from PIL import Image
 
 from libraries.base.errors import ImageError
 from libraries.base.storage import write_text
-from libraries.evaluation import reading
-from libraries.evaluation.history import EarlierRun
-from libraries.evaluation.html import cell, embedded, fold, name, paragraphs, scale, text
+from libraries.evaluation import wording
+from libraries.evaluation.comparison import EarlierRun
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")
@@ -111,221 +111,129 @@ def write_report(
         provenance: versions, hashes and whatever else says what this was made from, in the fold-out.
         earlier: evaluations of the same data set, the newest first.
     """
-    notes = notes or {}
-    first, *others = [_figure(key, image, notes.get(key, ())) for key, image in figures.items()] or [""]
-    sections = [
-        _head(title, facts, metrics),
-        f'<section class="reading"><h2>In words</h2>{paragraphs(reading.sentences(metrics))}</section>',
-        first,
-        _classes(metrics),
-        _matrix(metrics),
-        _confusions(metrics) if len(metrics["labels"]) > 2 else "",
-        _mistakes(mistakes, metrics, thumbnail),
-        f'<div class="pair">{"".join(others)}</div>',
-        _earlier(earlier, metrics) if earlier else "",
-        "<section><h2>How this was made</h2>"
-        + fold("Parameters", parameters)
-        + fold("Provenance", provenance)
-        + "</section>",
-    ]
+    accuracy = metrics["accuracy_per_class"]
     script = SCRIPT.read_text(encoding="utf-8")
-    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=f"{text(title)}: {reading.percent(metrics['overall_accuracy'])} right",
-        body="\n".join(sections),
-        script=script,
+    page = _template().render(
+        title=title,
+        overline=[title, *facts.values()],
+        metrics=metrics,
+        majority_class=wording.majority_class(metrics),
+        tiles=_tiles(metrics),
+        sentences=wording.sentences(metrics),
+        figures=[_figure(key, image, (notes or {}).get(key, ())) for key, image in figures.items()],
+        classes=sorted(metrics["labels"], key=lambda label: 2.0 if accuracy[label] is None else accuracy[label]),
+        confusions=wording.confusions(metrics)[:MOST_CONFUSIONS],
+        mistakes=[_card(mistake, metrics["labels"], thumbnail) for mistake in mistakes[:MOST_MISTAKES]],
+        earlier=[_this_run(metrics), *earlier] if earlier else [],
+        parameters=parameters,
+        provenance=provenance,
+        script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    write_text(path, page)
+    write_text(path, page.encode("utf-8", "replace").decode())  # file names need not be Unicode
 
 
-def _head(title: str, facts: Mapping[str, str], metrics: Mapping[str, Any]) -> str:
-    """The accuracy, what to compare it with, and the other figures."""
-    accuracy, interval = metrics["overall_accuracy"], metrics["intervals"]["overall_accuracy"]
-    majority = metrics["majority_accuracy"]
-    averaged = reading.interval(metrics["intervals"]["class_averaged_accuracy"])
-    tiles = [
-        ("Class-averaged accuracy", reading.percent(metrics["class_averaged_accuracy"]), averaged),
-        ("AUC", reading.decimal(metrics["class_averaged_auc"]), "mean of the classes"),
-        ("Average precision", reading.decimal(metrics["class_averaged_average_precision"]), "mean of the classes"),
-        ("F1", reading.decimal(metrics["class_averaged_f1"]), "mean of the classes"),
-        ("Calibration error", reading.percent(metrics["ece"]), f"log loss {reading.decimal(metrics['log_loss'])}"),
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(percent=wording.percent, interval=wording.interval)
+    environment.globals.update(LONG_TABLE=LONG_TABLE, MOST_COLUMNS=MOST_COLUMNS)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A figure of the head: what it is, as text, and a note below."""
+
+    what: str
+    value: str
+    note: str
+
+
+def _tiles(metrics: Mapping[str, Any]) -> list[_Tile]:
+    percent, decimal, of_classes = wording.percent, wording.decimal, "mean of the classes"
+    averaged = wording.interval(metrics["intervals"]["class_averaged_accuracy"])
+    return [
+        _Tile("Class-averaged accuracy", percent(metrics["class_averaged_accuracy"]), averaged),
+        _Tile("AUC", decimal(metrics["class_averaged_auc"]), of_classes),
+        _Tile("Average precision", decimal(metrics["class_averaged_average_precision"]), of_classes),
+        _Tile("F1", decimal(metrics["class_averaged_f1"]), of_classes),
+        _Tile("Calibration error", percent(metrics["ece"]), f"log loss {decimal(metrics['log_loss'])}"),
     ]
-    return f"""<header>
-<p class="overline">{" · ".join(map(text, [title, *facts.values()]))}</p>
-<h1><strong>{reading.percent(accuracy)}</strong> of {metrics["number_of_test_images"]:,} test images are right</h1>
-{scale(accuracy, interval, majority)}
-<p class="legend">
-<span><span class="range"></span>95% interval {reading.interval(interval)}</span>
-<span><span class="mark"></span>always saying {name(reading.majority_class(metrics))} {reading.percent(majority)}</span>
-</p>
-</header>
-<dl class="tiles">
-{"".join(f"<div><dt>{what}</dt><dd>{value}<small>{note}</small></dd></div>" for what, value, note in tiles)}
-</dl>"""
 
 
-def _figure(key: str, image: Path | bytes, notes: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class _Figure:
+    """A PNG with its explanation; `width` in pixels of the page."""
+
+    title: str
+    caption: str
+    notes: Sequence[str]
+    source: str
+    width: int
+    is_wide: bool
+    is_double: bool
+
+
+def _figure(key: str, image: Path | bytes, notes: Sequence[str]) -> _Figure:
     data = image if isinstance(image, bytes) else image.read_bytes()
     with Image.open(io.BytesIO(data)) as opened:
         width, height = opened.size
-    title, caption = CAPTIONS.get(key, (key, ""))
-    wide = " wide" if width > WIDE * height else ""
-    double = " double" if width > DOUBLE * height else ""
-    return f"""<section class="figure{wide}">
-<h2>{text(title)}</h2>
-{paragraphs(notes)}
-<p class="soft">{text(caption)}</p>
-<div class="picture{double}">
-<img src="{embedded("png", data)}" alt="{text(title)}" width="{round(width / SHARPNESS)}">
-</div>
-</section>"""
-
-
-def _classes(metrics: Mapping[str, Any]) -> str:
-    """The table of classes, weakest first."""
-    accuracy = metrics["accuracy_per_class"]
-    order = sorted(metrics["labels"], key=lambda label: 2.0 if accuracy[label] is None else accuracy[label])
-    rows = []
-    for label in order:
-        interval = metrics["intervals"]["accuracy_per_class"][label]
-        cells = [
-            f"<td>{name(label)}</td>",
-            cell(metrics["number_of_test_images_per_class"][label], "{:,}"),
-            cell(accuracy[label], "{:.1%}"),
-            f'<td class="soft">{reading.interval(interval)}</td>',
-            f'<td class="bar">{scale(accuracy[label], interval)}</td>',
-            *(cell(metrics[f"{key}_per_class"][label], "{:.3f}") for key in ("auc", "average_precision", "f1")),
-        ]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    heads = (
-        '<th>class</th><th>test images</th><th aria-sort="ascending">accuracy</th><th data-fixed>95% interval</th>'
-        '<th class="bar" data-fixed></th><th>AUC</th><th>average precision</th><th>F1</th>'
-    )
-    return f"""<section>
-<h2>Class by class</h2>
-<p class="soft">The weakest first. Accuracy is the fraction of the images of the class that are right.</p>
-<div class="scroll{" long" if len(rows) > LONG_TABLE else ""}"><table class="sortable">
-<thead><tr>{heads}</tr></thead>
-<tbody>{"".join(rows)}</tbody>
-</table></div>
-</section>"""
-
-
-def _matrix(metrics: Mapping[str, Any]) -> str:
-    """The confusion matrix as a table to sort: by a column, to see what is taken for that class."""
-    labels, matrix = metrics["labels"], metrics["confusion_matrix"]
-    if not 2 < len(labels) <= MOST_COLUMNS:
-        return ""
-    heads = "".join(f'<th aria-sort="none">{name(label)}</th>' for label in labels)
-    rows = []
-    for i, label in enumerate(labels):
-        total = sum(matrix[i]) or 1
-        cells = (
-            f'<td data-value="{images}" class="{"right" if i == j else "wrong"}" '
-            f'style="--p:{100 * images / total:.0f}%">{f"{images:,}" if images else ""}</td>'
-            for j, images in enumerate(matrix[i])
-        )
-        rows.append(f'<tr><th scope="row">{name(label)}</th>{"".join(cells)}</tr>')
-    return f"""<section>
-<h2>What is taken for what</h2>
-<p class="soft">A row for each true class, with how many of its images went where. A click on a class sorts the rows by
-what is taken for it.</p>
-<div class="scroll"><table class="sortable matrix">
-<thead><tr><th aria-sort="ascending">true class</th>{heads}</tr></thead>
-<tbody>{"".join(rows)}</tbody>
-</table></div>
-</section>"""
-
-
-def _confusions(metrics: Mapping[str, Any]) -> str:
-    pairs = reading.confusions(metrics)[:MOST_CONFUSIONS]
-    if not pairs:
-        return ""
-    rows = "".join(
-        f"<tr><td>{name(pair.true_label)}</td><td>{name(pair.predicted_label)}</td><td>{pair.images:,}</td>"
-        f"<td>{reading.percent(pair.fraction)}</td></tr>"
-        for pair in pairs
-    )
-    return f"""<section>
-<h2>Most frequent confusions</h2>
-<div class="scroll"><table class="pairs">
-<thead><tr><th>true class</th><th>taken for</th><th>images</th><th>of the true class</th></tr></thead>
-<tbody>{rows}</tbody>
-</table></div>
-</section>"""
-
-
-def _mistakes(mistakes: Sequence[Mistake], metrics: Mapping[str, Any], thumbnail: Callable[[str, int], bytes]) -> str:
-    if not mistakes:
-        return '<section><h2>Mistakes</h2><p class="soft">There are none.</p></section>'
-    cards = "".join(_mistake(mistake, metrics["labels"], thumbnail) for mistake in mistakes[:MOST_MISTAKES])
-    switch = _EVIDENCE_SWITCH if any(mistake.evidence for mistake in mistakes) else ""
-    return (
-        '<section><h2>The most confident mistakes</h2><p class="soft">Worth a look: wrong labels, odd images and what '
-        "the training images lack show here first. Each with its highest probabilities, the bar of the true class "
-        "coloured, and with the training images that are most like it to the network: often they are the reason."
-        f'</p>{switch}<ol class="mistakes">{cards}</ol></section>'
+    return _Figure(
+        *CAPTIONS.get(key, (key, "")),
+        notes,
+        source=_embedded("png", data),
+        width=round(width / SHARPNESS),
+        is_wide=width > WIDE * height,
+        is_double=width > DOUBLE * height,
     )
 
 
-_EVIDENCE_SWITCH = (
-    '<input type="checkbox" id="evidence"><label for="evidence">Show what speaks <b class="for">for</b> and '
-    '<b class="against">against</b> the wrong answer</label>'
-)
+@dataclass(frozen=True)
+class _Thumbnail:
+    """A small picture of an image; without `source` the reason why there is none."""
+
+    path: str
+    source: str = ""
+    reason: str = ""
 
 
-def _mistake(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str, int], bytes]) -> str:
-    picture = _picture(mistake.path, thumbnail, THUMBNAIL)
-    if mistake.evidence is not None:
-        overlay = f'<img class="evidence" src="{embedded("png", mistake.evidence)}" alt="" loading="lazy">'
-        picture = f'<div class="shown">{picture}{overlay}</div>'
+@dataclass(frozen=True)
+class _Card:
+    """A mistake as it is shown, pictures inside; `probabilities` and `alike` with their labels."""
+
+    path: str
+    true_label: str
+    predicted_label: str
+    thumbnail: _Thumbnail
+    evidence: str
+    probabilities: Sequence[tuple[str, float]]
+    alike: Sequence[tuple[_Thumbnail, str]]
+
+
+def _card(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str, int], bytes]) -> _Card:
     ranked = sorted(zip(labels, mistake.probabilities, strict=True), key=lambda pair: -pair[1])
-    shown = ranked[:PROBABILITIES] + [pair for pair in ranked[PROBABILITIES:] if pair[0] == mistake.true_label]
-    rows = "".join(
-        f'<li class="{"truth" if label == mistake.true_label else "other"}">{name(label)}<span>{p:.1%}</span>'
-        f'<i style="--p:{100 * p:.1f}%"></i></li>'
-        for label, p in shown
-    )
-    return (
-        f"<li>{picture}{name(mistake.true_label)} taken for <b>{name(mistake.predicted_label)}</b><ul>{rows}</ul>"
-        f'{_alike(mistake, thumbnail)}<p class="path">{name(mistake.path)}</p></li>'
+    return _Card(
+        mistake.path,
+        mistake.true_label,
+        mistake.predicted_label,
+        thumbnail=_thumbnail(mistake.path, thumbnail, THUMBNAIL),
+        evidence="" if mistake.evidence is None else _embedded("png", mistake.evidence),
+        probabilities=ranked[:PROBABILITIES]
+        + [pair for pair in ranked[PROBABILITIES:] if pair[0] == mistake.true_label],
+        alike=[(_thumbnail(path, thumbnail, SMALL), label) for path, label in mistake.alike],
     )
 
 
-def _picture(path: str, thumbnail: Callable[[str, int], bytes], side: int) -> str:
+def _thumbnail(path: str, thumbnail: Callable[[str, int], bytes], side: int) -> _Thumbnail:
     try:
-        return f'<img src="{embedded("jpeg", thumbnail(path, side))}" alt="{text(path)}" loading="lazy">'
+        return _Thumbnail(path, source=_embedded("jpeg", thumbnail(path, side)))
     except ImageError as error:
-        return f'<div class="missing">{text(error.reason)}</div>'
+        return _Thumbnail(path, reason=error.reason)
 
 
-def _alike(mistake: Mistake, thumbnail: Callable[[str, int], bytes]) -> str:
-    if not mistake.alike:
-        return ""
-    cards = "".join(
-        f'<li class="{"truth" if label == mistake.true_label else "other"}" title="{text(path)}">'
-        f"{_picture(path, thumbnail, SMALL)}{name(label)}</li>"
-        for path, label in mistake.alike
-    )
-    return f'<ol class="alike">{cards}</ol>'
+def _this_run(metrics: Mapping[str, Any]) -> EarlierRun:
+    return EarlierRun("this run", (), metrics["overall_accuracy"], metrics["class_averaged_accuracy"], True)
 
 
-def _earlier(runs: Sequence[EarlierRun], metrics: Mapping[str, Any]) -> str:
-    """The table of earlier runs, below this one."""
-    present = EarlierRun("this run", (), metrics["overall_accuracy"], metrics["class_averaged_accuracy"], True)
-    rows = "".join(
-        f"<tr><td>{text(run.when)}</td><td>{'<br>'.join(map(text, run.differences))}</td>"
-        f"{cell(run.accuracy, '{:.1%}')}{cell(run.class_averaged, '{:.1%}')}"
-        f'<td class="bar">{scale(run.accuracy, None)}</td></tr>'
-        for run in (present, *runs)
-    )
-    heads = "".join(f"<th>{head}</th>" for head in ("evaluated", "different then", "accuracy", "class-averaged"))
-    return f"""<section>
-<h2>Earlier runs</h2>
-<p class="soft">What was different then, and what came of it. Only runs on the same test images can be compared; and the
-best of many runs looks better than it is, since it was chosen by the test images.</p>
-<div class="scroll"><table class="earlier">
-<thead><tr>{heads}<th class="bar"></th></tr></thead>
-<tbody>{rows}</tbody>
-</table></div>
-</section>"""
+def _embedded(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

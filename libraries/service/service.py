@@ -14,8 +14,8 @@ from libraries.base.arrays import Pixels
 from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError, ImageTooLarge
 from libraries.classifier.bundle import Prediction
+from libraries.classifier.explain import Heatmap, heatmap_of_fitted
 from libraries.data.images import ResizeRule, fit, load_with_size, memory_to_load
-from libraries.evaluation.heatmaps import Heatmap, heatmap_of_fitted
 from libraries.service.bodies import BodyReader
 from libraries.service.metrics import Metrics
 from libraries.service.model import LoadedModel, ServedModel

@@ -19,12 +19,11 @@ from libraries.base.layout import Layout
 from libraries.base.storage import read_json
 from libraries.base.tables import csv_rows
 from libraries.classifier.bundle import Classifier
+from libraries.classifier.explain import heatmap, nearest, paint
 from libraries.data.annotations import Annotations, Outcome
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
-from libraries.evaluation.heatmaps import heatmap, paint
-from libraries.evaluation.neighbours import nearest
 from libraries.network.embedding_store import read_features
 from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
 

@@ -43,7 +43,7 @@ def test_leaked_images_as_a_naive_count() -> None:
         ]
         assert count == len(twins) > 0.8 * tested
         assert tested == sum(s == "test" for s in side.values())
-    assert "test images (9" in found.told() and "mean of 4 splits" in found.told()
+    assert "test images (9" in found.summary() and "mean of 4 splits" in found.summary()
 
 
 def test_without_duplicates_nothing_leaks() -> None:
@@ -51,7 +51,7 @@ def test_without_duplicates_nothing_leaks() -> None:
     assert leak.leaked_images(examples, ratio_train=0.75, seeds=SEEDS).leaked.tolist() == [0] * 4
     told = leak.leaked_accuracy(
         examples, embeddings, ratio_train=0.75, seeds=SEEDS, normalisation="standardise", c=1.0
-    ).told()
+    ).summary_lines()
     assert len(told) == 1, "there are no images with a duplicate in training to tell of"
 
 
@@ -64,8 +64,8 @@ def test_accuracy_that_is_only_leaked() -> None:
     assert found.grouped.mean() < 0.65, "there was nothing to learn"
     assert found.of_leaked.mean() > 0.95 and found.of_leaked.mean() > np.nanmean(found.of_others)
     worth = 100 * (found.plain.mean() - found.grouped.mean())
-    assert f"the leak is worth +{worth:.1f} points" in found.told()[0]
-    assert found.told()[1].startswith("In the plain splits, test images with a duplicate in training:")
+    assert f"the leak is worth +{worth:.1f} points" in found.summary_lines()[0]
+    assert found.summary_lines()[1].startswith("In the plain splits, test images with a duplicate in training:")
 
 
 @pytest.fixture
@@ -118,13 +118,13 @@ def test_report_without_duplicates_is_one_line(layout: Layout) -> None:
 def test_nothing_is_divided_by_test_images_that_are_not_there() -> None:
     """Classes of one picture: alone, all are for training; copies of it are parted by a plain split alone."""
     single = [Example(f"{label}/0.png", label, "train", label, 8, 6, 1, "") for label in ("cat", "dog")]
-    assert "no test image" in leak.leaked_images(single, ratio_train=0.75, seeds=SEEDS).told()
+    assert "no test image" in leak.leaked_images(single, ratio_train=0.75, seeds=SEEDS).summary()
     copies = [replace(e, path=f"{e.label}/{i}.png") for e in single for i in range(4)]
     found = leak.leaked_accuracy(
         copies, np.eye(8, dtype=np.float32), ratio_train=0.75, seeds=SEEDS, normalisation="l2", c=1.0
     )
     assert np.isnan(found.grouped).all()
-    assert "cannot be told" in found.told()[0]
+    assert "cannot be told" in found.summary_lines()[0]
 
 
 def test_the_marked_row_of_the_sweep_is_the_chosen_one(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from libraries.base import figures
 from libraries.base.errors import StorageError
-from libraries.evaluation import drawing, metrics, plots
+from libraries.evaluation import metrics, plots
 
 
 def example(*, n: int, k: int, absent: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
@@ -99,55 +100,7 @@ def test_classes_without_test_images(absent: list[int], tmp_path: Path) -> None:
     for number, figure in enumerate(
         [plots.roc_and_confusion(labels, p, names=names(3)), plots.precision_recall(labels, p, names=names(3))]
     ):
-        plots.save(figure, tmp_path / f"{number}.png")
-
-
-SWEEP = [
-    {
-        "normalisation": normalisation,
-        "C": c,
-        "train_accuracy": 0.9,
-        "validation_accuracy": 0.8 + c / 100,
-        "validation_std": 0.01,
-        "test_accuracy": None,
-    }
-    for normalisation in ("standardize", "l2")
-    for c in (1.0, 0.01, 0.1)
-]
-
-
-def test_sweep_marks_the_choice() -> None:
-    axes = plots.sweep(SWEEP, chosen=("l2", 0.1)).axes[0]
-    (ring,) = [line for line in axes.lines if line.get_label().startswith("chosen")]
-    np.testing.assert_allclose(ring.get_xydata(), [[0.1, 0.801]])
-    assert legend(axes) == ["training", "validation", "test", "standardize", "l2", "chosen: C = 0.1"]
-    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.01, 0.1, 1.0])  # sorted
-
-
-EPOCHS = [
-    {
-        "epoch": epoch,
-        "train_error": 0.5 / epoch,
-        "validation_error": 0.4 + (epoch - 3) ** 2 / 100,
-        "test_error": None,
-        "learning_rate": 0.001,
-        "seconds": 2.0,
-    }
-    for epoch in range(1, 6)
-]
-
-
-def test_training_curves_mark_the_chosen_epoch_and_leave_out_what_was_not_measured() -> None:
-    above, below = plots.training_curves(EPOCHS, chosen_epoch=3).axes
-    assert legend(above) == ["training", "validation", "chosen: epoch 3"]
-    (ring,) = [line for line in above.lines if line.get_label().startswith("chosen")]
-    np.testing.assert_allclose(ring.get_xydata(), [[3, 0.4]])
-    assert "2 s each" in below.get_xlabel()
-
-
-def test_pictures_of_a_single_row(tmp_path: Path) -> None:
-    plots.save(plots.sweep(SWEEP[:1], chosen=("standardize", 1.0)), tmp_path / "sweep.png")
-    plots.save(plots.training_curves(EPOCHS[:1], chosen_epoch=1), tmp_path / "training.png")
+        figures.save(figure, tmp_path / f"{number}.png")
 
 
 @pytest.mark.parametrize(
@@ -156,20 +109,15 @@ def test_pictures_of_a_single_row(tmp_path: Path) -> None:
 def test_any_label(label: str, tmp_path: Path) -> None:
     labels, p = example(n=40, k=2)
     figure = plots.roc_and_confusion(labels, p, names=[label, "other"])
-    plots.save(figure, tmp_path / "picture.png")
+    figures.save(figure, tmp_path / "picture.png")
     shown = figure.axes[1].get_yticklabels()[0].get_text()
     assert len(shown) <= 24
-
-
-def test_long_names_keep_both_ends() -> None:
-    assert drawing.shown("German shepherd, adult, sitting") == "German shep…t, sitting"
-    assert len(drawing.shown("German shepherd, adult, sitting")) == 22
 
 
 def test_save_writes_a_whole_picture_or_nothing(tmp_path: Path) -> None:
     labels, p = example(n=40, k=2)
     path = tmp_path / "new folder" / "roc.png"
-    plots.save(plots.roc_and_confusion(labels, p, names=names(2)), path)
+    figures.save(plots.roc_and_confusion(labels, p, names=names(2)), path)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
@@ -178,4 +126,4 @@ def test_save_writes_a_whole_picture_or_nothing(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["roc.png"]
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="could not be written"):
-        plots.save(plots.reliability(labels, p), tmp_path / "file" / "roc.png")
+        figures.save(plots.reliability(labels, p), tmp_path / "file" / "roc.png")

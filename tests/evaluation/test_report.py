@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from libraries.base import figures
 from libraries.base.errors import ImageError
-from libraries.evaluation import plots, reading, report
-from libraries.evaluation.history import EarlierRun
-from libraries.evaluation.html import jpeg
+from libraries.evaluation import plots, report, wording
+from libraries.evaluation.comparison import EarlierRun
 from libraries.evaluation.metrics import confident_mistakes, metrics
+from libraries.evaluation.outputs import jpeg
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -68,7 +69,7 @@ def thumbnail(path: str, side: int) -> bytes:
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels, p = example(60, 2)
     path = tmp_path_factory.mktemp("pictures") / "roc.png"
-    plots.save(plots.roc_and_confusion(labels, p, names=["a", "b"]), path)
+    figures.save(plots.roc_and_confusion(labels, p, names=["a", "b"]), path)
     return path
 
 
@@ -114,7 +115,7 @@ def test_says_what_matters(tmp_path: Path, picture: Path) -> None:
     _, page, result = write(tmp_path / "report.html", picture, names=["cat", "dog", "owl"])
     for text in (
         f"{result['overall_accuracy']:.1%}",
-        reading.interval(result["intervals"]["overall_accuracy"]),
+        wording.interval(result["intervals"]["overall_accuracy"]),
         "of 200 test images are right",
         "svm & co",
         "2026-03-03",
@@ -124,7 +125,7 @@ def test_says_what_matters(tmp_path: Path, picture: Path) -> None:
         "numpy: <2>",
         "my <own>",
         *("Earlier runs", "2026-02-02 10:00", "other <test> images", "rf_views = 8", "43.2%", "12.3%", "23.6%"),
-        *reading.sentences(result),
+        *wording.sentences(result),
     ):
         assert text in page.text
     for label in ("cat", "dog", "owl"):
@@ -179,23 +180,40 @@ def test_ten_thousand_images_of_a_hundred_classes_stay_small(tmp_path: Path, pic
     assert len(page.named("img")) == 3 + report.MOST_MISTAKES
 
 
+def page_of(mistake: report.Mistake, labels: list[str], path: Path) -> Page:
+    """A report that shows this mistake and no pictures else."""
+    report.write_report(
+        path,
+        title="tiny",
+        facts={},
+        metrics=metrics(np.arange(len(labels)), np.eye(len(labels)), names=labels),
+        figures={},
+        mistakes=[mistake],
+        thumbnail=thumbnail,
+        parameters={},
+        provenance={},
+    )
+    return Page(path.read_text(encoding="utf-8"))
+
+
 def test_the_true_class_is_always_among_a_mistakes_probabilities(tmp_path: Path) -> None:
     mistake = report.Mistake("a.jpg", "last", "first", [0.5, 0.3, 0.1, 0.09, 0.01])
-    card = report._mistake(mistake, ["first", "second", "third", "fourth", "last"], thumbnail)
-    assert re.findall(r'class="(truth|other)"', card) == ["other", "other", "other", "truth"]
-    assert "1.0%" in card and "fourth" not in card
+    page = page_of(mistake, ["first", "second", "third", "fourth", "last"], tmp_path / "report.html")
+    assert [item["class"] for item in page.named("li") if item] == ["other", "other", "other", "truth"]
+    bars = [item["style"] for item in page.named("i")]
+    assert bars == ["--p:50.0%", "--p:30.0%", "--p:10.0%", "--p:1.0%"]
 
 
-def test_evidence_and_the_images_alike_are_shown_where_there_are_any() -> None:
+def test_evidence_and_the_images_alike_are_shown_where_there_are_any(tmp_path: Path) -> None:
     alike = [("first/1.jpg", "first"), ("last/broken.jpg", "last")]
     mistake = report.Mistake("a.jpg", "last", "first", [0.9, 0.1], evidence=b"map", alike=alike)
-    section = Page(report._mistakes([mistake], {"labels": ["first", "last"]}, thumbnail))
-    assert [image["alt"] for image in section.named("img")] == ["a.jpg", "", "first/1.jpg"]
-    assert "data:image/png;base64,bWFw" in str(section.named("img")[1]["src"])
-    assert [item["title"] for item in section.named("li") if item.get("title")] == [path for path, _ in alike]
-    assert section.named("input") == [{"type": "checkbox", "id": "evidence"}]
+    page = page_of(mistake, ["first", "last"], tmp_path / "report.html")
+    assert [image["alt"] for image in page.named("img")] == ["a.jpg", "", "first/1.jpg"]
+    assert "data:image/png;base64,bWFw" in str(page.named("img")[1]["src"])
+    assert [item["title"] for item in page.named("li") if item.get("title")] == [path for path, _ in alike]
+    assert page.named("input") == [{"type": "checkbox", "id": "evidence"}]
     plain = report.Mistake("a.jpg", "last", "first", [0.9, 0.1])
-    bare = Page(report._mistakes([plain], {"labels": ["first", "last"]}, thumbnail))
+    bare = page_of(plain, ["first", "last"], tmp_path / "plain.html")
     assert not bare.named("input")
     assert len(bare.named("ol")) == 1
 
@@ -225,7 +243,7 @@ def test_jpeg_keeps_the_shape() -> None:
 def told(labels: list[int], predictions: list[int], *, names: list[str], confidence: float = 0.9) -> str:
     p = np.full((len(labels), len(names)), (1 - confidence) / (len(names) - 1))
     p[np.arange(len(labels)), predictions] = confidence
-    return " ".join(reading.sentences(metrics(labels, p, names=names)))
+    return " ".join(wording.sentences(metrics(labels, p, names=names)))
 
 
 def test_reading_of_a_good_classifier() -> None:
@@ -261,11 +279,11 @@ def test_reading_is_honest(
 def test_reading_says_when_groups_were_resampled() -> None:
     labels, p = example(100, 2)
     result = metrics(labels, p, names=["a", "b"], groups=[f"{label} {i // 5}" for i, label in enumerate(labels)])
-    assert "(whole groups resampled)" in " ".join(reading.sentences(result))
+    assert "(whole groups resampled)" in " ".join(wording.sentences(result))
 
 
 def test_confusions_are_sorted_by_count() -> None:
     labels, predictions = [0, 0, 0, 1, 1, 2], [1, 1, 0, 2, 1, 0]
     result = metrics(labels, np.eye(3)[predictions], names=["a", "b", "c"])
-    pairs = [(c.true_label, c.predicted_label, c.images) for c in reading.confusions(result)]
+    pairs = [(c.true_label, c.predicted_label, c.images) for c in wording.confusions(result)]
     assert pairs == [("a", "b", 2), ("c", "a", 1), ("b", "c", 1)]

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from libraries.evaluation import plots, reading, report
+from libraries.base import figures
+from libraries.evaluation import plots, report, wording
 from libraries.evaluation.metrics import confident_mistakes, metrics
 from libraries.evaluation.uncertainty import accuracy_intervals
 
@@ -65,8 +66,8 @@ def test_metrics_are_in_range_or_unknown(case: Tiny) -> None:
     assert all(0 <= number <= 1 for number in numbers(fractions))
     for low, high in filter(None, [*result["intervals"]["accuracy_per_class"].values()]):
         assert low <= high
-    assert reading.accuracy_table(result)
-    assert all(sentence and "nan" not in sentence for sentence in reading.sentences(result))
+    assert wording.accuracy_table(result)
+    assert all(sentence and "nan" not in sentence for sentence in wording.sentences(result))
 
 
 def test_an_interval_is_unknown_where_only_the_mixture_of_classes_varies() -> None:
@@ -83,21 +84,21 @@ def test_an_interval_is_unknown_where_only_the_mixture_of_classes_varies() -> No
 )
 def test_pictures_and_report_are_made(labels: list[int], predicted: list[int], tmp_path: Path) -> None:
     names, truth, p = ["a", "b", "c"], np.array(labels), np.eye(3)[predicted]
-    figures = {
+    drawn = {
         "roc_and_confusion": plots.roc_and_confusion(truth, p, names=names),
         "precision_recall": plots.precision_recall(truth, p, names=names),
         "reliability": plots.reliability(truth, p),
     }
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "JPEG")
-    for name, figure in figures.items():
-        plots.save(figure, tmp_path / f"{name}.png")
+    for name, figure in drawn.items():
+        figures.save(figure, tmp_path / f"{name}.png")
     report.write_report(
         tmp_path / "report.html",
         title="tiny",
         facts={},
         metrics=metrics(truth, p, names=names, groups=["one"] * len(truth)),
-        figures={name: tmp_path / f"{name}.png" for name in figures},
+        figures={name: tmp_path / f"{name}.png" for name in drawn},
         mistakes=[
             report.Mistake(str(i), names[truth[i]], names[p[i].argmax()], p[i].tolist())
             for i in confident_mistakes(truth, p, count=9)

@@ -13,10 +13,10 @@ from libraries.base import storage
 from libraries.base.command import _told
 from libraries.base.errors import PipelineError
 from libraries.base.layout import ANNOTATIONS, Layout
-from libraries.classifier import svm
+from libraries.classifier import learning_curve, svm, sweep
 from libraries.data.annotations import Annotations
 from libraries.data.split import DEDICATED_TEST_IMAGES
-from libraries.evaluation import learning_curve, metrics, outputs, plots
+from libraries.evaluation import metrics, outputs, plots
 from PARAMETERS import Parameters
 from tests.conftest import STEPS, files, hashes, run_main, small_run, texture
 from tests.network.graphs import networks
@@ -60,8 +60,8 @@ def quick() -> Iterator[None]:
             (svm, "sweep"),
             (learning_curve, "learning_curve"),
             (metrics, "metrics"),
-            (plots, "sweep"),
-            (plots, "learning_curve"),
+            (sweep, "sweep_figure"),
+            (learning_curve, "learning_curve_figure"),
             (plots, "roc_and_confusion"),
             (plots, "precision_recall"),
             (plots, "reliability"),

@@ -17,7 +17,7 @@ from libraries.base.storage import write_json
 from libraries.classifier.bundle import Classifier
 from libraries.data.dataset import read_white_level
 from libraries.data.images import ResizeRule, decode, load
-from libraries.evaluation.html import jpeg
+from libraries.evaluation.outputs import jpeg
 from libraries.evaluation.report import THUMBNAIL
 from libraries.network.embedding_store import read_features
 from libraries.service.service import Service

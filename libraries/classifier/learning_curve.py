@@ -10,11 +10,16 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from libraries.base import figures
 from libraries.base.arrays import Bool, Float32, Float64, Int
+from libraries.base.figures import INK
+from libraries.base.storage import write_csv
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import groups_per_class
 from libraries.classifier.svm import LARGEST_FLOAT64, LinearModel, fit_path
@@ -143,6 +148,37 @@ def learning_curve(
         accuracy_per_class=per_class,
         gain_per_class=gains,
     )
+
+
+def write_learning_curve(curve: LearningCurve, folder: Path) -> list[Path]:
+    """Write learning_curve.csv and learning_curve.png."""
+    table, picture = folder / "learning_curve.csv", folder / "learning_curve.png"
+    write_csv(table, curve.rows())
+    figures.save(learning_curve_figure(curve), picture)
+    return [table, picture]
+
+
+def learning_curve_figure(curve: LearningCurve) -> Figure:
+    """Accuracy on the test images against the number of training images: of all, with its range, and of each class."""
+    figure = figures.new_figure(8, 4.8)
+    axes = figure.subplots()
+    classes = curve.accuracy_per_class.mean(axis=1)  # [P, K]
+    images = curve.images.astype(float)
+    curves = {int(c): (images, classes[:, c]) for c in np.flatnonzero(np.isfinite(classes[-1]))}
+    scores = {c: float(classes[-1, c]) for c in curves}
+    figures.curves_by_class(axes, curves, scores, names=curve.names, score="accuracy", place="lower right")
+    mean, low, high = curve.accuracy.mean(axis=1), curve.accuracy.min(axis=1), curve.accuracy.max(axis=1)
+    axes.fill_between(images, low, high, color=INK, alpha=0.12, linewidth=0)
+    axes.plot(images, mean, color=INK, linewidth=2.6, marker="o", markersize=5, zorder=3)
+    axes.annotate(f"{mean[-1]:.1%}", (images[-1], mean[-1]), (7, 0), textcoords="offset points", va="center")
+    axes.set_xscale("log")
+    axes.set_xticks(images, [f"{count:,}" for count in curve.images])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(figures.percent)
+    axes.set(xlabel="training images", ylabel="accuracy on the test images")
+    figures.tidy(axes)
+    figures.write_title(axes, "Accuracy and training images")
+    return figure
 
 
 def _counted(

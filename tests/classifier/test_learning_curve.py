@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libraries.classifier import learning_curve as curves
 from libraries.classifier import svm
 from libraries.classifier.calibration import Calibration, fit_calibration
+from libraries.classifier.learning_curve import LearningCurve, learning_curve
 from libraries.classifier.svm import LinearModel
-from libraries.evaluation import learning_curve as curves
-from libraries.evaluation.learning_curve import LearningCurve, learning_curve
 
 NAMES = ["a", "b", "c"]
 C = 1.0

@@ -4,29 +4,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from libraries.base import figures
+from libraries.base.arrays import Float32, Int
 from libraries.base.errors import ImageError, NetworkError
+from libraries.base.figures import BLUE, GRAY, INK, VERMILION, Row
 from libraries.base.storage import Artefact, write_csv
-from libraries.classifier.calibration import fit_calibration
 from libraries.data.dataset import Example, groups_per_class, load_example
 from libraries.data.images import ResizeRule
-from libraries.evaluation import plots
-from libraries.evaluation.learning_curve import LearningCurve
 from libraries.network.folder import write_network
 from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.training.refine import Refined
 from libraries.network.training.training_sets import TrainingSets
 
 
+class Calibrated(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class Calibrate(Protocol):
+    """Scores [N, K] and labels [N] → a calibration; with how many independent examples of each class there are, [K]."""
+
+    def __call__(self, scores: Float32, labels: Int, *, evidence: Sequence[int]) -> Calibrated: ...
+
+
 def write_refined_network(
-    artefact: Artefact, refined: Refined, sets: TrainingSets, *, rule: ResizeRule
+    artefact: Artefact, refined: Refined, sets: TrainingSets, *, rule: ResizeRule, calibrate: Calibrate
 ) -> list[dict[str, Any]]:
     """Write training.csv, training.png and the network folder, its manifest last.
 
-    The scores are calibrated on the validation images, as the last thing that they decide.
+    Args:
+        calibrate: makes the scores probabilities, by those of the validation images: the last thing that these decide.
 
     Returns:
         The rows of training.csv.
@@ -35,15 +48,15 @@ def write_refined_network(
     table, picture = artefact.folder / "training.csv", artefact.folder / "training.png"
     artefact.begin()
     write_csv(table, rows)
-    plots.save(plots.training_curves(rows, chosen_epoch=refined.best_epoch), picture)
-    calibration = fit_calibration(refined.validation_logits, sets.validation.labels, evidence=sets.groups)
+    figures.save(training_curves(rows, chosen_epoch=refined.best_epoch), picture)
+    calibration = calibrate(refined.validation_logits, sets.validation.labels, evidence=sets.groups)
     write_network(
         artefact,
         refined.network,
         rule=rule,
         labels=sets.names,
         files=[table, picture],
-        calibration={"slope": calibration.slope, "bias": calibration.bias.tolist()},
+        calibration=calibration.to_json(),
         best_epoch=refined.best_epoch,
     )
     return rows
@@ -56,6 +69,7 @@ def write_network_as_it_is(
     *,
     folder: Path,
     rule: ResizeRule,
+    calibrate: Calibrate,
     labels: Sequence[str] = (),
     progress: Callable[[], object] = lambda: None,
 ) -> float:
@@ -63,6 +77,7 @@ def write_network_as_it_is(
 
     Args:
         folder: where the examples' paths begin.
+        calibrate: makes the scores probabilities, by those of the examples.
         labels: the network's classes in its order; by default those of the examples in alphabetical order.
         progress: called after every image.
 
@@ -88,20 +103,50 @@ def write_network_as_it_is(
             truth.append(index[example.label])
             scored.append(example)
         progress()
-    calibration = fit_calibration(np.stack(scores), np.array(truth), evidence=groups_per_class(scored, names))
+    calibration = calibrate(np.stack(scores), np.array(truth), evidence=groups_per_class(scored, names))
     write_network(
         artefact,
         network,
         rule=rule,
         labels=names,
-        calibration={"slope": calibration.slope, "bias": calibration.bias.tolist()},
+        calibration=calibration.to_json(),
     )
     return float((np.stack(scores).argmax(axis=1) == truth).mean())
 
 
-def write_learning_curve(curve: LearningCurve, folder: Path) -> list[Path]:
-    """Write learning_curve.csv and learning_curve.png."""
-    table, picture = folder / "learning_curve.csv", folder / "learning_curve.png"
-    write_csv(table, curve.rows())
-    plots.save(plots.learning_curve(curve), picture)
-    return [table, picture]
+def training_curves(rows: Sequence[Row], *, chosen_epoch: int) -> Figure:
+    """Training, validation and test error per epoch, above the learning rate.
+
+    Args:
+        rows: one per epoch with the keys epoch, train_error, validation_error, test_error (fractions; None where not
+            measured), learning_rate and seconds.
+        chosen_epoch: the epoch whose weights were kept.
+    """
+    figure = figures.new_figure(8, 5.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.6, 1])
+    epochs = figures.column(rows, "epoch")
+    for name, key, colour in (
+        ("training", "train", GRAY),
+        ("validation", "validation", BLUE),
+        ("test", "test", VERMILION),
+    ):
+        errors = figures.column(rows, f"{key}_error")
+        if np.isfinite(errors).any():
+            above.plot(epochs, errors, color=colour, marker="o", markersize=3, label=name)
+    at = epochs == chosen_epoch
+    figures.mark(above, epochs[at], figures.column(rows, "validation_error")[at], f"chosen: epoch {chosen_epoch}")
+    above.set_ylim(bottom=0)
+    above.yaxis.set_major_formatter(figures.percent)
+    above.set_ylabel("error")
+    figures.legend_beside(above)
+    figures.tidy(above)
+    figures.write_title(above, "Error per epoch")
+
+    rates = figures.column(rows, "learning_rate")
+    below.plot(epochs, rates, color=INK)
+    below.set_ylim(0, 1.15 * np.nanmax(rates) or 1)
+    below.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    below.set(xlabel=f"epoch ({np.median(figures.column(rows, 'seconds')):.3g} s each)", ylabel="learning rate")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figures.tidy(below)
+    return figure

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from libraries.evaluation.history import EarlierRun, earlier_runs
+from libraries.evaluation.comparison import EarlierRun, earlier_runs
 from PARAMETERS import Parameters
 
 PARAMETERS = Parameters.load()

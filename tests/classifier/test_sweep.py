@@ -1,13 +1,29 @@
-"""What a trained SVM leaves behind."""
+"""What a sweep leaves behind: the table, the picture, and the arrays of the chosen SVM."""
 
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
+from libraries.base import figures
 from libraries.classifier import svm
-from libraries.classifier.svm import Sweep, save_model, sweep_table
+from libraries.classifier.svm import Sweep, save_model
+from libraries.classifier.sweep import sweep_figure, sweep_table
+
+SWEEP = [
+    {
+        "normalisation": normalisation,
+        "C": c,
+        "train_accuracy": 0.9,
+        "validation_accuracy": 0.8 + c / 100,
+        "validation_std": 0.01,
+        "test_accuracy": None,
+    }
+    for normalisation in ("standardize", "l2")
+    for c in (1.0, 0.01, 0.1)
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +78,19 @@ def test_saved_model_is_the_same_bytes_every_time(tmp_path: Path, result: Sweep)
     for name in ("a.npz", "b.npz"):
         save_model(tmp_path / name, result.models[0], result.calibrations[0], labels=["a", "b", "c"])
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def legend(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_sweep_marks_the_choice() -> None:
+    axes = sweep_figure(SWEEP, chosen=("l2", 0.1)).axes[0]
+    (ring,) = [line for line in axes.lines if line.get_label().startswith("chosen")]
+    np.testing.assert_allclose(ring.get_xydata(), [[0.1, 0.801]])
+    assert legend(axes) == ["training", "validation", "test", "standardize", "l2", "chosen: C = 0.1"]
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.01, 0.1, 1.0])  # sorted
+
+
+def test_picture_of_a_single_row(tmp_path: Path) -> None:
+    figures.save(sweep_figure(SWEEP[:1], chosen=("standardize", 1.0)), tmp_path / "sweep.png")

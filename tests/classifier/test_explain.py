@@ -11,10 +11,9 @@ import pytest
 
 from libraries.base.errors import InputError
 from libraries.base.storage import Artefact
-from libraries.classifier import svm
+from libraries.classifier import explain, svm
 from libraries.classifier.bundle import Classifier, Prediction, write_bundle
-from libraries.data.images import ResizeRule, fit
-from libraries.evaluation.heatmaps import (
+from libraries.classifier.explain import (
     AGAINST,
     FOR,
     GRID,
@@ -22,9 +21,11 @@ from libraries.evaluation.heatmaps import (
     heatmap,
     heatmap_of_fitted,
     margin,
+    nearest,
     occlusion,
     paint,
 )
+from libraries.data.images import ResizeRule, fit
 from libraries.network.backbones import load_pretrained
 from libraries.network.engine import Engine
 from libraries.network.folder import resize_rule, write_network
@@ -210,7 +211,7 @@ def test_margins() -> None:
 
 def test_neither_pytorch_nor_matplotlib_is_imported() -> None:
     code = (
-        "import sys, libraries.evaluation.heatmaps;"
+        "import sys, libraries.classifier.explain;"
         "print([m for m in ('torch', 'timm', 'sklearn', 'matplotlib', 'onnx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -238,3 +239,23 @@ def test_painted_evidence_keeps_its_place_in_a_padded_picture_and_ends_where_the
     assert (rows.min(), rows.max()) == (20, 59)
     assert (columns.min(), columns.max()) == (20, 59)
     assert (painted[25:55, 25:55, 3] == 255).all()
+
+
+@pytest.mark.parametrize("rows", [7, 64, 8192])
+def test_same_as_sorting_all_cosines(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(explain, "_ROWS", rows)
+    generator = np.random.default_rng(0)
+    embeddings = generator.normal(size=(200, 16)).astype(np.float32)
+    queries = generator.normal(size=(9, 16)).astype(np.float32) * 100
+    cosines = (queries @ embeddings.T) / np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(embeddings, axis=1))
+    assert np.array_equal(nearest(embeddings, queries, count=5), np.argsort(-cosines, axis=1)[:, :5])
+
+
+def test_an_image_is_most_like_itself_at_any_brightness() -> None:
+    embeddings = np.eye(4, dtype=np.float32)
+    assert nearest(embeddings, 3 * embeddings, count=1)[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_no_more_than_there_are_and_zeros_do_no_harm() -> None:
+    embeddings = np.array([[0, 0], [1, 0]], np.float32)
+    assert nearest(embeddings, np.array([[1, 1], [0, 0]], np.float32), count=3).tolist() == [[1, 0], [0, 1]]

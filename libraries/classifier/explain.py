@@ -1,4 +1,6 @@
-"""Where in an image the evidence for a class lies, from the bundle alone: no gradients, no PyTorch.
+"""Why a classifier says what it says: where in the image the evidence lies, and the training images most like it.
+
+Heatmaps are made from the bundle alone: no gradients, no PyTorch.
 
 Where the network ends in a map of features whose mean is the embedding, the map is exact and takes one inference: the
 class activation map (see `classifier.graph`). For every other network parts of the image are covered, one after the
@@ -9,13 +11,14 @@ Both are in the same unit, the classifier's calibrated logit for the label minus
 and are read alike: positive speaks for the label.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from libraries.base.arrays import Float32, Pixels
+from libraries.base.arrays import Float32, Int, Pixels
 from libraries.base.errors import InputError
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.images import Box, area, fit
@@ -121,3 +124,33 @@ def occlusion(classifier: Classifier, fitted: Pixels, index: int) -> Float32:
         logits = np.log(np.maximum(answer.probabilities, np.finfo(np.float32).tiny))  # but for a constant
         margins.append(margin(logits, index))
     return (margins[0] - np.array(margins[1:], np.float32)).reshape(GRID, GRID)
+
+
+_ROWS = 8192  # at once, which bounds the memory
+
+
+def nearest(embeddings: Float32, queries: Float32, *, count: int) -> Int:
+    """Rows of `embeddings` [N, D] most like each of `queries` [M, D], by the cosine, most alike first: int [M, count].
+
+    Args:
+        count: at most N are given.
+    """
+    count = min(count, len(embeddings))
+    unit = _unit(queries)
+    best = np.full((len(queries), count), -np.inf, np.float32)
+    rows = np.zeros((len(queries), count), np.int64)
+    for start, part in _parts(embeddings):
+        likeness = np.hstack([best, unit @ _unit(part).T])
+        candidates = np.hstack([rows, np.broadcast_to(np.arange(start, start + len(part)), (len(queries), len(part)))])
+        order = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
+        best, rows = np.take_along_axis(likeness, order, 1), np.take_along_axis(candidates, order, 1)
+    return rows
+
+
+def _parts(embeddings: Float32) -> Iterator[tuple[int, Float32]]:
+    for start in range(0, len(embeddings), _ROWS):
+        yield start, embeddings[start : start + _ROWS]
+
+
+def _unit(vectors: Float32) -> Float32:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))

@@ -3,8 +3,9 @@
 The colours are Okabe & Ito's (2008), which colour-blind people tell apart.
 """
 
-import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
@@ -12,11 +13,11 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from libraries.base.arrays import Float64, Int
+from libraries.base.arrays import Float64
+from libraries.base.storage import atomic_path
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLOURS = (
     "#0072B2",
@@ -28,10 +29,9 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLOURS = (
     "#000000",
 )
 INK, GRAY, PALE = "#22262b", "#8a8f98", "#dfe2e6"
-SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#9cc7e2", BLUE, "#003a5c"])
 
-FEW = 12  # up to so many classes everything fits
 LABEL_SIZE = 9  # points
+DPI = 150
 LETTER = 0.6  # width of a letter, in font sizes
 POINTS_PER_INCH = 72
 # Fonts with the scripts that DejaVu Sans lacks, where the system has one.
@@ -45,6 +45,7 @@ WIDE_FONTS = (
 )
 
 Place = Literal["lower left", "lower right"]
+Row = Mapping[str, Any]
 Curve = tuple[Float64, Float64]  # x and y of its points
 
 
@@ -56,7 +57,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def shown(name: str, longest: int = 22) -> str:
+def short_name(name: str, longest: int = 22) -> str:
     """A name as text that matplotlib takes literally, cut in the middle when too long."""
     if len(name) > longest:
         name = f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
@@ -126,7 +127,7 @@ def curves_by_class(
         x, y = curves[c]
         (line,) = axes.plot(x, y, color=colour, linewidth=1.7, zorder=2)
         # The number first: it lines up, and matplotlib leaves out labels that begin with an underscore.
-        line.set_label(f"{scores[c]:.3f}  {shown(names[c])}")
+        line.set_label(f"{scores[c]:.3f}  {short_name(names[c])}")
         handles.append(line)
     if many:
         others = np.mean([scores[c] for c in curves if c not in coloured])
@@ -143,55 +144,28 @@ def curves_by_class(
         axes.text(0.5, 0.5, "needs test images of two classes", ha="center", color=GRAY)
 
 
-def label_room(names: Sequence[str]) -> float:
-    """Inches that the longest name takes as a tick label."""
-    return max(len(shown(name)) for name in names) * LETTER * LABEL_SIZE / POINTS_PER_INCH
-
-
-def confusion(axes: Axes, matrix: Int, *, names: Sequence[str], side: float) -> None:
-    """Counts of true class (row) by predicted class (column), coloured by the fraction of the row.
-
-    Args:
-        matrix: [K, K] images.
-        names: K names of the classes.
-        side: length of the axes in inches; numbers and names are left out where they do not fit.
-    """
-    k = len(names)
-    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    # Of many classes the single confusions are a few percent each: a square root makes them visible.
-    norm = PowerNorm(0.5 if k > FEW else 1.0, vmin=0, vmax=1)
-    image = axes.imshow(fractions, cmap=SHADES, norm=norm, aspect="equal", interpolation="nearest")
-    cell = side * POINTS_PER_INCH / k
-    digits = len(str(matrix.max()))
-    size = min(11.0, cell / (0.8 * max(digits, 2)))
-    if size >= 5:
-        for row, column in zip(*np.nonzero(matrix if k > 4 else matrix + 1), strict=True):
-            colour = "white" if norm(fractions[row, column]) > 0.5 else INK
-            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=size, color=colour)
-    font = LABEL_SIZE if k <= 50 else 7
-    step = math.ceil(1.25 * font / cell)
-    ticks = range(0, k, step)
-    labels = [shown(names[c]) for c in ticks]
-    axes.set_yticks(ticks, labels, fontsize=font)
-    axes.set_xticks(ticks, labels, fontsize=font)
-    if max(map(len, labels)) * LETTER * font > 0.95 * cell * step:
-        axes.tick_params(axis="x", rotation=90)
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.tick_params(length=0, labelcolor=INK)
-    axes.spines[:].set_visible(False)
-    axes.set_xticks(np.arange(k - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(k - 1) + 0.5, minor=True)
-    axes.grid(which="minor", color="white" if k <= 30 else PALE, linewidth=1.2 if k <= 30 else 0.2)
-    axes.tick_params(which="minor", length=0)
-    marks = [0, 0.02, 0.1, 0.25, 0.5, 1] if k > FEW else [0, 0.25, 0.5, 0.75, 1]
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, aspect=28, pad=0.02, format=percent, ticks=marks)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=8, labelcolor=INK)
-    bar.set_label("of the true class", fontsize=8, color=INK)
-
-
 def apply_fonts(figure: Figure) -> None:
     """Give every text of the figure the fonts that its letters need."""
     families = font_families()
     for text in figure.findobj(matplotlib.text.Text):
         text.set_fontfamily(families)
+
+
+def column(rows: Sequence[Row], key: str) -> Float64:
+    """[rows] float64; NaN, which matplotlib leaves out, where a value is missing."""
+    return np.array([np.nan if row.get(key) is None else float(row[key]) for row in rows])
+
+
+def mark(axes: Axes, x: Float64, y: Float64, label: str) -> None:
+    """A ring around the chosen point, and a line down to its value."""
+    for value in x:
+        axes.axvline(value, color=GRAY, linewidth=0.8, linestyle=(0, (2, 3)), zorder=0)
+    axes.plot(x, y, "o", markersize=11, markerfacecolor="none", color=BLUE, markeredgewidth=1.8, label=label, zorder=5)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG at 150 dpi, whole or not at all."""
+    apply_fonts(figure)
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # a box has to do
+        figure.savefig(temporary, dpi=DPI, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.1)

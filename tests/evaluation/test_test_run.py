@@ -11,8 +11,8 @@ import pytest
 
 from libraries.base.errors import ImageError, InputError, StaleInput
 from libraries.data.dataset import Example
-from libraries.evaluation.trial import Tested as Answers
-from libraries.evaluation.trial import check_agreement, classify, fingerprint, prediction_rows
+from libraries.evaluation.test_run import Tested as Answers
+from libraries.evaluation.test_run import check_agreement, classify, fingerprint, prediction_rows
 from libraries.network.embedding_store import write_features
 
 NAMES = ["blau", "röt, hell"]
