@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from libraries.base.arrays import Bool, Float32, Float64, Int
+from libraries.base.pool import side_by_side
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import groups_per_class
 from libraries.classifier.svm import LARGEST_FLOAT64, LinearModel, fit_path
-from libraries.classifier.threads import side_by_side
 
 HALVINGS = 6  # the smallest part is 1/64 of the training images
 FEWEST = 2  # images per class, on average, in the smallest part

@@ -3,9 +3,9 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 from libraries.base.errors import DownloadError
+from libraries.base.pool import Failed, Pool
 from libraries.data.class_folders import check_label
 from libraries.web.outcomes import Outcome, Pair, Status
 from libraries.web.schedule import MAX_WAIT, Job, Schedule
@@ -15,16 +15,7 @@ MAX_DETAIL = 200  # characters
 _AT_HAND = 2048  # jobs in memory; the others are where they come from
 _POLL = 0.5  # seconds between looks at the clock; Ctrl-C is noticed at the latest then
 
-Done = tuple[Job, Attempt | Exception]
-
-
-class Workers(Protocol):
-    """Those who do the jobs: a crew of threads, or processes."""
-
-    @property
-    def has_room(self) -> bool: ...
-    def give(self, job: Job) -> None: ...
-    def take(self, timeout: float) -> list[Done]: ...
+Done = tuple[Job, Attempt | Failed]
 
 
 class Dispatcher:
@@ -38,13 +29,13 @@ class Dispatcher:
 
     def __init__(
         self,
-        workers: Workers,
+        pool: Pool[Job, Attempt],
         *,
         per_host: int,
         retries: int,
         wait: Callable[[int, float | None], float | None],
     ) -> None:
-        self._workers = workers
+        self._pool = pool
         self._schedule = Schedule(per_host)
         self._retries = retries
         self._wait = wait
@@ -64,11 +55,11 @@ class Dispatcher:
             if not at_hand:
                 return
             found: list[Outcome] = []
-            failures: list[Exception] = []
+            failures: list[BaseException] = []
             for job, attempt in self._done():
                 self._schedule.done(job)
-                if isinstance(attempt, Exception):
-                    failures.append(attempt)
+                if isinstance(attempt, Failed):
+                    failures.append(attempt.error)
                 elif not self._again(job, attempt):
                     found += [_outcome(pair, job, attempt.result) for pair in job.pairs]
                     at_hand -= 1
@@ -78,17 +69,17 @@ class Dispatcher:
                 raise failures[0]
 
     def _done(self) -> list[Done]:
-        """Give jobs to those who have room; the jobs that were done in the meantime."""
+        """Give jobs while there is room; the jobs that were done in the meantime."""
         now = time.monotonic()
         done: list[Done] = []
-        while self._workers.has_room and (job := self._schedule.next(now)):
+        while self._pool.has_room and (job := self._schedule.next(now)):
             job.tries += 1
             if (seconds := self._resting.get(job.host)) is None:
-                self._workers.give(job)
+                self._pool.give(job)
             else:
                 done.append((job, _left_alone(seconds)))
-        pause = min(_POLL, self._schedule.seconds_to_next(now)) if self._workers.has_room else _POLL
-        return done + self._workers.take(0.0 if done else pause)
+        pause = min(_POLL, self._schedule.seconds_to_next(now)) if self._pool.has_room else _POLL
+        return done + self._pool.take(0.0 if done else pause)
 
     def _again(self, job: Job, attempt: Attempt) -> bool:
         """Whether a job, after this attempt, waits for another."""

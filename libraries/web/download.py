@@ -12,20 +12,19 @@ import itertools
 import logging
 import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from libraries.base.cores import usable_cores
 from libraries.base.file_system import on_disk, sweep
+from libraries.base.pool import Pool, Work, open_pool, usable_cores
 from libraries.data.class_folders import check_label, check_labels
 from libraries.data.decoding import MAX_PIXELS
-from libraries.web.crew import Crew
-from libraries.web.dispatcher import Dispatcher, Workers
+from libraries.web.dispatcher import Dispatcher
 from libraries.web.fetch import Timeouts
 from libraries.web.ledger import Ledger
 from libraries.web.outcomes import Outcome, Pair, read_outcomes
-from libraries.web.processes import Processes
 from libraries.web.schedule import Job, backoff
-from libraries.web.task import Attempt, Limits, Task
+from libraries.web.task import Attempt, Limits, begin
 
 USER_AGENT = "image-classification-pipeline/0.1"
 _DECODERS = 4  # images decoded at once, in all processes: each takes up to 3 bytes times `max_pixels` of memory
@@ -125,8 +124,8 @@ def download(
 
         show()
         if jobs := ledger.count_jobs():
-            with _crew(limits, jobs=jobs, workers=workers, processes=processes) as crew:
-                Dispatcher(crew, per_host=per_host, retries=retries, wait=wait).run(ledger.jobs(), record)
+            with _open_pool(limits, jobs=jobs, workers=workers, processes=processes) as pool:
+                Dispatcher(pool, per_host=per_host, retries=retries, wait=wait).run(ledger.jobs(), record)
         ledger.finish()
         return itertools.islice(read_outcomes(outcomes), ledger.count)
 
@@ -140,20 +139,17 @@ def _checked(urls: Iterable[Pair]) -> Iterator[Pair]:
     check_labels(labels)
 
 
-@contextlib.contextmanager
-def _crew(limits: Limits, *, jobs: int, workers: int, processes: int | None) -> Iterator[Workers]:
+def _open_pool(
+    limits: Limits, *, jobs: int, workers: int, processes: int | None
+) -> contextlib.AbstractContextManager[Pool[Job, Attempt]]:
     """Threads of this process for a short list, several processes of them for a long one."""
     if processes is None:
         processes = min(_MAX_PROCESSES, usable_cores(), workers // _MIN_THREADS, jobs // _MIN_JOBS)
-    if processes > 1:
-        threads, decoders = -(-workers // processes), -(-_DECODERS // processes)
-        with Processes(limits, count=processes, threads=threads, decoders=decoders) as several:
-            yield several
-    else:
-        task = Task(limits, threads=workers, decoders=_DECODERS)
-        crew: Crew[Job, Attempt] = Crew(lambda job: task(job.url, job.labels), min(workers, jobs))
-        with contextlib.closing(task), crew:
-            yield crew
+    processes = max(1, processes)
+    threads, decoders = -(-workers // processes), -(-_DECODERS // processes)
+    settings = {"limits": asdict(limits), "threads": threads, "decoders": decoders}
+    work: Work[Job, Attempt] = Work(begin, settings, lambda job: (job.url, job.labels), Attempt.from_json)
+    return open_pool(work, processes=processes, threads=threads)
 
 
 def _warn_of_proxies() -> None:

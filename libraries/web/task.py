@@ -6,8 +6,9 @@ import threading
 import time
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from libraries.base.errors import DownloadError
@@ -15,6 +16,8 @@ from libraries.base.file_system import on_disk
 from libraries.base.storage import atomic
 from libraries.web.fetch import Answer, Fetcher, Timeouts
 from libraries.web.shrink import keep
+
+_OF_ERRORS = ("reason", "detail", "passing", "http_status", "retry_after")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ class Attempt:
 
     result: Saved | DownloadError
     seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is told to another process."""
+        if isinstance(self.result, Saved):
+            return {"seconds": self.seconds, "saved": asdict(self.result)}
+        return {"seconds": self.seconds, "error": {name: getattr(self.result, name) for name in _OF_ERRORS}}
+
+    @staticmethod
+    def from_json(told: dict[str, Any]) -> "Attempt":
+        """What `to_json` has told."""
+        result = Saved(**told["saved"]) if "saved" in told else DownloadError(**told["error"])
+        return Attempt(result, told["seconds"])
 
 
 @dataclass(frozen=True)
@@ -78,19 +93,20 @@ class Task:
         self._closed.set()
         self._fetcher.close()
 
-    def __call__(self, url: str, labels: Sequence[str]) -> Attempt:
-        """Fetch a URL once and write its image under each of its labels.
+    def __call__(self, job: tuple[str, Sequence[str]]) -> dict[str, Any]:
+        """Fetch a URL once and write its image under each of its labels; gives an `Attempt` as JSON.
 
         Raises:
             StorageError: it cannot be written.
         """
+        url, labels = job
         started = time.monotonic()
         result: Saved | DownloadError
         try:
             result = self._save(url, labels, self._fetcher.fetch(url))
         except DownloadError as error:
             result = error
-        return Attempt(result, time.monotonic() - started)
+        return Attempt(result, time.monotonic() - started).to_json()
 
     def _save(self, url: str, labels: Sequence[str], answer: Answer) -> Saved:
         try:
@@ -106,6 +122,11 @@ class Task:
                     kept.write(file)
                     size = file.tell()
         return Saved(name, answer.http_status, size, kept.width, kept.height)
+
+
+def begin(*, limits: dict[str, Any], threads: int, decoders: int) -> Task:
+    """The task that settings stand for, as they are told to another process."""
+    return Task(Limits(**limits), threads=threads, decoders=decoders)
 
 
 def file_stem(url: str) -> str:

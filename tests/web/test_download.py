@@ -250,13 +250,16 @@ def test_a_host_that_wants_a_long_rest_is_left_alone(
 def test_a_host_gets_a_few_requests_at_once(
     web: Any, run: Callable[..., list[Outcome]], make_picture: Make, processes: int
 ) -> None:
-    lock, now, most = threading.Lock(), 0, 0
+    lock, now, most, three = threading.Lock(), 0, 0, threading.Event()
 
     def answer(handler: Any) -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
+        if now == 3:
+            three.set()
+        assert three.wait(20)  # a process takes its time to start
         handler.server.web.stopping.wait(0.02)
         with lock:
             now -= 1
