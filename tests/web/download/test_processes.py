@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 
 from libraries.base.errors import DownloadError, StorageError
-from libraries.web import download as download_module
-from libraries.web.download import download
+from libraries.web.download import download as download_module
+from libraries.web.download.outcomes import UrlOutcome, read_outcomes, summary
+from libraries.web.download.saving import Attempt, Saved
 from libraries.web.fetch import Timeouts
-from libraries.web.outcomes import Outcome, read_outcomes, summary
-from libraries.web.task import Attempt, Saved
 from PARAMETERS import Parameters
 from tests.conftest import command_line, hashes
+from tests.web.conftest import download_with
 
 Make = Callable[..., bytes]
 
 
-def run(root: Path, urls: list[tuple[str, str]], *, processes: int | None = 2, **changes: Any) -> list[Outcome]:
+def run(root: Path, urls: list[tuple[str, str]], *, processes: int | None = 2, **changes: Any) -> list[UrlOutcome]:
     options: dict[str, Any] = {
         "workers": 8,
         "processes": processes,
@@ -35,7 +35,7 @@ def run(root: Path, urls: list[tuple[str, str]], *, processes: int | None = 2, *
         "wait": lambda tries, retry_after: 0.0,
         **changes,
     }
-    return list(download(urls, folder=root / "images", outcomes=root / "downloads.csv", **options))
+    return list(download_with(urls, folder=root / "images", outcomes=root / "downloads.csv", **options))
 
 
 def rows(root: Path) -> list[dict[str, str]]:

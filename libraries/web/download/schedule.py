@@ -1,24 +1,76 @@
-"""Who does which job when: as hosts have room, again where it may help, and not at all where a host wants to rest."""
+"""Which URL is fetched when: a few of each host at once, again where it may help, not where a host wants to rest."""
 
+import heapq
 import itertools
 import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 
 from libraries.base.errors import DownloadError
 from libraries.base.pool import Failed, Pool
 from libraries.data.class_folders import check_label
-from libraries.web.outcomes import Outcome, Pair, Status
-from libraries.web.schedule import MAX_WAIT, Job, Schedule
-from libraries.web.task import Attempt, Saved
+from libraries.web.download.outcomes import Job, Pair, Status, UrlOutcome
+from libraries.web.download.saving import Attempt, Saved
+from libraries.web.fetch import MAX_WAIT
 
 MAX_DETAIL = 200  # characters
 _AT_HAND = 2048  # jobs in memory; the others are where they come from
 _POLL = 0.5  # seconds between looks at the clock; Ctrl-C is noticed at the latest then
-
 Done = tuple[Job, Attempt | Failed]
 
 
-class Dispatcher:
+class Schedule:
+    """Jobs that wait for their time and for their host. Not for use by several threads.
+
+    Args:
+        per_host: jobs of one host at once.
+    """
+
+    def __init__(self, per_host: int) -> None:
+        self._per_host = per_host
+        self._due: list[tuple[float, int, Job]] = []  # a heap by time, then by order of arrival
+        self._arrivals = itertools.count()
+        self._running: Counter[str] = Counter()
+        self._queued: defaultdict[str, deque[Job]] = defaultdict(deque)  # due, but their host is busy
+        self._paused: dict[str, float] = {}  # until when
+
+    def add(self, job: Job, at: float = 0.0) -> None:
+        """Let a job wait for its turn, not before the time `at`."""
+        heapq.heappush(self._due, (at, next(self._arrivals), job))
+
+    def pause(self, host: str, until: float) -> None:
+        """Start no job of a host before a time: it has asked for it."""
+        self._paused[host] = max(until, self._paused.get(host, 0.0))
+
+    def next(self, now: float) -> Job | None:
+        """A job to run now; None if all that wait have to. Call `done` when it has run."""
+        while self._due and self._due[0][0] <= now:
+            _, _, job = heapq.heappop(self._due)
+            until = self._paused.get(job.host, 0.0)
+            if until > now:
+                self.add(job, until)
+            elif self._running[job.host] >= self._per_host:
+                self._queued[job.host].append(job)
+            else:
+                self._running[job.host] += 1
+                return job
+        return None
+
+    def done(self, job: Job) -> None:
+        """A job has run: its host has room for another."""
+        self._running[job.host] -= 1
+        if queued := self._queued.get(job.host):
+            self.add(queued.popleft())
+        if not self._running[job.host] and not queued:  # there may be as many hosts as jobs
+            self._running.pop(job.host)
+            self._queued.pop(job.host, None)
+
+    def seconds_to_next(self, now: float) -> float:
+        """Seconds until the first waiting job is due; infinite when none waits for a time."""
+        return max(0.0, self._due[0][0] - now) if self._due else float("inf")
+
+
+class Downloader:
     """Has all jobs done, and those that may succeed later again.
 
     Args:
@@ -41,7 +93,7 @@ class Dispatcher:
         self._wait = wait
         self._resting: dict[str, float] = {}  # hosts that want to be left alone for longer than a run, in seconds
 
-    def run(self, jobs: Iterator[Job], record: Callable[[Sequence[Outcome]], None]) -> None:
+    def run(self, jobs: Iterator[Job], record: Callable[[Sequence[UrlOutcome]], None]) -> None:
         """Do jobs, read as they are needed; `record` is called with what became of them, by the handful.
 
         Raises:
@@ -54,7 +106,7 @@ class Dispatcher:
                 at_hand += 1
             if not at_hand:
                 return
-            found: list[Outcome] = []
+            found: list[UrlOutcome] = []
             failures: list[BaseException] = []
             for job, attempt in self._done():
                 self._schedule.done(job)
@@ -106,17 +158,17 @@ def _left_alone(seconds: float) -> Attempt:
     return Attempt(DownloadError("too many requests", detail=detail, passing=True, retry_after=seconds), 0.0)
 
 
-def _outcome(pair: Pair, job: Job, result: Saved | DownloadError) -> Outcome:
+def _outcome(pair: Pair, job: Job, result: Saved | DownloadError) -> UrlOutcome:
     label, url = pair
     seconds = round(job.seconds, 3)
     if isinstance(result, DownloadError):
         status: Status = "passing" if result.passing else "failed"
         detail = result.detail[:MAX_DETAIL]
-        return Outcome(
+        return UrlOutcome(
             label, url, status, result.reason, http_status=result.http_status, seconds=seconds, detail=detail
         )
     file = f"{check_label(label)}/{result.name}"
-    return Outcome(
+    return UrlOutcome(
         label,
         url,
         "ok",

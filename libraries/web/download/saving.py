@@ -8,16 +8,67 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from libraries.base.errors import DownloadError
+from PIL import Image
+
+from libraries.base.errors import DownloadError, ImageError
 from libraries.base.file_system import on_disk
 from libraries.base.storage import atomic
-from libraries.web.fetch import Answer, Fetcher, Timeouts
-from libraries.web.shrink import keep
+from libraries.data.formats import HEAD, Format, recognise
+from libraries.data.images import scaled_down
+from libraries.web.download.options import DownloadOptions
+from libraries.web.fetch import Answer, Fetcher
+
+JPEG_QUALITY = 95
 
 _OF_ERRORS = ("reason", "detail", "passing", "http_status", "retry_after")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a download.
+
+    Attributes:
+        suffix: of the file's format.
+        width: in pixels, when upright.
+        height: likewise.
+        data: the bytes that came, which stay as they are;
+        smaller: or, instead, a smaller image.
+    """
+
+    suffix: str
+    width: int
+    height: int
+    data: bytes
+    smaller: Image.Image | None
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the file's content. Where it has to be encoded: into a true file, for then others may compute, too."""
+        if self.smaller is None:
+            file.write(self.data)
+        else:
+            self.smaller.save(file, "JPEG", quality=JPEG_QUALITY)
+
+
+def keep(data: bytes, *, max_pixels: int, max_side: int) -> Kept:
+    """The bytes as they are, or, if the image's longer side has more than `max_side` pixels, a smaller JPEG of it.
+
+    Raises:
+        DownloadError: not an image, more than `max_pixels` (seen from the header, before decoding), or damaged.
+    """
+    kind = recognise(data[:HEAD])
+    if not isinstance(kind, Format):
+        raise DownloadError("not an image", detail=f"begins with {data[:16]!r}" if kind is None else kind.of_one())
+    try:
+        (width, height), smaller = scaled_down(data, max_pixels=max_pixels, max_side=max_side)
+    except ImageError as error:
+        reason = "too many pixels" if "pixels" in error.reason else "damaged image"
+        raise DownloadError(reason, detail=error.reason) from None
+    if smaller is None:
+        return Kept(kind.suffixes[0], width, height, data, None)
+    return Kept(".jpg", width, height, b"", smaller)
 
 
 @dataclass(frozen=True)
@@ -51,22 +102,7 @@ class Attempt:
         return Attempt(result, told["seconds"])
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a download keeps to; see `download`. All of it can be written as JSON."""
-
-    folder: str
-    connect_seconds: float
-    read_seconds: float
-    total_seconds: float
-    max_bytes: int
-    max_pixels: int
-    max_side: int
-    allowed_hosts: Sequence[str]
-    user_agent: str
-
-
-class Task:
+class Saver:
     """What is done with a URL. Called by many threads.
 
     Args:
@@ -74,17 +110,16 @@ class Task:
         decoders: images decoded at once: each takes up to 3 bytes times `max_pixels` of memory.
     """
 
-    def __init__(self, limits: Limits, *, threads: int, decoders: int) -> None:
+    def __init__(self, folder: Path, options: DownloadOptions, *, threads: int, decoders: int) -> None:
         self._fetcher = Fetcher(
-            timeouts=Timeouts(limits.connect_seconds, limits.read_seconds, limits.total_seconds),
-            max_bytes=limits.max_bytes,
-            allowed_hosts=limits.allowed_hosts,
-            user_agent=limits.user_agent,
+            timeouts=options.timeouts,
+            max_bytes=options.max_bytes,
+            allowed_hosts=options.allowed_hosts,
+            user_agent=options.user_agent,
             threads=threads,
         )
-        self._folder = Path(limits.folder)
-        self._max_pixels = limits.max_pixels
-        self._max_side = limits.max_side
+        self._folder = folder
+        self._max_pixels, self._max_side = options.max_pixels, options.max_side
         self._decoding = threading.Semaphore(decoders)
         self._closed = threading.Event()
 
@@ -124,9 +159,9 @@ class Task:
         return Saved(name, answer.http_status, size, kept.width, kept.height)
 
 
-def begin(*, limits: dict[str, Any], threads: int, decoders: int) -> Task:
-    """The task that settings stand for, as they are told to another process."""
-    return Task(Limits(**limits), threads=threads, decoders=decoders)
+def begin(*, folder: str, options: dict[str, Any], threads: int, decoders: int) -> Saver:
+    """The `Saver` that settings stand for, as they are told to another process."""
+    return Saver(Path(folder), DownloadOptions.from_json(options), threads=threads, decoders=decoders)
 
 
 def file_stem(url: str) -> str:
