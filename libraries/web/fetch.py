@@ -4,6 +4,11 @@ urllib3 does the HTTP. Each connection goes to an address that was checked (`add
 header and in TLS, where the certificate is verified against it; the system's certificates (or those of SSL_CERT_FILE)
 and certifi's are trusted. Proxies of the environment are not used: a proxy resolves names itself, so that what was
 checked would not be what is connected to. There are no cookies and no passwords.
+
+Why not aiohttp (3.14, tried): in the place of this it is as fast (BENCHMARKS.md), but its bounds are not these. Nothing
+counts the bytes that come as framing: an endless chunk extension was read at 365 MB/s until the time was up. Its
+resolver is not asked about hosts that are addresses, so that these would be checked here nevertheless. And `bounded`
+would stay, for the callers of the service.
 """
 
 import contextlib

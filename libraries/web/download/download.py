@@ -47,8 +47,7 @@ def download(
         urls: (label, URL) pairs. A URL that stands there several times is fetched once, and written under each label.
         folder: images/<dataset>.
         outcomes: the CSV file for the table of outcomes.
-        processes: that share the work; None: as many as the list and the machine are large. One: threads of this
-            process.
+        processes: that share the work; None: as many as the list and the machine are large; 1: threads of this one.
         wait: seconds to wait after try number n, given what the server asked for; None: do not try again.
         progress: called with the number of pairs that are done, of all, and of images had.
 
