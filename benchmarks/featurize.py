@@ -27,10 +27,11 @@ from timm.data import create_transform, resolve_data_config
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
+from libraries.base.pool import ordered_map
 from libraries.data.images import ResizeRule, load
 from libraries.network.backbones import EmbeddingNetwork, load_pretrained
 from libraries.network.embedding_store import write_features
-from libraries.network.engine import Engine, ordered_map
+from libraries.network.engine import Engine
 from libraries.network.export import export_onnx
 
 SIZE = 224

@@ -15,7 +15,6 @@ own way (bilinear and bicubic), for training and for the test. Decoding is count
 
 import argparse
 import functools
-import os
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from common import interleaved, median_ratio, write_results
 from training import NETWORK, OURS, PLAIN, TARGET, Task, ask, processes
 
 from libraries.base.console import table
+from libraries.base.pool import usable_cores
 from libraries.data.dataset import Example, check_images, draw, scan, split
 from libraries.data.packaged import SOLAR_CELLS_ABOUT, copy_solar_cells
 from libraries.data.split import group_examples
@@ -78,7 +78,7 @@ def solar_cells(folder: Path, *, most: int | None) -> list[Example]:
     """The images, in `folder`, checked and grouped as scripts/1_prepareData.py does it."""
     tell(SOLAR_CELLS_ABOUT)
     copy_solar_cells(folder)
-    examples = check_images(folder, scan(folder), workers=os.cpu_count() or 1).examples
+    examples = check_images(folder, scan(folder), workers=usable_cores()).examples
     return group_examples(draw(examples, most=most, seed=0) if most else examples, "filename")
 
 

@@ -58,7 +58,7 @@ def take_table(path: Path, parameters: Parameters, layout: Layout, record: track
 
 
 def search_and_download(queries_path: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
-    from libraries.web.options import provider_options_from
+    from libraries.web.fetch import Timeouts
     from libraries.web.search.providers import open_provider
     from libraries.web.search.queries import read_queries
     from libraries.web.search.search import TABLE, URLS, search
@@ -67,7 +67,15 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
     count = len(queries.queries)
     print(f"Searching for {count} queries of {queries_path} with {parameters.searchProvider}")
     with (
-        open_provider(parameters.searchProvider, **provider_options_from(parameters.model_dump())) as provider,
+        open_provider(
+            parameters.searchProvider,
+            licence=parameters.searchLicence,
+            url=parameters.searchUrl,
+            contact=parameters.searchContact,
+            allowed_hosts=parameters.download_allowedHosts,
+            timeouts=Timeouts(total=parameters.download_timeout),
+            retries=parameters.download_retries,
+        ) as provider,
         ProgressBar("Searching", total=count, unit="queries") as bar,
     ):
         where, licence = parameters.searchUrl, parameters.searchLicence
@@ -85,23 +93,34 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
 
 
 def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
-    from libraries.web.download import download
-    from libraries.web.options import options_from
-    from libraries.web.outcomes import summary
+    from libraries.web.download.download import download
+    from libraries.web.download.options import DownloadOptions
+    from libraries.web.download.outcomes import summary
+    from libraries.web.download.url_list import read_url_list
+    from libraries.web.fetch import Timeouts, user_agent
     from libraries.web.search.attribution import write_attribution
     from libraries.web.search.search import TABLE
-    from libraries.web.urllist import read_url_list
 
     table_path = layout.proc / "downloads.csv"
+    options = DownloadOptions(
+        workers=parameters.download_workers,
+        timeouts=Timeouts(total=parameters.download_timeout),
+        retries=parameters.download_retries,
+        max_bytes=parameters.download_maxBytes,
+        max_pixels=layout.max_pixels,
+        max_side=parameters.download_maxSide,
+        allowed_hosts=parameters.download_allowedHosts,
+        user_agent=user_agent(parameters.searchContact),
+        retry_failed=parameters.download_retryFailed,
+    )
     print(f"Downloading the images of {urls}")
     with ProgressBar("Downloading", unit="URLs") as bar:
         outcomes = download(
             read_url_list(urls),
             folder=layout.images,
             outcomes=table_path,
-            max_pixels=layout.max_pixels,
+            options=options,
             progress=lambda done, total, had: bar.show(done, total),
-            **options_from(parameters.model_dump()),
         )
     reasons = summary(outcomes)
     count = sum(reasons.values())

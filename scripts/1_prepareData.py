@@ -6,7 +6,6 @@ metadata.csv and croissant.json beside the labels, and labelStudio/; importLabel
 """
 
 import itertools
-import os
 from functools import partial
 
 from libraries.base import tracking
@@ -14,6 +13,7 @@ from libraries.base.command import run
 from libraries.base.console import ProgressBar, progress
 from libraries.base.errors import ParameterError
 from libraries.base.layout import Layout
+from libraries.base.pool import usable_cores
 from libraries.base.storage import write_csv
 from libraries.data import dataset, duplicates, quality, removal, split
 from libraries.data.annotations import Annotations
@@ -86,7 +86,7 @@ def check(layout: Layout, annotations: Annotations, white_level: int | None) -> 
     checked = dataset.check_images(
         layout.images,
         found,
-        workers=os.cpu_count() or 1,
+        workers=usable_cores(),
         white_level=white_level,
         max_pixels=layout.max_pixels,
         progress=lambda items: progress(items, "Checking"),
@@ -117,7 +117,7 @@ def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked)
         max_distance=None if parameters.duplicates == "exact" else parameters.duplicates_maxDistance,
         embeddings=embeddings,
         min_similarity=parameters.duplicates_minSimilarity,
-        workers=os.cpu_count() or 1,
+        workers=usable_cores(),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from libraries.base.cores import usable_cores
+from libraries.base.pool import usable_cores
 from serving.load import Address, http_request
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import litserve
 import numpy as np
 from fastapi import Request
 
-from libraries.base.cores import usable_cores
+from libraries.base.pool import usable_cores
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.images import load_bytes
 

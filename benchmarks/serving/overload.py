@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from libraries.base.cores import usable_cores
+from libraries.base.pool import usable_cores
 from serving import contenders
 from serving.contenders import precisions, running
 from serving.load import LOST, REFUSED, UNANSWERED, Run, closed_loop, open_loop

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from libraries.base import figures
 from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.base.figures import INK
+from libraries.base.pool import side_by_side
 from libraries.base.storage import write_csv
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import groups_per_class
 from libraries.classifier.svm import LARGEST_FLOAT64, LinearModel, fit_path
-from libraries.classifier.threads import side_by_side
 
 HALVINGS = 6  # the smallest part is 1/64 of the training images
 FEWEST = 2  # images per class, on average, in the smallest part

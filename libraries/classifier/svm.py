@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from libraries.base.arrays import Bool, Float32, Floating, Int
 from libraries.base.errors import InputError, ParameterError
+from libraries.base.pool import side_by_side
 from libraries.base.storage import atomic
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import FEW, SweepRow, Validation, assign_folds, choose, choose_from_few
 from libraries.classifier.squared_hinge import solve_path
-from libraries.classifier.threads import side_by_side
 
 ClassWeight = Literal["balanced"] | None
 

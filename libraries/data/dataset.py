@@ -1,10 +1,10 @@
 """Folders of images per class → examples.csv: scan, check, split."""
 
+import contextlib
 import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
+from libraries.base.pool import ordered_map
 from libraries.base.storage import Artefact, write_csv
 from libraries.base.tables import csv_records
 from libraries.data.class_folders import Side, find_class_folders, image_files, is_image
@@ -199,17 +200,16 @@ def check_images(
         example = Example(path, labels[path], "train", path, facts.width, facts.height, facts.bytes, facts.sha256)
         return _Seen(example, facts.tiny, measure(facts.small, size=(facts.width, facts.height)), facts.depth)
 
-    with ThreadPoolExecutor(workers) as pool:
+    def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Seen | ImageError]:
+        results = ordered_map(partial(check, level=level), paths, workers=workers)
+        with contextlib.closing(results):
+            return dict(next(results) for _ in progress(paths))
 
-        def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Seen | ImageError]:
-            results = pool.map(partial(check, level=level), paths)
-            return {path: next(results) for path in progress(paths)}
-
-        checked = check_all(list(labels), None)
-        depths = {path: c.depth for path, c in checked.items() if isinstance(c, _Seen) and c.depth}
-        white = WhiteLevel.of(depths, given=white_level)
-        if others := [path for path, depth in depths.items() if (depth.level or FULL_RANGE) != white.level]:
-            checked |= check_all(others, white.level)
+    checked = check_all(list(labels), None)
+    depths = {path: c.depth for path, c in checked.items() if isinstance(c, _Seen) and c.depth}
+    white = WhiteLevel.of(depths, given=white_level)
+    if others := [path for path, depth in depths.items() if (depth.level or FULL_RANGE) != white.level]:
+        checked |= check_all(others, white.level)
     good = [c for c in checked.values() if isinstance(c, _Seen)]
     refused = [c for c in checked.values() if isinstance(c, ImageError)]
     examples = [c.example for c in good]

@@ -16,7 +16,6 @@ the very picture that is kept, not only of its group.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +25,7 @@ import numpy as np
 from libraries.base.arrays import Float32, Int
 from libraries.base.console import counted
 from libraries.base.errors import ImageError
+from libraries.base.pool import ordered_map
 from libraries.base.storage import write_csv
 from libraries.data.dataset import Checked, Example
 from libraries.data.fingerprints import Forest, Pairs, above_similarity, dhash, is_plain, mirrored, within_distance
@@ -213,8 +213,7 @@ def _first_of_equal_pixels(
         except ImageError:  # changed since it was checked: step 3 will say so
             return examples[row].sha256
 
-    with ThreadPoolExecutor(workers) as pool:
-        identities = list(pool.map(identity, candidates))
+    identities = [digest for _, digest in ordered_map(identity, candidates, workers=workers)]
     first = np.arange(len(originals))
     first[list(candidates)] = np.array(candidates, np.int64)[_first_of_equal(identities)]
     return np.asarray(first[originals], np.int64)

@@ -8,11 +8,8 @@ outgrow the cache), and the fixed shape is worth some 10%. It also makes an imag
 the images around it.
 """
 
-import itertools
 import sys
-from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,37 +18,15 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from libraries.base.arrays import Float32, Pixels
-from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError, NetworkError
+from libraries.base.pool import ordered_map, usable_cores
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 Outputs = dict[str, Float32]
 Precision = Literal["f32", "bf16"]
 THREADS_PER_CORE = 2
 AHEAD_PER_CORE = 32  # keeps the threads busy while the consumer writes a part of the feature store
-
-
-def ordered_map(function: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int) -> Generator[tuple[T, R]]:
-    """Yield (item, function(item)) in the order of `items`, computed by `workers` threads.
-
-    At most `ahead` items are taken from `items` and not yet yielded: memory stays bounded however long the stream.
-    An exception of `function` is raised in its item's place. However the iteration ends (exhausted, an exception,
-    Ctrl-C, the generator closed), waiting work is cancelled, and the threads have ended when control returns.
-    """
-    items = iter(items)
-    pending: deque[tuple[T, Future[R]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="stream")
-    try:
-        pending.extend((item, pool.submit(function, item)) for item in itertools.islice(items, ahead))
-        while pending:
-            item, future = pending.popleft()
-            result = future.result()
-            pending.extend((item, pool.submit(function, item)) for item in itertools.islice(items, 1))
-            yield item, result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def checked_load(load: Callable[[T], Pixels], item: T, size: int) -> Pixels:

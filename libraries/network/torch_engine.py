@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from libraries.base.arrays import Pixels
-from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError
-from libraries.network.engine import Outputs, Precision, load_or_error, ordered_map
+from libraries.base.pool import ordered_map, usable_cores
+from libraries.network.engine import Outputs, Precision, load_or_error
 
 if TYPE_CHECKING:
     from libraries.network.backbones import EmbeddingNetwork

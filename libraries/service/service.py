@@ -11,8 +11,8 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from libraries.base.arrays import Pixels
-from libraries.base.cores import usable_cores
 from libraries.base.errors import ImageError, ImageTooLarge
+from libraries.base.pool import usable_cores
 from libraries.classifier.bundle import Prediction
 from libraries.classifier.explain import Heatmap, heatmap_of_fitted
 from libraries.data.images import ResizeRule, fit, load_with_size, memory_to_load

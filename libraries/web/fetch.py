@@ -4,11 +4,17 @@ urllib3 does the HTTP. Each connection goes to an address that was checked (`add
 header and in TLS, where the certificate is verified against it; the system's certificates (or those of SSL_CERT_FILE)
 and certifi's are trusted. Proxies of the environment are not used: a proxy resolves names itself, so that what was
 checked would not be what is connected to. There are no cookies and no passwords.
+
+Why not aiohttp (3.14, tried): in the place of this it is as fast (BENCHMARKS.md), but its bounds are not these. Nothing
+counts the bytes that come as framing: an endless chunk extension was read at 365 MB/s until the time was up. Its
+resolver is not asked about hosts that are addresses, so that these would be checked here nevertheless. And `bounded`
+would stay, for the callers of the service.
 """
 
 import contextlib
 import email.utils
 import http.client
+import random
 import ssl
 import time
 import zlib
@@ -20,11 +26,13 @@ import certifi
 import urllib3
 from urllib3 import exceptions
 
-from libraries.base.errors import DownloadError
+from libraries.base.errors import DownloadError, ParameterError
 from libraries.web.addresses import Target, checked_addresses, parse
 from libraries.web.bounded import BoundedPoolManager, Budget, current_budget
 
+USER_AGENT = "image-classification-pipeline/0.1"
 MAX_REDIRECTS = 5
+MAX_WAIT = 60.0  # seconds; a server that asks for more is asked again by the next run
 OPT_OUTS = frozenset({"noai", "noimageai"})
 _CHUNK = 2**20  # bytes
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -219,6 +227,29 @@ def retry_after(value: str | None) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
+
+
+def backoff(tries: int, retry_after: float | None) -> float | None:
+    """Seconds to wait after the try of this number: as the server asks, else about 1, 2, 4 … with jitter.
+
+    None if the server asks for more than `MAX_WAIT`: not worth waiting for.
+    """
+    if retry_after is not None:
+        return retry_after + random.uniform(0.0, 0.5) if retry_after <= MAX_WAIT else None
+    return float(min(MAX_WAIT, 2.0 ** (tries - 1)) * random.uniform(0.5, 1.5))
+
+
+def user_agent(contact: str | None) -> str:
+    """What servers are told of who asks.
+
+    Raises:
+        ParameterError: the contact cannot stand in a header.
+    """
+    if not contact:
+        return USER_AGENT
+    if not (contact.isascii() and contact.isprintable() and len(contact) <= 200):
+        raise ParameterError("searchContact: expected an e-mail address or a web page, in ASCII characters")
+    return f"{USER_AGENT} ({contact})"
 
 
 def opted_out(robots_tags: Iterable[str], agent: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import traitlets
 
 from libraries.base.arrays import Pixels
 from libraries.base.errors import ImageError, PipelineError
+from libraries.base.pool import Threads
 from libraries.data.decoding import MAX_PIXELS, bytes_of, read
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import decode
@@ -61,7 +62,7 @@ class Viewer(anywidget.AnyWidget):
         self._images = images
         self._white_level, self._max_pixels = white_level, max_pixels
         self._thumbnails = Thumbnails(images, thumbnails, white_level=white_level, max_pixels=max_pixels)
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="viewer")
+        self._pool: Threads[Callable[[], None], None] = Threads(_logged, _THREADS, name="viewer", abandon=True)
         self._lock = threading.Lock()
         self._wanted: list[int] = []  # images whose thumbnails the page waits for, the first one next
         self._looked_at = -1  # the image that the large view is for
@@ -122,7 +123,7 @@ class Viewer(anywidget.AnyWidget):
 
     def close(self) -> None:
         """End the threads, too."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.cancel()
         self._thumbnails.close()
         super().close()
 
@@ -143,13 +144,8 @@ class Viewer(anywidget.AnyWidget):
     # Pictures, made on threads
 
     def _in_background(self, function: Callable[..., None], *arguments: object) -> None:
-        def run() -> None:
-            try:
-                function(*arguments)
-            except Exception:
-                log.exception("%s has failed", function.__name__)
-
-        self._pool.submit(run)
+        self._pool.take(0.0)  # nobody asks for the results
+        self._pool.give(partial(function, *arguments))
 
     def _want(self, images: Sequence[int]) -> None:
         """Send the thumbnails of these images, and no longer those asked for before."""
@@ -187,3 +183,11 @@ class Viewer(anywidget.AnyWidget):
             large, problem = b"", error.reason
         facts, pictures = self.facts(image)
         self.send({"look": image, "problem": problem, **facts}, [large, *pictures])
+
+
+def _logged(task: Callable[[], None]) -> None:
+    """Do it; nobody asks for the result, so that an error would not be seen."""
+    try:
+        task()
+    except Exception:
+        log.exception("a picture could not be made")

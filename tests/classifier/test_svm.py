@@ -308,7 +308,7 @@ def test_folds_in_threads_give_what_they_give_one_by_one(monkeypatch: pytest.Mon
     x, y = examples(80, 12, 3)
     both = []
     for cores in (1, 3):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("libraries.base.pool.usable_cores", lambda cores=cores: cores)
         both.append(sweep(x, y, number_of_classes=3, c_values=C_VALUES))
     one, three = both
     assert one.rows == three.rows and one.best == three.best

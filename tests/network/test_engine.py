@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
 from libraries.base.errors import ImageError, NetworkError
-from libraries.network.engine import AHEAD_PER_CORE, Engine, ordered_map
+from libraries.network.engine import AHEAD_PER_CORE, Engine
 
 SIZE, WIDTH, CLASSES = 32, 24, 5
 GENERATOR = np.random.default_rng(0)
@@ -82,7 +82,7 @@ def engine(network: Path) -> Engine:
 def no_thread_survives() -> Iterator[None]:
     """Every test also checks that whatever way the stream ended, its threads have."""
     yield
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("stream")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("ordered_map")]
 
 
 def image(index: int) -> np.ndarray:
@@ -259,31 +259,6 @@ def test_streams_may_run_at_once(engine: Engine) -> None:
         assert isinstance(one, dict)
         assert isinstance(other, dict)
         np.testing.assert_array_equal(one["embedding"], other["embedding"])
-
-
-def test_order_holds_when_later_items_finish_first() -> None:
-    later_done = threading.Event()
-
-    def work(index: int) -> int:
-        if index == 0:
-            assert later_done.wait(timeout=10)
-        if index == 5:
-            later_done.set()
-        return index * index
-
-    assert list(ordered_map(work, range(9), workers=2, ahead=6)) == [(i, i * i) for i in range(9)]
-
-
-def test_no_more_is_taken_than_was_promised() -> None:
-    taken = []
-
-    def items() -> Iterator[int]:
-        for index in itertools.count():
-            taken.append(index)
-            yield index
-
-    for index, _ in itertools.islice(ordered_map(lambda i: i, items(), workers=3, ahead=8), 50):
-        assert len(taken) <= index + 1 + 8
 
 
 def test_a_network_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_consumer_may_stop_early() -> None:
     stream = make().stream(itertools.count(), lambda index: IMAGES[index % 11])
     assert [item for item, _ in itertools.islice(stream, 3)] == [0, 1, 2]
     stream.close()
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("stream")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("ordered_map")]
 
 
 def test_any_other_exception_of_load_is_raised() -> None:
@@ -88,7 +88,7 @@ def test_any_other_exception_of_load_is_raised() -> None:
 
     with pytest.raises(ZeroDivisionError, match="a bug in load"):
         list(make().stream(range(11), load))
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("stream")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("ordered_map")]
 
 
 def test_an_array_of_another_shape_is_refused() -> None:

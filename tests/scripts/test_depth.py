@@ -83,7 +83,7 @@ def shown(layout: Layout) -> set[bytes]:
         sent: list[bytes] = []
         viewer.send = lambda content, buffers=(), sent=sent: sent.extend(buffers[:1])
         viewer.act({"do": "look", "image": 0})
-        viewer._pool.shutdown()
+        viewer._pool.close()
         found |= {viewer._thumbnails.get(viewer.path(0)), *sent}
         viewer.close()
     return found

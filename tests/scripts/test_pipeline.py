@@ -61,7 +61,7 @@ def shows_results(parameters: Parameters) -> None:
     viewer.send = lambda content, buffers=None: sent.append(content)
     viewer.act({"do": "look", "image": 0})
     viewer.act({"do": "evidence", "image": 0, "label": 1})
-    viewer._pool.shutdown()
+    viewer._pool.close()
     viewer.close()
     told = {key: value for message in sent for key, value in message.items()}
     assert viewer.state["stale"] == told["problem"] == ""

@@ -1,5 +1,6 @@
 """A web on this machine: a server on loopback that gives images, and misbehaves as told."""
 
+import dataclasses
 import io
 import threading
 from collections import Counter, defaultdict
@@ -10,6 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from libraries.web.download.download import download
+from libraries.web.download.options import DownloadOptions
+from libraries.web.download.outcomes import UrlOutcome
+
+
+def download_with(urls: list[tuple[str, str]], **arguments: Any) -> Iterator[UrlOutcome]:
+    """`download` with its options among its other arguments."""
+    names = {field.name for field in dataclasses.fields(DownloadOptions)}
+    options = DownloadOptions(**{name: arguments.pop(name) for name in names & arguments.keys()})
+    return download(urls, options=options, **arguments)
 
 
 def picture(seed: int = 0, *, width: int = 40, height: int = 30, form: str = "JPEG", **options: Any) -> bytes:

@@ -16,7 +16,7 @@ import urllib3
 
 from libraries.base.errors import DownloadError
 from libraries.web import addresses
-from libraries.web.fetch import Fetcher, Timeouts, opted_out, retry_after
+from libraries.web.fetch import MAX_WAIT, Fetcher, Timeouts, backoff, opted_out, retry_after
 from tests.certificates import self_signed
 
 Fetch = Callable[..., bytes]
@@ -405,3 +405,25 @@ def test_certificates_are_checked_against_the_name(
 def test_a_server_without_tls(web: Any, fetch: Fetch) -> None:
     error = failure(fetch, web.url("/a", scheme="https"))
     assert (error.reason, error.passing) == ("connection failed", True)
+
+
+@pytest.fixture
+def jitter(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Make every random number lie at this fraction of its range."""
+    return lambda f: monkeypatch.setattr("random.uniform", lambda low, high: low + f * (high - low))
+
+
+def test_backoff_doubles_with_jitter_up_to_a_limit(jitter: Callable[[float], None]) -> None:
+    jitter(0.5)
+    assert [backoff(n, None) for n in (1, 2, 3, 20)] == [1.0, 2.0, 4.0, MAX_WAIT]
+    jitter(0.0)
+    assert backoff(2, None) == 1.0
+    jitter(1.0)
+    assert backoff(2, None) == 3.0
+
+
+def test_backoff_does_as_the_server_asks_within_reason(jitter: Callable[[float], None]) -> None:
+    jitter(0.0)
+    assert backoff(1, 7.0) == 7.0
+    assert backoff(5, 0.0) == 0.0
+    assert backoff(1, MAX_WAIT + 1) is None

@@ -5,7 +5,6 @@ Each image is decoded once and held ready: in memory, or in a scratch file where
 
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from libraries.base.errors import ImageError, InputError
+from libraries.base.pool import ordered_map
 from libraries.data.dataset import Example, draw, groups_per_class, load_example, split
 from libraries.data.images import ResizeRule
 from libraries.network.training.recipe import stored_size
@@ -81,11 +81,10 @@ def decode_once(
         return None
 
     errors: list[ImageError | None] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for error in pool.map(decode, range(len(items))):
-            errors.append(error)
-            if on_image:
-                on_image()
+    for _, error in ordered_map(decode, range(len(items)), workers=threads):
+        errors.append(error)
+        if on_image:
+            on_image()
     good = [index for index, error in enumerate(errors) if error is None]
     for place, index in enumerate(good):  # close the gaps, in place
         if place != index:

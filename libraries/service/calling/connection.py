@@ -26,8 +26,7 @@ from libraries.base.errors import DownloadError, ParameterError, ServiceError
 from libraries.service.keys import checked_key
 from libraries.web.addresses import Target, is_loopback, is_public, parse, resolve
 from libraries.web.bounded import BoundedPoolManager, BoundedProxyManager, Budget, current_budget
-from libraries.web.fetch import retry_after
-from libraries.web.schedule import backoff
+from libraries.web.fetch import backoff, retry_after
 
 MAX_ANSWER = 2**20  # bytes
 MAX_WAITING = 120.0  # seconds between the tries of one request, in all

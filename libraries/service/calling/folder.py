@@ -4,13 +4,14 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
+from libraries.base.pool import Threads
 from libraries.base.storage import atomic
 from libraries.base.tables import csv_line
 from libraries.data.decoding import MAX_BYTES, read
@@ -18,14 +19,9 @@ from libraries.data.formats import Format, NotRead, kind_of, why_not_read
 from libraries.service.calling.client import Answer, Client
 from libraries.service.calling.connection import IMAGE_REFUSED
 from libraries.service.calling.journal import Journal, header
-from libraries.web.crew import Crew
 
 _AHEAD = 16  # images per thread that may be done before their turn to be written
-_POLL = 0.5  # seconds; Ctrl-C is noticed at the latest then
 _MOST_FAILURES = 8  # of the service, one after the other, after which it is given up
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass
@@ -110,10 +106,11 @@ def classify_folder(
     labels: list[str] = model["labels"]
     name = f"{model['name']} {model['version']}"
     summary = Summary(Counter(dict.fromkeys(labels, 0)), models={name: None})
-    classify = partial(_classify, client, labels=labels, max_bytes=_max_bytes(model))
+    classify = partial(_result, client, labels=labels, max_bytes=_max_bytes(model))
     failures, digest = 0, hashlib.sha256()
     with Journal(table, folder=folder, model=name, labels=labels) as journal:
-        with atomic(table) as file:
+        # Ctrl-C waits for no thread: one may be in the middle of a long wait for the service.
+        with atomic(table) as file, Threads(classify, in_flight, abandon=True) as pool:
 
             def write(cells: Sequence[str]) -> None:
                 line = _line(cells)
@@ -121,7 +118,7 @@ def classify_folder(
                 file.write(line)
 
             write(header(labels))
-            for job, result in _in_order(classify, _jobs(folder, journal), workers=in_flight):
+            for job, result in pool.map(_jobs(folder, journal), ahead=_AHEAD * in_flight):
                 failures = failures + 1 if isinstance(result, ServiceError) and result.passing else 0
                 if isinstance(result, Exception) and (_ends_all(result) or failures == _MOST_FAILURES):
                     raise result
@@ -143,6 +140,14 @@ def _jobs(folder: Path, journal: Journal) -> Iterator[_Job]:
         with contextlib.suppress(OSError):
             file = path.stat()
         yield _Job(path, name, file, journal.row(name, file) if file is not None else None)
+
+
+def _result(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> Answer | list[str] | Exception:
+    """What is known of an image in the end, be it an error: whoever writes the table decides."""
+    try:
+        return _classify(client, job, labels=labels, max_bytes=max_bytes)
+    except Exception as error:
+        return error
 
 
 def _classify(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> Answer | list[str]:
@@ -196,28 +201,3 @@ def _count(result: Answer | list[str] | Exception, summary: Summary) -> None:
 def _line(cells: Sequence[str]) -> bytes:
     """A line of CSV; bytes in file names that are no UTF-8 become \\udc.. ."""
     return csv_line(cells).encode("utf-8", "backslashreplace")
-
-
-def _in_order(do: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, R | Exception]]:
-    """`do(item)`, or what it raised, for every item, in order, by threads.
-
-    However long the stream, a bounded part of it is in memory. Ctrl-C waits for no thread: one may be in the middle of
-    a long wait for the service.
-    """
-    numbered = enumerate(items)
-    done: dict[int, tuple[T, R | Exception]] = {}
-    given = turn = 0
-    crew: Crew[tuple[int, T], R] = Crew(lambda job: do(job[1]), workers)
-    with crew:
-        while True:
-            while crew.has_room and given - turn < _AHEAD * workers and (job := next(numbered, None)) is not None:
-                crew.give(job)
-                given += 1
-            if turn == given:
-                return
-            if turn in done:
-                yield done.pop(turn)
-                turn += 1
-                continue
-            for (number, item), result in crew.take(_POLL):
-                done[number] = (item, result)

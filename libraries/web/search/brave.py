@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from libraries.web.search.client import Client, Service
-from libraries.web.search.found import Found, inner, link, pixels, rows, text
+from libraries.web.search.client import SearchClient, SearchService
+from libraries.web.search.results import Found, inner, link, pixels, rows, text
 
-SERVICE = Service(
+SERVICE = SearchService(
     name="brave",
     url="https://api.search.brave.com",
     path="/res/v1/images/search",
@@ -23,7 +23,7 @@ class Brave:
 
     name = SERVICE.name
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: SearchClient) -> None:
         self._client = client
 
     def pages(self, query: str, count: int) -> Iterator[list[Found]]:

@@ -17,10 +17,8 @@ from urllib.parse import quote, quote_plus, urlencode
 
 from libraries.base.errors import DownloadError, ParameterError, SearchError
 from libraries.web.addresses import is_loopback, parse
-from libraries.web.download import USER_AGENT
-from libraries.web.fetch import Answer, Fetcher, Timeouts
-from libraries.web.schedule import backoff
-from libraries.web.search.found import inner, malformed, text
+from libraries.web.fetch import Answer, Fetcher, Timeouts, backoff, user_agent
+from libraries.web.search.results import inner, malformed, text
 
 MAX_BYTES = 10_000_000  # of an answer
 _REFUSAL_BYTES = 4000
@@ -31,7 +29,7 @@ Wait = Callable[[int, float | None], float | None]
 
 
 @dataclass(frozen=True)
-class Service:
+class SearchService:
     """How a service is asked.
 
     Attributes:
@@ -57,7 +55,7 @@ class Service:
     needs_contact: bool = False
 
 
-class Client:
+class SearchClient:
     """Asks a service.
 
     Args:
@@ -78,7 +76,7 @@ class Client:
 
     def __init__(
         self,
-        service: Service,
+        service: SearchService,
         *,
         url: str | None = None,
         contact: str | None = None,
@@ -212,19 +210,6 @@ class Client:
         return f", {words!r}" if (words := self.discreet(said)) else ""
 
 
-def user_agent(contact: str | None) -> str:
-    """What servers are told of who asks.
-
-    Raises:
-        ParameterError: the contact cannot stand in a header.
-    """
-    if not contact:
-        return USER_AGENT
-    if not (contact.isascii() and contact.isprintable() and len(contact) <= 200):
-        raise ParameterError("searchContact: expected an e-mail address or a web page, in ASCII characters")
-    return f"{USER_AGENT} ({contact})"
-
-
 def _base(url: str, *, with_key: bool) -> tuple[str, bool]:
     """A URL without a slash at its end, and whether it is of this machine."""
     try:
@@ -237,7 +222,7 @@ def _base(url: str, *, with_key: bool) -> tuple[str, bool]:
     return target.url.partition("?")[0].rstrip("/"), loopback
 
 
-def _key(service: Service) -> str:
+def _key(service: SearchService) -> str:
     """The key from the environment; empty where none is needed."""
     if not service.key_variable:
         return ""

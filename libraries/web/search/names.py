@@ -1,5 +1,6 @@
-"""The names that parameters give: of the services that find images, and of the filters on licences."""
+"""Names: of the services that find images, of the filters on licences, and of licences with what they permit."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -9,6 +10,17 @@ RETIRED = {
     "google": "Google's Custom Search takes no new customers and ends on 1 January 2027: use openverse or wikimedia, "
     "or with a key serpapi, which asks Google's image search",
 }
+
+LicenceFilter = Literal["any", "commercial", "modify", "commercialModify"]
+_OPENVERSE = {"cc0": "CC0", "pdm": "Public Domain Mark"}  # the other codes are Creative Commons': by, by-sa …
+# Free licences besides Creative Commons', as Wikimedia Commons names them; all permit both (commons.wikimedia.org,
+# Commons:Licensing: no file there may forbid commercial use or changes).
+_FREE = re.compile(
+    r"cc0|cc[ -]zero|public domain|pd(-|$)|pdm|no restrictions|gfdl|gnu free|free art|fal\b|attribution( only)?$"
+    r"|copyrighted free use|ogl|mit\b|bsd|apache|l?gpl",
+    re.IGNORECASE,
+)
+_CREATIVE_COMMONS = re.compile(r"cc[ -]by\b", re.IGNORECASE)
 
 
 def refuse_retired(name: Any) -> Any:
@@ -24,4 +36,23 @@ def refuse_retired(name: Any) -> Any:
 
 
 ProviderName = Annotated[Literal["openverse", "wikimedia", "brave", "serpapi"], BeforeValidator(refuse_retired)]
-LicenceFilter = Literal["any", "commercial", "modify", "commercialModify"]
+
+
+def openverse_name(code: str, version: str) -> str:
+    """What people call the licence for which Openverse has this code: 'by-sa' and '4.0' is 'CC BY-SA 4.0'."""
+    if not code:
+        return ""
+    name = _OPENVERSE.get(code.lower(), f"CC {code.upper()}")
+    return f"{name} {version}".strip()
+
+
+def permits(licence: str, wanted: LicenceFilter) -> bool:
+    """Whether a licence of this name permits what is wanted; an unknown one permits nothing."""
+    if wanted == "any":
+        return True
+    terms = set(re.split(r"[^a-z]+", licence.lower()))
+    if _CREATIVE_COMMONS.match(licence):
+        commercial, modify = not terms & {"nc", "noncommercial"}, not terms & {"nd", "noderivs", "noderivatives"}
+    else:
+        commercial = modify = _FREE.match(licence) is not None
+    return {"commercial": commercial, "modify": modify, "commercialModify": commercial and modify}[wanted]

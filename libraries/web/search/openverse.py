@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from libraries.web.search.client import Client, Service
-from libraries.web.search.found import Found, link, pixels, rows, text
-from libraries.web.search.licences import openverse_name
-from libraries.web.search.names import LicenceFilter
+from libraries.web.search.client import SearchClient, SearchService
+from libraries.web.search.names import LicenceFilter, openverse_name
+from libraries.web.search.results import Found, link, pixels, rows, text
 
-SERVICE = Service(
+SERVICE = SearchService(
     name="openverse",
     url="https://api.openverse.org",
     path="/v1/images/",
@@ -25,7 +24,7 @@ class Openverse:
 
     name = SERVICE.name
 
-    def __init__(self, client: Client, licence: LicenceFilter) -> None:
+    def __init__(self, client: SearchClient, licence: LicenceFilter) -> None:
         self._client = client
         self._filter = {"license_type": _LICENCE_TYPES[licence]} if licence != "any" else {}
 

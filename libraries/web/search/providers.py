@@ -1,19 +1,54 @@
-"""From a name to the service."""
+"""The services that find images: what each does, and which one a name stands for."""
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 from libraries.base.errors import ParameterError
 from libraries.web.search import brave, openverse, serpapi, wikimedia
-from libraries.web.search.client import Client, Service
-from libraries.web.search.names import LicenceFilter, refuse_retired
-from libraries.web.search.paging import Provider
+from libraries.web.search.client import SearchClient, SearchService
+from libraries.web.search.names import LicenceFilter, permits, refuse_retired
+from libraries.web.search.results import Found
 
-SERVICES: dict[str, Service] = {
+MAX_PAGES = 60  # of one query
+
+SERVICES: dict[str, SearchService] = {
     module.SERVICE.name: module.SERVICE for module in (openverse, wikimedia, brave, serpapi)
 }
 WITHOUT_LICENCES = ("brave", "serpapi")
+
+
+class Provider(Protocol):
+    """A service that finds images by words. A new one is a module with such a class, and a line in `providers`."""
+
+    name: str
+
+    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
+        """What it finds, page by page, the best first; a page is asked for when it is taken.
+
+        Raises:
+            SearchError: it cannot be asked, or refuses; in one line, with what to do.
+        """
+
+
+def first(provider: Provider, query: str, *, count: int, licence: LicenceFilter = "any") -> list[Found]:
+    """The first `count` different images whose licence permits what is wanted.
+
+    Ends early at a page that brings nothing new: some services repeat their last page for ever.
+    """
+    seen: set[str] = set()
+    wanted: list[Found] = []
+    for _, page in zip(range(MAX_PAGES), provider.pages(query, count), strict=False):
+        before = len(seen)
+        for found in page:
+            if found.url not in seen:
+                seen.add(found.url)
+                if permits(found.licence, licence):
+                    wanted.append(replace(found, provider=provider.name, rank=len(seen)))
+        if len(seen) == before or len(wanted) >= count:
+            break
+    return wanted[:count]
 
 
 @contextlib.contextmanager
@@ -23,7 +58,7 @@ def open_provider(name: str, *, licence: LicenceFilter = "any", **options: Any) 
     Args:
         name: one of `SERVICES`.
         licence: what the images' licences have to permit.
-        options: of the `Client`.
+        options: of the `SearchClient`.
 
     Raises:
         ParameterError: there is no such service, it has been retired, it tells no licences although they matter, or a
@@ -40,7 +75,7 @@ def open_provider(name: str, *, licence: LicenceFilter = "any", **options: Any) 
             f"searchLicence = {licence}: {name} does not tell the images' licences; use openverse or wikimedia, "
             "or searchLicence = any and look after the licences yourself"
         )
-    with contextlib.closing(Client(service, **options)) as client:
+    with contextlib.closing(SearchClient(service, **options)) as client:
         if name == "openverse":
             yield openverse.Openverse(client, licence)
         elif name == "wikimedia":

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libraries.base.errors import SearchError
-from libraries.web.search.found import Found
-from libraries.web.search.log import Search, SearchLog
+from libraries.web.search.files import Row, Search, SearchLog, write_results
 from libraries.web.search.names import LicenceFilter
-from libraries.web.search.paging import Provider, first
+from libraries.web.search.providers import Provider, first
 from libraries.web.search.queries import Queries, Query
-from libraries.web.search.tables import Row, write_results
+from libraries.web.search.results import Found
 
 LOG = "searches.jsonl"
 URLS = "search.tsv"

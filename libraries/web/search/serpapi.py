@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from libraries.base.errors import SearchError
-from libraries.web.search.client import Client, Service
-from libraries.web.search.found import Found, inner, link, pixels, rows, text
+from libraries.web.search.client import SearchClient, SearchService
+from libraries.web.search.results import Found, inner, link, pixels, rows, text
 
-SERVICE = Service(
+SERVICE = SearchService(
     name="serpapi",
     url="https://serpapi.com",
     path="/search",
@@ -24,7 +24,7 @@ class SerpApi:
 
     name = SERVICE.name
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: SearchClient) -> None:
         self._client = client
 
     def pages(self, query: str, count: int) -> Iterator[list[Found]]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from libraries.base.errors import SearchError
-from libraries.web.search.client import Client, Service
-from libraries.web.search.found import Found, inner, link, malformed, pixels, plain, text
+from libraries.web.search.client import SearchClient, SearchService
+from libraries.web.search.results import Found, inner, link, malformed, pixels, plain, text
 
-SERVICE = Service(
+SERVICE = SearchService(
     name="wikimedia",
     url="https://commons.wikimedia.org",
     path="/w/api.php",
@@ -30,7 +30,7 @@ class Wikimedia:
 
     name = SERVICE.name
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: SearchClient) -> None:
         self._client = client
 
     def pages(self, query: str, count: int) -> Iterator[list[Found]]:

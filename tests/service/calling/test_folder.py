@@ -1,19 +1,18 @@
 """A folder through a service: every image a row, in order, whatever happens."""
 
 import csv
-import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from libraries.base.errors import ImageError, InputError, ServiceError, StorageError
+from libraries.base.errors import InputError, ServiceError, StorageError
 from libraries.data.formats import NotRead
 from libraries.service.calling.client import Client
-from libraries.service.calling.folder import Summary, _in_order, classify_folder, image_files
+from libraries.service.calling.folder import Summary, classify_folder, image_files
 from tests.fake_service import MODEL, FakeService, Handler, Request, give, prediction, problem
 
 HEADER = ["path", "label", "probability", "probability of defective", "probability of functional", "error"]
@@ -392,36 +391,3 @@ def test_folders_are_read_when_their_turn_comes(folder: Path) -> None:
         list(found)
     with pytest.raises(InputError, match="nowhere cannot be read"):
         next(image_files(folder / "nowhere"))
-
-
-def test_a_stream_of_any_length_takes_bounded_memory() -> None:
-    taken = itertools.count()
-
-    def items() -> Iterator[int]:
-        yield from taken
-
-    first_may_end = threading.Event()
-
-    def work(item: int) -> int:
-        if item == 0:
-            assert first_may_end.wait(10)
-        if item == 60:
-            first_may_end.set()
-        return item * item
-
-    stream = _in_order(work, items(), workers=4)
-    assert [next(stream) for _ in range(1000)] == [(i, i * i) for i in range(1000)]
-    assert next(taken) <= 1000 + 4 * 16
-    stream.close()  # type: ignore[attr-defined]
-
-
-def test_what_work_raises_takes_its_place_in_the_stream() -> None:
-    def work(item: int) -> int:
-        if item == 2:
-            raise ImageError("no")
-        return item
-
-    results = [result for _, result in _in_order(work, range(4), workers=2)]
-    assert results[:2] + results[3:] == [0, 1, 3]
-    assert isinstance(results[2], ImageError)
-    assert list(_in_order(work, [], workers=2)) == []

@@ -23,7 +23,6 @@ import pytest
 import requests
 import yaml
 
-from libraries.base.cores import usable_cores
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.service.calling.client import Client
 from tests.conftest import ROOT, files
@@ -207,17 +206,6 @@ def test_compose_file_confines_the_container() -> None:
     (mount,) = service["volumes"]
     assert (mount["target"], mount["read_only"]) == ("/bundle", True)
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-
-
-@pytest.mark.parametrize(
-    ("limit", "cores"), [("150000 100000", 2), ("100000 100000", 1), ("1000 100000", 1), ("10000000 100000", None)]
-)
-def test_cores_are_those_the_container_is_limited_to(tmp_path: Path, limit: str, cores: int | None) -> None:
-    everything = usable_cores(tmp_path / "none")
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert usable_cores(tmp_path / "cpu.max") == everything
-    (tmp_path / "cpu.max").write_text(limit + "\n")
-    assert usable_cores(tmp_path / "cpu.max") == min(cores or everything, everything)
 
 
 # The service

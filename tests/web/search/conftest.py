@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from libraries.web.fetch import Timeouts
-from libraries.web.search.paging import Provider
-from libraries.web.search.providers import open_provider
+from libraries.web.search.providers import Provider, open_provider
 from tests.fake_search import KEY, FakeSearch, serving
 
 

@@ -6,11 +6,10 @@ import pytest
 
 from libraries.base.errors import StorageError
 from libraries.data.annotations import Annotations
-from libraries.web.ledger import Ledger
-from libraries.web.outcomes import Outcome
+from libraries.web.download.outcomes import Ledger, UrlOutcome
 from libraries.web.search.attribution import write_attribution
-from libraries.web.search.found import Found, link, text
-from libraries.web.search.tables import Row, write_results
+from libraries.web.search.files import Row, write_results
+from libraries.web.search.results import Found, link, text
 
 
 class DataSet:
@@ -22,7 +21,7 @@ class DataSet:
     def found(self, *rows: Row) -> None:
         write_results(rows, urls=self.table.with_suffix(".tsv"), table=self.table)
 
-    def downloaded(self, *outcomes: Outcome) -> None:
+    def downloaded(self, *outcomes: UrlOutcome) -> None:
         table = Ledger(self.outcomes, [], is_due=lambda outcome: False)
         table.add(outcomes)
         for outcome in outcomes:
@@ -49,8 +48,8 @@ def image(number: int, **changes: object) -> Found:
     return Found(f"https://images.example/{number}.jpg", **{**values, **changes})
 
 
-def had(label: str, found: Found, file: str) -> Outcome:
-    return Outcome(label, found.url, "ok", "downloaded", file)
+def had(label: str, found: Found, file: str) -> UrlOutcome:
+    return UrlOutcome(label, found.url, "ok", "downloaded", file)
 
 
 def test_images_that_are_there_are_named_by_label(data: DataSet) -> None:
@@ -59,7 +58,7 @@ def test_images_that_are_there_are_named_by_label(data: DataSet) -> None:
     data.downloaded(
         had("cat", cats[1], "cat/1.jpg"),
         had("cat", cats[0], "cat/0.jpg"),
-        Outcome("cat", cats[2].url, "failed", "not found"),
+        UrlOutcome("cat", cats[2].url, "failed", "not found"),
         had("a dog", cats[4], "a dog/4.jpg"),
         had("cat", cats[3], "cat/3.jpg"),
         had("cat", cats[5], "cat/5.jpg"),  # from a list of the user's own

@@ -9,10 +9,9 @@ import pytest
 from libraries.base.errors import ParameterError, SearchError
 from libraries.web import addresses
 from libraries.web.fetch import Timeouts
-from libraries.web.search.client import Client, user_agent
+from libraries.web.search.client import SearchClient, user_agent
 from libraries.web.search.openverse import SERVICE
-from libraries.web.search.paging import first
-from libraries.web.search.providers import SERVICES, open_provider
+from libraries.web.search.providers import SERVICES, first, open_provider
 from tests import fake_search
 from tests.fake_search import KEY, FakeSearch, Reply
 
@@ -182,7 +181,7 @@ def test_requests_keep_their_distance_and_never_overlap(fake: FakeSearch) -> Non
         now += seconds
 
     fake.answers = [lambda _: Reply({"results": []})]
-    client = Client(SERVICE, url=fake.url, allowed_hosts=["127.0.0.1"], sleep=sleep, clock=lambda: now)
+    client = SearchClient(SERVICE, url=fake.url, allowed_hosts=["127.0.0.1"], sleep=sleep, clock=lambda: now)
     client._interval = SERVICE.interval  # as for a server elsewhere
     for pause in (0.0, 1.0, 10.0):
         now += pause
@@ -205,7 +204,7 @@ def test_services_are_asked_as_often_as_they_like() -> None:
     ("url", "pause"), [(None, 3.0), ("https://mirror.example", 3.0), ("http://localhost:8000", 0.0)]
 )
 def test_only_a_server_of_this_machine_is_asked_without_pauses(url: str | None, pause: float) -> None:
-    client = Client(SERVICE, url=url)
+    client = SearchClient(SERVICE, url=url)
     client.close()
     assert client._interval == pause
 
@@ -227,7 +226,7 @@ def test_contacts_that_cannot_be(contact: str) -> None:
 
 def test_wikimedia_wants_a_contact() -> None:
     with pytest.raises(ParameterError, match="wikimedia wants to know whom to contact: set searchContact"):
-        Client(SERVICES["wikimedia"])
+        SearchClient(SERVICES["wikimedia"])
 
 
 # Keys
@@ -285,7 +284,7 @@ def test_keys_stand_in_no_log_and_no_error(
 @pytest.mark.parametrize("url", ["api.openverse.org", "ftp://api.openverse.org", "http://", "http://a:b@c/"])
 def test_addresses_that_cannot_be(url: str) -> None:
     with pytest.raises(ParameterError, match="searchUrl: not a web address"):
-        Client(SERVICE, url=url)
+        SearchClient(SERVICE, url=url)
 
 
 def test_a_base_with_a_path(fake: FakeSearch, provider: Open) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from libraries.base.errors import ParameterError, SearchError
-from libraries.web.search.paging import MAX_PAGES, first
-from libraries.web.search.providers import SERVICES, open_provider
+from libraries.web.search.providers import MAX_PAGES, SERVICES, first, open_provider
 from tests import fake_search
 from tests.fake_search import KEY, FakeSearch, Reply
 

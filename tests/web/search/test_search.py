@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from libraries.base.errors import SearchError
+from libraries.web.download.url_list import read_url_list
+from libraries.web.search.files import read_table
 from libraries.web.search.queries import Queries, Query
 from libraries.web.search.search import Results, search
-from libraries.web.search.tables import read_table
-from libraries.web.urllist import read_url_list
 from tests import fake_search
 from tests.fake_search import FakeSearch, Reply
 

@@ -1,7 +1,7 @@
 """Long lists are downloaded by several processes: as threads do it, and nobody is left behind."""
 
 import csv
-import errno
+import json
 import os
 import signal
 import subprocess
@@ -14,21 +14,19 @@ from typing import Any
 
 import pytest
 
-from libraries.base.errors import DownloadError, PipelineError, StorageError
-from libraries.web import download as download_module
-from libraries.web.download import download
+from libraries.base.errors import DownloadError, StorageError
+from libraries.web.download import download as download_module
+from libraries.web.download.outcomes import UrlOutcome, read_outcomes, summary
+from libraries.web.download.saving import Attempt, Saved
 from libraries.web.fetch import Timeouts
-from libraries.web.outcomes import Outcome, read_outcomes, summary
-from libraries.web.processes import Processes, decoded, encoded
-from libraries.web.schedule import Job
-from libraries.web.task import Attempt, Limits, Saved
 from PARAMETERS import Parameters
 from tests.conftest import command_line, hashes
+from tests.web.conftest import download_with
 
 Make = Callable[..., bytes]
 
 
-def run(root: Path, urls: list[tuple[str, str]], *, processes: int | None = 2, **changes: Any) -> list[Outcome]:
+def run(root: Path, urls: list[tuple[str, str]], *, processes: int | None = 2, **changes: Any) -> list[UrlOutcome]:
     options: dict[str, Any] = {
         "workers": 8,
         "processes": processes,
@@ -37,7 +35,7 @@ def run(root: Path, urls: list[tuple[str, str]], *, processes: int | None = 2, *
         "wait": lambda tries, retry_after: 0.0,
         **changes,
     }
-    return list(download(urls, folder=root / "images", outcomes=root / "downloads.csv", **options))
+    return list(download_with(urls, folder=root / "images", outcomes=root / "downloads.csv", **options))
 
 
 def rows(root: Path) -> list[dict[str, str]]:
@@ -84,70 +82,22 @@ def test_what_cannot_be_written_ends_the_run_and_what_was_had_is_known(
     assert web.requests.total() - asked == 10 - len(had)
 
 
-def limits(folder: Path) -> Limits:
-    return Limits(str(folder), 5.0, 5.0, 20.0, 10**6, 10**6, 1000, ["127.0.0.1"], "test/1")
-
-
-def test_a_process_that_dies_is_an_error_in_one_line(web: Any, tmp_path: Path) -> None:
-    asked = threading.Event()
-
-    def hang(handler: Any) -> None:
-        asked.set()
-        handler.server.web.stopping.wait(20)
-
-    with Processes(limits(tmp_path), count=1, threads=1, decoders=1) as crew:
-        crew.give(Job(web.on("/hangs", hang), "127.0.0.1", [("a", "x")]))
-        assert asked.wait(20)
-        crew._workers[0]._process.kill()
-        [(_, result)] = crew.take(20.0)
-    assert isinstance(result, PipelineError)
-    assert "has died" in str(result)
-
-
-def test_nobody_waits_for_a_process_that_died_before_its_first_job(tmp_path: Path) -> None:
-    with Processes(limits(tmp_path), count=1, threads=1, decoders=1) as crew:
-        crew._workers[0]._process.kill()
-        crew._workers[0]._reader.join()
-        job = Job("http://127.0.0.1/", "127.0.0.1", [("a", "x")])
-        crew.give(job)
-        [(given_back, result)] = crew.take(20.0)
-    assert given_back is job
-    assert isinstance(result, PipelineError)
-
-
 @pytest.mark.parametrize(
-    "result",
+    "attempt",
     [
         Attempt(Saved("a.jpg", 200, 1234, 40, 30), 0.5),
         Attempt(DownloadError("time-out", detail="10 s", passing=True, http_status=429, retry_after=3.0), 0.25),
         Attempt(DownloadError("not an image", detail="begins with b'<html>' \u2028 ü"), 0.25),
-        StorageError("the disk is full"),
     ],
 )
-def test_answers_arrive_as_they_were(result: Attempt | Exception) -> None:
-    line = encoded(7, result)
-    assert line.index(b"\n") == len(line) - 1
-    number, arrived = decoded(line)
-    assert number == 7
-    if isinstance(result, Attempt) and isinstance(result.result, DownloadError):
-        assert isinstance(arrived, Attempt) and isinstance(arrived.result, DownloadError)
-        assert (vars(arrived.result), str(arrived.result)) == (vars(result.result), str(result.result))
-    elif isinstance(result, StorageError):
-        assert isinstance(arrived, StorageError) and str(arrived) == str(result)
+def test_attempts_arrive_as_they_were(attempt: Attempt) -> None:
+    arrived = Attempt.from_json(json.loads(json.dumps(attempt.to_json())))
+    if isinstance(attempt.result, DownloadError):
+        assert isinstance(arrived.result, DownloadError)
+        assert (vars(arrived.result), str(arrived.result)) == (vars(attempt.result), str(attempt.result))
+        assert arrived.seconds == attempt.seconds
     else:
-        assert arrived == result
-
-
-def test_a_file_that_a_process_cannot_use_is_told_as_such() -> None:
-    _, arrived = decoded(encoded(1, PermissionError(errno.EACCES, "Permission denied", "/data/images/cat")))
-    assert isinstance(arrived, StorageError)
-    assert str(arrived).startswith("/data/images/cat cannot be used: permission denied;")
-
-
-def test_a_bug_in_a_process_is_told() -> None:
-    _, arrived = decoded(encoded(1, ZeroDivisionError("by nothing")))
-    assert isinstance(arrived, RuntimeError)
-    assert str(arrived) == "ZeroDivisionError: by nothing"
+        assert arrived == attempt
 
 
 @pytest.mark.parametrize(("cores", "jobs", "count"), [(1, 9999, 1), (2, 400, 1), (2, 1000, 2), (64, 9999, 4)])
@@ -157,13 +107,12 @@ def test_how_many(web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cor
     class Started(Exception):
         pass
 
-    def start(*_: Any, **options: Any) -> None:
-        started.append(options.get("count", 1))
+    def start(*_: Any, processes: int, threads: int) -> None:
+        started.append(processes)
         raise Started
 
     monkeypatch.setattr(download_module, "usable_cores", lambda: cores)
-    monkeypatch.setattr(download_module, "Processes", start)
-    monkeypatch.setattr(download_module, "Task", start)
+    monkeypatch.setattr(download_module, "open_pool", start)
     with pytest.raises(Started):
         run(tmp_path, [("a", web.url(f"/{i}")) for i in range(jobs)], workers=16, processes=None)
     assert started == [count]

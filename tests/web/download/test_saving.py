@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from libraries.base.errors import DownloadError
-from libraries.web.shrink import keep
+from libraries.web.download.saving import keep
 
 Make = Callable[..., bytes]
 

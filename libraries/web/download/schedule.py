@@ -1,33 +1,76 @@
-"""Who does which job when: as hosts have room, again where it may help, and not at all where a host wants to rest."""
+"""Which URL is fetched when: a few of each host at once, again where it may help, not where a host wants to rest."""
 
+import heapq
 import itertools
 import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 from libraries.base.errors import DownloadError
+from libraries.base.pool import Failed, Pool
 from libraries.data.class_folders import check_label
-from libraries.web.outcomes import Outcome, Pair, Status
-from libraries.web.schedule import MAX_WAIT, Job, Schedule
-from libraries.web.task import Attempt, Saved
+from libraries.web.download.outcomes import Job, Pair, Status, UrlOutcome
+from libraries.web.download.saving import Attempt, Saved
+from libraries.web.fetch import MAX_WAIT
 
 MAX_DETAIL = 200  # characters
 _AT_HAND = 2048  # jobs in memory; the others are where they come from
 _POLL = 0.5  # seconds between looks at the clock; Ctrl-C is noticed at the latest then
-
-Done = tuple[Job, Attempt | Exception]
-
-
-class Workers(Protocol):
-    """Those who do the jobs: a crew of threads, or processes."""
-
-    @property
-    def has_room(self) -> bool: ...
-    def give(self, job: Job) -> None: ...
-    def take(self, timeout: float) -> list[Done]: ...
+Done = tuple[Job, Attempt | Failed]
 
 
-class Dispatcher:
+class Schedule:
+    """Jobs that wait for their time and for their host. Not for use by several threads.
+
+    Args:
+        per_host: jobs of one host at once.
+    """
+
+    def __init__(self, per_host: int) -> None:
+        self._per_host = per_host
+        self._due: list[tuple[float, int, Job]] = []  # a heap by time, then by order of arrival
+        self._arrivals = itertools.count()
+        self._running: Counter[str] = Counter()
+        self._queued: defaultdict[str, deque[Job]] = defaultdict(deque)  # due, but their host is busy
+        self._paused: dict[str, float] = {}  # until when
+
+    def add(self, job: Job, at: float = 0.0) -> None:
+        """Let a job wait for its turn, not before the time `at`."""
+        heapq.heappush(self._due, (at, next(self._arrivals), job))
+
+    def pause(self, host: str, until: float) -> None:
+        """Start no job of a host before a time: it has asked for it."""
+        self._paused[host] = max(until, self._paused.get(host, 0.0))
+
+    def next(self, now: float) -> Job | None:
+        """A job to run now; None if all that wait have to. Call `done` when it has run."""
+        while self._due and self._due[0][0] <= now:
+            _, _, job = heapq.heappop(self._due)
+            until = self._paused.get(job.host, 0.0)
+            if until > now:
+                self.add(job, until)
+            elif self._running[job.host] >= self._per_host:
+                self._queued[job.host].append(job)
+            else:
+                self._running[job.host] += 1
+                return job
+        return None
+
+    def done(self, job: Job) -> None:
+        """A job has run: its host has room for another."""
+        self._running[job.host] -= 1
+        if queued := self._queued.get(job.host):
+            self.add(queued.popleft())
+        if not self._running[job.host] and not queued:  # there may be as many hosts as jobs
+            self._running.pop(job.host)
+            self._queued.pop(job.host, None)
+
+    def seconds_to_next(self, now: float) -> float:
+        """Seconds until the first waiting job is due; infinite when none waits for a time."""
+        return max(0.0, self._due[0][0] - now) if self._due else float("inf")
+
+
+class Downloader:
     """Has all jobs done, and those that may succeed later again.
 
     Args:
@@ -38,19 +81,19 @@ class Dispatcher:
 
     def __init__(
         self,
-        workers: Workers,
+        pool: Pool[Job, Attempt],
         *,
         per_host: int,
         retries: int,
         wait: Callable[[int, float | None], float | None],
     ) -> None:
-        self._workers = workers
+        self._pool = pool
         self._schedule = Schedule(per_host)
         self._retries = retries
         self._wait = wait
         self._resting: dict[str, float] = {}  # hosts that want to be left alone for longer than a run, in seconds
 
-    def run(self, jobs: Iterator[Job], record: Callable[[Sequence[Outcome]], None]) -> None:
+    def run(self, jobs: Iterator[Job], record: Callable[[Sequence[UrlOutcome]], None]) -> None:
         """Do jobs, read as they are needed; `record` is called with what became of them, by the handful.
 
         Raises:
@@ -63,12 +106,12 @@ class Dispatcher:
                 at_hand += 1
             if not at_hand:
                 return
-            found: list[Outcome] = []
-            failures: list[Exception] = []
+            found: list[UrlOutcome] = []
+            failures: list[BaseException] = []
             for job, attempt in self._done():
                 self._schedule.done(job)
-                if isinstance(attempt, Exception):
-                    failures.append(attempt)
+                if isinstance(attempt, Failed):
+                    failures.append(attempt.error)
                 elif not self._again(job, attempt):
                     found += [_outcome(pair, job, attempt.result) for pair in job.pairs]
                     at_hand -= 1
@@ -78,17 +121,17 @@ class Dispatcher:
                 raise failures[0]
 
     def _done(self) -> list[Done]:
-        """Give jobs to those who have room; the jobs that were done in the meantime."""
+        """Give jobs while there is room; the jobs that were done in the meantime."""
         now = time.monotonic()
         done: list[Done] = []
-        while self._workers.has_room and (job := self._schedule.next(now)):
+        while self._pool.has_room and (job := self._schedule.next(now)):
             job.tries += 1
             if (seconds := self._resting.get(job.host)) is None:
-                self._workers.give(job)
+                self._pool.give(job)
             else:
                 done.append((job, _left_alone(seconds)))
-        pause = min(_POLL, self._schedule.seconds_to_next(now)) if self._workers.has_room else _POLL
-        return done + self._workers.take(0.0 if done else pause)
+        pause = min(_POLL, self._schedule.seconds_to_next(now)) if self._pool.has_room else _POLL
+        return done + self._pool.take(0.0 if done else pause)
 
     def _again(self, job: Job, attempt: Attempt) -> bool:
         """Whether a job, after this attempt, waits for another."""
@@ -115,17 +158,17 @@ def _left_alone(seconds: float) -> Attempt:
     return Attempt(DownloadError("too many requests", detail=detail, passing=True, retry_after=seconds), 0.0)
 
 
-def _outcome(pair: Pair, job: Job, result: Saved | DownloadError) -> Outcome:
+def _outcome(pair: Pair, job: Job, result: Saved | DownloadError) -> UrlOutcome:
     label, url = pair
     seconds = round(job.seconds, 3)
     if isinstance(result, DownloadError):
         status: Status = "passing" if result.passing else "failed"
         detail = result.detail[:MAX_DETAIL]
-        return Outcome(
+        return UrlOutcome(
             label, url, status, result.reason, http_status=result.http_status, seconds=seconds, detail=detail
         )
     file = f"{check_label(label)}/{result.name}"
-    return Outcome(
+    return UrlOutcome(
         label,
         url,
         "ok",

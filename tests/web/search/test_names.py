@@ -1,6 +1,6 @@
 import pytest
 
-from libraries.web.search.licences import openverse_name, permits
+from libraries.web.search.names import openverse_name, permits
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from libraries.base.errors import SearchError
-from libraries.web.search.found import link, pixels, plain, rows, text
+from libraries.web.search.results import link, pixels, plain, rows, text
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import InputError, MissingInput
-from libraries.web.urllist import read_url_list
+from libraries.web.download.url_list import read_url_list
 
 
 def written(folder: Path, content: bytes) -> Path:

@@ -1,25 +1,30 @@
 """What is to be downloaded and what became of it: on disk, so that memory is the same for any number of URLs.
 
-The table of outcomes is a CSV file that grows line by line and outlives the process. What has to be looked up while it
-grows lies in a temporary SQLite database, which is gone with the process.
+The table of outcomes, proc/<dataset>/downloads.csv, grows line by line and outlives the process. What has to be looked
+up while it grows lies in a temporary SQLite database, which is gone with the process.
 """
 
 import contextlib
 import sqlite3
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Literal
 
 from libraries.base.errors import DownloadError, StorageError
 from libraries.base.file_system import storage_error
 from libraries.base.storage import atomic
-from libraries.base.tables import csv_line
+from libraries.base.tables import csv_line, csv_rows
+from libraries.data.class_folders import check_label
 from libraries.web.addresses import parse
-from libraries.web.outcomes import COLUMNS, Outcome, Pair, Status, as_line, read_outcomes
-from libraries.web.schedule import Job
 
+Pair = tuple[str, str]  # label, URL
+Status = Literal["ok", "failed", "passing"]
+
+_NUMBERS = ("http_status", "bytes", "width", "height")
 _PAIRS = """
 CREATE TABLE pairs (
     id INTEGER PRIMARY KEY,  -- first those of the list, in its order, then those of other lists in the table
@@ -46,6 +51,113 @@ SELECT target, host FROM (
 """
 
 
+@dataclass(frozen=True)
+class UrlOutcome:
+    """What became of one URL under one label: a line of the table.
+
+    Attributes:
+        label: as given.
+        url: as given.
+        status: 'ok', 'failed' for good, or 'passing': failed now, and tried again by the next run.
+        reason: 'downloaded', or why not, in one of a few short texts.
+        file: the image, relative to the data set's folder, with '/'; empty when there is none.
+        http_status: of the last answer.
+        bytes: of the file.
+        width: of the image in the file, upright, in pixels.
+        height: likewise.
+        seconds: that all tries took, without the waits between them.
+        detail: what exactly went wrong.
+    """
+
+    label: str
+    url: str
+    status: Status
+    reason: str
+    file: str = ""
+    http_status: int | None = None
+    bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    seconds: float = 0.0
+    detail: str = ""
+
+    @property
+    def pair(self) -> Pair:
+        """What identifies the outcome."""
+        return self.label, self.url
+
+
+COLUMNS = tuple(field.name for field in fields(UrlOutcome))
+
+
+def summary(outcomes: Iterable[UrlOutcome]) -> dict[str, int]:
+    """How many outcomes there are for each reason: 'downloaded' first, then the most frequent first."""
+    counts = Counter(outcome.reason for outcome in outcomes)
+    return dict(sorted(counts.items(), key=lambda item: (item[0] != "downloaded", -item[1], item[0])))
+
+
+def as_line(outcome: UrlOutcome) -> bytes:
+    """The outcome's line of the table."""
+    return csv_line(getattr(outcome, name) for name in COLUMNS).encode()
+
+
+def read_outcomes(path: Path) -> Iterator[UrlOutcome]:
+    """The outcomes in a table, later ones of a pair after earlier ones; none where there is no table yet.
+
+    Raises:
+        StorageError: the file is not such a table.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            rows = csv_rows(line for line in file if line.endswith("\n"))  # the last may have been cut off
+            if tuple(next(rows, COLUMNS)) != COLUMNS:
+                raise StorageError(f"{path} is not a table of downloads: move it away and run again")
+            for row in rows:
+                if (outcome := _outcome(row)) is not None:
+                    yield outcome
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _outcome(row: list[str]) -> UrlOutcome | None:
+    """The outcome in a line; None if the line is damaged, as the last ones are after a power cut."""
+    if len(row) != len(COLUMNS):
+        return None
+    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+    try:
+        numbers = {name: int(values[name]) if values[name] else None for name in _NUMBERS}
+        texts = {name: sys.intern(values[name]) for name in ("label", "status", "reason")}  # few, on very many lines
+        return UrlOutcome(**{**values, **numbers, **texts, "seconds": float(values["seconds"])})
+    except ValueError:
+        return None
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A URL to fetch.
+
+    Attributes:
+        url: in the one spelling that stands for all equal ones.
+        host: of the URL.
+        pairs: the (label, URL as given) that its image is for.
+        tries: so far.
+        seconds: that they took.
+    """
+
+    url: str
+    host: str
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    tries: int = 0
+    seconds: float = 0.0
+
+    @property
+    def labels(self) -> list[str]:
+        """The different folders that its image is for."""
+        return list(dict.fromkeys(check_label(label) for label, _ in self.pairs))
+
+
 class Ledger:
     """A list of pairs, each once, with the outcomes of this run and earlier ones. For one thread.
 
@@ -53,7 +165,7 @@ class Ledger:
         count: of different pairs in the list.
     """
 
-    def __init__(self, path: Path, pairs: Iterable[Pair], *, is_due: Callable[[Outcome], bool]) -> None:
+    def __init__(self, path: Path, pairs: Iterable[Pair], *, is_due: Callable[[UrlOutcome], bool]) -> None:
         """Read the list, and the table if there is one; a last line that was cut off in the middle is dropped.
 
         Args:
@@ -108,7 +220,7 @@ class Ledger:
             for target, host in self._store.execute(_JOBS):
                 yield Job(target, host, self._store.execute(_OF_JOB, (target,)).fetchall())
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
+    def add(self, outcomes: Sequence[UrlOutcome]) -> None:
         """Append outcomes, on disk once this returns; each takes the place of an earlier one of the same pair."""
         lines = [as_line(outcome) for outcome in outcomes]
         try:

@@ -1,9 +1,5 @@
-from collections.abc import Callable
-
-import pytest
-
-from libraries.web import schedule
-from libraries.web.schedule import MAX_WAIT, Job, Schedule, backoff
+from libraries.web.download.outcomes import Job
+from libraries.web.download.schedule import Schedule
 
 
 def startable(plan: Schedule, now: float) -> list[str]:
@@ -49,25 +45,3 @@ def test_a_host_that_asks_for_a_pause_gets_it() -> None:
     assert startable(plan, 1.0) == ["b0"]
     assert plan.seconds_to_next(1.0) == 7.0
     assert startable(plan, 8.0) == ["a0", "a1"]
-
-
-@pytest.fixture
-def jitter(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Make every random number lie at this fraction of its range."""
-    return lambda f: monkeypatch.setattr(schedule.random, "uniform", lambda low, high: low + f * (high - low))
-
-
-def test_backoff_doubles_with_jitter_up_to_a_limit(jitter: Callable[[float], None]) -> None:
-    jitter(0.5)
-    assert [backoff(n, None) for n in (1, 2, 3, 20)] == [1.0, 2.0, 4.0, MAX_WAIT]
-    jitter(0.0)
-    assert backoff(2, None) == 1.0
-    jitter(1.0)
-    assert backoff(2, None) == 3.0
-
-
-def test_backoff_does_as_the_server_asks_within_reason(jitter: Callable[[float], None]) -> None:
-    jitter(0.0)
-    assert backoff(1, 7.0) == 7.0
-    assert backoff(5, 0.0) == 0.0
-    assert backoff(1, MAX_WAIT + 1) is None

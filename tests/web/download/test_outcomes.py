@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from libraries.base.errors import StorageError
-from libraries.web import ledger as ledger_module
-from libraries.web.ledger import Ledger
-from libraries.web.outcomes import COLUMNS, Outcome, Pair, read_outcomes
+from libraries.web.download import outcomes as outcomes_module
+from libraries.web.download.outcomes import COLUMNS, Ledger, Pair, UrlOutcome, read_outcomes, summary
 
-OK = Outcome("käse", "http://a/ä,\"1'.jpg", "ok", "downloaded", "käse/1.jpg", 200, 1234, 40, 30, 0.125)
-LOST = Outcome("dog", "http://a/2.jpg", "failed", "not found", http_status=404, seconds=1.5, detail="HTTP 404")
-LATER = Outcome("dog", "http://a/3.jpg", "passing", "time-out", detail="10 s")
+OK = UrlOutcome("käse", "http://a/ä,\"1'.jpg", "ok", "downloaded", "käse/1.jpg", 200, 1234, 40, 30, 0.125)
+LOST = UrlOutcome("dog", "http://a/2.jpg", "failed", "not found", http_status=404, seconds=1.5, detail="HTTP 404")
+LATER = UrlOutcome("dog", "http://a/3.jpg", "passing", "time-out", detail="10 s")
 ALL = [OK.pair, LOST.pair, LATER.pair]
 
 
@@ -28,13 +27,13 @@ def opened(path: Path, pairs: list[Pair] | Iterator[Pair]) -> Ledger:
     return Ledger(path, pairs, is_due=lambda outcome: outcome.status == "passing")
 
 
-def write(path: Path, *outcomes: Outcome) -> None:
+def write(path: Path, *outcomes: UrlOutcome) -> None:
     ledger = opened(path, [])
     ledger.add(outcomes)
     ledger.close()
 
 
-def read(path: Path) -> list[Outcome]:
+def read(path: Path) -> list[UrlOutcome]:
     opened(path, []).close()
     return list(read_outcomes(path))
 
@@ -94,7 +93,7 @@ def test_jobs_can_be_done_while_they_are_read(path: Path) -> None:
     seen = []
     for job in ledger.jobs():
         seen += job.pairs
-        ledger.add([Outcome(label, url, "ok", "downloaded") for label, url in job.pairs])
+        ledger.add([UrlOutcome(label, url, "ok", "downloaded") for label, url in job.pairs])
     assert seen == pairs
     assert (ledger.count_jobs(), ledger.counts()) == (0, {"ok": 5000})
     ledger.close()
@@ -189,7 +188,17 @@ def test_no_room_for_the_temporary_file(path: Path, monkeypatch: pytest.MonkeyPa
         store.execute("PRAGMA max_page_count = 20")
         return store
 
-    monkeypatch.setattr(ledger_module.sqlite3, "connect", small)
+    monkeypatch.setattr(outcomes_module.sqlite3, "connect", small)
     with pytest.raises(StorageError, match=r"temporary file in .* is full.*: free some space there"):
         opened(path, (("x", f"http://h/{i}") for i in range(5000)))
     assert not path.exists()
+
+
+def test_summary_counts_by_reason() -> None:
+    ok = UrlOutcome("a", "http://a/1", "ok", "downloaded")
+    later = UrlOutcome("a", "http://a/2", "passing", "time-out")
+    lost = UrlOutcome("a", "http://a/3", "failed", "not found")
+    outcomes = [later, lost, ok, later, later, dataclasses.replace(lost, reason="broken answer")]
+    expected = [("downloaded", 1), ("time-out", 3), ("broken answer", 1), ("not found", 1)]
+    assert list(summary(outcomes).items()) == expected
+    assert summary([]) == {}

@@ -19,10 +19,10 @@ import pytest
 
 from libraries.base.errors import InputError, StorageError
 from libraries.web import addresses
-from libraries.web.download import download
+from libraries.web.download.outcomes import COLUMNS, UrlOutcome, summary
+from libraries.web.download.saving import file_stem
 from libraries.web.fetch import Timeouts
-from libraries.web.outcomes import COLUMNS, Outcome, summary
-from libraries.web.task import file_stem
+from tests.web.conftest import download_with
 
 Make = Callable[..., bytes]
 _HEADER = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
@@ -32,10 +32,10 @@ PNG_BOMB = (
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., list[Outcome]]:
+def run(tmp_path: Path) -> Callable[..., list[UrlOutcome]]:
     """Download into tmp_path/images without waiting between tries."""
 
-    def call(urls: list[tuple[str, str]], **changes: Any) -> list[Outcome]:
+    def call(urls: list[tuple[str, str]], **changes: Any) -> list[UrlOutcome]:
         options: dict[str, Any] = {
             "folder": tmp_path / "images",
             "outcomes": tmp_path / "proc" / "downloads.csv",
@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Callable[..., list[Outcome]]:
             "timeouts": Timeouts(connect=5, read=5, total=10),
             "wait": lambda tries, retry_after: 0.0,
         }
-        return list(download(urls, **{**options, **changes}))
+        return list(download_with(urls, **{**options, **changes}))
 
     return call
 
@@ -60,7 +60,9 @@ def rows(path: Path) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
-def test_a_list_as_lists_are(web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, make_picture: Make) -> None:
+def test_a_list_as_lists_are(
+    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
+) -> None:
     small, large = make_picture(1), make_picture(2, width=1200, height=600)
     jpeg = make_picture(3, width=300, height=300)
     urls = [
@@ -114,7 +116,7 @@ def test_a_list_as_lists_are(web: Any, run: Callable[..., list[Outcome]], tmp_pa
 
 
 def test_a_second_run_fetches_nothing(
-    web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, make_picture: Make
+    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     urls = [("a", web.give(f"/{i}.jpg", make_picture(i))) for i in range(5)]
     urls += [("b", web.url("/gone.jpg")), ("b", web.give("/page.jpg", b"<html>"))]
@@ -135,7 +137,7 @@ def test_a_second_run_fetches_nothing(
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")
 def test_a_folder_that_is_there_in_another_form_of_unicode_is_the_label_s(
-    web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, make_picture: Make
+    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     (tmp_path / "images" / "Mu\u0308ll").mkdir(parents=True)
     url = web.give("/1.jpg", make_picture(1))
@@ -147,7 +149,7 @@ def test_a_folder_that_is_there_in_another_form_of_unicode_is_the_label_s(
 
 
 def test_failures_that_may_pass_are_tried_again_by_the_next_run(
-    web: Any, run: Callable[..., list[Outcome]], make_picture: Make
+    web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make
 ) -> None:
     image = make_picture()
     url = web.on("/a", lambda h: h.answer(503), lambda h: h.answer(503), lambda h: h.answer(200, image))
@@ -159,7 +161,7 @@ def test_failures_that_may_pass_are_tried_again_by_the_next_run(
 
 
 def test_files_that_the_user_took_away(
-    web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, make_picture: Make
+    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     urls = [(label, web.give(f"/{label}{i}.jpg", make_picture(i))) for label in "ab" for i in range(2)]
     outcomes = run(urls)
@@ -173,7 +175,7 @@ def test_files_that_the_user_took_away(
 
 
 def test_one_url_is_fetched_once(
-    web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, make_picture: Make
+    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     url = web.give("/a.jpg", make_picture())
     spellings = [url, url + "#part", url.replace("http", "HTTP")]
@@ -205,7 +207,7 @@ def test_one_url_is_fetched_once(
     ids=["500", "429", "no answer", "cut short", "drip"],
 )
 def test_what_may_pass_is_tried_again(
-    web: Any, run: Callable[..., list[Outcome]], make_picture: Make, fault: Callable[[Any], None]
+    web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make, fault: Callable[[Any], None]
 ) -> None:
     url = web.on("/a", fault, lambda h: h.answer(200, make_picture()))
     [outcome] = run([("a", url)], timeouts=Timeouts(connect=5, read=5, total=0.5))
@@ -214,12 +216,12 @@ def test_what_may_pass_is_tried_again(
 
 
 @pytest.mark.parametrize(("status", "times"), [(404, 1), (410, 1), (403, 1), (500, 4), (429, 4)])
-def test_how_often(web: Any, run: Callable[..., list[Outcome]], status: int, times: int) -> None:
+def test_how_often(web: Any, run: Callable[..., list[UrlOutcome]], status: int, times: int) -> None:
     [outcome] = run([("a", web.give("/a", b"", status))], retries=3)
     assert (web.requests["/a"], outcome.http_status) == (times, status)
 
 
-def test_waits_are_what_the_server_asks(web: Any, run: Callable[..., list[Outcome]], make_picture: Make) -> None:
+def test_waits_are_what_the_server_asks(web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make) -> None:
     asked: list[tuple[int, float | None]] = []
 
     def wait(tries: int, retry_after: float | None) -> float:
@@ -238,7 +240,7 @@ def test_waits_are_what_the_server_asks(web: Any, run: Callable[..., list[Outcom
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_host_that_wants_a_long_rest_is_left_alone(
-    web: Any, run: Callable[..., list[Outcome]], processes: int
+    web: Any, run: Callable[..., list[UrlOutcome]], processes: int
 ) -> None:
     urls = [("a", web.give(f"/{i}", b"", 429, Retry_After="3600")) for i in range(20)]
     outcomes = run(urls, processes=processes, per_host=1, wait=lambda tries, seconds: None)
@@ -248,15 +250,18 @@ def test_a_host_that_wants_a_long_rest_is_left_alone(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_host_gets_a_few_requests_at_once(
-    web: Any, run: Callable[..., list[Outcome]], make_picture: Make, processes: int
+    web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make, processes: int
 ) -> None:
-    lock, now, most = threading.Lock(), 0, 0
+    lock, now, most, three = threading.Lock(), 0, 0, threading.Event()
 
     def answer(handler: Any) -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
+        if now == 3:
+            three.set()
+        assert three.wait(20)  # a process takes its time to start
         handler.server.web.stopping.wait(0.02)
         with lock:
             now -= 1
@@ -269,7 +274,7 @@ def test_a_host_gets_a_few_requests_at_once(
 
 
 def test_one_slow_host_does_not_hold_up_the_others(
-    web: Any, run: Callable[..., list[Outcome]], make_picture: Make, monkeypatch: pytest.MonkeyPatch
+    web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(addresses, "resolve", lambda host, port: ["127.0.0.1"])
     others_done = threading.Event()
@@ -295,7 +300,7 @@ def test_one_slow_host_does_not_hold_up_the_others(
 # What is said
 
 
-def test_progress(web: Any, run: Callable[..., list[Outcome]], make_picture: Make) -> None:
+def test_progress(web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make) -> None:
     urls = [("a", web.give(f"/{i}.jpg", make_picture(i))) for i in range(3)] + [("a", web.url("/gone"))]
     calls: list[tuple[int, int, int]] = []
     run(urls, progress=lambda *numbers: calls.append(numbers))
@@ -308,7 +313,7 @@ def test_progress(web: Any, run: Callable[..., list[Outcome]], make_picture: Mak
 
 def test_a_proxy_is_not_used_and_that_is_said(
     web: Any,
-    run: Callable[..., list[Outcome]],
+    run: Callable[..., list[UrlOutcome]],
     make_picture: Make,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -339,7 +344,9 @@ def test_names(url: str, stem: str) -> None:
 
 
 @pytest.mark.parametrize("labels", [["a/b"], [".."], [""], ["a\x00b"], ["a\nb"], ["nul"], ["Cat", "cat"]])
-def test_labels_that_cannot_be(web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, labels: list[str]) -> None:
+def test_labels_that_cannot_be(
+    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, labels: list[str]
+) -> None:
     with pytest.raises(InputError):
         run([(label, web.give("/a", b"")) for label in labels])
     assert not web.requests
@@ -350,7 +357,7 @@ def test_labels_that_cannot_be(web: Any, run: Callable[..., list[Outcome]], tmp_
 
 
 def test_a_full_disk_ends_the_run_and_the_next_goes_on(
-    web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, make_picture: Make, monkeypatch: pytest.MonkeyPatch
+    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [("a", web.give(f"/{i}.jpg", make_picture(i))) for i in range(10)]
     flush = os.fsync
@@ -373,7 +380,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
 
 
 def test_ctrl_c_ends_the_run_at_once_and_the_next_goes_on(
-    web: Any, run: Callable[..., list[Outcome]], tmp_path: Path, make_picture: Make
+    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     urls = [("a", web.give(f"/{i}.jpg", make_picture(i))) for i in range(6)]
     hanging = web.on("/hangs", lambda h: h.server.web.stopping.wait(20), lambda h: h.answer(200, make_picture(9)))
@@ -394,10 +401,11 @@ def test_ctrl_c_ends_the_run_at_once_and_the_next_goes_on(
 PROCESS = """
 import json, sys
 from pathlib import Path
-from libraries.web.download import download
+from libraries.web.download.download import download
+from libraries.web.download.options import DownloadOptions
 root, urls = Path(sys.argv[1]), [tuple(pair) for pair in json.loads(sys.argv[2])]
-options = {"workers": 4, "processes": int(sys.argv[3]), "allowed_hosts": ["127.0.0.1"]}
-download(urls, folder=root / "images", outcomes=root / "downloads.csv", **options)
+options, processes = DownloadOptions(workers=4, allowed_hosts=["127.0.0.1"]), int(sys.argv[3])
+download(urls, folder=root / "images", outcomes=root / "downloads.csv", options=options, processes=processes)
 """
 
 

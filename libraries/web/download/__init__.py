@@ -1,0 +1,1 @@
+"""A list of URLs → image files, in parallel, politely, and never twice."""

@@ -1,0 +1,139 @@
+"""A list of (label, URL) → images/<dataset>/<label>/, in parallel, politely, and never twice.
+
+Each URL is fetched by one of many threads, shrunk if it is large, and written under a name that depends on the URL
+alone. What became of it is a line in a table, from which the next run goes on: what was had, and what failed for good,
+is not fetched again. A file that the user moved or deleted stays so; a label's folder that was deleted as a whole is
+filled anew. One run at a time for each data set.
+"""
+
+import contextlib
+import functools
+import itertools
+import logging
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from libraries.base.file_system import on_disk, sweep
+from libraries.base.pool import Pool, Work, open_pool, usable_cores
+from libraries.data.class_folders import check_label, check_labels
+from libraries.web.download.options import DownloadOptions
+from libraries.web.download.outcomes import Job, Ledger, Pair, UrlOutcome, read_outcomes
+from libraries.web.download.saving import Attempt, begin
+from libraries.web.download.schedule import Downloader
+from libraries.web.fetch import backoff
+
+_DECODERS = 4  # images decoded at once, in all processes: each takes up to 3 bytes times `max_pixels` of memory
+_MAX_PROCESSES = 4
+_MIN_THREADS = 4  # of a process
+_MIN_JOBS = 500  # for a process, whose start takes as long as some hundred small images
+
+log = logging.getLogger(__name__)
+
+
+def download(
+    urls: Iterable[Pair],
+    *,
+    folder: Path,
+    outcomes: Path,
+    options: DownloadOptions | None = None,
+    processes: int | None = None,
+    wait: Callable[[int, float | None], float | None] = backoff,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> Iterator[UrlOutcome]:
+    """Fetch images into `folder`/<label>/. Run again, it fetches what is new, and what failed in a way that may pass.
+
+    Args:
+        urls: (label, URL) pairs. A URL that stands there several times is fetched once, and written under each label.
+        folder: images/<dataset>.
+        outcomes: the CSV file for the table of outcomes.
+        processes: that share the work; None: as many as the list and the machine are large; 1: threads of this one.
+        wait: seconds to wait after try number n, given what the server asked for; None: do not try again.
+        progress: called with the number of pairs that are done, of all, and of images had.
+
+    Returns:
+        One outcome for each different pair, in the order of `urls`.
+
+    Raises:
+        InputError: a label cannot be a folder name, or two differ only in case.
+        StorageError: the disk is full, or a file cannot be written. The next run goes on from there.
+    """
+    _warn_of_proxies()
+    options = options or DownloadOptions()
+    is_due = _due(folder, retry_failed=options.retry_failed)
+    with contextlib.closing(Ledger(outcomes, _checked(urls), is_due=is_due)) as ledger:
+        for label in ledger.labels():
+            sweep(_folder_of(folder, label))
+        record = _recording(ledger, progress)
+        if jobs := ledger.count_jobs():
+            with _open_pool(folder, options, jobs=jobs, processes=processes) as pool:
+                downloader = Downloader(pool, per_host=options.per_host, retries=options.retries, wait=wait)
+                downloader.run(ledger.jobs(), record)
+        ledger.finish()
+        return itertools.islice(read_outcomes(outcomes), ledger.count)
+
+
+def _folder_of(folder: Path, label: str) -> Path:
+    return folder / on_disk(folder, check_label(label))
+
+
+def _due(folder: Path, *, retry_failed: bool) -> Callable[[UrlOutcome], bool]:
+    """Whether a pair with this outcome is to be fetched again."""
+
+    @functools.cache
+    def has_folder(label: str) -> bool:
+        return _folder_of(folder, label).is_dir()
+
+    def is_due(earlier: UrlOutcome) -> bool:
+        if earlier.status == "ok":
+            return not has_folder(earlier.label)
+        return retry_failed or earlier.status == "passing"
+
+    return is_due
+
+
+def _recording(
+    ledger: Ledger, progress: Callable[[int, int, int], None] | None
+) -> Callable[[Sequence[UrlOutcome]], None]:
+    """What keeps outcomes and tells how far it is; how far it was is told at once."""
+    counts = ledger.counts()
+
+    def show() -> None:
+        if progress is not None:
+            progress(counts.total(), ledger.count, counts["ok"])
+
+    def record(found: Sequence[UrlOutcome]) -> None:
+        ledger.add(found)
+        for outcome in found:
+            counts[outcome.status] += 1
+            show()
+
+    show()
+    return record
+
+
+def _checked(urls: Iterable[Pair]) -> Iterator[Pair]:
+    """The pairs; the labels are checked at their end."""
+    labels = set()
+    for pair in urls:
+        labels.add(pair[0])
+        yield pair
+    check_labels(labels)
+
+
+def _open_pool(
+    folder: Path, options: DownloadOptions, *, jobs: int, processes: int | None
+) -> contextlib.AbstractContextManager[Pool[Job, Attempt]]:
+    """Threads of this process for a short list, several processes of them for a long one."""
+    if processes is None:
+        processes = min(_MAX_PROCESSES, usable_cores(), options.workers // _MIN_THREADS, jobs // _MIN_JOBS)
+    processes = max(1, processes)
+    per_process = {"threads": -(-options.workers // processes), "decoders": -(-_DECODERS // processes)}
+    settings = {"folder": str(folder.absolute()), "options": options.to_json(), **per_process}
+    work: Work[Job, Attempt] = Work(begin, settings, lambda job: (job.url, job.labels), Attempt.from_json)
+    return open_pool(work, processes=processes, threads=per_process["threads"])
+
+
+def _warn_of_proxies() -> None:
+    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
+        log.warning("downloads go straight to the servers: the proxy of the environment is not used")

@@ -1,0 +1,174 @@
+"""One URL → an image file under each of its labels: fetch, check, shrink, write."""
+
+import hashlib
+import re
+import threading
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from PIL import Image
+
+from libraries.base.errors import DownloadError, ImageError
+from libraries.base.file_system import on_disk
+from libraries.base.storage import atomic
+from libraries.data.formats import HEAD, Format, recognise
+from libraries.data.images import scaled_down
+from libraries.web.download.options import DownloadOptions
+from libraries.web.fetch import Answer, Fetcher
+
+JPEG_QUALITY = 95
+
+_OF_ERRORS = ("reason", "detail", "passing", "http_status", "retry_after")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a download.
+
+    Attributes:
+        suffix: of the file's format.
+        width: in pixels, when upright.
+        height: likewise.
+        data: the bytes that came, which stay as they are;
+        smaller: or, instead, a smaller image.
+    """
+
+    suffix: str
+    width: int
+    height: int
+    data: bytes
+    smaller: Image.Image | None
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the file's content. Where it has to be encoded: into a true file, for then others may compute, too."""
+        if self.smaller is None:
+            file.write(self.data)
+        else:
+            self.smaller.save(file, "JPEG", quality=JPEG_QUALITY)
+
+
+def keep(data: bytes, *, max_pixels: int, max_side: int) -> Kept:
+    """The bytes as they are, or, if the image's longer side has more than `max_side` pixels, a smaller JPEG of it.
+
+    Raises:
+        DownloadError: not an image, more than `max_pixels` (seen from the header, before decoding), or damaged.
+    """
+    kind = recognise(data[:HEAD])
+    if not isinstance(kind, Format):
+        raise DownloadError("not an image", detail=f"begins with {data[:16]!r}" if kind is None else kind.of_one())
+    try:
+        (width, height), smaller = scaled_down(data, max_pixels=max_pixels, max_side=max_side)
+    except ImageError as error:
+        reason = "too many pixels" if "pixels" in error.reason else "damaged image"
+        raise DownloadError(reason, detail=error.reason) from None
+    if smaller is None:
+        return Kept(kind.suffixes[0], width, height, data, None)
+    return Kept(".jpg", width, height, b"", smaller)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An image that was had: its file's name in each label's folder, and what the table tells of it."""
+
+    name: str
+    http_status: int
+    bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one try of a URL came to, and the seconds it took."""
+
+    result: Saved | DownloadError
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is told to another process."""
+        if isinstance(self.result, Saved):
+            return {"seconds": self.seconds, "saved": asdict(self.result)}
+        return {"seconds": self.seconds, "error": {name: getattr(self.result, name) for name in _OF_ERRORS}}
+
+    @staticmethod
+    def from_json(told: dict[str, Any]) -> "Attempt":
+        """What `to_json` has told."""
+        result = Saved(**told["saved"]) if "saved" in told else DownloadError(**told["error"])
+        return Attempt(result, told["seconds"])
+
+
+class Saver:
+    """What is done with a URL. Called by many threads.
+
+    Args:
+        threads: that call it.
+        decoders: images decoded at once: each takes up to 3 bytes times `max_pixels` of memory.
+    """
+
+    def __init__(self, folder: Path, options: DownloadOptions, *, threads: int, decoders: int) -> None:
+        self._fetcher = Fetcher(
+            timeouts=options.timeouts,
+            max_bytes=options.max_bytes,
+            allowed_hosts=options.allowed_hosts,
+            user_agent=options.user_agent,
+            threads=threads,
+        )
+        self._folder = folder
+        self._max_pixels, self._max_side = options.max_pixels, options.max_side
+        self._decoding = threading.Semaphore(decoders)
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Write nothing any more, not even what is under way."""
+        self._closed.set()
+        self._fetcher.close()
+
+    def __call__(self, job: tuple[str, Sequence[str]]) -> dict[str, Any]:
+        """Fetch a URL once and write its image under each of its labels; gives an `Attempt` as JSON.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        url, labels = job
+        started = time.monotonic()
+        result: Saved | DownloadError
+        try:
+            result = self._save(url, labels, self._fetcher.fetch(url))
+        except DownloadError as error:
+            result = error
+        return Attempt(result, time.monotonic() - started).to_json()
+
+    def _save(self, url: str, labels: Sequence[str], answer: Answer) -> Saved:
+        try:
+            with self._decoding:
+                kept = keep(answer.body, max_pixels=self._max_pixels, max_side=self._max_side)
+        except DownloadError as error:
+            error.http_status = answer.http_status
+            raise
+        name, size = file_stem(url) + kept.suffix, 0
+        for label in labels:
+            if not self._closed.is_set():
+                with atomic(self._folder / on_disk(self._folder, label) / name) as file:
+                    kept.write(file)
+                    size = file.tell()
+        return Saved(name, answer.http_status, size, kept.width, kept.height)
+
+
+def begin(*, folder: str, options: dict[str, Any], threads: int, decoders: int) -> Saver:
+    """The `Saver` that settings stand for, as they are told to another process."""
+    return Saver(Path(folder), DownloadOptions.from_json(options), threads=threads, decoders=decoders)
+
+
+def file_stem(url: str) -> str:
+    """The name, without suffix, of a URL's file: what can be read of the URL's own, and a hash that makes it unique."""
+    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
+    name = re.sub(r"\.[A-Za-z]{2,5}$", "", name)  # the suffix comes from the content
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", ascii_name)[:40].strip("-")
+    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
+    return f"{readable}-{digest}" if readable else digest
