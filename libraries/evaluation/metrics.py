@@ -1,4 +1,4 @@
-"""Labels and probabilities → numbers: pure functions, numpy only, fractions from 0 to 1.
+"""Labels and probabilities → numbers: pure functions, fractions from 0 to 1.
 
 Shapes everywhere: labels int [N] (0..K-1), probabilities float [N, K]. A prediction is the class of the highest
 probability. What cannot be known (the AUC of a class without test images) is None, never NaN.
@@ -44,7 +44,7 @@ def metrics(
     accuracies = accuracy_per_class(matrix)
     aucs = [auc(truth == c, p[:, c]) for c in range(k)]
     precisions = [average_precision(truth == c, p[:, c]) for c in range(k)]
-    f1s = f1_per_class(matrix)
+    f1s = f1_per_class(truth, predictions, number_of_classes=k)
     bins = reliability(truth, p)
     intervals = accuracy_intervals(truth, predictions, number_of_classes=k, groups=groups, seed=seed)
 
@@ -126,66 +126,59 @@ def accuracy_per_class(matrix: Int) -> list[float | None]:
     return [_fraction(matrix[c, c], row.sum()) for c, row in enumerate(matrix)]
 
 
-def f1_per_class(matrix: Int) -> list[float | None]:
+def f1_per_class(labels: Integer, predictions: Integer, *, number_of_classes: int) -> list[float | None]:
     """Harmonic mean of precision and recall per class; None for a class neither present nor predicted."""
-    return [_fraction(2 * matrix[c, c], matrix[c].sum() + matrix[:, c].sum()) for c in range(len(matrix))]
+    from sklearn.metrics import f1_score
+
+    k = range(number_of_classes)
+    values = f1_score(labels, predictions, labels=k, average=None, zero_division=np.nan)
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def _fraction(part: int, whole: int) -> float | None:
     return float(part / whole) if whole else None
 
 
-def _counts_by_threshold(positive: Bool, scores: Floating) -> tuple[Integer, Integer]:
-    """True and false positives at each distinct score taken as threshold, highest first; equal scores go together."""
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    last_of_equal = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    true_positives = np.cumsum(positive[order])[last_of_equal]
-    return true_positives, last_of_equal + 1 - true_positives
-
-
 def roc_curve(positive: Bool, scores: Floating) -> tuple[Float64, Float64] | None:
     """False and true positive rate from (0, 0) to (1, 1), a point per distinct score; None unless both kinds occur."""
-    true_positives, false_positives = _counts_by_threshold(positive, scores)
-    if not true_positives[-1] or not false_positives[-1]:
+    from sklearn import metrics as reference
+
+    if positive.all() or not positive.any():
         return None
-    start = np.zeros(1)
-    return (
-        np.concatenate([start, false_positives / false_positives[-1]]),
-        np.concatenate([start, true_positives / true_positives[-1]]),
-    )
+    false_rate, true_rate, _ = reference.roc_curve(positive, scores, drop_intermediate=False)
+    return false_rate, true_rate
 
 
 def auc(positive: Bool, scores: Floating) -> float | None:
     """Area under the ROC curve: the chance that a positive scores above a negative, a tie counting half."""
-    curve = roc_curve(positive, scores)
-    if curve is None:
-        return None
-    false_rate, true_rate = curve
-    return float(np.sum(np.diff(false_rate) * (true_rate[1:] + true_rate[:-1]) / 2))
+    from sklearn.metrics import roc_auc_score
+
+    return None if positive.all() or not positive.any() else float(roc_auc_score(positive, scores))
 
 
 def precision_recall_curve(positive: Bool, scores: Floating) -> tuple[Float64, Float64] | None:
     """Precision and recall at each distinct score, recall rising; None without positives."""
-    true_positives, false_positives = _counts_by_threshold(positive, scores)
-    if not true_positives[-1]:
+    from sklearn import metrics as reference
+
+    if not positive.any():
         return None
-    return true_positives / (true_positives + false_positives), true_positives / true_positives[-1]
+    precision, recall, _ = reference.precision_recall_curve(positive, scores)
+    return precision[-2::-1], recall[-2::-1]  # without the point (recall 0, precision 1), which no score gives
 
 
 def average_precision(positive: Bool, scores: Floating) -> float | None:
     """Mean precision, weighted by the recall gained at each score: no interpolation, which would be optimistic."""
-    curve = precision_recall_curve(positive, scores)
-    if curve is None:
-        return None
-    precision, recall = curve
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(positive, scores)) if positive.any() else None
 
 
 def log_loss(labels: Integer, probabilities: Floating) -> float:
     """Mean of -ln(probability of the true class), in nats; a probability of 0 counts as the float64 epsilon."""
-    of_truth = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1.0)).mean())
+    from sklearn import metrics as reference
+
+    exact = probabilities / probabilities.sum(axis=1, keepdims=True)  # rows of float32 sum to 1 but for rounding
+    return float(reference.log_loss(labels, exact, labels=np.arange(probabilities.shape[1])))
 
 
 def brier(labels: Integer, probabilities: Floating) -> float:
