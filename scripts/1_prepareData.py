@@ -14,7 +14,7 @@ from libraries.base.console import ProgressBar, progress
 from libraries.base.errors import ParameterError
 from libraries.base.layout import Layout
 from libraries.base.pool import usable_cores
-from libraries.base.storage import write_csv
+from libraries.base.tables import write_csv
 from libraries.data import dataset, duplicates, quality, removal, split
 from libraries.data.annotations import Annotations
 from libraries.data.exchange import label_studio

@@ -23,12 +23,13 @@ def main(parameters: Parameters) -> None:
 
 def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
     import textwrap
+    from dataclasses import asdict
 
     import numpy as np
 
     from libraries.base import figures
     from libraries.base.console import ProgressBar
-    from libraries.base.storage import write_csv
+    from libraries.base.tables import write_table
     from libraries.classifier import svm
     from libraries.classifier.bundle import write_bundle
     from libraries.classifier.learning_curve import learning_curve, write_learning_curve
@@ -66,14 +67,14 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
             progress=bar.show,
         )
     rows = sweep_table(result, features.embedding[~is_train], y[~is_train])
-    print(sweep_text(rows, best=result.best))
+    print(sweep_text(rows))
     model, calibration = result.models[result.best], result.calibrations[result.best]
     folder = layout.svm.folder
     layout.svm.begin()
     save_model(folder / "svm.npz", model, calibration, labels=labels)
-    write_csv(folder / "sweep.csv", rows)
-    chosen = (str(rows[result.best]["normalisation"]), float(rows[result.best]["C"]))
-    figures.save(sweep_figure(rows, chosen=chosen), folder / "sweep.png")
+    write_table(folder / "sweep.csv", rows)
+    chosen = rows[result.best]
+    figures.save(sweep_figure(rows), folder / "sweep.png")
     files, advice = [folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")], []
     if not is_train.all():
         with ProgressBar("Learning curve", unit="fits") as bar:
@@ -83,8 +84,8 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
                 is_train=is_train,
                 groups=groups,
                 names=labels,
-                normalisation=chosen[0],
-                c=chosen[1],
+                normalisation=chosen.normalisation,
+                c=chosen.C,
                 calibration=calibration,
                 seed=parameters.randomSeed,
                 progress=bar.show,
@@ -96,7 +97,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     settings = parameters.portable()
     write_bundle(layout.bundle, layout.network, labels=labels, calibration=calibration, linear=model, settings=settings)
     record.tags["data"] = layout.examples.identity()[:12]
-    record.metrics.update({k: v for k, v in rows[result.best].items() if isinstance(v, float)})
+    record.metrics.update({k: v for k, v in asdict(chosen).items() if isinstance(v, float)})
     record.files += [path for path in files if path.suffix == ".png"]
 
 

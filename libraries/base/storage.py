@@ -7,7 +7,7 @@ written last. A process killed at any moment therefore leaves nothing that a lat
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,6 @@ from libraries.base.file_system import (
     storage_error,
     temporary_beside,
 )
-from libraries.base.tables import csv_line
 
 MAX_JSON_BYTES = 256 * 2**20
 
@@ -110,20 +109,6 @@ def reading(path: Path, *, advice: str) -> Iterator[None]:
     except Exception as error:  # what the libraries raise for bytes that are not theirs has nothing in common
         first, *_ = str(error).splitlines() or [""]
         raise StorageError(f"{path} cannot be read ({first or type(error).__name__}): {advice}") from error
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> None:
-    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys.
-
-    No cell is one that a spreadsheet would run; see `tables`, which reads them, too.
-    """
-    write_text(path, csv_text(rows, columns=columns))
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> str:
-    """What `write_csv` writes."""
-    names = columns or (list(rows[0]) if rows else [])
-    return "".join(csv_line(cells) for cells in (names, *([row.get(name) for name in names] for row in rows)))
 
 
 def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:

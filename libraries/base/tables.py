@@ -3,11 +3,23 @@
 Strangers choose titles, file names and labels, and a spreadsheet takes a cell for a formula that begins with one of a
 few characters (OWASP, 'CSV Injection'). Before such a text stands an apostrophe, which spreadsheets take for 'this is
 text'; reading takes it away again. Tables of earlier versions, without apostrophes, are read as they are.
+
+A typed table is declared once, by a dataclass whose fields are its columns; from that it is written, read, described.
 """
 
 import csv
+import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from libraries.base.storage import reading, write_text
+
+Row = TypeVar("Row")
 
 # An apostrophe before the rest protects a formula, and one more what would be taken for a protected one. Spreadsheets
 # pass over blanks and what is not seen; East Asian ones take wide signs for the narrow ones.
@@ -50,3 +62,148 @@ def csv_records(lines: Iterable[str]) -> Iterator[dict[str, str]]:
     rows = csv_rows(lines)
     names = next(rows, [])
     return (dict(zip(names, row, strict=True)) for row in rows if row)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> None:
+    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys.
+
+    No cell is one that a spreadsheet would run; see above.
+    """
+    write_text(path, csv_text(rows, columns=columns))
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> str:
+    """What `write_csv` writes."""
+    names = columns or (list(rows[0]) if rows else [])
+    return "".join(csv_line(cells) for cells in (names, *([row.get(name) for name in names] for row in rows)))
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is to be known of a column of a typed table: `name: Annotated[type, Column(...)]` in its dataclass.
+
+    The type is str, int, float, bool or a Literal, or one of these or None. A field that has a default may be missing,
+    as in tables of earlier versions.
+
+    Attributes:
+        about: what stands in it, in one line.
+        prefix: of the names of several columns, one for each key of a field of type Mapping[str, type].
+        decimals: of numbers; by default as many as it takes to give them back.
+    """
+
+    about: str = ""
+    prefix: str = ""
+    decimals: int | None = None
+
+
+def described(kind: type) -> list[tuple[str, str]]:
+    """Name and meaning of each column of a typed table."""
+    return [(f"{c.prefix}…" if c.prefix else name, c.about) for name, _, c in _columns(kind)]
+
+
+@cache
+def _columns(kind: Any) -> list[tuple[str, Any, Column]]:
+    """The fields of a typed table: name, type, what is to be known."""
+    hints, found = get_type_hints(kind, include_extras=True), []
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        of_type, about = get_args(hint) if get_origin(hint) is Annotated else (hint, Column())
+        found.append((field.name, of_type, about))
+    return found
+
+
+def write_table(path: Path, rows: Sequence[Any]) -> None:
+    """Write a typed table, at least one row, atomically."""
+    write_csv(path, [row_cells(row) for row in rows])
+
+
+def row_cells(row: Any) -> dict[str, Any]:
+    """The cells of a row of a typed table by the names of their columns."""
+    cells: dict[str, Any] = {}
+    for name, _, about in _columns(row.__class__):
+        value = getattr(row, name)
+        if about.prefix:
+            cells |= {f"{about.prefix}{key}": _written(inner, about.decimals) for key, inner in value.items()}
+        else:
+            cells[name] = _written(value, about.decimals)
+    return cells
+
+
+def _written(value: Any, decimals: int | None) -> Any:
+    return value if value is None or decimals is None else f"{value:.{decimals}f}"
+
+
+def read_table(path: Path, kind: type[Row], *, advice: str) -> list[Row]:
+    """Read a typed table; columns that are not declared are passed over.
+
+    Args:
+        advice: what to do where it cannot be read, e.g. which script to run again.
+
+    Raises:
+        StorageError: in one line, which names the line of the file where a value is not what it should be.
+    """
+    with reading(path, advice=advice), path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        header = [plain(cell) for cell in next(lines, [])]
+        fields = _fields(kind, header)
+        return [kind(**_values(cells, fields, header, lines.line_num)) for cells in lines if cells]
+
+
+def _values(cells: Sequence[str], fields: Sequence["_Field"], header: Sequence[str], line: int) -> dict[str, Any]:
+    """The values of a row by field; a ValueError names the line."""
+    if len(cells) != len(header):
+        raise ValueError(f"line {line} has {len(cells)} cells instead of {len(header)}")
+    values: dict[str, Any] = {}
+    for name, key, place, parse in fields:
+        try:
+            value = parse(plain(cells[place]))
+        except ValueError as error:
+            raise ValueError(f"line {line}, column {header[place]}: {error}") from None
+        if key is None:
+            values[name] = value
+        else:
+            values.setdefault(name, {})[key] = value
+    return values
+
+
+class _Field(NamedTuple):
+    """A cell of each row: of which field, under which key of it, in which place, and what makes it a value."""
+
+    name: str
+    key: str | None
+    place: int
+    parse: Callable[[str], Any]
+
+
+def _fields(kind: type, header: Sequence[str]) -> list[_Field]:
+    """What becomes of the cells under a header."""
+    found: list[_Field] = []
+    with_default = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    for name, of_type, about in _columns(kind):
+        if about.prefix:
+            parse = _parser(get_args(of_type)[1])
+            keys = {place: column for place, column in enumerate(header) if column.startswith(about.prefix)}
+            found += [_Field(name, column.removeprefix(about.prefix), place, parse) for place, column in keys.items()]
+        elif name in header:
+            found.append(_Field(name, None, header.index(name), _parser(of_type)))
+        elif name not in with_default:
+            raise ValueError(f"line 1 has no column '{name}'")
+    return found
+
+
+def _parser(of_type: Any) -> Callable[[str], Any]:
+    """What turns a cell into a value of a type; ValueError where it is none."""
+    if get_origin(of_type) in (Union, types.UnionType):
+        inner = _parser(next(choice for choice in get_args(of_type) if choice is not type(None)))
+        return lambda cell: inner(cell) if cell else None
+    if of_type is bool or get_origin(of_type) is Literal:
+        known = {str(value): value for value in ((False, True) if of_type is bool else get_args(of_type))}
+
+        def choice(cell: str) -> Any:
+            if cell not in known:
+                raise ValueError(f"'{cell[:40]}' is none of {', '.join(known)}")
+            return known[cell]
+
+        return choice
+    parse: Callable[[str], Any] = of_type
+    return parse

@@ -6,11 +6,13 @@ Folds are stratified by class, whole groups on one side, and no class is left ou
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
 from libraries.base.arrays import Bool, Float32, Float64, Int
+from libraries.base.tables import Column
 from libraries.classifier.calibration import Calibration, fit_calibration
 
 NEVER_LEFT_OUT = -1
@@ -151,11 +153,11 @@ class SweepRow:
         validation_std: standard deviation of the folds' accuracies; None with it.
     """
 
-    normalisation: str
-    C: float
-    train_accuracy: float
-    validation_accuracy: float | None
-    validation_std: float | None
+    normalisation: Annotated[str, Column("how embeddings are prepared: l2, sqrt_l2 or standardise")]
+    C: Annotated[float, Column("the weight of mistakes against that of a wide margin")]
+    train_accuracy: Annotated[float, Column("fraction of the training images that are right; no estimate of anything")]
+    validation_accuracy: Annotated[float | None, Column("fraction of those left out of the training that are right")]
+    validation_std: Annotated[float | None, Column("standard deviation of the folds' accuracies")]
 
 
 def choose(rows: Sequence[SweepRow]) -> int:

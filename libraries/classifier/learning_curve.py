@@ -7,11 +7,11 @@ their accuracy: a class may be hard, and its images enough, or easy, and yet wan
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ from libraries.base import figures
 from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.base.figures import INK
 from libraries.base.pool import side_by_side
-from libraries.base.storage import write_csv
+from libraries.base.tables import Column, write_table
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import groups_per_class
 from libraries.classifier.svm import LARGEST_FLOAT64, LinearModel, fit_path
@@ -34,6 +34,16 @@ MOST_WORK = 2e9  # numbers multiplied, about: half a minute on two cores
 PLATEAU = 0.005  # of accuracy, gained by the last doubling
 NEARLY = 0.2  # a half of training images is told as such if they are 1.8 to 2.2 times as many
 NOTABLE = 0.003  # of class-averaged accuracy
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """A row of learning_curve.csv: an SVM trained on a part of the training images."""
+
+    images: Annotated[int, Column("in this part of the training images")]
+    repeat: Annotated[int, Column("which random choice of the part, counted from 0")]
+    accuracy: Annotated[float, Column("fraction of the test images that are right")]
+    accuracy_per_class: Annotated[Mapping[str, float | None], Column("as that, of each class", prefix="accuracy of ")]
 
 
 @dataclass(frozen=True)
@@ -65,18 +75,18 @@ class LearningCurve:
             return [*first, "There are too few training images to tell how the accuracy grows with them."]
         return [*first, _on_the_whole(self), *_by_class(self)]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of learning_curve.csv: training images, repeat, accuracy, accuracy of every class."""
+    def rows(self) -> "list[CurveRow]":
+        """The rows of learning_curve.csv."""
         return [
-            {
-                "images": int(images),
-                "repeat": repeat,
-                "accuracy": float(self.accuracy[part, repeat]),
-                **{
-                    f"accuracy of {name}": None if np.isnan(value) else float(value)
+            CurveRow(
+                int(images),
+                repeat,
+                float(self.accuracy[part, repeat]),
+                {
+                    name: None if np.isnan(value) else float(value)
                     for name, value in zip(self.names, self.accuracy_per_class[part, repeat], strict=True)
                 },
-            }
+            )
             for part, images in enumerate(self.images)
             for repeat in range(self.accuracy.shape[1])
         ]
@@ -153,7 +163,7 @@ def learning_curve(
 def write_learning_curve(curve: LearningCurve, folder: Path) -> list[Path]:
     """Write learning_curve.csv and learning_curve.png."""
     table, picture = folder / "learning_curve.csv", folder / "learning_curve.png"
-    write_csv(table, curve.rows())
+    write_table(table, curve.rows())
     figures.save(learning_curve_figure(curve), picture)
     return [table, picture]
 

@@ -1,9 +1,9 @@
 """The sweep over C as people see it: a table for the disk, one for the console, and a picture."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import cycle
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,14 +12,24 @@ from matplotlib.lines import Line2D
 from libraries.base import figures
 from libraries.base.arrays import Float32, Integer
 from libraries.base.console import table
-from libraries.base.figures import BLUE, GRAY, INK, VERMILION, Row
+from libraries.base.figures import BLUE, GRAY, INK, VERMILION
+from libraries.base.tables import Column
+from libraries.classifier.cross_validation import SweepRow
 from libraries.classifier.svm import Sweep
 
 LineStyle = Literal["-", "--", ":", "-."]
 LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 
 
-def sweep_table(result: Sweep, embeddings: Float32, labels: Integer) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class MeasuredRow(SweepRow):
+    """A row of sweep.csv: a row of the sweep with the accuracy on the test images, and whether it was chosen."""
+
+    test_accuracy: Annotated[float | None, Column("fraction of the test images that are right; chooses nothing")]
+    chosen: Annotated[bool, Column("whether cross-validation chose this row")]
+
+
+def sweep_table(result: Sweep, embeddings: Float32, labels: Integer) -> list[MeasuredRow]:
     """The rows of sweep.csv: the sweep with the accuracy on the test set, reported for every C and used for none.
 
     Args:
@@ -29,33 +39,32 @@ def sweep_table(result: Sweep, embeddings: Float32, labels: Integer) -> list[dic
     for i, (row, model, calibration) in enumerate(zip(result.rows, result.models, result.calibrations, strict=True)):
         predicted = calibration.labels(model.scores(embeddings))
         test_accuracy = float((predicted == labels).mean()) if len(labels) else None
-        rows.append({**asdict(row), "test_accuracy": test_accuracy, "chosen": i == result.best})
+        rows.append(MeasuredRow(**asdict(row), test_accuracy=test_accuracy, chosen=i == result.best))
     return rows
 
 
-def sweep_text(rows: Sequence[dict[str, Any]], *, best: int) -> str:
+def sweep_text(rows: Sequence[MeasuredRow]) -> str:
     """The sweep as a table for the console, the chosen row marked."""
     header = ["normalisation", "C", "training", "validation", "test"]
-    columns = ("train_accuracy", "validation_accuracy", "test_accuracy")
+
+    def accuracies(row: MeasuredRow) -> tuple[float | None, ...]:
+        return row.train_accuracy, row.validation_accuracy, row.test_accuracy
+
     body = [
         (
-            f"{row['normalisation']}{' *' if i == best else ''}",
-            f"{row['C']:g}",
-            *("–" if row[column] is None else f"{row[column]:.1%}" for column in columns),
+            f"{row.normalisation}{' *' if row.chosen else ''}",
+            f"{row.C:g}",
+            *("–" if value is None else f"{value:.1%}" for value in accuracies(row)),
         )
-        for i, row in enumerate(rows)
+        for row in rows
     ]
     return table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body)
 
 
-def sweep_figure(rows: Sequence[Row], *, chosen: tuple[str, float]) -> Figure:
-    """Training, validation and test accuracy against C, one line style per normalisation.
-
-    Args:
-        rows: one per normalisation and C, with the keys normalisation, C, train_accuracy, validation_accuracy,
-            validation_std and test_accuracy (fractions; None where not measured).
-        chosen: the normalisation and the C that cross-validation chose.
-    """
+def sweep_figure(tested: Sequence[MeasuredRow]) -> Figure:
+    """Training, validation and test accuracy against C, one line style per normalisation."""
+    rows = [asdict(row) for row in tested]
+    chosen = next((row.normalisation, row.C) for row in tested if row.chosen)
     figure = figures.new_figure(8, 4.8)
     axes = figure.subplots()
     kinds = {"training": ("train", GRAY), "validation": ("validation", BLUE), "test": ("test", VERMILION)}

@@ -1,25 +1,24 @@
 """Folders of images per class → examples.csv: scan, check, split."""
 
 import contextlib
-import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from libraries.base.arrays import Pixels
 from libraries.base.console import table
-from libraries.base.errors import ImageError, InputError, StaleInput, StorageError
+from libraries.base.errors import ImageError, InputError, StaleInput
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.base.pool import ordered_map
-from libraries.base.storage import Artefact, write_csv
-from libraries.base.tables import csv_records
+from libraries.base.storage import Artefact
+from libraries.base.tables import Column, read_table, write_table
 from libraries.data.class_folders import Side, find_class_folders, image_files, is_image
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.depth import FULL_RANGE, Depth, WhiteLevel
@@ -37,14 +36,14 @@ class Example:
     Examples of one group always stand on the same side. `width`, `height` [pixels] are of the upright picture.
     """
 
-    path: str
-    label: str
-    split: Side
-    group: str
-    width: int
-    height: int
-    bytes: int
-    sha256: str
+    path: Annotated[str, Column("of the image, relative to the folder of the data set")]
+    label: Annotated[str, Column("what it shows: the name of its class")]
+    split: Annotated[Side, Column("the side on which it stands")]
+    group: Annotated[str, Column("images of one group stand on the same side")]
+    width: Annotated[int, Column("pixels of the upright picture")]
+    height: Annotated[int, Column("pixels of the upright picture")]
+    bytes: Annotated[int, Column("of the file")]
+    sha256: Annotated[str, Column("of the file's bytes")]
 
     @property
     def max_pixels(self) -> int:
@@ -311,26 +310,18 @@ def told(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 def write_examples(path: Path, examples: Sequence[Example]) -> None:
     """Write examples.csv, atomically."""
-    write_csv(path, [asdict(e) for e in examples])
+    write_table(path, examples)
 
 
 def read_examples(path: Path) -> list[Example]:
     """Read examples.csv as 1_prepareData wrote it."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [_example(row) for row in csv_records(file)]
-    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-        raise StorageError(f"{path} cannot be read ({error}): run scripts/1_prepareData.py again") from error
+    examples = read_table(path, Example, advice="run scripts/1_prepareData.py again")
+    return [replace(e, label=nfc(e.label)) if not e.label.isascii() else e for e in examples]
 
 
 def read_white_level(examples: Artefact) -> int:
     """What 1_prepareData has found to be white in images of more than 8 bits; earlier versions did not look."""
     return int(examples.read().get("white_level", FULL_RANGE))
-
-
-def _example(row: dict[str, Any]) -> Example:
-    numbers = {name: int(row[name]) for name in ("width", "height", "bytes")}
-    return Example(**{**row, **numbers, "label": nfc(row["label"])})
 
 
 def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:

@@ -26,7 +26,7 @@ from libraries.base.arrays import Float32, Int
 from libraries.base.console import counted
 from libraries.base.errors import ImageError
 from libraries.base.pool import ordered_map
-from libraries.base.storage import write_csv
+from libraries.base.tables import write_csv
 from libraries.data.dataset import Checked, Example
 from libraries.data.fingerprints import Forest, Pairs, above_similarity, dhash, is_plain, mirrored, within_distance
 from libraries.data.images import pixel_sha256

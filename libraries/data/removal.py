@@ -15,8 +15,7 @@ from pathlib import Path
 
 from libraries.base.console import counted
 from libraries.base.file_system import move
-from libraries.base.storage import write_csv
-from libraries.base.tables import csv_records
+from libraries.base.tables import csv_records, write_csv
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import image_files
 from libraries.data.dataset import Example

@@ -10,8 +10,8 @@ import numpy as np
 
 from libraries.base import tracking
 from libraries.base.console import table
-from libraries.base.storage import reading
-from libraries.base.tables import csv_records
+from libraries.base.tables import read_table
+from libraries.evaluation.test_run import PredictionRow
 from libraries.evaluation.uncertainty import mcnemar
 
 COLUMNS = ("overall_accuracy", "class_averaged_accuracy", "class_averaged_auc", "log_loss", "ece")
@@ -59,9 +59,8 @@ def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
 
 
 def _right(predictions: Path) -> dict[str, bool]:
-    advice = "run scripts/5_evaluate.py again"
-    with reading(predictions, advice=advice), predictions.open(encoding="utf-8", newline="") as file:
-        return {row["path"]: row["label"] == row["predicted"] for row in csv_records(file)}
+    rows = read_table(predictions, PredictionRow, advice="run scripts/5_evaluate.py again")
+    return {row.path: row.label == row.predicted for row in rows}
 
 
 @dataclass(frozen=True)

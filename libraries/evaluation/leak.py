@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from libraries.base.arrays import Bool, Float32, Float64, Int
+from libraries.base.errors import StorageError
 from libraries.base.layout import Layout
-from libraries.base.storage import reading
-from libraries.base.tables import csv_records
+from libraries.base.tables import read_table
 from libraries.classifier.svm import fit_path
 from libraries.data.dataset import Example, split
 from libraries.network.embedding_store import read_features
@@ -177,13 +177,22 @@ def leaked_accuracy(
     return LeakedAccuracy(*np.array(rows).T)
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What is needed of sweep.csv; tables of earlier versions mark no row."""
+
+    normalisation: str
+    C: float
+    validation_accuracy: float | None
+    chosen: bool = False
+
+
 def chosen_svm(sweep: Path) -> tuple[str, float]:
     """Normalisation and C that step 4 chose, by its table sweep.csv; where there is none, usual ones."""
     if not sweep.exists():
         return "standardise", 0.001
-    with reading(sweep, advice="run scripts/4_trainSVM.py again"):
-        with sweep.open(encoding="utf-8", newline="") as file:
-            rows = list(csv_records(file))
-        marked = [row for row in rows if row.get("chosen") == "True"]  # tables of earlier versions mark none
-        best = marked[0] if marked else min(rows, key=lambda row: (-float(row["validation_accuracy"]), float(row["C"])))
-        return best["normalisation"], float(best["C"])
+    rows = read_table(sweep, _Choice, advice="run scripts/4_trainSVM.py again")
+    if not rows:
+        raise StorageError(f"{sweep} cannot be read (it has no rows): run scripts/4_trainSVM.py again")
+    best = min(rows, key=lambda row: (not row.chosen, -(row.validation_accuracy or 0.0), row.C))
+    return best.normalisation, best.C

@@ -13,7 +13,8 @@ from libraries.base import figures
 from libraries.base.arrays import Float32, Pixels
 from libraries.base.errors import ImageError, StaleInput
 from libraries.base.layout import Layout
-from libraries.base.storage import read_json, write_csv, write_json
+from libraries.base.storage import read_json, write_json
+from libraries.base.tables import write_table
 from libraries.classifier.bundle import Classifier
 from libraries.classifier.explain import heatmap_of_fitted, nearest, paint
 from libraries.data.dataset import Example, load_example
@@ -53,7 +54,7 @@ def write(
     folder = artefact.folder
     artefact.begin()
     write_json(folder / "metrics.json", measured)
-    write_csv(folder / "predictions.csv", prediction_rows(tested))
+    write_table(folder / "predictions.csv", prediction_rows(tested))
     pictures = _pictures(tested, folder)
     of_training = {
         "learning_curve": layout.svm.folder / "learning_curve.png",

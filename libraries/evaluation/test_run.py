@@ -2,16 +2,17 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from libraries.base.arrays import Float32, Int
 from libraries.base.errors import ImageError, InputError, StaleInput
+from libraries.base.tables import Column
 from libraries.classifier.bundle import Classifier
 from libraries.data.dataset import Example, load_example
 from libraries.network.embedding_store import read_features
@@ -113,15 +114,24 @@ def check_agreement(tested: Tested, features: Path, *, precision: Literal["f32",
     return difference
 
 
-def prediction_rows(tested: Tested) -> list[dict[str, Any]]:
-    """The rows of predictions.csv: path, true and predicted label, and the probability of every class."""
-    rows = []
-    for example, predicted, p in zip(tested.examples, tested.predictions, tested.probabilities, strict=True):
-        probabilities = {f"probability of {name}": f"{value:.6f}" for name, value in zip(tested.names, p, strict=True)}
-        rows.append(
-            {"path": example.path, "label": example.label, "predicted": tested.names[predicted], **probabilities}
+@dataclass(frozen=True)
+class PredictionRow:
+    """A row of predictions.csv: a test image."""
+
+    path: Annotated[str, Column("of the image, relative to the folder of the data set")]
+    label: Annotated[str, Column("the true class")]
+    predicted: Annotated[str, Column("the most probable class")]
+    probabilities: Annotated[Mapping[str, float], Column("of each class", prefix="probability of ", decimals=6)]
+
+
+def prediction_rows(tested: Tested) -> list[PredictionRow]:
+    """The rows of predictions.csv."""
+    return [
+        PredictionRow(
+            example.path, example.label, tested.names[predicted], dict(zip(tested.names, p.tolist(), strict=True))
         )
-    return rows
+        for example, predicted, p in zip(tested.examples, tested.predictions, tested.probabilities, strict=True)
+    ]
 
 
 def fingerprint(tested: Tested) -> str:

@@ -4,14 +4,32 @@ import csv
 import io
 import random
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 
-from libraries.base.storage import write_csv
-from libraries.base.tables import csv_line, csv_records, csv_rows, plain, protected
+from libraries.base.errors import StorageError
+from libraries.base.tables import (
+    Column,
+    csv_line,
+    csv_records,
+    csv_rows,
+    described,
+    plain,
+    protected,
+    read_table,
+    write_csv,
+    write_table,
+)
+from libraries.classifier.learning_curve import CurveRow
+from libraries.classifier.sweep import MeasuredRow
 from libraries.data.dataset import Example, read_examples, write_examples
 from libraries.data.quality import read_review
+from libraries.evaluation.test_run import PredictionRow
+from libraries.network.training.refine import Epoch
 from libraries.widgets.results import read_predictions
 from tests.conftest import ROOT
 
@@ -91,3 +109,60 @@ def test_odd_labels_and_paths_pass_through_the_projects_tables(tmp_path: Path) -
     found = read_predictions(tmp_path / "predictions.csv")
     assert found.names == odd and found.paths == [e.path for e in examples]
     assert [found.names[i] for i in found.labels] == odd and set(found.predictions) == {0}
+
+
+@dataclass(frozen=True)
+class Animal:
+    """A row of a typed table."""
+
+    name: Annotated[str, Column("what it is called")]
+    legs: Annotated[int, Column("how many")]
+    kind: Annotated[Literal["cat", "bird"], Column("which it is")]
+    weight: Annotated[float | None, Column("kilograms; empty where it was not weighed")]
+    likes: Annotated[Mapping[str, float], Column("from 0 to 1", prefix="likes ", decimals=2)]
+    tame: Annotated[bool, Column("whether it comes when called")] = False
+
+
+TOM = Animal("=Tom", 4, "cat", 0.1 + 0.2, {"fish": 1.0, "=1": 0.25}, True)
+TABLE = "name,legs,kind,weight,likes fish,likes =1,tame\n'=Tom,4,cat,0.30000000000000004,1.00,0.25,True\n"
+
+
+def test_a_typed_table_comes_back_as_it_was(tmp_path: Path) -> None:
+    birds = [TOM, Animal("Ö, 'x'", -2, "bird", None, {"fish": 0.5, "=1": 0.0})]
+    write_table(tmp_path / "x.csv", birds)
+    assert (tmp_path / "x.csv").read_text(encoding="utf-8") == TABLE + "\"Ö, 'x'\",-2,bird,,0.50,0.00,False\n"
+    assert read_table(tmp_path / "x.csv", Animal, advice="") == birds
+
+
+def test_a_typed_table_is_described() -> None:
+    assert described(Animal)[::4] == [("name", "what it is called"), ("likes …", "from 0 to 1")]
+
+
+@pytest.mark.parametrize("kind", [Example, Epoch, MeasuredRow, CurveRow, PredictionRow])
+def test_every_column_of_the_pipelines_tables_is_described(kind: type) -> None:
+    assert all(name and about for name, about in described(kind))
+
+
+def test_a_table_of_an_earlier_or_later_version(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("colour,kind,name,weight,legs,likes fish\nred,cat,Tom,3,4,1\n\n", encoding="utf-8")
+    assert read_table(tmp_path / "x.csv", Animal, advice="") == [Animal("Tom", 4, "cat", 3.0, {"fish": 1.0})]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("legs", "arms", "line 1 has no column 'legs'"),
+        (",4,", ",four,", "line 2, column legs: invalid literal for int"),
+        (",4,", ",4,4,", "line 2 has 8 cells instead of 7"),
+        (",cat", ",dog", "line 2, column kind: 'dog' is none of cat, bird"),
+        (",True", ",yes", "line 2, column tame: 'yes' is none of False, True"),
+        (",1.00", ",", "line 2, column likes fish: could not convert"),
+    ],
+)
+def test_what_is_wrong_with_a_typed_table_is_told_in_one_line(
+    before: str, after: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text(TABLE.replace(before, after), encoding="utf-8")
+    with pytest.raises(StorageError, match=re.escape(f"{tmp_path / 'x.csv'} cannot be read ({message}")) as error:
+        read_table(tmp_path / "x.csv", Animal, advice="count again")
+    assert str(error.value).endswith(": count again") and "\n" not in str(error.value)

@@ -137,7 +137,7 @@ def test_class_without_test_images_is_unknown() -> None:
     assert np.isnan(curve.accuracy_per_class[:, :, 1]).all()
     assert np.isfinite(curve.accuracy).all()
     assert np.isfinite(curve.gain_per_class).all()
-    assert {row["accuracy of b"] for row in curve.rows()} == {None}
+    assert {row.accuracy_per_class["b"] for row in curve.rows()} == {None}
     assert all(curve.advice())
 
 

@@ -10,17 +10,10 @@ from matplotlib.axes import Axes
 from libraries.base import figures
 from libraries.classifier import svm
 from libraries.classifier.svm import Sweep, save_model
-from libraries.classifier.sweep import sweep_figure, sweep_table
+from libraries.classifier.sweep import MeasuredRow, sweep_figure, sweep_table
 
 SWEEP = [
-    {
-        "normalisation": normalisation,
-        "C": c,
-        "train_accuracy": 0.9,
-        "validation_accuracy": 0.8 + c / 100,
-        "validation_std": 0.01,
-        "test_accuracy": None,
-    }
+    MeasuredRow(normalisation, c, 0.9, 0.8 + c / 100, 0.01, None, (normalisation, c) == ("l2", 0.1))
     for normalisation in ("standardize", "l2")
     for c in (1.0, 0.01, 0.1)
 ]
@@ -42,23 +35,23 @@ def result(examples: tuple[np.ndarray, np.ndarray]) -> Sweep:
 
 def test_table_has_a_row_per_fit_with_its_test_accuracy(result: Sweep, examples: tuple[np.ndarray, np.ndarray]) -> None:
     rows = sweep_table(result, *examples)
-    assert [(r["normalisation"], r["C"]) for r in rows] == [(n, c) for n in svm.NORMALISATIONS for c in (0.01, 1.0)]
+    assert [(r.normalisation, r.C) for r in rows] == [(n, c) for n in svm.NORMALISATIONS for c in (0.01, 1.0)]
     expected = [
         (calibration.probabilities(model.scores(examples[0])).argmax(axis=1) == examples[1]).mean()
         for model, calibration in zip(result.models, result.calibrations, strict=True)
     ]
-    assert [r["test_accuracy"] for r in rows] == expected
-    assert len({r["test_accuracy"] for r in rows}) > 1
-    assert [i for i, r in enumerate(rows) if r["chosen"]] == [result.best]
+    assert [r.test_accuracy for r in rows] == expected
+    assert len({r.test_accuracy for r in rows}) > 1
+    assert [i for i, r in enumerate(rows) if r.chosen] == [result.best]
     wrong = sweep_table(result, examples[0], (examples[1] + 1) % 3)
-    assert all(w["test_accuracy"] <= 1 - r["test_accuracy"] for w, r in zip(wrong, rows, strict=True))
+    assert all(w.test_accuracy <= 1 - r.test_accuracy for w, r in zip(wrong, rows, strict=True))
 
 
 def test_table_without_test_images_leaves_their_accuracy_open(result: Sweep) -> None:
     rows = sweep_table(result, np.empty((0, 6), np.float32), np.empty(0, np.int64))
     assert len(rows) == 6
-    assert {r["test_accuracy"] for r in rows} == {None}
-    assert all(0 < r["validation_accuracy"] <= 1 for r in rows)
+    assert {r.test_accuracy for r in rows} == {None}
+    assert all(0 < r.validation_accuracy <= 1 for r in rows)
 
 
 def test_saved_model_is_read_with_numpy_alone(tmp_path: Path, result: Sweep) -> None:
@@ -85,7 +78,7 @@ def legend(axes: Axes) -> list[str]:
 
 
 def test_sweep_marks_the_choice() -> None:
-    axes = sweep_figure(SWEEP, chosen=("l2", 0.1)).axes[0]
+    axes = sweep_figure(SWEEP).axes[0]
     (ring,) = [line for line in axes.lines if line.get_label().startswith("chosen")]
     np.testing.assert_allclose(ring.get_xydata(), [[0.1, 0.801]])
     assert legend(axes) == ["training", "validation", "test", "standardize", "l2", "chosen: C = 0.1"]
@@ -93,4 +86,4 @@ def test_sweep_marks_the_choice() -> None:
 
 
 def test_picture_of_a_single_row(tmp_path: Path) -> None:
-    figures.save(sweep_figure(SWEEP[:1], chosen=("standardize", 1.0)), tmp_path / "sweep.png")
+    figures.save(sweep_figure(SWEEP[-1:]), tmp_path / "sweep.png")

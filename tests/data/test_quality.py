@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from sklearn.datasets import load_sample_images
 
 from libraries.base.errors import StorageError
-from libraries.base.storage import write_csv
+from libraries.base.tables import write_csv
 from libraries.data.quality import COLUMNS, Measures, findings, measure, read_review, review, told
 
 Change = Callable[[Image.Image], Image.Image]

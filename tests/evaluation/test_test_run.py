@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from libraries.base.errors import ImageError, InputError, StaleInput
+from libraries.base.tables import row_cells
 from libraries.data.dataset import Example
 from libraries.evaluation.test_run import Tested as Answers
 from libraries.evaluation.test_run import check_agreement, classify, fingerprint, prediction_rows
@@ -89,8 +90,8 @@ def test_foreign_store_is_refused(tmp_path: Path, tested: Answers, foreign: Call
 def test_rows_hold_truth_prediction_and_probabilities(tested: Answers) -> None:
     rows = prediction_rows(tested)
     assert len(rows) == 6
-    assert [row["predicted"] for row in rows] == [NAMES[i] for i in (0, 1, 1, 1, 0, 1)]
-    assert rows[2] == {
+    assert [row.predicted for row in rows] == [NAMES[i] for i in (0, 1, 1, 1, 0, 1)]
+    assert row_cells(rows[2]) == {
         "path": "blau/2.png",
         "label": "blau",
         "predicted": "röt, hell",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from libraries.base.errors import InputError
 from libraries.base.layout import Layout
-from libraries.base.storage import write_csv
+from libraries.base.tables import write_csv
 from libraries.data.annotations import Annotations
 from libraries.widgets.images import ImageViewer
 from libraries.widgets.viewer import PER_PAGE

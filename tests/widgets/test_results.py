@@ -13,7 +13,7 @@ from PIL import Image
 
 from libraries.base.errors import InputError, MissingInput
 from libraries.base.layout import Layout
-from libraries.base.storage import write_csv
+from libraries.base.tables import write_table
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
 from libraries.evaluation import test_run
@@ -137,7 +137,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     names = ['with, comma "', "Größe", "c"]
     examples = [Example(path, names[i], "test", path, 1, 1, 1, "") for path, i in zip(of.paths, of.labels, strict=True)]
     tested = test_run.Tested(names, examples, of.labels, of.probabilities, of.probabilities, of.probabilities, [])
-    write_csv(tmp_path / "predictions.csv", test_run.prediction_rows(tested))
+    write_table(tmp_path / "predictions.csv", test_run.prediction_rows(tested))
     again = read_predictions(tmp_path / "predictions.csv")
     assert (again.names, again.paths) == (names, of.paths)
     np.testing.assert_array_equal(again.labels, of.labels)

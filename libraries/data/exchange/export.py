@@ -15,8 +15,8 @@ from typing import Any
 
 from libraries.base.errors import StorageError
 from libraries.base.file_system import nfc, read_regular
-from libraries.base.storage import MAX_JSON_BYTES, csv_text, json_text, read_json, sha256, write_json, write_text
-from libraries.base.tables import csv_records, protected
+from libraries.base.storage import MAX_JSON_BYTES, json_text, read_json, sha256, write_json, write_text
+from libraries.base.tables import csv_records, csv_text, protected
 from libraries.data.dataset import Example
 from libraries.data.exchange import label_studio
 from libraries.data.formats import MEDIA_TYPES

@@ -14,7 +14,8 @@ from libraries.base import figures
 from libraries.base.arrays import Float32, Int
 from libraries.base.errors import ImageError, NetworkError
 from libraries.base.figures import BLUE, GRAY, INK, VERMILION, Row
-from libraries.base.storage import Artefact, write_csv
+from libraries.base.storage import Artefact
+from libraries.base.tables import write_table
 from libraries.data.dataset import Example, groups_per_class, load_example
 from libraries.data.images import ResizeRule
 from libraries.network.folder import write_network
@@ -47,7 +48,7 @@ def write_refined_network(
     rows = [asdict(row) for row in refined.history]
     table, picture = artefact.folder / "training.csv", artefact.folder / "training.png"
     artefact.begin()
-    write_csv(table, rows)
+    write_table(table, refined.history)
     figures.save(training_curves(rows, chosen_epoch=refined.best_epoch), picture)
     calibration = calibrate(refined.validation_logits, sets.validation.labels, evidence=sets.groups)
     write_network(

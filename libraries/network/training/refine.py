@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from libraries.base.errors import NetworkError
 from libraries.base.storage import atomic_path
+from libraries.base.tables import Column
 from libraries.network.backbones import EmbeddingNetwork
 from libraries.network.training.recipe import RefineOptions
 from libraries.network.training.trainer import Trainer, part
@@ -33,14 +34,14 @@ EVALUATION_BATCH = 64
 class Epoch:
     """One row of training.csv. Errors are fractions of images; test_error is reported, and decides nothing."""
 
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    train_error: float
-    validation_loss: float
-    validation_error: float
-    test_error: float | None
-    seconds: float
+    epoch: Annotated[int, Column("counted from 1")]
+    learning_rate: Annotated[float, Column("at its end, per minibatch")]
+    train_loss: Annotated[float, Column("on the training images")]
+    train_error: Annotated[float, Column("fraction of the training images that were wrong")]
+    validation_loss: Annotated[float, Column("on the validation images")]
+    validation_error: Annotated[float, Column("fraction of the validation images that were wrong; chooses the epoch")]
+    test_error: Annotated[float | None, Column("fraction of the test images that were wrong; chooses nothing")]
+    seconds: Annotated[float, Column("that it took")]
 
     def __str__(self) -> str:
         test = "" if self.test_error is None else f", test {self.test_error:.1%}"
