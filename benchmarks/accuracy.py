@@ -5,7 +5,7 @@
 The data set is split anew for every seed, 75/25 and stratified; everything is chosen within the training part. The
 splits are plain random ones, as in the paper that the figures are compared with: of cells that were photographed twice
 one picture may be in training and the other in the test set, which is worth nothing, as
-`python scripts/1_prepareData.py --leakReport` shows. The column 'certain' counts only the cells whose defect
+`python scripts/5_evaluate.py --leakReport` shows. The column 'certain' counts only the cells whose defect
 probability is 0 or 1: the others are uncertain by construction. A refined network takes about twenty minutes on two
 cores, less on a GPU.
 """

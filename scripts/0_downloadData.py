@@ -50,10 +50,10 @@ def take_table(path: Path, parameters: Parameters, layout: Layout, record: track
 
     labels = label_table.read_label_table(path, columns=parameters.imgLabelsColumns)
     folder = parameters.imgFolder or path.parent
-    print(*labels.told(), f"The images are taken from {folder}", sep="\n")
+    print(*labels.summary_lines(), f"The images are taken from {folder}", sep="\n")
     with ProgressBar("Placing") as bar:
         placed = flat_folder.place(labels, folder, layout.images, progress=bar.show)
-    print(*placed.told(), sep="\n")
+    print(*placed.summary_lines(), sep="\n")
     record.metrics.update(images=placed.count)
 
 

@@ -1,8 +1,8 @@
 """Check every image, find duplicates, and split the data set into training and test images.
 
 --removeDuplicates keeps the largest of exact and near copies and moves the rest to images/<datasetName>/.duplicates/,
---restoreDuplicates moves them back, --leakReport tells what a plain random split would have done. --export writes
-metadata.csv and croissant.json beside the labels, and labelStudio/; importLabels takes over what people said there.
+--restoreDuplicates moves them back. --export writes metadata.csv and croissant.json beside the labels, and
+labelStudio/; importLabels takes over what people said there.
 """
 
 import itertools
@@ -14,8 +14,7 @@ from libraries.base.console import ProgressBar, progress
 from libraries.base.errors import ParameterError
 from libraries.base.layout import Layout
 from libraries.base.pool import usable_cores
-from libraries.base.tables import write_csv
-from libraries.data import dataset, duplicates, quality, removal, split
+from libraries.data import dataset, duplicates, outputs, quality, removal, split
 from libraries.data.annotations import Annotations
 from libraries.data.exchange import label_studio
 from libraries.data.exchange.export import Export
@@ -28,7 +27,6 @@ def main(
     *,
     removeDuplicates: bool = False,
     restoreDuplicates: bool = False,
-    leakReport: bool = False,
     export: bool = False,
 ) -> None:
     if removeDuplicates and restoreDuplicates:
@@ -38,7 +36,7 @@ def main(
         (others := Export(layout.images, layout.proc)).check()
     with tracking.run("1_prepareData", parameters) as record:
         if restoreDuplicates:
-            print(*removal.restore(layout.images).told("brought back"), sep="\n")
+            print(*removal.restore(layout.images).summary_lines("brought back"), sep="\n")
         print(f"Reading the images in {layout.images}")
         annotations = Annotations(layout.images)
         if parameters.importLabels is not None:
@@ -50,31 +48,27 @@ def main(
             print(*lines, sep="\n")
             checked = checked.without(taken)
             alike = find_alike(parameters, layout, checked)
-        print(*alike.told(), sep="\n")
+        print(*alike.summary_lines(), sep="\n")
         odd = checked.review()
-        print(quality.told(odd))
+        print(quality.summary(odd))
 
-        by, ratio, seed = parameters.imagesSplitBy, parameters.ratioTrainTest, parameters.randomSeed
-        examples, lines = take_sides(checked.examples, alike, annotations, by=by, ratio_train=ratio, seed=seed)
+        examples, lines = take_sides(
+            checked.examples,
+            alike,
+            annotations,
+            by=parameters.imagesSplitBy,
+            ratio_train=parameters.ratioTrainTest,
+            seed=parameters.randomSeed,
+        )
         for line in lines:
             print(line)
 
-        layout.examples.begin()
-        target = layout.examples.folder / "examples.csv"
-        dataset.write_examples(target, examples)
-        alike.write(layout.examples.folder / "duplicates.csv")
-        write_csv(layout.examples.folder / "quality.csv", odd, columns=quality.COLUMNS)
         left_out = [*(str(error.path) for error in checked.refused), *annotations.marks]
-        layout.examples.commit([target], left_out=left_out, **checked.white.to_json())
+        target = outputs.write(layout.examples, examples, alike=alike, odd=odd, left_out=left_out, white=checked.white)
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(left_out))
-        print(split.told(examples))
-        if leakReport:
-            from libraries.evaluation.leak import report
-
-            pictures = split.group_examples(alike.examples, "filename", alike=alike.groups())
-            print(*report(pictures, layout, ratio_train=ratio, seed=seed), sep="\n")
+        print(split.summary(examples))
         if export:
             print("For others:", *others.write(examples, moved=annotations.moved), sep="\n  ")
     print(f"Written: {target}")
@@ -91,7 +85,7 @@ def check(layout: Layout, annotations: Annotations, white_level: int | None) -> 
         max_pixels=layout.max_pixels,
         progress=lambda items: progress(items, "Checking"),
     )
-    for line in [*dataset.left_out(found, checked), *annotations.told(), *checked.white.told()]:
+    for line in [*dataset.left_out(found, checked), *annotations.summary_lines(), *checked.white.summary_lines()]:
         print(f"  {line}")
     return checked
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
     if layout.is_refined:
-        from libraries.data.dataset import changes_told
+        from libraries.data.dataset import changes_since_prepared
 
         layout.examples.check()
-        if changes := changes_told(layout):
+        if changes := changes_since_prepared(layout):
             print(changes)
     if layout.network.is_current():
         print("The network is up to date")

@@ -15,12 +15,12 @@ from PARAMETERS import Parameters
 
 
 def main(parameters: Parameters) -> None:
-    from libraries.data.dataset import changes_told
+    from libraries.data.dataset import changes_since_prepared
 
     layout = Layout(parameters)
     layout.examples.check()
     network = layout.network.check()
-    if changes := changes_told(layout):
+    if changes := changes_since_prepared(layout):
         print(changes)
     if layout.features.is_current():
         print(f"Up to date: {layout.features.folder}; next: scripts/4_trainSVM.py")

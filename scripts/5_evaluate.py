@@ -1,6 +1,7 @@
 """Evaluate the bundle on the test images, and write a report that shows every mistake.
 
---compare prints the last evaluations side by side instead.
+--compare prints the last evaluations side by side instead, --leakReport what a plain random split would have done, in
+which duplicates stand on both sides.
 """
 
 from libraries.base import tracking
@@ -12,27 +13,49 @@ from PARAMETERS import RESOURCES, Parameters
 EARLIER_RUNS = 12  # in the report
 
 
-def main(parameters: Parameters, *, compare: bool = False) -> None:
+def main(parameters: Parameters, *, compare: bool = False, leakReport: bool = False) -> None:
     layout = Layout(parameters)
     if compare:
         from libraries.evaluation.comparison import describe_runs
 
         print(describe_runs(parameters.trackingUri or tracking.local_store(parameters.rootDir), parameters.datasetName))
         return
-    from libraries.data.dataset import changes_told
+    from libraries.data.dataset import changes_since_prepared
 
-    layout.bundle.check()
     layout.features.check()
-    if changes := changes_told(layout):
+    if changes := changes_since_prepared(layout):
         print(changes)
+    if leakReport:
+        report_leaks(parameters, layout)
+        return
+    layout.bundle.check()
     with tracking.run("5_evaluate", parameters) as record:
         evaluate(parameters, layout, record)
     if record.model_uri:
         print(f"MLflow model: {record.model_uri}")
 
 
+def report_leaks(parameters: Parameters, layout: Layout) -> None:
+    from libraries.data.dataset import read_examples
+    from libraries.data.duplicates import read_groups
+    from libraries.evaluation import leak
+    from libraries.network.embedding_store import read_features
+
+    examples = read_examples(layout.examples.folder / "examples.csv")
+    normalisation, c = ("", 1.0) if layout.is_refined else leak.chosen_svm(layout.svm.folder / "sweep.csv")
+    lines = leak.report(
+        read_groups(layout.examples.folder / "duplicates.csv", examples),
+        read_features(layout.features.folder),
+        normalisation=normalisation,
+        c=c,
+        ratio_train=parameters.ratioTrainTest,
+        seed=parameters.randomSeed,
+    )
+    print(*lines, sep="\n")
+
+
 def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
-    from libraries.classifier.bundle import Classifier, add_metrics
+    from libraries.classifier.bundle import Classifier, write_metrics
     from libraries.data.dataset import read_examples
     from libraries.evaluation import outputs, test_run
     from libraries.evaluation.comparison import earlier_runs
@@ -59,10 +82,10 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
         data=record.tags["data"],
         test_set=record.tags["test_set"],
     )
+    write_metrics(layout.bundle, measured)
     written = outputs.write(
         tested, measured, classifier=classifier, layout=layout, settings=parameters.portable(), earlier=earlier
     )
-    add_metrics(layout.bundle, measured)
     print(f"{accuracy_table(measured)}\n\nWritten:")
     record.metrics.update(outputs.scalars(measured))
     record.files.extend(path for path in written if path.suffix != ".html")

@@ -50,7 +50,7 @@ def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
 
     skipped: Counter[NotRead] = Counter()
     total = sum(1 for _ in image_files(folder, skipped))
-    left_out = [kind.told(count) for kind, count in skipped.items()]
+    left_out = [kind.describe(count) for kind, count in skipped.items()]
     if not total:
         found = f", only {'; '.join(left_out)}" if left_out else ""
         raise InputError(f"{folder} holds no image{found}: give another --folder")

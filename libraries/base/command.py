@@ -61,11 +61,11 @@ def _outcome(
     except Exception as error:
         if verbose:
             raise
-        print(f"{script}: {_told(error)}", file=errors)
+        print(f"{script}: {_in_one_line(error)}", file=errors)
         return 1
 
 
-def _told(error: Exception) -> str:
+def _in_one_line(error: Exception) -> str:
     """What is beyond the script's power: a file or disk, or memory; or else a fault of ours."""
     if isinstance(error, OSError) and (of_file := file_error(error)):
         return _one_line(str(of_file))

@@ -195,6 +195,7 @@ STAGES = (
                 "metrics.json, predictions.csv, pictures, and report.html (open it in a browser)",
                 made_from=("model_{classifier}", "features_{classifier}"),
             ),
+            File("proc/<datasetName>/model_<classifier>/metrics.json", "how good the bundle is, for whoever uses it"),
         ),
     ),
     Stage(

@@ -112,9 +112,10 @@ def _columns(kind: Any) -> list[tuple[str, Any, Column]]:
     return found
 
 
-def write_table(path: Path, rows: Sequence[Any]) -> None:
-    """Write a typed table, at least one row, atomically."""
-    write_csv(path, [row_cells(row) for row in rows])
+def write_table(path: Path, kind: type, rows: Sequence[Any]) -> None:
+    """Write a typed table atomically; without rows it is its header alone."""
+    names = [name for name, _, about in _columns(kind) if not about.prefix]
+    write_csv(path, [row_cells(row) for row in rows], columns=() if rows else names)
 
 
 def row_cells(row: Any) -> dict[str, Any]:

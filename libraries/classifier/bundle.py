@@ -1,8 +1,8 @@
 """The bundle: ONE folder that classifies an image anywhere, without PyTorch and without pickle.
 
 model.onnx takes images as they are resized by the rule in model.json and gives embedding, scores and calibrated
-probabilities (see `graph`); model.json has labels, resize rule, provenance, versions, metrics and the SHA-256 of every
-file.
+probabilities (see `graph`); model.json has labels, resize rule, provenance, versions and the SHA-256 of every file;
+metrics.json, there once the bundle has been evaluated, says how good it is.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from libraries.base.errors import ImageError, StorageError
 from libraries.base.storage import Artefact, write_json
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, write_graph
-from libraries.classifier.manifest import MANIFEST, MODEL, check_files, read_manifest
+from libraries.classifier.manifest import MANIFEST, METRICS, MODEL, check_files, read_manifest
 from libraries.classifier.svm import LinearModel
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, fit, load
@@ -70,9 +70,9 @@ def write_refined(bundle: Artefact, network: Artefact, *, settings: Mapping[str,
     write_bundle(bundle, network, labels=facts["labels"], calibration=calibration, settings=settings)
 
 
-def add_metrics(bundle: Artefact, metrics: Mapping[str, Any]) -> None:
-    """Note in model.json how good the bundle is, as measured on the test images."""
-    write_json(bundle.manifest, {**bundle.read(), "metrics": metrics})
+def write_metrics(bundle: Artefact, metrics: Mapping[str, Any]) -> None:
+    """Write beside model.json how good the bundle is, as measured on the test images."""
+    write_json(bundle.folder / METRICS, {"files": bundle.read()["files"], "metrics": metrics})
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Classifier:
     Attributes:
         labels: the classes, in the order of scores and probabilities.
         rule: how an image becomes the network's input.
-        model: everything model.json says.
+        model: everything model.json says, and the metrics, if the bundle has been evaluated.
     """
 
     def __init__(self, folder: Path, *, precision: Literal["f32", "bf16"] = "f32") -> None:

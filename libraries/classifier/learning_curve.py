@@ -163,7 +163,7 @@ def learning_curve(
 def write_learning_curve(curve: LearningCurve, folder: Path) -> list[Path]:
     """Write learning_curve.csv and learning_curve.png."""
     table, picture = folder / "learning_curve.csv", folder / "learning_curve.png"
-    write_table(table, curve.rows())
+    write_table(table, CurveRow, curve.rows())
     figures.save(learning_curve_figure(curve), picture)
     return [table, picture]
 

@@ -1,4 +1,4 @@
-"""model.json and model.onnx of a bundle, which may come from a stranger: checked within bounds before they are loaded.
+"""The files of a bundle, which may come from a stranger: checked within bounds before they are loaded.
 
 An ONNX file could take values from other files, and a stranger's could name any on the machine: such files are refused.
 The file is one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only what can hold a tensor
@@ -19,7 +19,8 @@ from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
 
 MODEL, MANIFEST = "model.onnx", "model.json"
-MAX_BYTES = 64 * 2**20  # of model.json
+METRICS = "metrics.json"  # how good the bundle is; there once it has been evaluated
+MAX_BYTES = 64 * 2**20  # of each of the two JSON files
 MAX_FILE_BYTES = 2**31  # of each file that it names: what ONNX can hold
 _MAX_FILES, _MAX_DEPTH = 100, 32
 _MAX_LABELS, _MAX_LABEL, _MAX_SIZE, _MAX_EMBEDDING = 1_000_000, 1_000, 4096, 2**20
@@ -40,26 +41,46 @@ _MAX_NESTING = 64
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
-    """What a bundle's model.json says; its labels; its resize rule.
+    """What a bundle's model.json says, and its metrics, if it has been evaluated; its labels; its resize rule.
 
     Raises:
         StorageError: there is none, or it does not describe a whole bundle; says what is wrong.
     """
     if not path.exists():
         raise StorageError(f"{path} does not exist: a bundle is a folder model_*/, which scripts/4_trainSVM.py writes")
+    model = _read(path)
+    try:
+        checked = _checked(model)
+    except (KeyError, TypeError, ValueError, ParameterError) as error:
+        what = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise StorageError(f"{path} does not describe a whole bundle: restore or rebuild it ({what})") from error
+    if (beside := path.with_name(METRICS)).exists():
+        model["metrics"] = _metrics(beside, of=model["files"])  # earlier versions wrote them into model.json
+    return checked
+
+
+def _read(path: Path) -> Any:
     try:
         if not _is_inside(path):
             raise ValueError("it is a link out of its folder")
-        model = json.loads(read_regular(path, most=MAX_BYTES).decode("utf-8"), parse_constant=_refuse)
+        return json.loads(read_regular(path, most=MAX_BYTES).decode("utf-8"), parse_constant=_refuse)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, brackets in brackets
         raise StorageError(
             f"{path} cannot be read ({error}); delete it and run the script that writes it again"
         ) from error
+
+
+def _metrics(path: Path, *, of: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """The metrics in a file, if they were measured with the bundle's files as they are."""
+    measured = _read(path)
     try:
-        return _checked(model)
-    except (KeyError, TypeError, ValueError, ParameterError) as error:
+        _check_depth(measured)
+        if _object(measured, "it")["files"] != of:
+            return None
+        return _object(measured["metrics"], "metrics")
+    except (KeyError, TypeError, ValueError) as error:
         what = f"there is no {error}" if isinstance(error, KeyError) else error
-        raise StorageError(f"{path} does not describe a whole bundle: restore or rebuild it ({what})") from error
+        raise StorageError(f"{path} holds no metrics ({what}): run scripts/5_evaluate.py again") from error
 
 
 def _refuse(constant: str) -> Any:

@@ -3,9 +3,8 @@
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy.typing as npt
 from libraries.base.arrays import Bool, Float32, Floating, Int
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.pool import side_by_side
-from libraries.base.storage import atomic
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import FEW, SweepRow, Validation, assign_folds, choose, choose_from_few
 from libraries.classifier.squared_hinge import solve_path
@@ -94,6 +92,11 @@ class Sweep:
     out_of_fold_scores: list[Float32]
     calibrations: list[Calibration]
     best: int
+
+
+def normalisations(l2: Literal["auto"] | bool) -> tuple[str, ...]:
+    """Those to choose from: all, or only embeddings of length 1, or only standardised ones."""
+    return NORMALISATIONS if l2 == "auto" else ("l2",) if l2 else ("standardise",)
 
 
 def sweep(
@@ -261,11 +264,3 @@ def _checked_parameters(c_values: Sequence[float], normalisations: Sequence[str]
     if unknown or not normalisations:
         raise ParameterError(f"unknown normalisation {unknown}: use one or more of {', '.join(NORMALISATIONS)}")
     return ascending
-
-
-def save_model(path: Path, model: LinearModel, calibration: Calibration, *, labels: Sequence[str]) -> None:
-    """Write svm.npz: the arrays of the linear model and its calibration, readable with numpy alone."""
-    parts = {"svm": asdict(model), "calibration": asdict(calibration)}
-    arrays = {f"{part}_{name}": np.asarray(value) for part, values in parts.items() for name, value in values.items()}
-    with atomic(path) as file:
-        np.savez(file, allow_pickle=False, labels=np.array(labels), **arrays)

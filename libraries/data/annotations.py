@@ -238,7 +238,7 @@ class Annotations:
 
         return {old: new for old, new in due.items() if is_pending(old, new)}
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What a step that reads the images has to tell of marks and pending moves, in lines."""
         told = [f"left out: {count:,} marked {mark}" for mark, count in Counter(self.marks.values()).items()]
         if pending := self.pending():

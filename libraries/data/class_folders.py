@@ -111,7 +111,7 @@ class ClassFolders:
         inside = [each for folders_of_class in self.of.values() for each in folders_of_class]
         return [f"{each}/{path}" for each in inside for path in image_files(folder / each).images]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Which folders are parts of the split."""
         sides: dict[Side, list[str]] = {"train": [], "test": []}
         for name, side in self.parts.items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from libraries.data.decoding import MAX_PIXELS
 from libraries.data.depth import FULL_RANGE, Depth, WhiteLevel
 from libraries.data.formats import NAMES, NotRead
 from libraries.data.images import ResizeRule, inspect, load_bytes
-from libraries.data.quality import Measures, measure, review
+from libraries.data.quality import Measures, QualityRow, measure, review
 
 _MOST_LOST = 0.1  # of the pictures of a class, without a warning
 
@@ -90,7 +90,7 @@ class Checked(NamedTuple):
         measures = [self.measures[row] for row in rows]
         return self._replace(examples=kept, tiny=self.tiny[rows], measures=measures)
 
-    def review(self) -> list[dict[str, Any]]:
+    def review(self) -> list[QualityRow]:
         """What is worth a second look: the rows of quality.csv."""
         return review({example.path: m for example, m in zip(self.examples, self.measures, strict=True)})
 
@@ -151,7 +151,7 @@ def _check_links(folder: Path) -> None:
 def _instead(others: Iterable[NotRead]) -> str:
     """What a folder without images has, or what it should have."""
     found = Counter(other for other in others if other.is_loss)
-    return "; ".join(other.told(count) for other, count in found.items()) or NAMES
+    return "; ".join(other.describe(count) for other, count in found.items()) or NAMES
 
 
 def _check_forms(folder: Path, paths: Iterable[str]) -> None:
@@ -222,7 +222,7 @@ def check_images(
 def left_out(found: Scan, checked: Checked) -> list[str]:
     """What is told of files that are no examples, and a warning for each class that loses more than a tenth so."""
     lines = [f"left out: {error}" for error in checked.refused]
-    lines += [f"left out: {other.told(count)}" for other, count in found.skipped.items()]
+    lines += [f"left out: {other.describe(count)}" for other, count in found.skipped.items()]
     refused = {str(error.path) for error in checked.refused}
     for label, paths in found.paths.items():
         lost, count = len(refused.intersection(paths)) + found.lost[label], len(paths) + found.lost[label]
@@ -296,7 +296,7 @@ def groups_per_class(examples: Iterable[Example], labels: Sequence[str]) -> list
     return [found[label] for label in labels]
 
 
-def told(counts: Mapping[str, Mapping[str, int]]) -> str:
+def counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
     """The table of counts, and a warning for each class that has no image on one side."""
     rows = [(label, c["train"], c["test"], c["train"] + c["test"]) for label, c in counts.items()]
     totals = [sum(column) for column in list(zip(*rows, strict=True))[1:]]
@@ -310,7 +310,7 @@ def told(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 def write_examples(path: Path, examples: Sequence[Example]) -> None:
     """Write examples.csv, atomically."""
-    write_table(path, examples)
+    write_table(path, Example, examples)
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -349,7 +349,7 @@ def read_example(example: Example, *, folder: Path) -> bytes:
     return data
 
 
-def changes_told(layout: Layout) -> str:
+def changes_since_prepared(layout: Layout) -> str:
     """A warning of images that are new or gone since the data set was prepared; empty where all are as then.
 
     Only names are looked at: 100,000 images take about a second. A file that has other content by now is noticed when

@@ -109,10 +109,10 @@ class WhiteLevel:
         """As it stands in examples.json; at full range nothing is said of it, as in earlier versions."""
         return {} if self.level == FULL_RANGE else {"white_level": self.level}
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What is taken for white, and for which images that is doubtful, in sentences."""
         reaching = {path: depth.level for path, depth in self.depths.items() if depth.level}
-        lines = self._told_if_given(reaching) if self.is_given else self._told_if_measured(reaching)
+        lines = self._lines_if_given(reaching) if self.is_given else self._lines_if_measured(reaching)
         stretched = [path for path, depth in self.depths.items() if depth.is_stretched]
         if stretched and self.level == FULL_RANGE:
             lines.append(
@@ -122,7 +122,7 @@ class WhiteLevel:
             )
         return lines
 
-    def _told_if_given(self, reaching: Mapping[str, int]) -> list[str]:
+    def _lines_if_given(self, reaching: Mapping[str, int]) -> list[str]:
         if not self.depths:
             return []
         lines = [f"whiteLevel: {self.level:,} is white in {counted(len(self.depths), 'image')} of more than 8 bits"]
@@ -130,7 +130,7 @@ class WhiteLevel:
             lines.append(f"Warning: {len(beyond):,} of them with brighter pixels, e.g. {beyond[0]}")
         return lines
 
-    def _told_if_measured(self, reaching: Mapping[str, int]) -> list[str]:
+    def _lines_if_measured(self, reaching: Mapping[str, int]) -> list[str]:
         count = Counter(reaching.values())
         lines = []
         if count and self.level != FULL_RANGE:

@@ -16,9 +16,9 @@ the very picture that is kept, not only of its group.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from libraries.base.arrays import Float32, Int
 from libraries.base.console import counted
 from libraries.base.errors import ImageError
 from libraries.base.pool import ordered_map
-from libraries.base.tables import write_csv
+from libraries.base.tables import Column, read_table, write_table
 from libraries.data.dataset import Checked, Example
 from libraries.data.fingerprints import Forest, Pairs, above_similarity, dhash, is_plain, mirrored, within_distance
 from libraries.data.images import pixel_sha256
@@ -34,13 +34,24 @@ from libraries.data.images import pixel_sha256
 Kind = Literal["exact", "near", "scene"]
 KINDS: tuple[Kind, ...] = ("exact", "near", "scene")
 
-COLUMNS = ("group", "kind", "path", "label", "like", "distance", "similarity")
-
 # The same pixels from a JPEG and from a PNG: the JPEG's hash is made at reduced scale (see images.TINY).
 _SAME_PIXELS_WITHIN = 12  # bits
 
 CONTRADICTIONS_TOLD = 10
 LARGE_SHARE, LARGE_GROUP = 0.05, 10  # a group with more than both, of all images, is worth a word
+
+
+@dataclass(frozen=True)
+class DuplicateRow:
+    """A row of duplicates.csv: an image of a group."""
+
+    group: Annotated[int, Column("images with one number are alike")]
+    kind: Annotated[Kind, Column("in what way it is like the image in `like`: exact, near or scene")]
+    path: Annotated[str, Column("below the data set's folder")]
+    label: Annotated[str, Column("its class")]
+    like: Annotated[str, Column("the image of the group that it is most like")]
+    distance: Annotated[int | None, Column("bits of 256 by which their hashes differ (exact and near)")] = None
+    similarity: Annotated[float | None, Column("cosine of their embeddings (scene)", decimals=4)] = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Duplicates:
         known = [(kind, self.examples[one], self.examples[other]) for kind, (one, other, _) in pairs]
         return [(kind, one.path, other.path) for kind, one, other in known if one.label != other.label]
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[DuplicateRow]:
         """The rows of duplicates.csv: every example of a group, and the one that it is most like."""
         closest: dict[int, tuple[Kind, int, float]] = {}
         for kind in KINDS:
@@ -86,17 +97,16 @@ class Duplicates:
                 closest.setdefault(other, (kind, one, measure))
         return [self._row(number, row, *closest[row]) for number, rows in enumerate(self.members(), 1) for row in rows]
 
-    def _row(self, group: int, row: int, kind: Kind, like: int, measure: float) -> dict[str, Any]:
+    def _row(self, group: int, row: int, kind: Kind, like: int, measure: float) -> DuplicateRow:
         example = self.examples[row]
-        measures = ("", f"{measure:.4f}") if kind == "scene" else (round(measure), "")
-        values = (group, kind, example.path, example.label, self.examples[like].path, *measures)
-        return dict(zip(COLUMNS, values, strict=True))
+        measures = (None, measure) if kind == "scene" else (round(measure), None)
+        return DuplicateRow(group, kind, example.path, example.label, self.examples[like].path, *measures)
 
     def write(self, path: Path) -> None:
         """Write duplicates.csv, atomically: one row for every example that has a duplicate."""
-        write_csv(path, self.rows(), columns=COLUMNS)
+        write_table(path, DuplicateRow, self.rows())
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What was found, and what is wrong with it, in sentences."""
         groups = self.members()
         if not groups:
@@ -165,6 +175,17 @@ def find(
         known = set(_keys(pairs.get("near", Pairs.none())).tolist())
         pairs["scene"] = alike.chosen(np.array([key not in known for key in _keys(alike).tolist()], bool))
     return Duplicates(examples, pairs)
+
+
+def read_groups(path: Path, examples: Sequence[Example]) -> list[Example]:
+    """The examples, those in one group of duplicates.csv in one group, all others on their own.
+
+    Raises:
+        StorageError: the table cannot be read.
+    """
+    rows = read_table(path, DuplicateRow, advice="run scripts/1_prepareData.py again")
+    group = {row.path: f"duplicates {row.group}" for row in rows}
+    return [replace(example, group=group.get(example.path, example.path)) for example in examples]
 
 
 def parted(examples: Sequence[Example], groups: Int) -> int:

@@ -211,7 +211,7 @@ class NotRead(NamedTuple):
     reason: str
     is_loss: bool
 
-    def told(self, count: int) -> str:
+    def describe(self, count: int) -> str:
         """What is said of so many."""
         return f"{counted(count, self.name)} {self.reason}"
 

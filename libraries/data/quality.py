@@ -9,19 +9,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image, ImageChops
 
 from libraries.base.arrays import Float32, Float64, Pixels
-from libraries.base.storage import reading
-from libraries.base.tables import csv_records
+from libraries.base.tables import Column, read_table
 from libraries.data.images import SMALL
 
 Finding = Literal["small", "blurred", "dark", "bright", "uniform", "odd shape", "odd colour"]
-
-COLUMNS = ("path", "finding", "value")
 
 MIN_SIDE = 64  # pixels of the shorter side of the picture
 MIN_SHARPNESS = 0.004  # see Measures; photographs blurred by 1/100 of their side have 0.001, solar cells 0.01 and more
@@ -94,6 +91,15 @@ def _sharpness(gray: Float32) -> float | None:
     return float(laplacian.var()) / variance
 
 
+@dataclass(frozen=True)
+class QualityRow:
+    """A row of quality.csv: something striking about an image."""
+
+    path: Annotated[str, Column("below the data set's folder")]
+    finding: Annotated[Finding, Column("what is striking")]
+    value: Annotated[float, Column("by what measure; of 'odd colour' 1: gray among colours, 0: the other way round")]
+
+
 def findings(measures: Measures) -> dict[Finding, float]:
     """What is striking in one image, with the value that is beyond its limit."""
     shorter, longer = sorted((measures.width, measures.height))
@@ -113,10 +119,10 @@ def findings(measures: Measures) -> dict[Finding, float]:
     return found
 
 
-def review(measured: Mapping[str, Measures]) -> list[dict[str, Any]]:
-    """The rows of quality.csv: path, finding and value, by finding, the most striking first."""
+def review(measured: Mapping[str, Measures]) -> list[QualityRow]:
+    """The rows of quality.csv, by finding, the most striking first."""
     rows = [
-        {"path": path, "finding": finding, "value": round(value, 4)}
+        QualityRow(path, finding, round(value, 4))
         for path, measures in measured.items()
         for finding, value in findings(measures).items()
     ]
@@ -124,17 +130,14 @@ def review(measured: Mapping[str, Measures]) -> list[dict[str, Any]]:
     if len(kinds) == 2:
         (most, count), (_, others) = kinds.most_common()
         if count >= MOST * (count + others):
-            rows += [
-                {"path": p, "finding": "odd colour", "value": m.is_gray}
-                for p, m in measured.items()
-                if m.is_gray != most
-            ]
-    return sorted(rows, key=lambda row: (row["finding"], -row["value"] if row["finding"] == "bright" else row["value"]))
+            odd = ((path, measures.is_gray) for path, measures in measured.items() if measures.is_gray != most)
+            rows += [QualityRow(path, "odd colour", int(is_gray)) for path, is_gray in odd]
+    return sorted(rows, key=lambda row: (row.finding, -row.value if row.finding == "bright" else row.value))
 
 
-def told(rows: Sequence[Mapping[str, Any]]) -> str:
+def summary(rows: Sequence[QualityRow]) -> str:
     """How many images of each finding, in a sentence."""
-    counts = Counter(row["finding"] for row in rows)
+    counts = Counter(row.finding for row in rows)
     found = ", ".join(f"{images:,} {finding}" for finding, images in counts.items())
     return f"Worth a second look: {found or 'nothing'}" + (" (showImages.ipynb shows them)" if found else "")
 
@@ -143,10 +146,14 @@ def read_review(path: Path) -> dict[str, list[str]]:
     """The paths in quality.csv by finding, in its order; none where there is no such file."""
     found: dict[str, list[str]] = {}
     if path.exists():
-        with (
-            reading(path, advice="run scripts/1_prepareData.py again"),
-            path.open(encoding="utf-8", newline="") as file,
-        ):
-            for row in csv_records(file):
-                found.setdefault(row["finding"], []).append(row["path"])
+        for row in read_table(path, _Found, advice="run scripts/1_prepareData.py again"):
+            found.setdefault(row.finding, []).append(row.path)
     return found
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is needed of quality.csv, whose values earlier versions wrote otherwise."""
+
+    path: str
+    finding: str

@@ -45,7 +45,7 @@ class Moved:
     paths: dict[str, str]
     problems: list[str]
 
-    def told(self, what: str) -> list[str]:
+    def summary_lines(self, what: str) -> list[str]:
         """How many, and the problems, in sentences."""
         return [f"{len(self.paths):,} duplicates {what}", *(f"  {problem}" for problem in self.problems)]
 
@@ -109,7 +109,7 @@ def take_out(folder: Path, duplicates: Duplicates) -> tuple[set[str], list[str]]
     """`plan` and `remove` in one: the paths that were removed, and what is to be told."""
     removals, contradicting = plan(duplicates)
     moved = remove(folder, removals)
-    told = moved.told(f"moved to {folder / REMOVED} and listed there")
+    told = moved.summary_lines(f"moved to {folder / REMOVED} and listed there")
     return set(moved.paths), [f"left as they are: {counted(len(contradicting), 'group')} under two labels", *told]
 
 

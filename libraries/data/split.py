@@ -61,12 +61,12 @@ def group_examples(
     return [replace(e, group=names[row]) for e, row in zip(examples, forest.groups().tolist(), strict=True)]
 
 
-def told(examples: Sequence[Example]) -> str:
+def summary(examples: Sequence[Example]) -> str:
     """The table of images per class, and a warning for each class that lacks images on one side, or training groups."""
     training = [example for example in examples if example.split == "train"]
     labels = [example.label for example in training]
     warnings = training_warnings(sorted({*labels}), labels, [example.group for example in training])
-    return "\n".join([dataset.told(dataset.counts(examples)), *warnings])
+    return "\n".join([dataset.counts_table(dataset.counts(examples)), *warnings])
 
 
 def training_warnings(classes: Iterable[str], labels: Sequence[str], groups: Sequence[str]) -> list[str]:
@@ -133,7 +133,7 @@ def take_sides(
     folder, folders = annotations.folder, find_class_folders(annotations.folder)
     grouped = group_examples(examples, by, alike=alike.groups(), folders=folders)
     test_list = folder / DEDICATED_TEST_IMAGES
-    told = [f"The split is on disk: {folders.told()}"] if folders.parts else []
+    told = [f"The split is on disk: {folders.summary()}"] if folders.parts else []
     if test_list.exists():
         told = [f"The test set is the one in {test_list}" + (", not the one in the folders" if folders.parts else "")]
         gone = {*annotations.marks, *removed(folder)}
@@ -213,5 +213,5 @@ def _split_by_folders(examples: Sequence[Example], folder: Path, folders: ClassF
     """The sides that the folders stand for."""
     sided = [replace(e, split=folders.side(e.path)) for e in examples]
     if len({e.split for e in sided}) < 2:
-        raise InputError(f"{folder} has intact images on one side only, of {folders.told()}: both sides need images")
+        raise InputError(f"{folder} has intact images on one side only, of {folders.summary()}: both sides need images")
     return sided

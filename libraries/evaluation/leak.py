@@ -8,11 +8,10 @@ import numpy as np
 
 from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.base.errors import StorageError
-from libraries.base.layout import Layout
 from libraries.base.tables import read_table
 from libraries.classifier.svm import fit_path
 from libraries.data.dataset import Example, split
-from libraries.network.embedding_store import read_features
+from libraries.network.embedding_store import Features
 
 SPLITS = 10
 
@@ -73,43 +72,41 @@ class LeakedAccuracy:
         return lines
 
 
-def report(examples: Sequence[Example], layout: Layout, *, ratio_train: float, seed: int) -> list[str]:
+def report(
+    examples: Sequence[Example],
+    features: Features,
+    *,
+    normalisation: str = "",
+    c: float = 1.0,
+    ratio_train: float,
+    seed: int,
+) -> list[str]:
     """What the duplicates would have done, in sentences.
-
-    The accuracy is told where step 3 has left embeddings, of a network that was not trained on some of the examples;
-    with the normalisation and C that step 4 chose, if it did.
 
     Args:
         examples: whose groups are the duplicates, and nothing else.
+        features: of the examples, all or most of them.
+        normalisation, c: of the SVM; no normalisation: the network was trained on some of the examples, so that
+            nothing can be said of the accuracy.
     """
     seeds = range(seed, seed + SPLITS)
     images = leaked_images(examples, ratio_train=ratio_train, seeds=seeds)
-    if layout.is_refined:
-        return [
-            images.summary(),
-            "What that does to the accuracy is told with classifier = 'svm', whose network is fixed",
-        ]
-    if not layout.features.manifest.exists():
-        return [images.summary(), "What that does to the accuracy is told once scripts/3_runDNN.py has run"]
-    if not images.leaked.any():
-        return [images.summary()]
-    stored = read_features(layout.features.folder)
-    row = {path: i for i, path in enumerate(stored.path)}
+    if not normalisation:
+        advice = "What that does to the accuracy can be seen with classifier = 'svm', whose network is fixed"
+        return [images.summary(), advice]
+    row = {path: i for i, path in enumerate(features.path)}
     known = [e for e in examples if e.path in row]
-    if len({e.label for e in known}) < 2:
+    if not images.leaked.any() or len({e.label for e in known}) < 2:
         return [images.summary()]
-    normalisation, c = chosen_svm(layout.svm.folder / "sweep.csv")
     accuracy = leaked_accuracy(
         known,
-        stored.embedding[[row[e.path] for e in known]],
+        features.embedding[[row[e.path] for e in known]],
         ratio_train=ratio_train,
         seeds=seeds,
         normalisation=normalisation,
         c=c,
     )
-    missing = len(examples) - len(known)
-    left_out = [f"{missing:,} images have no embedding yet and are left out of the accuracy"] if missing else []
-    return [images.summary(), *left_out, *accuracy.summary_lines()]
+    return [images.summary(), *accuracy.summary_lines()]
 
 
 def plain_split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:
@@ -177,16 +174,6 @@ def leaked_accuracy(
     return LeakedAccuracy(*np.array(rows).T)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What is needed of sweep.csv; tables of earlier versions mark no row."""
-
-    normalisation: str
-    C: float
-    validation_accuracy: float | None
-    chosen: bool = False
-
-
 def chosen_svm(sweep: Path) -> tuple[str, float]:
     """Normalisation and C that step 4 chose, by its table sweep.csv; where there is none, usual ones."""
     if not sweep.exists():
@@ -196,3 +183,13 @@ def chosen_svm(sweep: Path) -> tuple[str, float]:
         raise StorageError(f"{sweep} cannot be read (it has no rows): run scripts/4_trainSVM.py again")
     best = min(rows, key=lambda row: (not row.chosen, -(row.validation_accuracy or 0.0), row.C))
     return best.normalisation, best.C
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is needed of sweep.csv; tables of earlier versions mark no row."""
+
+    normalisation: str
+    C: float
+    validation_accuracy: float | None
+    chosen: bool = False

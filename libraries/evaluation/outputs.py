@@ -23,7 +23,7 @@ from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
 from libraries.evaluation.comparison import EarlierRun
 from libraries.evaluation.metrics import confident_mistakes
-from libraries.evaluation.test_run import Tested, prediction_rows
+from libraries.evaluation.test_run import PredictionRow, Tested, prediction_rows
 from libraries.network.embedding_store import Features, read_features
 
 _EVIDENCE = 112  # pixels of a heatmap's side: it is smooth
@@ -54,7 +54,7 @@ def write(
     folder = artefact.folder
     artefact.begin()
     write_json(folder / "metrics.json", measured)
-    write_table(folder / "predictions.csv", prediction_rows(tested))
+    write_table(folder / "predictions.csv", PredictionRow, prediction_rows(tested))
     pictures = _pictures(tested, folder)
     of_training = {
         "learning_curve": layout.svm.folder / "learning_curve.png",

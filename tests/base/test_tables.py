@@ -25,7 +25,7 @@ from libraries.base.tables import (
     write_table,
 )
 from libraries.classifier.learning_curve import CurveRow
-from libraries.classifier.sweep import MeasuredRow
+from libraries.classifier.outputs import MeasuredRow
 from libraries.data.dataset import Example, read_examples, write_examples
 from libraries.data.quality import read_review
 from libraries.evaluation.test_run import PredictionRow
@@ -129,7 +129,7 @@ TABLE = "name,legs,kind,weight,likes fish,likes =1,tame\n'=Tom,4,cat,0.300000000
 
 def test_a_typed_table_comes_back_as_it_was(tmp_path: Path) -> None:
     birds = [TOM, Animal("Ö, 'x'", -2, "bird", None, {"fish": 0.5, "=1": 0.0})]
-    write_table(tmp_path / "x.csv", birds)
+    write_table(tmp_path / "x.csv", Animal, birds)
     assert (tmp_path / "x.csv").read_text(encoding="utf-8") == TABLE + "\"Ö, 'x'\",-2,bird,,0.50,0.00,False\n"
     assert read_table(tmp_path / "x.csv", Animal, advice="") == birds
 

@@ -17,9 +17,10 @@ from PIL import Image
 from libraries.base.errors import ImageError, NetworkError, StorageError
 from libraries.base.storage import Artefact, sha256, write_json
 from libraries.classifier import svm
-from libraries.classifier.bundle import Classifier, Prediction, add_metrics, write_bundle, write_refined
+from libraries.classifier.bundle import Classifier, Prediction, write_bundle, write_metrics, write_refined
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.graph import write_graph
+from libraries.classifier.manifest import METRICS
 from libraries.classifier.svm import LinearModel
 from libraries.data.images import ResizeRule, fit
 from libraries.network.engine import Engine
@@ -242,16 +243,58 @@ def test_no_images_give_no_predictions(bundle: Artefact) -> None:
 
 
 def test_model_json_says_everything(bundle: Artefact) -> None:
-    add_metrics(bundle, {"overall_accuracy": 0.9})
-    assert bundle.is_current()
     model = Classifier(bundle.folder).model
     assert Classifier(bundle.folder).labels == model["labels"] == LABELS
     assert ResizeRule.from_json(model["resize"]) == RULE
     assert model["settings"] == {"classifier": "svm"}
-    assert model["metrics"] == {"overall_accuracy": 0.9}
     assert FACTS.items() <= model.items()
     assert model["files"] == {"model.onnx": sha256(bundle.folder / "model.onnx")}
     assert "Straße" in bundle.manifest.read_text(encoding="utf-8"), "readable by people"
+
+
+DEEP: Any = []
+for _ in range(50):
+    DEEP = [DEEP]
+
+
+def test_metrics_are_those_of_the_bundle_as_it_is(bundle: Artefact) -> None:
+    as_it_was = bundle.manifest.read_bytes()
+    write_metrics(bundle, {"overall_accuracy": 0.9})
+    assert bundle.is_current() and bundle.manifest.read_bytes() == as_it_was, "step 4's manifest stays as it is"
+    assert Classifier(bundle.folder).model["metrics"] == {"overall_accuracy": 0.9}
+
+    beside = bundle.folder / METRICS
+    write_json(beside, {**json.loads(beside.read_text()), "files": {"model.onnx": "0" * 64}})
+    assert Classifier(bundle.folder).model["metrics"] is None, "measured with another network"
+
+
+def test_metrics_of_earlier_versions_are_read(bundle: Artefact) -> None:
+    """They stand in model.json."""
+    write_json(bundle.manifest, {**bundle.read(), "metrics": {"overall_accuracy": 0.8}})
+    assert Classifier(bundle.folder).model["metrics"] == {"overall_accuracy": 0.8}
+    write_metrics(bundle, {"overall_accuracy": 0.9})
+    assert Classifier(bundle.folder).model["metrics"] == {"overall_accuracy": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ("[]", "it is no object"),
+        ('{"metrics": {}}', "there is no 'files'"),
+        ('{"files": FILES}', "there is no 'metrics'"),
+        ('{"files": FILES, "metrics": [1]}', "metrics is no object"),
+        ('{"files": FILES, "metrics": NaN}', "NaN is no number"),
+        ('{"files": FILES, "metrics": ' + json.dumps(DEEP) + "}", "more than 32 values"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_strangers_metrics_are_not_trusted(bundle: Artefact, text: str, problem: str) -> None:
+    (bundle.folder / METRICS).write_text(text.replace("FILES", json.dumps(bundle.read()["files"])), encoding="utf-8")
+    with pytest.raises(StorageError, match=r"metrics\.json (cannot be read|holds no metrics)") as caught:
+        Classifier(bundle.folder)
+    assert problem in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
 def test_refined_network_brings_its_own_labels_and_calibration(tmp_path: Path, network: Artefact) -> None:
@@ -299,11 +342,6 @@ def test_model_json_that_describes_no_bundle_is_refused(bundle: Artefact, change
     write_json(bundle.manifest, {**json.loads(bundle.manifest.read_text(encoding="utf-8")), **changes})
     with pytest.raises(StorageError, match=r"model\.json does not describe a whole bundle: restore or rebuild it"):
         Classifier(bundle.folder)
-
-
-DEEP: Any = []
-for _ in range(50):
-    DEEP = [DEEP]
 
 
 def whole(name: str) -> dict[str, Any]:

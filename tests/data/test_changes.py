@@ -8,7 +8,7 @@ import pytest
 from libraries.base.layout import Layout
 from libraries.base.storage import write_json
 from libraries.data import dataset
-from libraries.data.dataset import changes_told
+from libraries.data.dataset import changes_since_prepared
 from tests.conftest import small_run
 from tests.data.test_dataset import two_classes
 
@@ -28,32 +28,33 @@ def prepared(tmp_path: Path) -> Layout:
 
 def test_nothing_is_told_where_nothing_has_changed(prepared: Layout) -> None:
     (prepared.images / "cat" / "notes.txt").touch()
-    assert changes_told(prepared) == ""
+    assert changes_since_prepared(prepared) == ""
 
 
 def test_new_and_missing_images_are_told(prepared: Layout) -> None:
     shutil.copytree(prepared.images / "dog", prepared.images / "wolf")
-    assert changes_told(prepared) == (
+    assert changes_since_prepared(prepared) == (
         "Warning: 3 images are new (such as wolf/0.png) since the data set was prepared: "
         "run scripts/1_prepareData.py again"
     )
     shutil.rmtree(prepared.images / "wolf")
     (prepared.images / "cat" / "1.png").rename(prepared.images / "cat" / "9.png")
     told = "1 image is new (such as cat/9.png) and 1 image is gone (such as cat/1.png) since"
-    assert told in changes_told(prepared)
+    assert told in changes_since_prepared(prepared)
     (prepared.images / "cat" / "9.png").unlink()
-    assert "Warning: 1 image is gone (such as cat/1.png) since" in changes_told(prepared)
+    assert "Warning: 1 image is gone (such as cat/1.png) since" in changes_since_prepared(prepared)
 
 
 def test_nothing_is_told_of_a_data_set_that_an_earlier_version_prepared(prepared: Layout) -> None:
     manifest = prepared.examples.read()
     del manifest["left_out"]
     write_json(prepared.examples.manifest, manifest)
-    assert changes_told(prepared) == ""
+    assert changes_since_prepared(prepared) == ""
 
 
 def test_folders_that_script_1_would_refuse(prepared: Layout) -> None:
     (prepared.images / "empty").mkdir()
-    assert changes_told(prepared) == "", "without images it says nothing of images"
+    assert changes_since_prepared(prepared) == "", "without images it says nothing of images"
     (prepared.images / "Cat").mkdir()
-    assert "can no longer be prepared as they are: labels 'Cat' and 'cat' differ only in case" in changes_told(prepared)
+    problem = "can no longer be prepared as they are: labels 'Cat' and 'cat' differ only in case"
+    assert problem in changes_since_prepared(prepared)

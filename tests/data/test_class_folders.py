@@ -76,7 +76,7 @@ def test_another_label_stays_on_its_side(tmp_path: Path) -> None:
     folders = find_class_folders(made(tmp_path, ["train/cat/a/1.png", "train/dog/1.png", "test/cat/1.png"]))
     assert folders.under("dog", "train/cat/a/1.png") == "train/dog/a/1.png"
     assert folders.under("dog", "test/cat/1.png") == "test/dog/1.png"
-    assert folders.told() == "training images in train/; test images in test/"
+    assert folders.summary() == "training images in train/; test images in test/"
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")

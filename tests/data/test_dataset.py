@@ -33,7 +33,7 @@ def two_classes(folder: Path, *, images: int = 3) -> None:
 
 def told(found: dataset.Scan) -> list[str]:
     """What is said of the files that are no images."""
-    return sorted(kind.told(count) for kind, count in found.skipped.items())
+    return sorted(kind.describe(count) for kind, count in found.skipped.items())
 
 
 def test_scan_finds_images_of_every_kind_and_in_subfolders(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path) -> Non
     (cat / "itself").symlink_to("itself")
     (cat / "gone").symlink_to(tmp_path / "nowhere")
     found = image_files(cat)
-    assert found.others["gone"].told(1) == "1 broken link (mend it, or remove it)"
+    assert found.others["gone"].describe(1) == "1 broken link (mend it, or remove it)"
     assert [path for path in found.images if "a.png" in path] == ["linked/deep/a.png"]
     assert [path for path in found.images if path.count("/") == 0] == ["0.png", "1.png", "2.png"]
     assert len(found.images) == 3 + 1  # own and linked

@@ -262,7 +262,7 @@ def test_step_1_sees_what_it_would_see_in_8_bits(folder: Path) -> None:
     assert [e.path for e in deep.examples] == [e.path for e in plain.examples]
     found = duplicates.find(deep, folder=folder / "deep", max_distance=10)
     assert found.rows() == []
-    assert quality.told(deep.review()) == quality.told(plain.review())
+    assert quality.summary(deep.review()) == quality.summary(plain.review())
     kept = deep.without(["a/0.tif"])
     assert len(kept.examples) == len(kept.measures) == len(kept.tiny) == 9 and kept.white == deep.white
 

@@ -69,7 +69,7 @@ def test_different_pictures_have_no_duplicates(folder: Path) -> None:
     found = find(folder)
     assert linked(found) == set() and found.members() == [] and found.rows() == []
     assert found.groups().tolist() == list(range(8))
-    assert found.told() == ["No duplicates were found (exact, near)"]
+    assert found.summary_lines() == ["No duplicates were found (exact, near)"]
 
 
 def test_exact_is_the_same_pixels_in_any_file(folder: Path) -> None:
@@ -123,11 +123,11 @@ def test_scenes_are_embeddings_that_point_the_same_way(folder: Path) -> None:
     found = find(folder, embeddings=[embeddings])
     assert linked(found) == {("near", "cat/0.png", "cat/small.png"), ("scene", "cat/1.png", "dog/5.png")}
     assert found.contradictions() == [], "pictures of one scene may show different things"
-    assert [(row["path"], row["kind"], row["distance"] == "", row["similarity"]) for row in found.rows()] == [
-        ("cat/0.png", "near", False, ""),
-        ("cat/small.png", "near", False, ""),
-        ("cat/1.png", "scene", True, "0.9806"),
-        ("dog/5.png", "scene", True, "0.9806"),
+    assert [(row.path, row.kind, row.distance is None, row.similarity) for row in found.rows()] == [
+        ("cat/0.png", "near", False, None),
+        ("cat/small.png", "near", False, None),
+        ("cat/1.png", "scene", True, pytest.approx(0.9806, abs=5e-5)),
+        ("dog/5.png", "scene", True, pytest.approx(0.9806, abs=5e-5)),
     ]
 
 
@@ -140,22 +140,22 @@ def test_groups_are_what_links_join_and_named_by_the_loosest_needed() -> None:
     )
     assert found.groups().tolist() == [0, 0, 2, 2, 2, 0, 6, 6]
     assert found.groups(("exact", "near")).tolist() == [0, 0, 2, 2, 2, 5, 6, 7]
-    assert found.told() == ["Duplicates: 8 images in 3 groups (1 near, 2 scene)"]
-    rows = {row["path"]: (row["group"], row["kind"], row["like"], row["distance"]) for row in found.rows()}
+    assert found.summary_lines() == ["Duplicates: 8 images in 3 groups (1 near, 2 scene)"]
+    rows = {row.path: (row.group, row.kind, row.like, row.distance) for row in found.rows()}
     assert rows["a/0.png"] == (1, "exact", "a/1.png", 0)
     assert rows["a/3.png"] == (2, "near", "a/2.png", 4), "the closest is told"
-    assert rows["a/5.png"] == (1, "scene", "a/0.png", "")
+    assert rows["a/5.png"] == (1, "scene", "a/0.png", None)
 
 
 def test_a_giant_group_is_warned_of() -> None:
     chain = [(i, i + 1, 5.0) for i in range(11)]
-    assert "Warning: the largest group has 12 images" in of_pairs("a" * 40, near=chain).told()[1]
-    assert len(of_pairs("a" * 40, near=chain[:-2]).told()) == 1, "ten pictures are no giant group"
-    assert len(of_pairs("a" * 400, near=chain).told()) == 1, "of many images, twelve are few"
+    assert "Warning: the largest group has 12 images" in of_pairs("a" * 40, near=chain).summary_lines()[1]
+    assert len(of_pairs("a" * 40, near=chain[:-2]).summary_lines()) == 1, "ten pictures are no giant group"
+    assert len(of_pairs("a" * 400, near=chain).summary_lines()) == 1, "of many images, twelve are few"
 
 
 def test_the_first_ten_contradictions_are_told() -> None:
-    told = of_pairs("ab" * 20, near=[(2 * i, 2 * i + 1, 3.0) for i in range(13)]).told()
+    told = of_pairs("ab" * 20, near=[(2 * i, 2 * i + 1, 3.0) for i in range(13)]).summary_lines()
     assert told[1].startswith("  Warning: a/0.png and b/1.png look the same but stand under two labels")
     assert len(told) == 12 and told[-1] == "  and 3 more such pairs: see duplicates.csv"
 

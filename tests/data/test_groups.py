@@ -1,7 +1,7 @@
 """What is said of classes with few groups of training images."""
 
 from libraries.data.dataset import Example
-from libraries.data.split import told, training_warnings
+from libraries.data.split import summary, training_warnings
 
 
 def example(label: str, number: int, group: str, side: str = "train") -> Example:
@@ -12,7 +12,7 @@ def test_a_class_of_one_training_group_and_one_without_training_images_are_named
     examples = [example("blue", i, "object0") for i in range(12)] + [example("blue", 0, "object1", "test")]
     examples += [example("red", i, f"object{i}", "train" if i else "test") for i in range(4)]
     examples += [example("gray", 0, "only", "test")]
-    lines = told(examples).splitlines()
+    lines = summary(examples).splitlines()
     assert [line.split(";")[0] for line in lines if "Warning" in line] == [
         "Warning: class 'gray' has no training image",
         "Warning: blue: 1 group of training images (12 images)",

@@ -9,8 +9,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 from sklearn.datasets import load_sample_images
 
 from libraries.base.errors import StorageError
-from libraries.base.tables import write_csv
-from libraries.data.quality import COLUMNS, Measures, findings, measure, read_review, review, told
+from libraries.base.tables import write_table
+from libraries.data.quality import Measures, QualityRow, findings, measure, read_review, review, summary
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -83,7 +83,7 @@ def measures(**changes: float) -> Measures:
 def test_the_few_of_another_colour_are_named() -> None:
     colour = {f"{i}.jpg": measures() for i in range(19)}
     rows = review({**colour, "gray.jpg": measures(is_gray=True)})
-    assert [(row["path"], row["finding"]) for row in rows] == [("gray.jpg", "odd colour")]
+    assert [(row.path, row.finding) for row in rows] == [("gray.jpg", "odd colour")]
     assert review({**colour, "gray.jpg": measures(is_gray=True), "too.jpg": measures(is_gray=True)}) == []
     assert review({"gray.jpg": measures(is_gray=True)}) == []
 
@@ -98,16 +98,16 @@ def test_the_most_striking_come_first(tmp_path: Path) -> None:
             "good.jpg": measures(),
         }
     )
-    assert [(row["finding"], row["path"]) for row in rows] == [
+    assert [(row.finding, row.path) for row in rows] == [
         ("blurred", "softer.jpg"),
         ("blurred", "soft.jpg"),
         ("bright", "brighter.jpg"),
         ("bright", "bright.jpg"),
         ("small", "softer.jpg"),
     ]
-    assert told(rows) == "Worth a second look: 2 blurred, 2 bright, 1 small (showImages.ipynb shows them)"
-    assert told([]) == "Worth a second look: nothing"
-    write_csv(tmp_path / "quality.csv", rows, columns=COLUMNS)
+    assert summary(rows) == "Worth a second look: 2 blurred, 2 bright, 1 small (showImages.ipynb shows them)"
+    assert summary([]) == "Worth a second look: nothing"
+    write_table(tmp_path / "quality.csv", QualityRow, rows)
     assert read_review(tmp_path / "quality.csv") == {
         "blurred": ["softer.jpg", "soft.jpg"],
         "bright": ["brighter.jpg", "bright.jpg"],

@@ -4,13 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from libraries.base.layout import Layout
 from libraries.data.dataset import Example, split
 from libraries.evaluation import leak
-from libraries.network.embedding_store import write_features
-from tests.conftest import small_run
+from libraries.network.embedding_store import Features
 
 SEEDS = range(4)
 PICTURES = 40  # in each class
@@ -68,50 +65,42 @@ def test_accuracy_that_is_only_leaked() -> None:
     assert found.summary_lines()[1].startswith("In the plain splits, test images with a duplicate in training:")
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(small_run(tmp_path))
+def features(examples: list[Example], embeddings: np.ndarray) -> Features:
+    paths, labels = [e.path for e in examples], [e.label for e in examples]
+    return Features(paths, labels, ["train"] * len(paths), embeddings, None)
 
 
-def store(layout: Layout, examples: list[Example], embeddings: np.ndarray) -> None:
-    layout.features.folder.mkdir(parents=True)
-    row = {e.path: i for i, e in enumerate(examples)}
-    write_features(
-        layout.features.folder,
-        examples,
-        key="0",
-        run=lambda wanted: ((e, {"embedding": embeddings[row[e.path]]}) for e in wanted),
-    )
-    layout.features.manifest.write_text("{}")
-
-
-def test_report_names_the_script_that_is_missing(layout: Layout) -> None:
-    told = leak.report(leaking(2)[0], layout, ratio_train=0.75, seed=0)
-    assert len(told) == 2 and "once scripts/3_runDNN.py has run" in told[1]
-
-
-def test_report_does_not_judge_by_a_network_that_has_seen_the_images(tmp_path: Path) -> None:
-    told = leak.report(leaking(2)[0], Layout(small_run(tmp_path, classifier="dnn")), ratio_train=0.75, seed=0)
+def test_report_does_not_judge_by_a_network_that_has_seen_the_images() -> None:
+    examples, embeddings = leaking(2)
+    told = leak.report(examples, features(examples, embeddings), ratio_train=0.75, seed=0)
     assert len(told) == 2 and "with classifier = 'svm'" in told[1]
 
 
-def test_report_with_embeddings_of_some_and_the_chosen_c(layout: Layout) -> None:
-    examples, embeddings = leaking(2)
-    store(layout, examples[:-4], embeddings)
-    told = leak.report(examples, layout, ratio_train=0.75, seed=0)
-    assert told[1].startswith("4 images have no embedding yet") and "the leak is worth +" in told[2]
-    sweep = layout.svm.folder / "sweep.csv"
-    sweep.parent.mkdir()
+def test_report_by_an_svm_like_the_chosen_one(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep.csv"
+    assert leak.chosen_svm(sweep) == ("standardise", 0.001), "before step 4"
     rows = ["normalisation,C,validation_accuracy,test_accuracy", "l2,10.0,0.8,0.7", "l2,1.0,0.8,0.6", "l2,2.0,0.7,0.9"]
     sweep.write_text("\n".join(rows))
     assert leak.chosen_svm(sweep) == ("l2", 1.0)
-    assert leak.report(examples, layout, ratio_train=0.75, seed=0)[2] != told[2]
+    examples, embeddings = leaking(2)
+    told = [
+        leak.report(
+            examples,
+            features(examples[:-4], embeddings[:-4]),
+            normalisation=normalisation,
+            c=c,
+            ratio_train=0.75,
+            seed=0,
+        )
+        for normalisation, c in (leak.chosen_svm(sweep), ("standardise", 0.001))
+    ]
+    assert all("the leak is worth +" in lines[1] for lines in told)
+    assert told[0][0] == told[1][0] and told[0][1] != told[1][1]
 
 
-def test_report_without_duplicates_is_one_line(layout: Layout) -> None:
+def test_report_without_duplicates_is_one_line() -> None:
     examples, embeddings = leaking(1)
-    store(layout, examples, embeddings)
-    told = leak.report(examples, layout, ratio_train=0.75, seed=0)
+    told = leak.report(examples, features(examples, embeddings), normalisation="l2", c=1.0, ratio_train=0.75, seed=0)
     assert told[0].startswith("Under a plain random split 0.0 of 20 test images (0.0%)") and len(told) == 1
 
 

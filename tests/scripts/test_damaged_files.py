@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from libraries.base import storage
-from libraries.base.command import _told
+from libraries.base.command import _in_one_line
 from libraries.base.errors import PipelineError
 from libraries.base.layout import ANNOTATIONS, Layout
-from libraries.classifier import learning_curve, svm, sweep
+from libraries.classifier import learning_curve, svm
+from libraries.classifier import outputs as svm_outputs
 from libraries.data.annotations import Annotations
 from libraries.data.split import DEDICATED_TEST_IMAGES
 from libraries.evaluation import metrics, outputs, plots
@@ -60,7 +61,7 @@ def quick() -> Iterator[None]:
             (svm, "sweep"),
             (learning_curve, "learning_curve"),
             (metrics, "metrics"),
-            (sweep, "sweep_figure"),
+            (svm_outputs, "sweep_figure"),
             (learning_curve, "learning_curve_figure"),
             (plots, "roc_and_confusion"),
             (plots, "precision_recall"),
@@ -137,7 +138,7 @@ def said(step: str, parameters: Parameters) -> str:
     except PipelineError as error:
         return " ".join(str(error).split())
     except Exception as error:  # which `command.run` tells, too
-        line = _told(error)
+        line = _in_one_line(error)
         assert "unexpected" not in line, f"{step}: {line}"
         return line
     return ""

@@ -98,7 +98,7 @@ def test_from_images_to_report(parameters: Make, process: Process, classifier: s
         advice = json.loads((proc / "svm_svm" / "manifest.json").read_text())["advice"]
         report = (proc / "evaluation_svm" / "report.html").read_text(encoding="utf-8")
         assert advice and all(sentence in report for sentence in advice)
-    assert json.loads((proc / f"model_{classifier}" / "model.json").read_text())["metrics"] == metrics
+    assert Classifier(proc / f"model_{classifier}").model["metrics"] == metrics
 
     shows_results(p)
 
@@ -116,11 +116,12 @@ def test_second_run_changes_nothing_and_tells_of_new_images(
 ) -> None:
     p = stage(FINISHED)()
     before = hashes(p.rootDir)
-    monkeypatch.setattr("libraries.data.dataset.changes_told", lambda layout: "what has changed since script 1")
+    changes = "what has changed since script 1"
+    monkeypatch.setattr("libraries.data.dataset.changes_since_prepared", lambda layout: changes)
     for step in STEPS:
         capsys.readouterr()
         main(step, p)
-        has_told = "what has changed since script 1" in capsys.readouterr().out
+        has_told = changes in capsys.readouterr().out
         assert has_told == (step in ("3_runDNN", "4_trainSVM", "5_evaluate")), step
     assert hashes(p.rootDir) == before
 

@@ -137,7 +137,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     names = ['with, comma "', "Größe", "c"]
     examples = [Example(path, names[i], "test", path, 1, 1, 1, "") for path, i in zip(of.paths, of.labels, strict=True)]
     tested = test_run.Tested(names, examples, of.labels, of.probabilities, of.probabilities, of.probabilities, [])
-    write_table(tmp_path / "predictions.csv", test_run.prediction_rows(tested))
+    write_table(tmp_path / "predictions.csv", test_run.PredictionRow, test_run.prediction_rows(tested))
     again = read_predictions(tmp_path / "predictions.csv")
     assert (again.names, again.paths) == (names, of.paths)
     np.testing.assert_array_equal(again.labels, of.labels)

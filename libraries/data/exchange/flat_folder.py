@@ -47,7 +47,7 @@ class Placed:
         """Images that are in the folders of the classes."""
         return sum(count.total() for count in self.counts.values())
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """All that, in lines."""
         kinds = ("linked", "copied", "there")
         rows = [(label, *(count[kind] for kind in kinds)) for label, count in sorted(self.counts.items())]
@@ -139,7 +139,7 @@ def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> di
         names_it = f"the images that {table.path} names (e.g. '{table.rows[0].file[:80]}')"
         raise InputError(f"{source} holds none of {names_it}: say where they lie with --imgFolder")
     unlabelled = _Left("without a label, or with several", *table.without_label)
-    placed.warnings += [left.told() for left in (unlabelled, missing, outside) if left.count]
+    placed.warnings += [left.summary() for left in (unlabelled, missing, outside) if left.count]
     return chosen
 
 
@@ -157,7 +157,7 @@ class _Left:
             self.line, self.file = row.line, f": '{row.file[:80]}'"
         self.count += 1
 
-    def told(self) -> str:
+    def summary(self) -> str:
         return f"Warning: {counted(self.count, 'row')} {self.why}, e.g. line {self.line}{self.file}"
 
 

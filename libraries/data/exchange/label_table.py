@@ -64,7 +64,7 @@ class LabelTable:
     without_label: tuple[int, int] = (0, 0)
     notes: list[str] = field(default_factory=list)
 
-    def told(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """What was read, in lines."""
         columns = listed(f"'{name}'" for name in (*self.columns[:4], *(["…"] if len(self.columns) > 4 else [])))
         return [f"{len(self.rows):,} labels in the columns {columns} of {self.path}", *self.notes]

@@ -20,7 +20,7 @@ from libraries.data.dataset import Example, groups_per_class, load_example
 from libraries.data.images import ResizeRule
 from libraries.network.folder import write_network
 from libraries.network.graphs.graph_network import GraphNetwork
-from libraries.network.training.refine import Refined
+from libraries.network.training.refine import Epoch, Refined
 from libraries.network.training.training_sets import TrainingSets
 
 
@@ -48,7 +48,7 @@ def write_refined_network(
     rows = [asdict(row) for row in refined.history]
     table, picture = artefact.folder / "training.csv", artefact.folder / "training.png"
     artefact.begin()
-    write_table(table, refined.history)
+    write_table(table, Epoch, refined.history)
     figures.save(training_curves(rows, chosen_epoch=refined.best_epoch), picture)
     calibration = calibrate(refined.validation_logits, sets.validation.labels, evidence=sets.groups)
     write_network(

@@ -9,7 +9,7 @@ from pathlib import Path
 from libraries.base.errors import StorageError
 from libraries.base.file_system import TEMPORARY, storage_error
 from libraries.base.storage import read_json, sha256, write_json
-from libraries.classifier.manifest import MANIFEST, MODEL, check_files, read_manifest
+from libraries.classifier.manifest import MANIFEST, METRICS, MODEL, check_files, read_manifest
 
 ENTRY = "deploymain.py"
 DESCRIPTIONS = ("endpoint.yml", "deployment.yml", "conda.yaml")
@@ -89,6 +89,8 @@ def _copy_bundle(bundle: Path, model: Path) -> None:
                 f"{bundle / name} is not the file that {MANIFEST} describes: restore or rebuild the bundle"
             )
     _copy(bundle / MANIFEST, model / MANIFEST)
+    if (bundle / METRICS).exists():
+        _copy(bundle / METRICS, model / METRICS)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -360,7 +360,7 @@ def test_files_that_are_no_images_are_counted_by_their_kind(folder: Path) -> Non
         (folder / name).write_bytes(b"")
     skipped: Counter[NotRead] = Counter()
     assert len(list(image_files(folder, skipped))) == 20
-    assert {kind.told(count) for kind, count in skipped.items()} == {
+    assert {kind.describe(count) for kind, count in skipped.items()} == {
         "2 .txt files (not an image format that is read)",
         "1 file without a suffix (not an image format that is read)",
     }

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from libraries.base import figures
 from libraries.classifier import svm
-from libraries.classifier.svm import Sweep, save_model
-from libraries.classifier.sweep import MeasuredRow, sweep_figure, sweep_table
+from libraries.classifier.outputs import MeasuredRow, save_model, sweep_figure, sweep_rows
+from libraries.classifier.svm import Sweep
 
 SWEEP = [
     MeasuredRow(normalisation, c, 0.9, 0.8 + c / 100, 0.01, None, (normalisation, c) == ("l2", 0.1))
@@ -34,7 +34,7 @@ def result(examples: tuple[np.ndarray, np.ndarray]) -> Sweep:
 
 
 def test_table_has_a_row_per_fit_with_its_test_accuracy(result: Sweep, examples: tuple[np.ndarray, np.ndarray]) -> None:
-    rows = sweep_table(result, *examples)
+    rows = sweep_rows(result, *examples)
     assert [(r.normalisation, r.C) for r in rows] == [(n, c) for n in svm.NORMALISATIONS for c in (0.01, 1.0)]
     expected = [
         (calibration.probabilities(model.scores(examples[0])).argmax(axis=1) == examples[1]).mean()
@@ -43,12 +43,12 @@ def test_table_has_a_row_per_fit_with_its_test_accuracy(result: Sweep, examples:
     assert [r.test_accuracy for r in rows] == expected
     assert len({r.test_accuracy for r in rows}) > 1
     assert [i for i, r in enumerate(rows) if r.chosen] == [result.best]
-    wrong = sweep_table(result, examples[0], (examples[1] + 1) % 3)
+    wrong = sweep_rows(result, examples[0], (examples[1] + 1) % 3)
     assert all(w.test_accuracy <= 1 - r.test_accuracy for w, r in zip(wrong, rows, strict=True))
 
 
 def test_table_without_test_images_leaves_their_accuracy_open(result: Sweep) -> None:
-    rows = sweep_table(result, np.empty((0, 6), np.float32), np.empty(0, np.int64))
+    rows = sweep_rows(result, np.empty((0, 6), np.float32), np.empty(0, np.int64))
     assert len(rows) == 6
     assert {r.test_accuracy for r in rows} == {None}
     assert all(0 < r.validation_accuracy <= 1 for r in rows)

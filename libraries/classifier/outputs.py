@@ -1,8 +1,9 @@
-"""The sweep over C as people see it: a table for the disk, one for the console, and a picture."""
+"""What training an SVM leaves in its folder: its arrays, the sweep over C, and the learning curve."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,9 +14,12 @@ from libraries.base import figures
 from libraries.base.arrays import Float32, Integer
 from libraries.base.console import table
 from libraries.base.figures import BLUE, GRAY, INK, VERMILION
-from libraries.base.tables import Column
+from libraries.base.storage import Artefact, atomic
+from libraries.base.tables import Column, write_table
+from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import SweepRow
-from libraries.classifier.svm import Sweep
+from libraries.classifier.learning_curve import LearningCurve, write_learning_curve
+from libraries.classifier.svm import LinearModel, Sweep
 
 LineStyle = Literal["-", "--", ":", "-."]
 LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
@@ -28,8 +32,50 @@ class MeasuredRow(SweepRow):
     test_accuracy: Annotated[float | None, Column("fraction of the test images that are right; chooses nothing")]
     chosen: Annotated[bool, Column("whether cross-validation chose this row")]
 
+    def scalars(self) -> dict[str, float]:
+        """Its numbers by their names, for the run history."""
+        return {name: value for name, value in asdict(self).items() if isinstance(value, float)}
 
-def sweep_table(result: Sweep, embeddings: Float32, labels: Integer) -> list[MeasuredRow]:
+
+def write_svm(
+    artefact: Artefact,
+    result: Sweep,
+    rows: Sequence[MeasuredRow],
+    curve: LearningCurve | None,
+    *,
+    names: Sequence[str],
+) -> list[Path]:
+    """Write the folder of an SVM, its manifest last.
+
+    Args:
+        rows: of the sweep, see `sweep_rows`.
+        curve: None where there is no test image.
+        names: K names of the classes.
+
+    Returns:
+        The files.
+    """
+    folder = artefact.folder
+    files = [folder / name for name in ("svm.npz", "sweep.csv", "sweep.png")]
+    artefact.begin()
+    save_model(files[0], result.models[result.best], result.calibrations[result.best], labels=names)
+    write_table(files[1], MeasuredRow, rows)
+    figures.save(sweep_figure(rows), files[2])
+    if curve is not None:
+        files += write_learning_curve(curve, folder)
+    artefact.commit(files, advice=curve.advice() if curve is not None else [])
+    return files
+
+
+def save_model(path: Path, model: LinearModel, calibration: Calibration, *, labels: Sequence[str]) -> None:
+    """Write svm.npz: the arrays of the linear model and its calibration, readable with numpy alone."""
+    parts = {"svm": asdict(model), "calibration": asdict(calibration)}
+    arrays = {f"{part}_{name}": np.asarray(value) for part, values in parts.items() for name, value in values.items()}
+    with atomic(path) as file:
+        np.savez(file, allow_pickle=False, labels=np.array(labels), **arrays)
+
+
+def sweep_rows(result: Sweep, embeddings: Float32, labels: Integer) -> list[MeasuredRow]:
     """The rows of sweep.csv: the sweep with the accuracy on the test set, reported for every C and used for none.
 
     Args:
@@ -43,7 +89,7 @@ def sweep_table(result: Sweep, embeddings: Float32, labels: Integer) -> list[Mea
     return rows
 
 
-def sweep_text(rows: Sequence[MeasuredRow]) -> str:
+def sweep_table(rows: Sequence[MeasuredRow]) -> str:
     """The sweep as a table for the console, the chosen row marked."""
     header = ["normalisation", "C", "training", "validation", "test"]
 

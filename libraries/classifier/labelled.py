@@ -1,0 +1,68 @@
+"""What an SVM is trained and tested on: the embeddings of all images, with their labels, sides and groups."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from libraries.base.arrays import Bool, Float32, Int
+from libraries.data.dataset import read_examples
+from libraries.data.split import training_warnings
+from libraries.network.embedding_store import read_features
+
+
+@dataclass(frozen=True)
+class LabelledEmbeddings:
+    """The N images of a feature store.
+
+    Attributes:
+        names: K classes, in alphabetical order.
+        embeddings: float32 [N, D].
+        labels: int [N], the classes by number.
+        is_train: bool [N], whether an image is for training; all others are for testing.
+        groups: N names; images of one group belong together.
+    """
+
+    names: list[str]
+    embeddings: Float32
+    labels: Int
+    is_train: Bool
+    groups: list[str]
+
+    @classmethod
+    def read(cls, features: Path, examples: Path) -> Self:
+        """Join a feature store with examples.csv, which knows the groups."""
+        stored = read_features(features)
+        group_of = {example.path: example.group for example in read_examples(examples)}
+        names = sorted(set(stored.label))
+        return cls(
+            names,
+            stored.embedding,
+            np.array([names.index(label) for label in stored.label]),
+            np.array([split == "train" for split in stored.split]),
+            [group_of[path] for path in stored.path],
+        )
+
+    @property
+    def training(self) -> tuple[Float32, Int]:
+        """Embeddings and labels of the training images."""
+        return self.embeddings[self.is_train], self.labels[self.is_train]
+
+    @property
+    def test(self) -> tuple[Float32, Int]:
+        """Embeddings and labels of the test images."""
+        return self.embeddings[~self.is_train], self.labels[~self.is_train]
+
+    @property
+    def training_groups(self) -> list[str]:
+        """The groups of the training images."""
+        return [group for group, is_train in zip(self.groups, self.is_train, strict=True) if is_train]
+
+    def summary_lines(self) -> list[str]:
+        """How much there is to train on, and a warning for each class of too few images."""
+        embeddings, labels = self.training
+        return [
+            f"Training on {len(labels):,} embeddings of {embeddings.shape[1]:,} numbers, {len(self.names)} classes",
+            *training_warnings(self.names, [self.names[i] for i in labels], self.training_groups),
+        ]
