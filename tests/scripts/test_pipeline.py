@@ -78,7 +78,8 @@ def test_from_images_to_report(parameters: Make, process: Process, classifier: s
         assert done.stderr == "", f"{step} is quiet on standard error"
         assert "Traceback" not in done.stdout
     proc = p.rootDir / "proc" / "textures"
-    assert files(proc) == {*FILES[classifier], *(f"evaluation_{classifier}/{name}" for name in EVALUATION)}
+    evaluated = {f"evaluation_{classifier}/{name}" for name in EVALUATION} | {f"model_{classifier}/metrics.json"}
+    assert files(proc) == {*FILES[classifier], *evaluated}
 
     metrics = json.loads((proc / f"evaluation_{classifier}" / "metrics.json").read_text())
     with (proc / f"evaluation_{classifier}" / "predictions.csv").open(newline="") as file:
