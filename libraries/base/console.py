@@ -6,8 +6,10 @@ ASCII in a container. What they cannot show is written in another way, and never
 
 import codecs
 import io
+import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self, TypeVar
 
 T = TypeVar("T")
@@ -59,6 +61,18 @@ class ProgressBar:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
+
+
+def counting(progress: Callable[[int, int], object] | None, total: int) -> Callable[[], None]:
+    """A function that tells `progress` how much is done, and of how much; each call, from any thread, is one more."""
+    done, one_at_a_time = itertools.count(1), threading.Lock()
+
+    def count() -> None:
+        if progress is not None:
+            with one_at_a_time:
+                progress(next(done), total)
+
+    return count
 
 
 def counted(count: int, noun: str) -> str:

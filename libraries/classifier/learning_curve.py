@@ -5,8 +5,6 @@ their accuracy: a class may be hard, and its images enough, or easy, and yet wan
 """
 
 import hashlib
-import itertools
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ from matplotlib.figure import Figure
 
 from libraries.base import figures
 from libraries.base.arrays import Bool, Float32, Float64, Int
+from libraries.base.console import counting
 from libraries.base.figures import INK
 from libraries.base.pool import side_by_side
 from libraries.base.tables import Column, write_table
@@ -135,19 +134,22 @@ def learning_curve(
     per_class = np.empty((len(fractions), repeats, k))
     per_class[-1] = test(np.ones(len(y), bool))
     gains = np.full((k, repeats), np.nan)
+    count = counting(progress, (len(fractions) - 1 + measured) * repeats)
 
     def one_part(part: int, repeat: int) -> None:
         per_class[part, repeat] = test(positions[repeat] <= fractions[part])
+        count()
 
     def one_class(index: int, repeat: int) -> None:
         halved = test((y != index) | (positions[repeat] <= 0.5))
         gains[index, repeat] = np.nanmean(per_class[-1, repeat]) - np.nanmean(halved)
+        count()
 
     by_accuracy = np.argsort(np.nan_to_num(per_class[-1, 0], nan=2.0)[can_be_halved], kind="stable")
     weakest = can_be_halved[by_accuracy][:measured]
     tasks = [partial(one_part, part, repeat) for part in range(len(fractions) - 1) for repeat in range(repeats)]
     tasks += [partial(one_class, int(index), repeat) for index in weakest for repeat in range(repeats)]
-    side_by_side(_counted(tasks, progress), at_most=LARGEST_FLOAT64 // x.size)
+    side_by_side(tasks, at_most=LARGEST_FLOAT64 // x.size)
     shares = np.bincount(y_test, minlength=k) / len(y_test)
     return LearningCurve(
         names=list(names),
@@ -189,22 +191,6 @@ def learning_curve_figure(curve: LearningCurve) -> Figure:
     figures.tidy(axes)
     figures.write_title(axes, "Accuracy and training images")
     return figure
-
-
-def _counted(
-    tasks: Sequence[Callable[[], None]], progress: Callable[[int, int], None] | None
-) -> Sequence[Callable[[], None]]:
-    """Tasks for several threads, each of which tells when it is done."""
-    if progress is None:
-        return tasks
-    done, one_at_a_time = itertools.count(1), threading.Lock()
-
-    def run(task: Callable[[], None]) -> None:
-        task()
-        with one_at_a_time:
-            progress(next(done), len(tasks))
-
-    return [partial(run, task) for task in tasks]
 
 
 def _halvings(members: Int) -> int:

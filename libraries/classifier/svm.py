@@ -1,7 +1,5 @@
 """Linear SVMs on embeddings, for every C and normalisation; the best is chosen by cross-validation and kept."""
 
-import itertools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.base.arrays import Bool, Float32, Floating, Int
+from libraries.base.console import counting
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.pool import side_by_side
 from libraries.classifier.calibration import Calibration
@@ -131,43 +130,14 @@ def sweep(
     c_values = _checked_parameters(c_values, normalisations)
     group_of = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)[1]
     validation = Validation(assign_folds(y, folds=folds, groups=groups, seed=seed), y, group_of, number_of_classes)
-    fits = itertools.count(1)
-    fits_in_all = len(normalisations) * len(c_values) * (len(validation.folds) + 1)
-    one_at_a_time = threading.Lock()
-
-    def fit(chosen: Bool, normalisation: str) -> Iterator[LinearModel]:
-        for model in fit_path(
-            x[chosen],
-            y[chosen],
-            number_of_classes=number_of_classes,
-            c_values=c_values,
-            normalisation=normalisation,
-            class_weight=class_weight,
-        ):
-            if progress is not None:
-                with one_at_a_time:
-                    progress(next(fits), fits_in_all)
-            yield model
-
-    def cross_validate(normalisation: str) -> tuple[list[LinearModel], list[Float32]]:
-        models: list[LinearModel] = []
-        out_of_fold = [np.full((len(y), number_of_classes), np.nan, np.float32) for _ in c_values]
-
-        def leave_out(fold: int) -> None:
-            is_validation = validation.fold_of == fold
-            for scores, model in zip(out_of_fold, fit(~is_validation, normalisation), strict=True):
-                scores[is_validation] = model.scores(x[is_validation])
-
-        def refit() -> None:
-            models.extend(fit(np.ones(len(y), bool), normalisation))
-
-        side_by_side([refit, *(partial(leave_out, f) for f in validation.folds)], at_most=LARGEST_FLOAT64 // x.size)
-        return models, out_of_fold
+    fit = partial(fit_path, number_of_classes=number_of_classes, c_values=c_values, class_weight=class_weight)
+    count = counting(progress, len(normalisations) * len(c_values) * (len(validation.folds) + 1))
 
     result = Sweep(rows=[], models=[], out_of_fold_scores=[], calibrations=[], best=0)
     is_right: list[Bool] = []  # per row, [scored examples]
     for normalisation in normalisations:
-        for c, model, scores in zip(c_values, *cross_validate(normalisation), strict=True):
+        models, out_of_fold = _cross_validate(partial(fit, normalisation=normalisation), x, validation, count=count)
+        for c, model, scores in zip(c_values, models, out_of_fold, strict=True):
             training_scores, right = model.scores(x), validation.is_right(scores)
             calibration = validation.calibrate(scores, training_scores=training_scores)
             train_accuracy = float((calibration.labels(training_scores) == y).mean())
@@ -180,6 +150,43 @@ def sweep(
         return replace(result, best=choose(result.rows))
     scored_groups = group_of[validation.is_scored]
     return replace(result, best=choose_from_few(result.rows, is_right, groups=scored_groups, dimensions=x.shape[1]))
+
+
+def _cross_validate(
+    fit: Callable[[Float32, Int], Iterator[LinearModel]],
+    x: Float32,
+    validation: Validation,
+    *,
+    count: Callable[[], None],
+) -> tuple[list[LinearModel], list[Float32]]:
+    """For each C the model of all examples [N, D], and the scores [N, K] of each example by a model without its fold.
+
+    Args:
+        fit: embeddings and labels → a model for each C.
+        count: called after every fit.
+    """
+    y = validation.labels
+    models: list[LinearModel] = []
+    scores_by_fold: dict[int, list[Float32]] = {}
+
+    def refit() -> None:
+        for model in fit(x, y):
+            models.append(model)
+            count()
+
+    def leave_out(fold: int) -> None:
+        left_out = validation.fold_of == fold
+        scores_by_fold[fold] = []
+        for model in fit(x[~left_out], y[~left_out]):
+            scores_by_fold[fold].append(model.scores(x[left_out]))
+            count()
+
+    side_by_side([refit, *(partial(leave_out, f) for f in validation.folds)], at_most=LARGEST_FLOAT64 // x.size)
+    out_of_fold = [np.full((len(y), validation.number_of_classes), np.nan, np.float32) for _ in models]
+    for fold, by_c in scores_by_fold.items():
+        for scores, of_fold in zip(out_of_fold, by_c, strict=True):
+            scores[validation.fold_of == fold] = of_fold
+    return models, out_of_fold
 
 
 def fit_path(
