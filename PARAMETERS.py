@@ -2,8 +2,9 @@
 
 Change a value here, or for one run on the command line (`python scripts/1_prepareData.py --ratioTrainTest 0.8`), or by
 environment variable (`PARAMETERS_ratioTrainTest=0.8`). `python scripts/1_prepareData.py --help` explains them all.
-Reads: name: type = script(default, "what it does", limits, matters_to=what becomes stale when it changes). Without
-matters_to it is what the script makes: see the groups below, and libraries/base/stages.py.
+
+Each line reads: name: type = script(default, "what it does", limits, matters_to=what it changes). An output is stale
+once a parameter that matters to it has changed: see libraries/base/stages.py. The default of matters_to is the group's.
 """
 
 from pathlib import Path
@@ -41,12 +42,14 @@ class Parameters(Settings):
     )
     datasetName: FolderName = general(
         "solarCells",
-        "name of the data set: images lie in <rootDir>/images/<datasetName>/<label>/",
+        "name of the data set: its images are in <rootDir>/images/<datasetName>/<label>/",
         pattern=r"^\w[\w .-]*$",
         matters_to="examples",
     )
     rootDir: UserPath = general(
-        Path("~/imageClassification"), "DATA_DIR: where images, intermediate files and run history lie", matters_to=()
+        Path("~/imageClassification"),
+        "DATA_DIR: the folder of images, intermediate files and run history",
+        matters_to=(),
     )
     randomSeed: int = general(
         0,
@@ -64,33 +67,35 @@ class Parameters(Settings):
     # ---- 0_downloadData
     imgUrlsPath: UserPath | None = download(None, "list of images to download, one `label<TAB>url` per line")
     imgLabelsPath: UserPath | None = download(
-        None, "table of images that you have: `file,label` or `file,label,split`, CSV or TSV, with a header"
+        None, "table of your own images: `file,label` or `file,label,split`, CSV or TSV, with a header"
     )
     imgLabelsColumns: tuple[str, ...] = download(
-        (), "columns of that table for file, label and, if it has one, split; empty: known by their usual names"
+        (), "names of its columns for file, label and, if there is one, split; empty: found by their usual names"
     )
-    imgFolder: UserPath | None = download(None, "where the images of that table lie; none: beside it")
+    imgFolder: UserPath | None = download(None, "folder of the images in that table; none: the folder of the table")
     searchProvider: ProviderName = download(
         "openverse",
-        "who searches for the words in resources/<datasetName>Queries.toml; brave needs a key in the environment "
-        "variable BRAVE_API_KEY, serpapi one in SERPAPI_API_KEY",
+        "search engine for the words in resources/<datasetName>Queries.toml; brave needs a key in the environment "
+        "variable BRAVE_API_KEY, serpapi in SERPAPI_API_KEY",
     )
     searchContact: str | None = download(
-        None, "your e-mail address or web page, told to the servers that are asked; wikimedia wants it", private=True
+        None,
+        "your e-mail address or web page, sent to the servers with each request; wikimedia requires it",
+        private=True,
     )
     searchLicence: LicenceFilter = download(
         "any", "only images whose licence permits commercial use, modification, or both (openverse and wikimedia)"
     )
     searchUrl: str | None = download(
-        None, "another server that answers like the provider; none: its own", pattern=r"^https?://"
+        None, "another server with the provider's API; none: the provider's own", pattern=r"^https?://"
     )
     download_workers: int = download(16, "downloads at once", ge=1, le=256)
-    download_timeout: float = download(60.0, "seconds after which one download is given up", gt=0)
-    download_retries: int = download(3, "further tries after a failure that may pass (time-out, 429, 5xx)", ge=0, le=20)
-    download_maxBytes: int = download(50_000_000, "larger files are not downloaded [bytes]", gt=0)
-    download_maxSide: int = download(1000, "larger images are scaled down to this longer side [pixels]", ge=16)
-    download_allowedHosts: tuple[str, ...] = download((), "host names that may have a private or local address")
-    download_retryFailed: bool = download(False, "try URLs again that failed for good in an earlier run")
+    download_timeout: float = download(60.0, "seconds after which a download is abandoned", gt=0)
+    download_retries: int = download(3, "retries after a temporary failure (time-out, 429, 5xx)", ge=0, le=20)
+    download_maxBytes: int = download(50_000_000, "size of the largest file to download [bytes]", gt=0)
+    download_maxSide: int = download(1000, "longer side to which larger images are scaled down [pixels]", ge=16)
+    download_allowedHosts: tuple[str, ...] = download((), "host names that may resolve to a private or local address")
+    download_retryFailed: bool = download(False, "retry URLs that failed permanently in an earlier run")
 
     # ---- 1_prepareData
     ratioTrainTest: float = prepare(0.75, "fraction of the images (per class) used for training", gt=0, lt=1)
@@ -100,45 +105,45 @@ class Parameters(Settings):
     )
     duplicates: Literal["exact", "near", "scene"] = prepare(
         "near",
-        "what is taken for one picture, and stays on one side: exact: the same pixels; near: also scaled, compressed, "
-        "mirrored, retouched; scene: also embeddings alike",
+        "which images count as copies, and stay on one side: exact: the same pixels; near: also scaled, compressed, "
+        "mirrored or retouched; scene: also similar embeddings",
     )
     duplicates_maxDistance: int = prepare(
         10,
-        "near: bits of 256 in which difference hashes differ; above 16 pictures that only look alike",
+        "near: largest distance of two difference hashes [bits of 256]; above 16 also images that only look alike",
         ge=0,
         le=64,
         matters_to="near duplicates",
     )
     duplicates_minSimilarity: float = prepare(
         0.95,
-        "scene: least cosine of two embeddings; higher where all pictures look alike",
+        "scene: smallest cosine similarity of two embeddings; raise it if all your images look alike",
         ge=0.5,
         le=1,
         matters_to="scene duplicates",
     )
     whiteLevel: int | None = prepare(
         None,
-        "value that is white in images of more than 8 bits, e.g. 4095 for 12 bits; none: by how far the values reach",
+        "value of white in images of more than 8 bits, e.g. 4095 for 12 bits; none: measured from the images",
         ge=1,
         lt=2**31,
     )
     maxMegapixels: int = prepare(
         MEGAPIXELS,
-        "larger images are left out [million pixels, each 1 to 8 bytes while it is decoded]",
+        "size of the largest image that is used [million pixels, each 1 to 8 bytes while decoding]",
         ge=1,
         le=2000,
         matters_to="pixel limit",
     )
     importLabels: UserPath | None = prepare(
-        None, "a project of Label Studio, exported as JSON: what people have said there is taken over", matters_to=()
+        None, "a Label Studio project, exported as JSON, whose labels are taken over", matters_to=()
     )
 
     # ---- 2_refineDNN
     rf_pretrainedModelFilename: str = refine(
         "EfficientNet_Lite0",
         "EfficientNet_Lite0, ResNet_18.model, ResNet_34.model, ResNet_50.model, any timm name, a file of weights, or a "
-        "file with a network of CNTK (.model) or ONNX (.onnx)",
+        "network as a CNTK (.model) or ONNX (.onnx) file",
         min_length=1,
         matters_to="network",
     )
@@ -157,32 +162,33 @@ class Parameters(Settings):
     )
     rf_views: Literal[1, 2, 8] = refine(
         1,
-        "average the embeddings of so many views, at so many times the cost: 2: also mirrored; 8: every orientation",
+        "number of views of each image whose embeddings are averaged, which multiplies the cost: 2: also mirrored; "
+        "8: every orientation",
         matters_to="network",
     )
     rf_embeddingNode: str | None = refine(
         None,
-        ".model, .onnx: node whose output is the embedding; none: what the last layer takes",
+        ".model, .onnx: node whose output is the embedding; none: the input of the last layer",
         matters_to="network file",
     )
     rf_channelOrder: Literal["rgb", "bgr"] | None = refine(
         None,
-        ".model, .onnx: order of the channels the network takes; none: bgr for CNTK, rgb for ONNX",
+        ".model, .onnx: order of the network's input channels; none: bgr for CNTK, rgb for ONNX",
         matters_to="network file",
     )
     rf_channelMeans: tuple[float, float, float] | None = refine(
         None,
-        ".model, .onnx: subtracted from pixels, 0 to 255, in that order; none: 114 for CNTK, ImageNet's for ONNX",
+        ".model, .onnx: mean of each channel, 0 to 255, in that order; none: 114 for CNTK, ImageNet's for ONNX",
         matters_to="network file",
     )
     rf_channelStds: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = refine(
         None,
-        ".model, .onnx: what pixels are divided by then; none: 1 for CNTK, ImageNet's for ONNX",
+        ".model, .onnx: standard deviation of each channel; none: 1 for CNTK, ImageNet's for ONNX",
         matters_to="network file",
     )
     rf_labels: tuple[Name, ...] = refine(
         (),
-        "classes of a network taken as it is (rf_maxEpochs 0), in its order; none given: in alphabetical order",
+        "classes of a network used as it is (rf_maxEpochs 0), in its order; empty: in alphabetical order",
         matters_to="own classes",
     )
     rf_dropoutRate: float = refine(0.5, "dropout before the new head", ge=0, lt=1)
@@ -191,32 +197,32 @@ class Parameters(Settings):
     )
     rf_maxEpochs: int = refine(
         45,
-        "passes over the training images; 0: a .model or .onnx network as it is, with its own classes",
+        "passes over the training images; 0: use a .model or .onnx network as it is, with its own classes",
         ge=0,
         le=10_000,
         matters_to=("training", "own classes"),
     )
     rf_maxTrainImages: int | None = refine(
-        None, "train on about this many images, drawn per class, two at least of each", ge=2
+        None, "train on about this many images, drawn per class, at least two of each", ge=2
     )
     rf_lrPerMb: Literal["auto"] | tuple[PositiveFloat, ...] = refine(
         "auto", "auto: warm-up and cosine; or one learning rate per epoch, the last one repeated (SGD with momentum)"
     )
     rf_momentumPerMb: float = refine(0.9, "momentum (first moment) of the optimiser", ge=0, lt=1)
     rf_l2RegWeight: float = refine(0.0005, "weight decay", ge=0)
-    rf_boFreezeWeights: bool = refine(False, "train the new head only, keep the pretrained weights as they are")
-    rf_boBalanceTrainingSet: bool = refine(False, "weigh images so that every class counts the same")
+    rf_boFreezeWeights: bool = refine(False, "train only the new head, and keep the pretrained weights as they are")
+    rf_boBalanceTrainingSet: bool = refine(False, "weight images so that every class counts the same")
     rf_augmentation: Literal["photo", "anyOrientation", "none"] = refine(
         "photo",
-        "random changes of training images; anyOrientation: also turned and upside down (cells, satellites, parts)",
+        "random changes of training images; anyOrientation: also rotated and flipped (cells, satellite images, parts)",
     )
-    rf_validationFraction: float = refine(0.1, "part of the training set that chooses the best epoch", gt=0, lt=0.9)
+    rf_validationFraction: float = refine(0.1, "fraction of the training set that chooses the best epoch", gt=0, lt=0.9)
 
     # ---- 3_runDNN
     run_mbSize: int = run(
         128, "images per step on a GPU; on a CPU each core takes one image at a time", ge=1, le=1024, matters_to=()
     )
-    run_precision: Literal["f32", "bf16"] = run("f32", "bf16 is about twice as fast where the processor has it")
+    run_precision: Literal["f32", "bf16"] = run("f32", "bf16 is about twice as fast on processors that support it")
 
     # ---- 4_trainSVM
     svm_CVals: tuple[PositiveFloat, ...] = svm(
@@ -230,39 +236,39 @@ class Parameters(Settings):
     # ---- 6_callWebservice
     url: str = call("http://127.0.0.1:8080", "the service, or the scoring URI of one in a cloud", pattern=r"^https?://")
     imagePath: UserPath = call(RESOURCES / "testImg.jpg", "the picture that is sent")
-    calls: int = call(5, "how often it is sent", ge=1)
+    calls: int = call(5, "number of times it is sent", ge=1)
     folder: UserPath | None = call(None, "classify all images of this folder into a CSV file instead")
-    requestsInFlight: int = call(4, "requests at once when classifying a folder", ge=1, le=64)
+    requestsInFlight: int = call(4, "concurrent requests while a folder is classified", ge=1, le=64)
 
     # ---- deploymain
-    bundle: UserPath | None = serve(None, "folder of the bundle; none: the bundle of the present parameters")
-    host: str = serve("127.0.0.1", "address to listen on; 0.0.0.0 is reached from other machines")
+    bundle: UserPath | None = serve(None, "folder of the bundle; none: the bundle of the current parameters")
+    host: str = serve("127.0.0.1", "address to listen on; 0.0.0.0 can be reached from other machines")
     port: int = serve(8080, "port to listen on", ge=0, le=65535)
     keyFile: UserPath | None = serve(
-        None, "file with the key that callers must show; none: the environment variable SERVICE_KEY, if set"
+        None, "file with the key that callers must send; none: the environment variable SERVICE_KEY, if set"
     )
     adminKeyFile: UserPath | None = serve(None, "the same for POST /admin/reload; none: SERVICE_ADMIN_KEY, if set")
-    serve_maxMegabytes: int = serve(32, "larger requests are refused", ge=1, le=1024)
-    serve_maxImages: int = serve(64, "more images in one request are refused", ge=1, le=10_000)
-    serve_maxMegapixels: int = serve(50, "larger images are refused", ge=1, le=100)
-    serve_maxQueue: int = serve(6, "requests that would wait for so many images are refused, per core", ge=0, le=10_000)
-    serve_timeout: float = serve(30.0, "an accepted request that takes longer is given up [seconds]", gt=0)
+    serve_maxMegabytes: int = serve(32, "size of the largest request that is accepted [megabytes]", ge=1, le=1024)
+    serve_maxImages: int = serve(64, "number of images in one request that are accepted", ge=1, le=10_000)
+    serve_maxMegapixels: int = serve(50, "size of the largest image that is accepted [million pixels]", ge=1, le=100)
+    serve_maxQueue: int = serve(6, "images waiting per core above which requests are refused", ge=0, le=10_000)
+    serve_timeout: float = serve(30.0, "time after which an accepted request is abandoned [seconds]", gt=0)
     serve_requestsPerMinute: int | None = serve(
-        None, "of one address, or one network of IPv6 addresses (/64); none: no limit", ge=1
+        None, "requests accepted from one address, or one IPv6 network (/64); none: no limit", ge=1
     )
     serve_trustedProxies: tuple[str, ...] = serve(
         (),
-        "addresses or networks of proxies that are believed (X-Forwarded-For, -Proto, -Prefix, Forwarded); no others",
+        "addresses or networks of trusted proxies, whose X-Forwarded-For, -Proto, -Prefix and Forwarded are used",
     )
     serve_allowedHosts: tuple[str, ...] = serve(
         (),
-        "host names that requests may be for, any port, *.name for all below one; none given: on a loopback address "
-        "names of this machine only, else any",
+        "host names that requests may be addressed to, on any port; *.name: all names below it; empty: on a loopback "
+        "address names of this machine only, otherwise any",
     )
-    serve_rootPath: str = serve("", "path before the service's own, where a proxy has it below one, e.g. /cells")
+    serve_rootPath: str = serve("", "path under which a proxy makes the service available, e.g. /cells")
 
     def network_options(self) -> "NetworkOptions":
-        """Which pretrained network is meant; here since several scripts want it."""
+        """The pretrained network; here because several scripts need it."""
         from libraries.network.graphs.load import GraphOptions
         from libraries.network.pretrained import NetworkOptions
 

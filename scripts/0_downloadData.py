@@ -1,6 +1,6 @@
 """Fill DATA_DIR/images/<datasetName>/<label>/ with images: from URLs, a table, a search, or a package.
 
-Skip this script if your images already lie there, one folder per class.
+Skip this script if your images are already there, in one folder per class.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def main(parameters: Parameters) -> None:
     queries = RESOURCES / on_disk(RESOURCES, f"{parameters.datasetName}Queries.toml")
     with tracking.run("0_downloadData", parameters) as record:
         if parameters.imgUrlsPath and parameters.imgLabelsPath:
-            raise ParameterError("imgUrlsPath and imgLabelsPath are two sources: give one of them")
+            raise ParameterError("imgUrlsPath and imgLabelsPath are two sources: give only one of them")
         if parameters.imgLabelsPath is not None:
             take_table(parameters.imgLabelsPath, parameters, layout, record)
         elif parameters.imgUrlsPath is not None:
@@ -42,7 +42,7 @@ def copy_solar_cells(layout: Layout, record: tracking.Record) -> None:
     print(f"{packaged.SOLAR_CELLS_ABOUT}\nRule: {packaged.SOLAR_CELLS_RULE}")
     copied = packaged.copy_solar_cells(layout.images, progress=lambda pairs: progress(pairs, "Copying"))
     record.metrics["copied"] = copied
-    print(f"{copied:,} images copied" if copied else "All images were there already")
+    print(f"{copied:,} images copied" if copied else "All images are already there")
 
 
 def take_table(path: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
@@ -83,8 +83,8 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
     found = len(results.rows)
     print(table("Found", ["label", "queries", "images"], results.per_label(), footer=["all", count, found]))
     if results.elsewhere:
-        print(f"{results.elsewhere:,} images were found for several labels and stay with the first")
-    print(f"Whose they are: {layout.proc / TABLE}")
+        print(f"{results.elsewhere:,} images were found for several labels; each stays with its first")
+    print(f"Sources and licences: {layout.proc / TABLE}")
     record.metrics.update(queries=count, found=found)
     record.files.append(layout.proc / TABLE)
     if not found:
@@ -127,7 +127,7 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tr
     print(table("What became of the URLs", ["", "URLs"], reasons.items(), footer=["all", count]))
     print(f"Every URL with its outcome: {table_path}")
     if listed := write_attribution(layout.images, table=layout.proc / TABLE, outcomes=table_path):
-        print(f"Whose the {listed:,} images found by searching are: {layout.images / 'ATTRIBUTION.md'}")
+        print(f"Sources and licences of the {listed:,} images found by searching: {layout.images / 'ATTRIBUTION.md'}")
     record.metrics.update(urls=count, downloaded=reasons.get("downloaded", 0))
     record.files.append(table_path)
 

@@ -2,7 +2,7 @@
 
 --removeDuplicates keeps the largest of exact and near copies and moves the rest to images/<datasetName>/.duplicates/,
 --restoreDuplicates moves them back. --export writes metadata.csv and croissant.json beside the labels, and
-labelStudio/; importLabels takes over what people said there.
+labelStudio/; importLabels takes over the labels that people gave there.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Make the network that turns images into embeddings: pretrained as it is, or refined on your images.
 
-For 'svm' that takes seconds. A training that was stopped goes on after its last finished epoch.
+For 'svm' this takes seconds. A training that was stopped continues after its last finished epoch.
 """
 
 from typing import TYPE_CHECKING
@@ -76,7 +76,7 @@ def take_as_it_is(network: "GraphNetwork", rule: "ResizeRule", parameters: Param
             progress=bar.update,
         )
     print(f"The network as it is: {accuracy:.1%} of {len(training):,} training images are right")
-    print("  Images it was trained on elsewhere say nothing about others: keep them out of the test images")
+    print("  Images it was trained on elsewhere prove nothing: keep them out of the test images")
 
 
 def refine_network(

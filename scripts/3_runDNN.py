@@ -1,6 +1,6 @@
 """Run the network over all images and store their embeddings.
 
-A run that was stopped goes on with the part it was at.
+A run that was stopped continues where it was.
 """
 
 from dataclasses import replace

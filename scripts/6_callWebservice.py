@@ -1,6 +1,6 @@
 """Call the service: one picture several times, as in the tutorial, or all images of a folder.
 
-The address --url is that of scripts/deploymain.py, or the scoring URI of a service in a cloud.
+--url is the address that scripts/deploymain.py prints, or the scoring URI of a service in a cloud.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ def main(parameters: Parameters) -> None:
     from libraries.service.calling.client import Client
 
     key = read_key(parameters.keyFile, "SERVICE_KEY")
-    retries = 3 if parameters.folder is None else 8  # thousands of images can wait while the service starts anew
+    retries = 3 if parameters.folder is None else 8  # a long run can wait while the service restarts
     with Client(parameters.url, key=key, retries=retries) as client:
         if parameters.folder is None:
             call(client, parameters)
@@ -53,7 +53,7 @@ def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
     left_out = [kind.describe(count) for kind, count in skipped.items()]
     if not total:
         found = f", only {'; '.join(left_out)}" if left_out else ""
-        raise InputError(f"{folder} holds no image{found}: give another --folder")
+        raise InputError(f"{folder} has no images{found}: give another --folder")
     print(f"Sending the {total:,} images of {folder} to {parameters.url}")
     print(*(f"  left out: {line}" for line in left_out), sep="\n", end="\n" if left_out else "")
     target = Layout(parameters).proc / "predictions" / f"{folder.name or 'root'}.csv"
@@ -62,8 +62,8 @@ def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
     rows = [*summary.labels.items(), *(("no label: " + reason, n) for reason, n in summary.errors.most_common())]
     print(table("What became of the images", ["", "images"], rows, footer=["all", sum(n for _, n in rows)]))
     if summary.known:
-        print(f"Of {summary.known:,} images the label was known from a run that was stopped")
-    print(f"By the model {' and then '.join(summary.models)}\nEvery image with its probabilities: {target}")
+        print(f"{summary.known:,} images were already classified by an earlier run, which was stopped")
+    print(f"Classified by {' and then '.join(summary.models)}\nEvery image with its probabilities: {target}")
 
 
 if __name__ == "__main__":

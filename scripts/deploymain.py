@@ -1,8 +1,8 @@
 """Serve the trained classifier: a REST service and a web page, on this machine or as an Azure ML scoring script.
 
-It serves http://<host>:<port>/ until Ctrl-C. --insecure: listen beyond this machine without a key. --stage serves
-nothing and writes a folder that is ready to be deployed to Azure ML. SIGHUP, or POST /admin/reload with the key
-SERVICE_ADMIN_KEY, loads the bundle and the files with keys again.
+It serves http://<host>:<port>/ until Ctrl-C. --insecure: listen beyond this machine without a key. --stage: write a
+folder that is ready to be deployed to Azure ML, and serve nothing. SIGHUP, or POST /admin/reload with the key
+SERVICE_ADMIN_KEY, reloads the bundle and the key files.
 """
 
 from collections.abc import Callable
@@ -40,8 +40,8 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
 
     if key is None and not insecure and not is_loopback(parameters.host):
         raise ParameterError(
-            f"host {parameters.host} is reached from other machines, and there is no key: set SERVICE_KEY or --keyFile "
-            "(or insist with --insecure)"
+            f"host {parameters.host} can be reached from other machines, and there is no key: set SERVICE_KEY or "
+            "--keyFile (or insist with --insecure)"
         )
     folder = parameters.bundle or current_bundle(parameters)
     limits = Limits(
@@ -66,7 +66,7 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
 
 
 def current_bundle(parameters: Parameters) -> Path:
-    layout = Layout(parameters, with_annotations=False)  # a label changed by hand stops no service
+    layout = Layout(parameters, with_annotations=False)  # a label changed by hand does not stop a service
     layout.bundle.check()
     if not Layout(parameters).bundle.is_current():
         print("Note: labels have been changed by hand since this classifier was trained")
@@ -82,7 +82,7 @@ def write_stage(parameters: Parameters) -> None:
     name = endpoint_name(layout.dataset, layout.classifier)
     print(f"To deploy {folder} to Azure ML, with the Azure CLI and its extension ml:\n\n  cd '{folder}'")
     print("\n".join(f"  {command}" for command in commands(name)))
-    print(f"\nwhere {name} may be any name that is free in your region. The last two show what to call it with:")
+    print(f"\nwhere {name} can be any name that is free in your region. With what the last two commands show, call it:")
     print("python scripts/6_callWebservice.py --url <scoring URI>, the key in the environment variable SERVICE_KEY")
 
 
@@ -90,7 +90,7 @@ score: Callable[[str], Any]  # of Azure ML
 
 
 def init() -> None:
-    """Azure ML calls this once."""
+    """Called once by Azure ML."""
     global score
     from libraries.service.hosts.azure import scorer
 
@@ -99,7 +99,7 @@ def init() -> None:
 
 
 def run(raw: str) -> Any:
-    """Azure ML calls this with every request, in the tutorial's form."""
+    """Called by Azure ML with every request, in the tutorial's form."""
     return score(raw)
 
 

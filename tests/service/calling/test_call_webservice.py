@@ -165,7 +165,7 @@ def test_no_service_no_picture_no_folder(
         ([], f"no service answers at {url}: start one with python scripts/deploymain.py"),
         ([f"--imagePath={tmp_path}/none.jpg"], "none.jpg: does not exist"),
         ([f"--folder={tmp_path}/none"], "none cannot be read: No such file or directory"),
-        ([f"--folder={tmp_path}/empty"], "empty holds no image: give another --folder"),
+        ([f"--folder={tmp_path}/empty"], "empty has no images: give another --folder"),
         (["--url=ftp://127.0.0.1"], "parameter url = ftp://127.0.0.1 is refused"),
         (["--url=http://"], "url = http:// is no address of a service"),
     ):
@@ -197,7 +197,7 @@ def test_interrupted_folder_leaves_no_half_table_and_goes_on(
     fake.on("/predict", fake.answers["/predict"][0])
     fake.counts.clear()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    known = int(re.search(r"Of (\d+) images the label was known from a run that was stopped", done.stdout)[1])  # type: ignore[index]
+    known = int(re.search(r"(\d+) images were already classified by an earlier run", done.stdout)[1])  # type: ignore[index]
     assert 0 < known == 48 - fake.counts["/predict"]
     (name,) = [name for name in files(tmp_path) if not name.endswith(".journal")]
     with (tmp_path / name).open(newline="") as file:
