@@ -45,7 +45,7 @@ def write_bundle(
     The white level of the data set, which stands in the bundle's recipe, becomes part of the resize rule.
 
     Args:
-        settings: all parameters of the run, for whoever wants to know; those that matter are in the recipe anyway.
+        settings: all parameters of the run, for information; those that matter are in the recipe anyway.
     """
     bundle.begin()
     write_graph(network.folder / MODEL, bundle.folder / MODEL, calibration=calibration, linear=linear)
@@ -77,7 +77,7 @@ def write_metrics(bundle: Artefact, metrics: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says of one image.
+    """The classifier's answer for one image.
 
     Attributes:
         label: the most probable class.

@@ -17,8 +17,8 @@ from libraries.base.arrays import Float32, Float64, Int
 
 MAXIMUM_STEPS = 100  # Newton takes 5 to 15
 TOLERANCE = 1e-10  # largest gradient entry of the mean loss
-ENOUGH = 10  # independent examples of a class that speak for its bias unaided
-PULL = 10.0  # of a class with half of that, towards the mean bias, as the precision of a normal prior
+ENOUGH = 10  # independent examples of a class from which on its bias needs no prior
+PULL = 10.0  # precision of the normal prior that pulls the bias of a class with half of that towards the mean
 SMALLEST_SLOPE = 1e-3  # of standardised scores; scores that point the wrong way are as good as ignored, never inverted
 
 
@@ -57,21 +57,21 @@ def fit_calibration(
     sample_weight: npt.ArrayLike | None = None,
     evidence: npt.ArrayLike | None = None,
 ) -> Calibration:
-    """The calibration of the smallest log loss on examples that the classifier was not trained on.
+    """The calibration with the smallest log loss on examples that the classifier was not trained on.
 
     The targets are smoothed as in Platt 1999 ('Probabilistic outputs for support vector machines'): an example of a
     class with n members counts as (n + 1) / (n + 2) of its class, the rest spread evenly over the others. So separable
     scores keep a finite slope, and a class without examples a finite bias.
 
-    The bias of a class with few independent examples is drawn to the mean of all biases, the more the fewer there are:
-    a few examples take from no class what the scores give it.
+    The bias of a class with few independent examples is pulled towards the mean of all biases, more strongly the fewer
+    there are, so that a few examples cannot outvote the scores.
 
     Args:
         scores: [N, K], one column per class; [-s, s] for a binary classifier; logits of a network.
         labels: int [N], 0 <= label < K.
         sample_weight: [N], >= 0; all ones by default.
-        evidence: [K], how many independent examples of each class there are, groups for instance; from ENOUGH on, and
-            by default, biases are free.
+        evidence: [K], the number of independent examples of each class, such as groups; from ENOUGH on, and by default,
+            biases are free.
     """
     scores = np.asarray(scores, np.float64)
     labels = np.asarray(labels, np.int64)
@@ -83,7 +83,7 @@ def fit_calibration(
     share, pull = weight / weight.sum(), pull / weight.sum()
     slope, bias = _newton(scores, targets, share, pull, slope_is_free=True)
     if slope < SMALLEST_SLOPE:
-        # Of scores that say nothing the shares of the classes remain, but where these are hardly known, the scores.
+        # Useless scores leave only the class frequencies; where even these are hardly known, the scores decide.
         if evidence is not None:
             pull = np.where(np.isfinite(evidence), pull.max(), 0.0) / SMALLEST_SLOPE**2
         slope, bias = _newton(SMALLEST_SLOPE * scores, targets, share, pull, slope_is_free=False)

@@ -1,4 +1,4 @@
-"""Cross-validation of SVMs: the folds, which C to take, and the calibration and accuracy that come of it.
+"""Cross-validation of SVMs: the folds, which C to take, and the calibration and accuracy that result.
 
 Folds are stratified by class, whole groups on one side, and no class is left out altogether.
 """
@@ -103,7 +103,7 @@ class Validation:
 
     @property
     def independent(self) -> int:
-        """How many groups the scored examples are of."""
+        """The number of groups among the scored examples."""
         return len(np.unique(self.groups[self.is_scored]))
 
     def calibrate(self, scores: Float32, *, training_scores: Float32) -> Calibration:
@@ -133,7 +133,7 @@ class Validation:
 
     @property
     def _evidence(self) -> Float64:
-        """Groups of each class that are scored; that a class without training examples never comes is sure, [K]."""
+        """Scored groups of each class, [K]; a class without training examples certainly never occurs."""
         k, scored = self.number_of_classes, self.is_scored
         found = groups_per_class(self.labels[scored], number_of_classes=k, groups=self.groups[scored])
         return np.where(np.bincount(self.labels, minlength=k) > 0, found, np.inf)
@@ -141,12 +141,12 @@ class Validation:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """What one normalisation and one C reached, all by the highest calibrated probability, as in use.
+    """The accuracies of one normalisation and one C, where the answer is the most probable class, as in the bundle.
 
     Attributes:
-        train_accuracy: fraction, of the model fitted on all examples, on these examples. What it knows by heart, and
-            no estimate of anything; and since the calibration is made for the lower scores of examples that the model
-            has not seen, it may be below 100% where the highest score is always right.
+        train_accuracy: fraction, of the model fitted on all examples, on these examples: memorised, not an estimate of
+            anything. Since the calibration is fitted to the lower scores of examples that the model has not seen, it
+            may be below 100% although the highest score is always right.
         validation_accuracy: fraction, on out-of-fold scores, calibrated in each fold by the other folds' scores: on the
             scores that it was fitted on, the calibration would flatter itself (by 0.04 points with 2 classes and 1,968
             examples, but by 1.2 points with 50 classes and 1,000 examples). None where no example could be left out.
@@ -155,8 +155,8 @@ class SweepRow:
 
     normalisation: Annotated[str, Column("how embeddings are prepared: l2, sqrt_l2 or standardise")]
     C: Annotated[float, Column("the weight of mistakes against that of a wide margin")]
-    train_accuracy: Annotated[float, Column("fraction of the training images that are right; no estimate of anything")]
-    validation_accuracy: Annotated[float | None, Column("fraction of those left out of the training that are right")]
+    train_accuracy: Annotated[float, Column("fraction of the training images that are right; not an estimate")]
+    validation_accuracy: Annotated[float | None, Column("fraction of left-out training images that are right")]
     validation_std: Annotated[float | None, Column("standard deviation of the folds' accuracies")]
 
 

@@ -1,14 +1,14 @@
-"""Why a classifier says what it says: where in the image the evidence lies, and the training images most like it.
+"""Why a classifier decides as it does: where in the image the evidence is, and the most similar training images.
 
 Heatmaps are made from the bundle alone: no gradients, no PyTorch.
 
 Where the network ends in a map of features whose mean is the embedding, the map is exact and takes one inference: the
-class activation map (see `classifier.graph`). For every other network parts of the image are covered, one after the
-other, and the classifier is asked again: occlusion (Zeiler and Fergus 2014, 'Visualizing and understanding
+class activation map (see `classifier.graph`). For every other network, parts of the image are covered one after
+another, and the classifier is run again: occlusion (Zeiler and Fergus 2014, 'Visualizing and understanding
 convolutional networks').
 
 Both are in the same unit, the classifier's calibrated logit for the label minus the mean of those for the other labels,
-and are read alike: positive speaks for the label.
+and are read in the same way: positive values support the label.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def heatmap(classifier: Classifier, image: Pixels, label: str) -> Heatmap:
     """The evidence for `label` in an upright RGB image, uint8 [H, W, 3] of any size.
 
     Raises:
-        InputError: the classifier has no such label, or `image` is none.
+        InputError: the classifier has no such label, or `image` is not one.
         StorageError: the bundle's files have changed since it was opened.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

@@ -54,7 +54,7 @@ def write_graph(network: Path, target: Path, *, calibration: Calibration, linear
 
 
 def head(model: Any) -> tuple[Float32, Float32]:
-    """Weights [D, K] and bias [K] of a network's linear head: what it makes of the unit vectors and of zero."""
+    """Weights [D, K] and bias [K] of a network's linear head, from its outputs for the unit vectors and zero."""
     import onnx.utils
     from onnx.reference import ReferenceEvaluator
 

@@ -1,7 +1,7 @@
 """How the accuracy of an SVM grows with its training images, and which more of them would help most.
 
-From stored embeddings, so a fit takes a fraction of a second. What is told about classes is measured, not guessed from
-their accuracy: a class may be hard, and its images enough, or easy, and yet wanting them for the sake of the others.
+From stored embeddings, so a fit takes a fraction of a second. What is said about classes is measured, not guessed from
+their accuracy: a hard class may have enough images, and more images of an easy one may help the others.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ MOST_CLASSES = 10  # whose gain is measured: those of the lowest accuracy
 MOST_NAMED = 5  # classes in a sentence
 MOST_WORK = 2e9  # numbers multiplied, about: half a minute on two cores
 PLATEAU = 0.005  # of accuracy, gained by the last doubling
-NEARLY = 0.2  # a half of training images is told as such if they are 1.8 to 2.2 times as many
+NEARLY = 0.2  # a part is called half if all images are 1.8 to 2.2 times as many
 NOTABLE = 0.003  # of class-averaged accuracy
 
 
@@ -42,7 +42,7 @@ class CurveRow:
     images: Annotated[int, Column("in this part of the training images")]
     repeat: Annotated[int, Column("which random choice of the part, counted from 0")]
     accuracy: Annotated[float, Column("fraction of the test images that are right")]
-    accuracy_per_class: Annotated[Mapping[str, float | None], Column("as that, of each class", prefix="accuracy of ")]
+    accuracy_per_class: Annotated[Mapping[str, float | None], Column("the same, of each class", prefix="accuracy of ")]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LearningCurve:
         accuracy: [P, R], fractions. The last row is of one and the same SVM.
         accuracy_per_class: [P, R, K]; NaN for a class without test images.
         gain_per_class: [K, R], what the second half of a class's training images adds to the class-averaged accuracy,
-            while those of the others are all there; NaN where not measured, as of a class that has one group to halve.
+            with all images of the other classes; NaN where not measured, such as for a class of a single group.
     """
 
     names: Sequence[str]
@@ -226,7 +226,7 @@ def _accuracy_per_class(predicted: Int, labels: Int, *, number_of_classes: int) 
 
 
 def _first_of_all(curve: LearningCurve) -> list[str]:
-    """Which classes lack so much that nothing can be measured of them."""
+    """The classes that have too few images to measure anything."""
     missing, single = ([curve.names[i] for i in np.flatnonzero(curve.groups_per_class == n).tolist()] for n in (0, 1))
     told = []
     if missing:
@@ -248,7 +248,7 @@ def _on_the_whole(curve: LearningCurve) -> str:
     means = curve.accuracy.mean(axis=1)
     half, whole = curve.images[-2:]
     gain = means[-1] - means[-2]
-    missing = 1 - means[-1]  # more than what is wrong now cannot be won
+    missing = 1 - means[-1]  # no gain can exceed the present error
     is_double = abs(whole / half - 2) < NEARLY  # where groups are few, a half can be far from one
     images = (
         f"Twice the training images, {whole:,} instead of {half:,},"
@@ -270,7 +270,7 @@ def _by_class(curve: LearningCurve) -> list[str]:
     is_open = bool((curve.groups_per_class < 2).any())  # classes that lack images, by what is said first of all
     mean = gains.mean(axis=1)
     best = max(known, key=lambda index: mean[index], default=None)
-    missing = 1 - curve.accuracy[-1].mean()  # more than what is wrong now cannot be won
+    missing = 1 - curve.accuracy[-1].mean()  # no gain can exceed the present error
     if best is None or min(mean[best], missing) < max(NOTABLE, 2 * _error_of_mean(gains[best])):
         return [] if is_open else ["No class stands out as the one that lacks images."]
     return [

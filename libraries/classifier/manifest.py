@@ -1,8 +1,8 @@
 """The files of a bundle, which may come from a stranger: checked within bounds before they are loaded.
 
 An ONNX file could take values from other files, and a stranger's could name any on the machine: such files are refused.
-The file is one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only what can hold a tensor
-is looked into, so nothing but this module is needed, and a large network takes milliseconds.
+The file is one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only fields that can hold a
+tensor are visited, so nothing but this module is needed, and a large network takes milliseconds.
 """
 
 import json
@@ -26,7 +26,7 @@ _MAX_FILES, _MAX_DEPTH = 100, 32
 _MAX_LABELS, _MAX_LABEL, _MAX_SIZE, _MAX_EMBEDDING = 1_000_000, 1_000, 4096, 2**20
 
 _GRAPH, _FUNCTION, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _TRAINING = range(1, 8)
-_INSIDE = {  # of a kind of message, the kinds in its fields; the model's own is 0
+_INSIDE = {  # for each kind of message, the kinds in its fields; the model itself is 0
     0: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
     _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
     _TRAINING: {1: _GRAPH, 2: _GRAPH},
@@ -84,7 +84,7 @@ def _metrics(path: Path, *, of: Mapping[str, str]) -> Mapping[str, Any] | None:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number in JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def _checked(model: Any) -> tuple[dict[str, Any], list[str], ResizeRule]:
@@ -108,7 +108,7 @@ def _checked(model: Any) -> tuple[dict[str, Any], list[str], ResizeRule]:
 
 
 def _check_facts(model: Mapping[str, Any]) -> None:
-    """Check what is only told; a fact may be missing."""
+    """Check what is only displayed; a fact may be missing."""
     settings = _object(model.get("settings", {}), "settings")
     for name in ("versions", "metrics", "parameters", "inputs"):
         _object(model.get(name) or {}, name)
@@ -120,7 +120,7 @@ def _check_facts(model: Mapping[str, Any]) -> None:
 
 def _object(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"{name} is no object")
+        raise TypeError(f"{name} is not an object")
     return value
 
 
@@ -138,16 +138,16 @@ def _check_text(text: Any, name: str) -> None:
 
 
 def check_labels(labels: Any) -> None:
-    """Raise TypeError or ValueError unless they are names of classes, each another."""
+    """Raise TypeError or ValueError unless they are names of classes, all different."""
     if not isinstance(labels, list) or not 1 <= len(labels) <= _MAX_LABELS:
-        raise TypeError(f"labels is no list of at most {_MAX_LABELS:,}")
+        raise TypeError(f"labels is not a list of at most {_MAX_LABELS:,}")
     for label in labels:
         _check_text(label, "label")
         if not label.strip():
             raise ValueError("a label is empty")
     if len(set(labels)) != len(labels):
         twice = next(label for i, label in enumerate(labels) if label in labels[:i])
-        raise ValueError(f"label {twice!r:.50} is there twice")
+        raise ValueError(f"label {twice!r:.50} appears twice")
 
 
 def _resize_rule(value: Mapping[str, Any]) -> ResizeRule:
@@ -155,7 +155,7 @@ def _resize_rule(value: Mapping[str, Any]) -> ResizeRule:
     _whole_number(value.get("white_level", FULL_RANGE), "resize: white_level", most=2**31)
     fill = value.get("fill")
     if not isinstance(fill, list):
-        raise TypeError("resize: fill is no list")
+        raise TypeError("resize: fill is not a list")
     for level in fill:
         _whole_number(level, "resize: fill", most=255, least=0)
     return ResizeRule.from_json(value)
@@ -165,7 +165,7 @@ def _check_file_name(name: str) -> None:
     """Raise ValueError unless it is the plain name of a file, on every system."""
     _check_text(name, "files: name")
     if name in ("", ".", "..") or re.search(r'[/\\:*?"<>|]', name) or name[-1] in ". " or is_reserved(name):
-        raise ValueError(f"files: {name!r:.50} is no plain file name")
+        raise ValueError(f"files: {name!r:.50} is not a plain file name")
 
 
 def _check_depth(value: Any) -> None:
@@ -187,7 +187,7 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
     """Make sure that a bundle's files are those it was written with, and that its network needs no others.
 
     Raises:
-        StorageError: a file is gone, is another, is no regular file in this folder, or is too large.
+        StorageError: a file is gone, has changed, is not a regular file in this folder, or is too large.
     """
     for name, expected in files.items():
         path = folder / name
@@ -200,7 +200,7 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
     try:
         needs_others = has_external_data(read_regular(folder / MODEL, most=MAX_FILE_BYTES))
     except (OSError, ValueError) as error:
-        raise StorageError(f"{folder / MODEL} is no ONNX file ({error}): restore or rebuild the bundle") from error
+        raise StorageError(f"{folder / MODEL} is not an ONNX file ({error}): restore or rebuild the bundle") from error
     if needs_others:
         raise StorageError(f"{folder / MODEL} takes values from other files, which is refused: rebuild the bundle")
 

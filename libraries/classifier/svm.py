@@ -94,7 +94,7 @@ class Sweep:
 
 
 def normalisations(l2: Literal["auto"] | bool) -> tuple[str, ...]:
-    """Those to choose from: all, or only embeddings of length 1, or only standardised ones."""
+    """The normalisations to choose from: all, only embeddings of length 1, or only standardised ones."""
     return NORMALISATIONS if l2 == "auto" else ("l2",) if l2 else ("standardise",)
 
 

@@ -1,4 +1,4 @@
-"""Evaluations of a data set side by side, from the run history: what was different, and what came of it."""
+"""Evaluations of a data set side by side, from the run history: what differed, and the results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def _number(value: float | None) -> str:
 
 def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
     if len(runs) < 2:
-        return "A second evaluation makes a comparison."
+        return "There will be a comparison once there is a second evaluation."
     if runs[0]["tags"].get("test_set") != runs[1]["tags"].get("test_set"):
         return (
             "The two newest were measured on different test images: their accuracies cannot be compared image by image."
@@ -51,7 +51,7 @@ def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
     newest, before = (_right(tracking.download(store, run["id"], "predictions.csv")) for run in runs[:2])
     paths = sorted(newest.keys() & before.keys())
     result = mcnemar(np.array([newest[p] for p in paths]), np.array([before[p] for p in paths]))
-    verdict = "which chance alone would often give" if result.p_value > 0.05 else "which chance alone would rarely give"
+    verdict = f"a difference that chance alone {'often' if result.p_value > 0.05 else 'rarely'} produces"
     return (
         f"Of {len(paths):,} test images, only the newest is right on {result.only_first_right}, "
         f"only the one before on {result.only_second_right}: {verdict} (McNemar's test, p = {result.p_value:.3f})."
@@ -68,10 +68,10 @@ class EarlierRun:
     """One evaluation of the run history.
 
     Attributes:
-        when: it was made, in local time.
+        when: local time of the evaluation.
         differences: what was different from now.
-        accuracy, class_averaged: on the test images of then.
-        is_comparable: whether these were the test images of now.
+        accuracy, class_averaged: on the test images of that run.
+        is_comparable: whether these were the present test images.
     """
 
     when: str
@@ -84,10 +84,10 @@ class EarlierRun:
 def earlier_runs(
     runs: Sequence[Mapping[str, Any]], *, parameters: Mapping[str, Any], data: str, test_set: str
 ) -> list[EarlierRun]:
-    """What is worth telling of runs of the history (`tracking.recent_runs`).
+    """What the report says about earlier runs (`tracking.recent_runs`).
 
     Args:
-        parameters: those of now that can change what comes out (`Settings.mattering`).
+        parameters: the present ones that can change the result (`Settings.mattering`).
         data, test_set: identities of all images, and of the test images with their labels, now.
     """
     return [_earlier(run, parameters, data, test_set) for run in runs]

@@ -1,4 +1,4 @@
-"""What duplicates do to a plain random split: test images with a twin in training, and accuracy that is not there."""
+"""What duplicates do to a plain random split: test images with a copy in training, and accuracy that is not real."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class LeakedImages:
 
     def summary(self) -> str:
         if not self.tested.any():
-            return "Under a plain random split there would be no test image: each class has a single one"
+            return "Under a plain random split there would be no test image: each class has a single image"
         mean, low, high = self.leaked.mean(), self.leaked.min(), self.leaked.max()
         return (
             f"Under a plain random split {mean:,.1f} of {self.tested.mean():,.0f} test images "
@@ -57,7 +57,7 @@ class LeakedAccuracy:
             return f"{values.mean():.1%} ({values.min():.1%} to {values.max():.1%})"
 
         if np.isnan(self.grouped).any():
-            return ["What that does to the accuracy cannot be told: with duplicates on one side no test image is left"]
+            return ["What that does to the accuracy is unknown: with duplicates on one side no test image is left"]
         lines = [
             f"Accuracy of a linear SVM, mean (range) of {len(self.plain)} splits each: plain {described(self.plain)}, "
             f"duplicates on one side {described(self.grouped)}: the leak is worth "
@@ -115,7 +115,7 @@ def plain_split(examples: Sequence[Example], *, ratio_train: float, seed: int) -
 
 
 def leaked(examples: Sequence[Example], plain: Sequence[Example]) -> Bool:
-    """Which images stand in the test set of a plain split, a duplicate of theirs in training, bool [N].
+    """Which images are in the test set of a plain split and have a duplicate in training, bool [N].
 
     Args:
         examples: whose groups are the duplicates.
@@ -151,7 +151,7 @@ def leaked_accuracy(
     labels = np.array([names.index(e.label) for e in examples])
 
     def is_right(parts: Sequence[Example]) -> tuple[Bool, Bool]:
-        """Which images stand in the test set, and which of all are classified as they should be, bool [N] each."""
+        """Which images are in the test set, and which of all images are classified correctly, bool [N] each."""
         test = np.array([p.split == "test" for p in parts])
         x, y = embeddings[~test], labels[~test]
         model = next(fit_path(x, y, number_of_classes=len(names), c_values=[c], normalisation=normalisation))

@@ -106,7 +106,7 @@ def write_report(
         figures: PNG files or bytes by name; those named in CAPTIONS come with a heading and an explanation.
         notes: sentences to stand above the figure of that name.
         mistakes: the most confident ones first; the first 60 are shown.
-        thumbnail: gives a JPEG of the image with that path, of so many pixels; an ImageError leaves a gap.
+        thumbnail: path and side in pixels → a JPEG of that image; an ImageError leaves a gap.
         parameters: name → value, in the fold-out.
         provenance: versions, hashes and whatever else says what this was made from, in the fold-out.
         earlier: evaluations of the same data set, the newest first.

@@ -73,7 +73,7 @@ def classify(
             predictions.append(result)
     if not good:
         raise InputError(
-            f"there is no test image to evaluate: add images to {images} and run scripts/1_prepareData.py again"
+            f"there are no test images to evaluate: add images to {images} and run scripts/1_prepareData.py again"
         )
     return Tested(
         names=classifier.labels,

@@ -71,7 +71,7 @@ def confusions(metrics: Mapping[str, Any]) -> list[Confusion]:
 
 
 def sentences(metrics: Mapping[str, Any]) -> list[str]:
-    """The result as a person would tell it, one paragraph per item. Plain text, not yet escaped."""
+    """The result in plain sentences, one paragraph per item. Plain text, not yet escaped."""
     paragraphs = [_accuracy(metrics), _baseline(metrics), _classes(metrics), _calibration(metrics), _cautions(metrics)]
     return [paragraph for paragraph in paragraphs if paragraph]
 
@@ -105,11 +105,11 @@ def _baseline(metrics: Mapping[str, Any]) -> str:
     )
     bounds = metrics["intervals"]["overall_accuracy"]
     if majority == 1:
-        return "All test images are of one class, so this says nothing about telling classes apart."
+        return "All test images are of one class, so this says nothing about distinguishing classes."
     if accuracy <= majority:
         return f"{always}: the classifier is no better than that."
     if bounds is None or bounds[0] <= majority:
-        return f"{always}, which is within the interval: that the classifier is better is not shown by so few images."
+        return f"{always}, which is within the interval: so few images do not show that the classifier is better."
     return f"{always}; the classifier avoids {(accuracy - majority) / (1 - majority):.0%} of the mistakes of that rule."
 
 
@@ -138,10 +138,10 @@ def _calibration(metrics: Mapping[str, Any]) -> str:
     side = "too confident" if excess > 0 else "too cautious"
     off = f"they are off by {100 * error:.1f} points on average"
     if error < WELL_CALIBRATED:
-        return f"Its probabilities can be taken at their word: {off}."
+        return f"Its probabilities can be taken at face value: {off}."
     if error < POORLY_CALIBRATED:
         return f"Its probabilities are a fair guide: {off}, and rather {side}."
-    return f"Its probabilities should not be taken at their word: {off}, and {side}."
+    return f"Its probabilities should not be taken at face value: {off}, and {side}."
 
 
 def _cautions(metrics: Mapping[str, Any]) -> str:

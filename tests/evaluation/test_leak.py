@@ -113,7 +113,7 @@ def test_nothing_is_divided_by_test_images_that_are_not_there() -> None:
         copies, np.eye(8, dtype=np.float32), ratio_train=0.75, seeds=SEEDS, normalisation="l2", c=1.0
     )
     assert np.isnan(found.grouped).all()
-    assert "cannot be told" in found.summary_lines()[0]
+    assert "is unknown" in found.summary_lines()[0]
 
 
 def test_the_marked_row_of_the_sweep_is_the_chosen_one(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_reading_of_a_good_classifier() -> None:
     assert "avoids 75% of the mistakes of that rule" in text
     assert "best at ‘cat’ (95.0% right) and weakest at ‘dog’ (82.5%)" in text
     assert "take ‘dog’ for ‘cat’: 7 images, 17.5% of the class" in text
-    assert "can be taken at their word" in text
+    assert "can be taken at face value" in text
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_reading_of_a_good_classifier() -> None:
         ([0] * 60 + [1] * 40, [0] * 100, ["a", "b"], 0.9, "no better than that"),
         ([0] * 12 + [1] * 8, [0] * 12 + [1] + [0] * 7, ["a", "b"], 0.9, "not shown by so few images"),
         ([0] * 50, [0] * 50, ["a", "b"], 0.9, "says nothing about telling classes apart"),
-        ([0] * 50 + [1] * 50, [0, 1] * 50, ["a", "b"], 0.9, "should not be taken at their word"),
+        ([0] * 50 + [1] * 50, [0, 1] * 50, ["a", "b"], 0.9, "should not be taken at face value"),
         ([0] * 50 + [1] * 50, [0] * 50 + [1] * 50, ["a", "b"], 0.95, "a fair guide: they are off by 5.0 points"),
         ([0] * 50 + [1] * 50, [0] * 50 + [1] * 50, ["a", "b"], 0.95, "rather too cautious"),
         ([0] * 50 + [1] * 5, [0] * 50 + [1] * 5, ["a", "b", "c"], 0.9, "Without test images, so left out: ‘c’"),

@@ -208,7 +208,7 @@ def test_data_set_without_test_images_can_be_trained_on_but_not_evaluated(
     for step in STEPS[1:4]:
         main(step, p)
     assert "–" in capsys.readouterr().out, "in place of the test accuracy"
-    with pytest.raises(InputError, match=r"there is no test image to evaluate: add images to .*1_prepareData\.py"):
+    with pytest.raises(InputError, match=r"there are no test images to evaluate: add images to .*1_prepareData\.py"):
         main("5_evaluate", p)
 
 
