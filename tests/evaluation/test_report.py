@@ -260,8 +260,8 @@ def test_reading_of_a_good_classifier() -> None:
     ("labels", "predictions", "names", "confidence", "expected"),
     [
         ([0] * 60 + [1] * 40, [0] * 100, ["a", "b"], 0.9, "no better than that"),
-        ([0] * 12 + [1] * 8, [0] * 12 + [1] + [0] * 7, ["a", "b"], 0.9, "not shown by so few images"),
-        ([0] * 50, [0] * 50, ["a", "b"], 0.9, "says nothing about telling classes apart"),
+        ([0] * 12 + [1] * 8, [0] * 12 + [1] + [0] * 7, ["a", "b"], 0.9, "so few images do not show"),
+        ([0] * 50, [0] * 50, ["a", "b"], 0.9, "says nothing about distinguishing classes"),
         ([0] * 50 + [1] * 50, [0, 1] * 50, ["a", "b"], 0.9, "should not be taken at face value"),
         ([0] * 50 + [1] * 50, [0] * 50 + [1] * 50, ["a", "b"], 0.95, "a fair guide: they are off by 5.0 points"),
         ([0] * 50 + [1] * 50, [0] * 50 + [1] * 50, ["a", "b"], 0.95, "rather too cautious"),
