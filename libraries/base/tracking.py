@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -31,6 +32,9 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
+
+_SQLITE = "sqlite:///"
+_LOCKED = 30  # seconds to wait for another process that writes
 
 _UNREACHABLE = "the server cannot be reached, this run goes to mlflow.db in DATA_DIR instead"
 _UNWRITABLE = "mlflow.db in DATA_DIR cannot be written, this run is not in the history"
@@ -102,7 +106,7 @@ def run(step: str, parameters: Settings) -> Iterator[Record]:
 def local_store(root: Path) -> str:
     """URI of the history file in DATA_DIR."""
     root.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{(root / 'mlflow.db').as_posix()}"
+    return f"{_SQLITE}{(root / 'mlflow.db').as_posix()}"
 
 
 def _import_mlflow() -> None:
@@ -113,10 +117,18 @@ def _import_mlflow() -> None:
     import mlflow  # noqa: F401
 
 
+def _check_database(store: str, command: str) -> None:
+    """Raise sqlite3.Error at once where MLflow would retry for minutes: the file is not a database, or is read-only."""
+    if store.startswith(_SQLITE):
+        with contextlib.closing(sqlite3.connect(store.removeprefix(_SQLITE), timeout=_LOCKED)) as database:
+            database.execute(command)
+
+
 def _log(record: Record, *, store: str, root: Path, values: Mapping[str, Any], started: float) -> None:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
+    _check_database(store, "BEGIN IMMEDIATE")
     client = MlflowClient(tracking_uri=store)
     name = values["datasetName"]
     found = client.get_experiment_by_name(name)
@@ -216,11 +228,12 @@ def code_version() -> str:
 def _reading(store: str) -> Iterator[None]:
     """Say of whatever a store may raise which one it is; its own text may repeat a password in the address."""
     try:
+        _check_database(store, "PRAGMA schema_version")
         yield
     except Exception as error:
         where, advice = "trackingUri", "check the server"
-        if store.startswith("sqlite:///"):
-            where, advice = store.removeprefix("sqlite:///"), "move it away to begin a new one"
+        if store.startswith(_SQLITE):
+            where, advice = store.removeprefix(_SQLITE), "move it away to begin a new one"
         raise StorageError(f"the run history, {where}, cannot be read ({type(error).__name__}): {advice}") from error
 
 

@@ -140,6 +140,19 @@ def test_code_version_falls_back_to_the_installed_version(monkeypatch: pytest.Mo
     assert tracking.code_version()[0].isdigit()
 
 
+def test_a_history_that_is_no_file_is_told_without_mlflow_which_would_retry_for_minutes(
+    parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow.MlflowClient", None)
+    p = parameters(runHistory=True)
+    (p.rootDir / "mlflow.db").mkdir()
+    with tracking.run("3_runDNN", p):
+        pass
+    assert "this run is not in the history (OperationalError" in caplog.text
+    with pytest.raises(StorageError, match=r"mlflow\.db, cannot be read \(OperationalError\): move it away"):
+        tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="3_runDNN", count=3)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within MLflow
 def test_a_damaged_history_is_a_warning_and_named_where_it_is_asked_for(
     parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
