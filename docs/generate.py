@@ -7,6 +7,14 @@ from pathlib import Path
 
 from libraries.base import stages
 from libraries.base.command import reference
+from libraries.base.tables import described
+from libraries.classifier.learning_curve import CurveRow
+from libraries.classifier.outputs import MeasuredRow
+from libraries.data.dataset import Example
+from libraries.data.duplicates import DuplicateRow
+from libraries.data.quality import QualityRow
+from libraries.evaluation.test_run import PredictionRow
+from libraries.network.training.refine import Epoch
 from PARAMETERS import Parameters
 
 HERE = Path(__file__).parent
@@ -24,6 +32,24 @@ Each parameter stands under the script that reads it first; later scripts know i
 commas. Every script also takes `--help`, and `--verbose`, which shows where an error came from.
 
 """
+TABLES = {
+    "examples.csv": Example,
+    "duplicates.csv": DuplicateRow,
+    "quality.csv": QualityRow,
+    "dnn_refined/training.csv": Epoch,
+    "svm_<classifier>/sweep.csv": MeasuredRow,
+    "svm_<classifier>/learning_curve.csv": CurveRow,
+    "evaluation_<classifier>/predictions.csv": PredictionRow,
+}
+ABOUT_TABLES = """\
+# Tables on disk
+
+<!-- Written by `make docs` from the dataclasses that declare the tables: change them there. -->
+
+The tables in `proc/<datasetName>/`, and what their columns hold. They are CSV in UTF-8, with a header, and open in any
+spreadsheet: text that a spreadsheet would take for a formula begins with an apostrophe. A name that ends with …
+stands for one column per class. An empty cell means unknown.
+"""
 
 
 def generated() -> dict[Path, str]:
@@ -33,9 +59,16 @@ def generated() -> dict[Path, str]:
     flow = f"```mermaid\n{stages.flowchart()}\n```"
     return {
         HERE / "reference.md": INTRODUCTION + reference(Parameters, mains),
+        HERE / "tables.md": ABOUT_TABLES + "".join(columns(name, kind) for name, kind in TABLES.items()),
         HERE / "ARCHITECTURE.md": filled(HERE / "ARCHITECTURE.md", flow=flow, floors=floors()),
         ROOT / "README.md": filled(ROOT / "README.md", stages=stages.table()),
     }
+
+
+def columns(name: str, kind: type) -> str:
+    """A section with the columns of a table."""
+    rows = "\n".join(f"| `{column}` | {about} |" for column, about in described(kind))
+    return f"\n## {name}\n\n| column | what it holds |\n|---|---|\n{rows}\n"
 
 
 def filled(page: Path, **parts: str) -> str:

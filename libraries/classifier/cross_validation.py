@@ -153,8 +153,8 @@ class SweepRow:
         validation_std: standard deviation of the folds' accuracies; None with it.
     """
 
-    normalisation: Annotated[str, Column("how embeddings are prepared: l2, sqrt_l2 or standardise")]
-    C: Annotated[float, Column("the weight of mistakes against that of a wide margin")]
+    normalisation: Annotated[str, Column("how embeddings are normalised: l2, sqrt_l2 or standardise")]
+    C: Annotated[float, Column("weight of mistakes relative to a wide margin")]
     train_accuracy: Annotated[float, Column("fraction of the training images that are right; not an estimate")]
     validation_accuracy: Annotated[float | None, Column("fraction of left-out training images that are right")]
     validation_std: Annotated[float | None, Column("standard deviation of the folds' accuracies")]

@@ -39,10 +39,13 @@ NOTABLE = 0.003  # of class-averaged accuracy
 class CurveRow:
     """A row of learning_curve.csv: an SVM trained on a part of the training images."""
 
-    images: Annotated[int, Column("in this part of the training images")]
-    repeat: Annotated[int, Column("which random choice of the part, counted from 0")]
+    images: Annotated[int, Column("number of training images in this part")]
+    repeat: Annotated[int, Column("number of the random choice of this part, from 0")]
     accuracy: Annotated[float, Column("fraction of the test images that are right")]
-    accuracy_per_class: Annotated[Mapping[str, float | None], Column("the same, of each class", prefix="accuracy of ")]
+    accuracy_per_class: Annotated[
+        Mapping[str, float | None],
+        Column("the same for one class", prefix="accuracy of "),
+    ]
 
 
 @dataclass(frozen=True)

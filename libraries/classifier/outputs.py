@@ -29,7 +29,7 @@ LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 class MeasuredRow(SweepRow):
     """A row of sweep.csv: a row of the sweep with the accuracy on the test images, and whether it was chosen."""
 
-    test_accuracy: Annotated[float | None, Column("fraction of the test images that are right; chooses nothing")]
+    test_accuracy: Annotated[float | None, Column("fraction of the test images that are right; only reported")]
     chosen: Annotated[bool, Column("whether cross-validation chose this row")]
 
     def scalars(self) -> dict[str, float]:

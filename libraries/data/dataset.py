@@ -36,14 +36,14 @@ class Example:
     Examples of one group always stand on the same side. `width`, `height` [pixels] are of the upright picture.
     """
 
-    path: Annotated[str, Column("of the image, relative to the folder of the data set")]
-    label: Annotated[str, Column("what it shows: the name of its class")]
-    split: Annotated[Side, Column("the side on which it stands")]
-    group: Annotated[str, Column("images of one group stand on the same side")]
-    width: Annotated[int, Column("pixels of the upright picture")]
-    height: Annotated[int, Column("pixels of the upright picture")]
-    bytes: Annotated[int, Column("of the file")]
-    sha256: Annotated[str, Column("of the file's bytes")]
+    path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
+    label: Annotated[str, Column("name of its class")]
+    split: Annotated[Side, Column("train or test")]
+    group: Annotated[str, Column("images of one group are always on the same side of the split")]
+    width: Annotated[int, Column("of the upright picture [pixels]")]
+    height: Annotated[int, Column("of the upright picture [pixels]")]
+    bytes: Annotated[int, Column("size of the file")]
+    sha256: Annotated[str, Column("SHA-256 of the file")]
 
     @property
     def max_pixels(self) -> int:

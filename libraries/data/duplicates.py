@@ -45,13 +45,13 @@ LARGE_SHARE, LARGE_GROUP = 0.05, 10  # a group with more than both, of all image
 class DuplicateRow:
     """A row of duplicates.csv: an image of a group."""
 
-    group: Annotated[int, Column("images with one number are alike")]
-    kind: Annotated[Kind, Column("in what way it is like the image in `like`: exact, near or scene")]
-    path: Annotated[str, Column("below the data set's folder")]
-    label: Annotated[str, Column("its class")]
-    like: Annotated[str, Column("the image of the group that it is most like")]
-    distance: Annotated[int | None, Column("bits of 256 by which their hashes differ (exact and near)")] = None
-    similarity: Annotated[float | None, Column("cosine of their embeddings (scene)", decimals=4)] = None
+    group: Annotated[int, Column("number of the group: its images are copies of each other")]
+    kind: Annotated[Kind, Column("how it resembles the image in `like`: exact, near or scene")]
+    path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
+    label: Annotated[str, Column("name of its class")]
+    like: Annotated[str, Column("path of the most similar image of the group")]
+    distance: Annotated[int | None, Column("distance of their difference hashes [bits of 256] (exact and near)")] = None
+    similarity: Annotated[float | None, Column("cosine similarity of their embeddings (scene)", decimals=4)] = None
 
 
 @dataclass(frozen=True)

@@ -95,9 +95,12 @@ def _sharpness(gray: Float32) -> float | None:
 class QualityRow:
     """A row of quality.csv: something striking about an image."""
 
-    path: Annotated[str, Column("below the data set's folder")]
-    finding: Annotated[Finding, Column("what is striking")]
-    value: Annotated[float, Column("by what measure; of 'odd colour' 1: gray among colours, 0: the other way round")]
+    path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
+    finding: Annotated[Finding, Column("what is unusual about it")]
+    value: Annotated[
+        float,
+        Column("the measured value; for 'odd colour', 1 is gray, 0 is in colour"),
+    ]
 
 
 def findings(measures: Measures) -> dict[Finding, float]:

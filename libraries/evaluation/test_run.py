@@ -118,10 +118,10 @@ def check_agreement(tested: Tested, features: Path, *, precision: Literal["f32",
 class PredictionRow:
     """A row of predictions.csv: a test image."""
 
-    path: Annotated[str, Column("of the image, relative to the folder of the data set")]
-    label: Annotated[str, Column("the true class")]
-    predicted: Annotated[str, Column("the most probable class")]
-    probabilities: Annotated[Mapping[str, float], Column("of each class", prefix="probability of ", decimals=6)]
+    path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
+    label: Annotated[str, Column("true class")]
+    predicted: Annotated[str, Column("most probable class")]
+    probabilities: Annotated[Mapping[str, float], Column("its probability", prefix="probability of ", decimals=6)]
 
 
 def prediction_rows(tested: Tested) -> list[PredictionRow]:

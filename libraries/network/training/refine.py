@@ -34,14 +34,14 @@ EVALUATION_BATCH = 64
 class Epoch:
     """One row of training.csv. Errors are fractions of images; test_error is reported, and decides nothing."""
 
-    epoch: Annotated[int, Column("counted from 1")]
-    learning_rate: Annotated[float, Column("at its end, per minibatch")]
-    train_loss: Annotated[float, Column("on the training images")]
-    train_error: Annotated[float, Column("fraction of the training images that were wrong")]
-    validation_loss: Annotated[float, Column("on the validation images")]
-    validation_error: Annotated[float, Column("fraction of the validation images that were wrong; chooses the epoch")]
-    test_error: Annotated[float | None, Column("fraction of the test images that were wrong; chooses nothing")]
-    seconds: Annotated[float, Column("that it took")]
+    epoch: Annotated[int, Column("number of the epoch, from 1")]
+    learning_rate: Annotated[float, Column("learning rate per minibatch at the end of the epoch")]
+    train_loss: Annotated[float, Column("loss on the training images")]
+    train_error: Annotated[float, Column("fraction of the training images that are wrong")]
+    validation_loss: Annotated[float, Column("loss on the validation images")]
+    validation_error: Annotated[float, Column("fraction of the validation images that are wrong; chooses the epoch")]
+    test_error: Annotated[float | None, Column("fraction of the test images that are wrong; only reported")]
+    seconds: Annotated[float, Column("duration of the epoch")]
 
     def __str__(self) -> str:
         test = "" if self.test_error is None else f", test {self.test_error:.1%}"
