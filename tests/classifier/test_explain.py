@@ -84,7 +84,7 @@ def unmapped(bundle: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Clas
     return Classifier(copy.folder)
 
 
-@pytest.fixture(params=["class activation map", "occlusion"])
+@pytest.fixture(scope="module", params=["class activation map", "occlusion"])
 def classifier(request: pytest.FixtureRequest) -> Classifier:
     """By the method that its heatmaps are made with."""
     chosen: Classifier = request.getfixturevalue("mapped" if request.param == "class activation map" else "unmapped")

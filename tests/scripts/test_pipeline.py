@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from libraries.base.errors import MissingInput, StaleInput
@@ -19,7 +20,7 @@ from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier
 from libraries.widgets.results import ResultsViewer
 from PARAMETERS import Parameters
-from tests.conftest import STEPS, command_line, files, hashes
+from tests.conftest import STEPS, command_line, files, hashes, run_main, small_run
 from tests.scripts.conftest import FINISHED
 
 Make = Callable[..., Parameters]
@@ -218,14 +219,42 @@ def signalled(command: list[str], how: signal.Signals, *, when: Callable[[], boo
 INTERRUPTIONS = [*((step, "svm", "") for step in STEPS), ("2_refineDNN", "dnn", "dnn_refined/checkpoint.safetensors")]
 
 
+CHANGES: dict[tuple[str, str], dict[str, object]] = {
+    ("2_refineDNN", "svm"): dict(SMALL),
+    ("2_refineDNN", "dnn"): {"classifier": "dnn", "rf_maxEpochs": 3, **SMALL},
+}
+
+
+@pytest.fixture(scope="session")
+def undisturbed(stages: Path, shared_folder: Path, quick_export: None) -> Callable[[str, str], Path]:
+    """What a DATA_DIR holds after a step that nothing interrupted; made once for all processes of the test run."""
+
+    def made(step: str, classifier: str) -> Path:
+        if (step, classifier) not in CHANGES:
+            return stages / [*STEPS, FINISHED][STEPS.index(step) + 1]
+        folder = shared_folder / f"undisturbed_{classifier}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                part = shutil.copytree(stages / step, f"{folder}.part", symlinks=True)
+                run_main(step, small_run(Path(part), **CHANGES[step, classifier]))
+                Path(part).rename(folder)
+        return folder
+
+    return made
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 @pytest.mark.parametrize(("step", "classifier", "sign"), INTERRUPTIONS)
 def test_interrupted_steps_go_on_to_the_same_result(
-    stage: Stage, main: Main, tmp_path: Path, step: str, classifier: str, sign: str, how: signal.Signals
+    stage: Stage,
+    main: Main,
+    undisturbed: Callable[[str, str], Path],
+    step: str,
+    classifier: str,
+    sign: str,
+    how: signal.Signals,
 ) -> None:
-    network = SMALL if step == "2_refineDNN" else {}
-    p = stage(step)(rf_maxEpochs=3, classifier=classifier, **network)
-    other = shutil.copytree(p.rootDir, tmp_path / "other", symlinks=True)
+    p = stage(step)(**CHANGES.get((step, classifier), {}))
     proc = p.rootDir / "proc" / "textures"
     before = files(proc)
     status, error = signalled(command_line(step, p), how, when=lambda: any(sign in f for f in files(proc) - before))
@@ -234,8 +263,7 @@ def test_interrupted_steps_go_on_to_the_same_result(
         assert "Run it again to go on" in error
         assert "Traceback" not in error
     main(step, p)
-    main(step, p.model_copy(update={"rootDir": other}))  # which nothing has interrupted
-    expected = results(other / "proc" / "textures")
+    expected = results(undisturbed(step, classifier) / "proc" / "textures")
     assert {name: value for name, value in results(proc).items() if ".tmp-" not in name} == expected
 
 
