@@ -8,20 +8,22 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libraries.base.errors import ImageError, InputError
-from libraries.service import answers, inference_paths, tutorial
+from libraries.service import answers, openinference, tutorial
 from libraries.service.bodies import Upload, memory_to_parse_json, uploads
 from libraries.service.gate import COMPUTING, OPEN, Access, Gate
-from libraries.service.leaving import Leaving
 from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem, let_go, response
 from libraries.service.service import Service
@@ -70,7 +72,7 @@ def create_app(service: Service, *, page: Path, access: Access | None = None) ->
     )
     access = access or Access()
     _add_paths(app, service, access)
-    inference_paths.add_paths(app, service)
+    openinference.add_paths(app, service)
     _add_page(app, page)
     _add_problems(app)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
@@ -250,3 +252,42 @@ async def _uploads(service: Service, request: Request, body: Body, *, most: int)
 
 def _json(value: Any) -> Response:
     return Response(_encode(value), media_type="application/json")
+
+
+class Leaving:
+    """ASGI middleware around all paths."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        is_head = scope["method"] == "HEAD"
+
+        async def passed_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _make_relative(MutableHeaders(raw=message["headers"]), scope)
+            elif is_head:
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self.app({**scope, "method": "GET"} if is_head else scope, receive, passed_on)
+
+
+def _make_relative(headers: MutableHeaders, scope: Scope) -> None:
+    """A redirect to the same path with or without a `/` at its end says so in a way that holds behind any proxy.
+
+    Whichever name and path callers know the service by, they resolve it against what they asked for.
+    """
+    location = headers.get("location")
+    if location is None:
+        return
+    target = urlsplit(location)
+    asked, name = scope["path"], target.path.rstrip("/").rpartition("/")[2]
+    if not name or target.path.rstrip("/") != asked.rstrip("/"):
+        return
+    up = "../" * (len(asked) - len(asked.rstrip("/")))
+    end = "/" if target.path.endswith("/") else ""
+    headers["location"] = f"{up or './'}{name}{end}{'?' if target.query else ''}{target.query}"

@@ -14,11 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libraries.base.errors import ParameterError
 from libraries.service import keys
-from libraries.service.host_names import check_host
 from libraries.service.problems import Problem, response
 from libraries.service.protocol import HEALTH
-from libraries.service.proxies import Proxies, network_of
 from libraries.service.service import Service
+from libraries.service.trusted_headers import Proxies, check_host, network_of
 
 OPEN = frozenset({"/", "/docs", "/openapi.json", *HEALTH})  # without a key
 _OPEN_FOLDERS = ("/static/", "/static-offline-docs/")

@@ -18,15 +18,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fastapi import FastAPI, Request
+from starlette.responses import Response
 
 from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError
 from libraries.classifier.bundle import Prediction
+from libraries.service import answers
 from libraries.service.bodies import check_json, memory_to_parse_json
 from libraries.service.model import LoadedModel
 from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
-from libraries.service.service import Image, Limits
+from libraries.service.service import Image, Limits, Service
 from libraries.service.tutorial import from_base64
 
 SERVER = {"name": "image-classification", "version": "1", "extensions": ["binary_tensor_data"]}
@@ -38,7 +41,7 @@ _MOST_VALUES = 2**21  # in JSON, as of an image of 0.7 million pixels
 _MOST_KEYS = 10_000
 
 
-def metadata(loaded: LoadedModel) -> dict[str, Any]:
+def describe_model(loaded: LoadedModel) -> dict[str, Any]:
     """What the model takes and gives. Of the inputs, a request has one."""
     return {
         "name": loaded.name,
@@ -65,7 +68,7 @@ def _sizes(loaded: LoadedModel) -> dict[str, list[int]]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class InferenceRequest:
     """What a request asks for.
 
     Attributes:
@@ -84,7 +87,7 @@ def memory_to_understand(body: Body, header_length: str | None) -> int:
     return memory_to_parse_json(_json_part(body, header_length))
 
 
-def understand(body: Body, header_length: str | None, limits: Limits) -> Asked:
+def understand(body: Body, header_length: str | None, limits: Limits) -> InferenceRequest:
     """A request: JSON, of `header_length` bytes if binary data follow it.
 
     Raises:
@@ -96,7 +99,7 @@ def understand(body: Body, header_length: str | None, limits: Limits) -> Asked:
     identifier = request.get("id")
     if not isinstance(identifier, str | None):
         raise Problem(400, "the request's id is no text")
-    return Asked(_images(request, binary, limits), _outputs(request), identifier)
+    return InferenceRequest(_images(request, binary, limits), _outputs(request), identifier)
 
 
 def _json_part(body: Body, header_length: str | None) -> Body:
@@ -235,7 +238,7 @@ def _files(binary: memoryview, count: int) -> list[Image]:
 
 
 def answer(
-    asked: Asked, loaded: LoadedModel, results: Sequence[Prediction | ImageError]
+    request: InferenceRequest, loaded: LoadedModel, results: Sequence[Prediction | ImageError]
 ) -> tuple[dict[str, Any], list[bytes]]:
     """The JSON of an answer, and the binary data that follow it.
 
@@ -249,7 +252,7 @@ def answer(
             raise Problem(problem.status, f"image {i}: {problem.detail}", title=problem.title)
         predictions.append(result)
     outputs, parts = [], []
-    for name, as_binary in asked.outputs.items():
+    for name, as_binary in request.outputs.items():
         values = [getattr(p, name) for p in predictions]
         output: dict[str, Any] = {
             "name": name,
@@ -263,8 +266,8 @@ def answer(
             output["data"] = values if name == "label" else np.concatenate(values).tolist()
         outputs.append(output)
     answered = {"model_name": loaded.name, "model_version": loaded.version, "outputs": outputs}
-    if asked.id is not None:
-        answered["id"] = asked.id
+    if request.id is not None:
+        answered["id"] = request.id
     return answered, parts
 
 
@@ -273,3 +276,80 @@ def _binary(values: Sequence[str] | Sequence[Float32]) -> bytes:
         encoded = [str(value).encode() for value in values]
         return b"".join(struct.pack("<I", len(value)) + value for value in encoded)
     return np.concatenate(values).astype("<f4").tobytes()
+
+
+# Paths
+
+_BINARY = {"type": "string", "format": "binary"}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "example": EXAMPLE},
+            "application/octet-stream": {"schema": _BINARY},
+        },
+    }
+}
+_NAMED = answers.problems(401, 404, 429, 503)
+_INFERRING = {
+    **answers.content("application/octet-stream", _BINARY),
+    **answers.problems(400, 401, 404, 408, 413, 415, 422, 429, 503, 504),
+}
+
+
+def add_paths(app: FastAPI, service: Service) -> None:
+    """Add everything below /v2 to the application."""
+
+    def named(name: str, version: str | None = None) -> LoadedModel:
+        loaded = service.model.current
+        if name != loaded.name or version not in (None, loaded.version):
+            raise Problem(404, f"there is no such model: here is {loaded.name}, version {loaded.version}")
+        return loaded
+
+    @app.get("/v2", responses=answers.problems(401, 429))
+    async def server() -> dict[str, Any]:
+        """The server and what it supports."""
+        return SERVER
+
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        """Whether the service runs."""
+        return {"live": True}
+
+    @app.get("/v2/health/ready", responses=answers.problems(503))
+    async def ready() -> dict[str, bool]:
+        """Whether it can answer: the bundle is loaded and warm, and there are threads to compute."""
+        return {"ready": bool(service.check_ready())}
+
+    @app.get("/v2/models/{name}", responses=_NAMED)
+    @app.get("/v2/models/{name}/versions/{version}", responses=_NAMED)
+    async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
+        """The model's inputs and outputs."""
+        return describe_model(named(name, version))
+
+    @app.get("/v2/models/{name}/ready", responses=_NAMED)
+    @app.get("/v2/models/{name}/versions/{version}/ready", responses=_NAMED)
+    async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
+        """Whether this model can answer."""
+        return {"name": named(name, version).name, "ready": bool(service.check_ready())}
+
+    @app.post("/v2/models/{name}/infer", responses=_INFERRING, openapi_extra=_BODY)
+    @app.post("/v2/models/{name}/versions/{version}/infer", responses=_INFERRING, openapi_extra=_BODY)
+    async def infer(request: Request, name: str, version: str | None = None) -> Response:
+        """Classify images: input `files` (BYTES) or `images` (UINT8, RGB)."""
+        named(name, version)
+        async with service.bodies.read(request) as body:
+            length = request.headers.get(HEADER_LENGTH)
+            asked = await service.parse(
+                lambda body: understand(body, length, service.limits),
+                body,
+                memory=lambda body: memory_to_understand(body, length),
+            )
+            del body  # what is needed of it, the images hold
+            loaded, outcomes = await service.classify(asked.images)
+        answered, parts = answer(asked, loaded, [outcome.result for outcome in outcomes])
+        content = json.dumps(answered).encode()
+        if not parts:
+            return Response(content, media_type="application/json")
+        headers = {HEADER_LENGTH: str(len(content))}
+        return Response(b"".join([content, *parts]), media_type="application/octet-stream", headers=headers)

@@ -18,8 +18,7 @@ from fastapi import FastAPI
 
 from libraries.base.errors import ParameterError
 from libraries.service.gate import Access
-from libraries.service.protocol import BoundedProtocol
-from libraries.service.room import MOST_CONNECTIONS, Room
+from libraries.service.protocol import MOST_CONNECTIONS, BoundedProtocol, Room
 from libraries.service.service import Service
 
 _OTHER_FILES = 256

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from libraries.web.search.files import read_table
+from libraries.web.search.search import read_table
 from PARAMETERS import Parameters
 from tests import fake_search
 from tests.conftest import command_line, files, hashes

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from libraries.web.download.download import download
-from libraries.web.download.options import DownloadOptions
 from libraries.web.download.outcomes import UrlOutcome
+from libraries.web.download.saving import DownloadOptions
 
 
 def download_with(urls: list[tuple[str, str]], **arguments: Any) -> Iterator[UrlOutcome]:

@@ -17,9 +17,8 @@ from pathlib import Path
 from libraries.base.file_system import on_disk, sweep
 from libraries.base.pool import Pool, Work, open_pool, usable_cores
 from libraries.data.class_folders import check_label, check_labels
-from libraries.web.download.options import DownloadOptions
 from libraries.web.download.outcomes import Job, Ledger, Pair, UrlOutcome, read_outcomes
-from libraries.web.download.saving import Attempt, begin
+from libraries.web.download.saving import Attempt, DownloadOptions, begin
 from libraries.web.download.schedule import Downloader
 from libraries.web.fetch import backoff
 

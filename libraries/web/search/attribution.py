@@ -10,8 +10,8 @@ from libraries.base.file_system import nfc, on_disk, storage_error
 from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
 from libraries.web.download.outcomes import read_outcomes
-from libraries.web.search.files import read_table
 from libraries.web.search.results import Found
+from libraries.web.search.search import read_table
 
 FILE = "ATTRIBUTION.md"
 _TITLE = "# Whose these images are"

@@ -402,7 +402,7 @@ PROCESS = """
 import json, sys
 from pathlib import Path
 from libraries.web.download.download import download
-from libraries.web.download.options import DownloadOptions
+from libraries.web.download.saving import DownloadOptions
 root, urls = Path(sys.argv[1]), [tuple(pair) for pair in json.loads(sys.argv[2])]
 options, processes = DownloadOptions(workers=4, allowed_hosts=["127.0.0.1"]), int(sys.argv[3])
 download(urls, folder=root / "images", outcomes=root / "downloads.csv", options=options, processes=processes)

@@ -8,8 +8,8 @@ from libraries.base.errors import StorageError
 from libraries.data.annotations import Annotations
 from libraries.web.download.outcomes import Ledger, UrlOutcome
 from libraries.web.search.attribution import write_attribution
-from libraries.web.search.files import Row, write_results
 from libraries.web.search.results import Found, link, text
+from libraries.web.search.search import Row, write_results
 
 
 class DataSet:
