@@ -1,8 +1,12 @@
-"""What proxies before the service say of a request, believed only of those that were named.
+"""Headers that say which host a request is for and who sent it, and whether they are to be trusted.
 
-Anyone can send `X-Forwarded-For`. A proxy appends the address it was called from, so that the right-most entry that is
-no named proxy is the caller; what stands left of it may be invented. uvicorn's own rule is off: it trusts whatever the
-environment variable FORWARDED_ALLOW_IPS says, and this machine.
+Host: a web page anywhere can make its own name resolve to 127.0.0.1 (DNS rebinding); a browser then lets the page talk
+to whatever listens there, as if that were the page's own server. But Host still names the host that the page came from.
+
+X-Forwarded-For and its kin: anyone can send them, so they are believed only from proxies that were named. A proxy
+appends the address that called it, so the right-most entry that is not a named proxy is the caller; anything to its
+left may be invented. uvicorn's own rule is switched off: it trusts this machine, and whatever the environment variable
+FORWARDED_ALLOW_IPS names.
 """
 
 import ipaddress
@@ -20,54 +24,8 @@ LOOPBACK = "loopback"  # in a list of allowed hosts: all names of this machine t
 _NAME = rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~!$&'()+;=%-]{1,255})"  # RFC 3986, 3.2.2
 _HOST = re.compile(rb"(%b)(?::[0-9]{0,5})?" % _NAME)
 
-
-def allowed_hosts(names: Sequence[str], *, listening_on: str) -> list[str]:
-    """The hosts for `check_host`: those named; none: this machine's where nobody else can call, else any, like `*`.
-
-    Raises:
-        ParameterError: a name that is none.
-    """
-    for name in names:
-        if name != "*" and not re.fullmatch(rb"(?:\*\.)?" + _NAME, name.encode()):
-            raise ParameterError(
-                f"serve_allowedHosts: {name} is no host; give names or addresses without port, or *.name for all below"
-            )
-    if "*" in names:
-        return []
-    if not names and is_loopback(listening_on):
-        return [LOOPBACK]
-    return [name.lower().strip("[]").rstrip(".") for name in names]
-
-
-def check_host(scope: Scope, allowed: Collection[str]) -> None:
-    """Make sure that a request names one host, and one of those allowed; none given: any.
-
-    Args:
-        allowed: names in lower case, `*.example.org` for all below one, `LOOPBACK`. The port does not matter.
-
-    Raises:
-        Problem: 400 no host, several, something else (RFC 9112, 3.2), or a host that is not allowed.
-    """
-    given = [value for name, value in scope["headers"] if name == b"host"]
-    if not given and scope.get("http_version", "1.1") == "1.0" and not allowed:
-        return  # which knows no hosts
-    if len(given) != 1:
-        raise Problem(400, f"the request has {'no' if not given else 'more than one'} header Host: send one")
-    match = _HOST.fullmatch(given[0].strip())
-    if match is None:
-        raise Problem(400, "the header Host is no host: send the name or address of the service")
-    if allowed and not _is_allowed(match[1].decode("ascii").lower().strip("[]").rstrip("."), allowed):
-        raise Problem(400, "the service does not answer to this host: whoever runs it may add it to serve_allowedHosts")
-
-
-def _is_allowed(host: str, allowed: Collection[str]) -> bool:
-    if host in allowed or (LOOPBACK in allowed and is_loopback(host)):
-        return True
-    return any(pattern.startswith("*.") and host.endswith(pattern[1:]) for pattern in allowed)
-
-
-_MOST_HOPS = 32  # entries of a list that are looked at
-_IPV6_NETWORK = 64  # bits; a home or a rented machine has a whole network of them
+_MOST_HOPS = 32  # entries of a list that are read
+_IPV6_NETWORK = 64  # bits: a home or a rented machine has a whole network of addresses
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,16}")
 _LONGEST_PREFIX = 200  # characters
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;]*))', re.IGNORECASE)
@@ -77,18 +35,72 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+def allowed_hosts(names: Sequence[str], *, listening_on: str) -> list[str]:
+    """The hosts for `check_host`; an empty list allows any.
+
+    Args:
+        names: the hosts to allow; `*` allows any. If empty: this machine's names where only this machine can connect,
+            else any.
+        listening_on: the address that the service listens on.
+
+    Raises:
+        ParameterError: a name is not a host.
+    """
+    for name in names:
+        if name != "*" and not re.fullmatch(rb"(?:\*\.)?" + _NAME, name.encode()):
+            raise ParameterError(
+                f"serve_allowedHosts: {name} is not a host; give names or addresses without port, or *.name for all "
+                "hosts below a name"
+            )
+    if "*" in names:
+        return []
+    if not names and is_loopback(listening_on):
+        return [LOOPBACK]
+    return [name.lower().strip("[]").rstrip(".") for name in names]
+
+
+def check_host(scope: Scope, allowed: Collection[str]) -> None:
+    """Check that a request names one host, and that it is allowed; an empty collection allows any.
+
+    Args:
+        allowed: names in lower case, `*.example.org` for all below one, `LOOPBACK`. The port does not matter.
+
+    Raises:
+        Problem: 400 no host, several, not a host (RFC 9112, 3.2), or a host that is not allowed.
+    """
+    given = [value for name, value in scope["headers"] if name == b"host"]
+    if not given and scope.get("http_version", "1.1") == "1.0" and not allowed:
+        return  # HTTP/1.0 has no header Host
+    if len(given) != 1:
+        raise Problem(400, f"the request has {'no' if not given else 'more than one'} header Host: send one")
+    match = _HOST.fullmatch(given[0].strip())
+    if match is None:
+        raise Problem(400, "the header Host is not a host: send the name or address of the service")
+    if allowed and not _is_allowed(match[1].decode("ascii").lower().strip("[]").rstrip("."), allowed):
+        raise Problem(400, "the service does not answer to this host: its operator can add it to serve_allowedHosts")
+
+
+def _is_allowed(host: str, allowed: Collection[str]) -> bool:
+    if host in allowed or (LOOPBACK in allowed and is_loopback(host)):
+        return True
+    return any(pattern.startswith("*.") and host.endswith(pattern[1:]) for pattern in allowed)
+
+
 class Proxies:
-    """The proxies that are believed, and where the service is found behind them.
+    """The proxies that are trusted, and the path under which they publish the service.
 
     Attributes:
-        root_path: the beginning of every path, as callers see it; '' for none.
+        root_path: the beginning of every path, as callers see it; '' if there is none.
     """
 
     def __init__(self, trusted: Sequence[str] = (), *, root_path: str = "", own: Collection[str] = ()) -> None:
-        """Believe proxies with these addresses, or in these networks; `own` are the service's own first path segments.
+        """Trust proxies with these addresses, or in these networks.
+
+        Args:
+            own: the first segments of the service's own paths, with which `root_path` must not begin.
 
         Raises:
-            ParameterError: no address or network, or no path that a service can have.
+            ParameterError: not an address or network, or not a usable path.
         """
         self._networks = [_network(text) for text in trusted]
         self._own = frozenset(own)
@@ -97,46 +109,46 @@ class Proxies:
         except Problem as problem:
             raise ParameterError(f"serve_rootPath = {root_path}: {problem.detail}") from None
 
-    def seen(self, scope: Scope) -> Scope:
-        """The request as its caller meant it: `client`, `scheme`, `root_path`, `path`, which begins with the latter.
+    def restore(self, scope: Scope) -> Scope:
+        """The request as the caller sent it: `client`, `scheme`, `root_path` and, beginning with that, `path`.
 
-        Some proxies take the prefix off the path and some pass it on; both are understood.
+        Some proxies remove the prefix from the path and some keep it; both work.
 
         Raises:
-            Problem: 400 a named proxy says something that is none.
+            Problem: 400 a trusted proxy sends a prefix that is not usable.
         """
-        root_path, found, client = self.root_path, {**scope}, scope.get("client")
+        root_path, restored, client = self.root_path, {**scope}, scope.get("client")
         if client and self._trusts(_address(client[0])):
             headers = Headers(scope=scope)
-            found["client"] = (self._caller(client[0], headers), 0)
-            found["scheme"] = _scheme(headers) or scope.get("scheme", "http")
-            told = headers.getlist("x-forwarded-prefix")
-            if len(told) > 1:
+            restored["client"] = (self._caller(client[0], headers), 0)
+            restored["scheme"] = _scheme(headers) or scope.get("scheme", "http")
+            prefixes = headers.getlist("x-forwarded-prefix")
+            if len(prefixes) > 1:
                 raise Problem(400, "the request has more than one X-Forwarded-Prefix")
-            root_path = self._checked(told[0]) if told else root_path
-        found["root_path"] = root_path
+            root_path = self._checked(prefixes[0]) if prefixes else root_path
+        restored["root_path"] = root_path
         if root_path and not f"{scope['path']}/".startswith(f"{root_path}/"):
-            found["path"] = root_path + scope["path"]
-            found["raw_path"] = root_path.encode() + scope.get("raw_path", b"")
-        return found
+            restored["path"] = root_path + scope["path"]
+            restored["raw_path"] = root_path.encode() + scope.get("raw_path", b"")
+        return restored
 
     def _trusts(self, address: _Address | None) -> bool:
         return address is not None and any(address in network for network in self._networks)
 
     def _caller(self, proxy: str, headers: Headers) -> str:
-        """Whose request a named proxy passed on; the proxy itself where two headers do not agree on it.
+        """The address whose request a trusted proxy forwards; the proxy's own where two headers disagree.
 
-        A proxy writes one of the two and passes on the other as it came: from the caller, who may have invented it.
+        A proxy writes one of the two headers and forwards the other as the caller sent it, possibly invented.
         """
         lists = [_x_forwarded_for(headers), _forwarded_for(headers)]
-        callers = {self._last_stranger(proxy, entries) for entries in lists if entries}
+        callers = {self._last_untrusted(proxy, entries) for entries in lists if entries}
         return callers.pop() if len(callers) == 1 else proxy
 
-    def _last_stranger(self, proxy: str, entries: Sequence[str]) -> str:
+    def _last_untrusted(self, proxy: str, entries: Sequence[str]) -> str:
         caller = proxy
         for entry in list(reversed(entries))[:_MOST_HOPS]:
             address = _address(_without_port(entry))
-            if address is None:  # 'unknown', say: the proxy that wrote it is the last that is known
+            if address is None:  # such as 'unknown': the proxy that wrote it is the last one known
                 return caller
             caller = str(address)
             if not self._trusts(address):
@@ -148,9 +160,9 @@ class Proxies:
         if not prefix:
             return ""
         if len(prefix) > _LONGEST_PREFIX or _PREFIX.fullmatch(prefix) is None:
-            raise Problem(400, "the path before the service's own is not like /some/path, of plain characters")
+            raise Problem(400, "the path prefix is not like /some/path, of letters, digits and -._~")
         if prefix.split("/")[1] in self._own:
-            raise Problem(400, "the path before the service's own begins like one of its own: choose another")
+            raise Problem(400, "the path prefix begins like one of the service's own paths: choose another")
         return prefix
 
 
@@ -180,7 +192,7 @@ def _address(text: str) -> _Address | None:
 
 
 def _without_port(entry: str) -> str:
-    """The address in '192.0.2.1:80', '[2001:db8::1]:80', or one without a port."""
+    """The address in '192.0.2.1:80' or '[2001:db8::1]:80', or an address that has no port."""
     entry = entry.strip()
     if entry.startswith("["):
         return entry[1:].partition("]")[0]
@@ -192,13 +204,13 @@ def _x_forwarded_for(headers: Headers) -> list[str]:
 
 
 def _forwarded_for(headers: Headers) -> list[str]:
-    """The callers in `Forwarded` (RFC 7239), one for each proxy; one that says none is unknown."""
+    """The callers in `Forwarded` (RFC 7239), one per proxy; '' where a proxy names none."""
     matches = [_FOR.search(element) for element in _entries(headers.getlist("forwarded"))]
     return [(match[1] or match[2] or "") if match else "" for match in matches]
 
 
 def _scheme(headers: Headers) -> str | None:
-    """How the first of several proxies was called."""
+    """The scheme by which the first of several proxies was called."""
     for value in _entries(headers.getlist("x-forwarded-proto")):
         return value.lower() if value.lower() in ("http", "https") else None
     for element in _entries(headers.getlist("forwarded")):

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from libraries.base.errors import ImageError, InputError
 from libraries.service.bodies import BodyReader, check_json, memory_to_parse_json, uploads
 from libraries.service.problems import Problem
-from libraries.service.tutorial import images_of_request
+from libraries.service.tutorial import limited_images
 
 FORM = "multipart/form-data; boundary=B"
 
@@ -342,12 +342,12 @@ def test_memory_for_json_grows_with_its_values_and_where_characters_take_more_by
 def test_hostile_json_is_refused(hostile: bytes) -> None:
     for body in (hostile, bytearray(b'{"input_df": ' + hostile + b"}")):
         with pytest.raises((InputError, Problem)):
-            images_of_request(body)
+            limited_images(body)
 
 
 def test_text_beyond_ascii_is_no_base64() -> None:
     body = '{"input_df": [{"image base64 string": "é"}, {"image base64 string": "YQ=="}]}'.encode()
-    refused_one, taken = images_of_request(body)
+    refused_one, taken = limited_images(body)
     assert isinstance(refused_one, ImageError) and taken == b"a"
 
 

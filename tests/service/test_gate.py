@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from libraries.service.gate import OPEN, Access, Rate
+from libraries.service.gate import OPEN, Access, RateLimiter
 from libraries.service.problems import Problem
 from libraries.service.service import Limits
 from tests.service.conftest import ADMIN_KEY, KEY, NewClient
@@ -88,7 +88,7 @@ def test_without_an_admin_key_there_is_no_administration(client: TestClient) -> 
 def test_a_minutes_worth_at_once_then_429_until_a_token_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("libraries.service.gate.time.monotonic", lambda: now)
-    rate = Rate(6)
+    rate = RateLimiter(6)
     for _ in range(6):
         rate.check(ADDRESS)
     with pytest.raises(Problem) as problem:
@@ -109,7 +109,7 @@ def test_a_minutes_worth_at_once_then_429_until_a_token_is_there(monkeypatch: py
 
 
 def test_a_world_of_addresses_takes_no_more_memory() -> None:
-    rate = Rate(1)
+    rate = RateLimiter(1)
     for number in range(20_000):
         rate.check(str(number))
     assert len(rate._buckets) == 10_000
@@ -135,7 +135,7 @@ def test_429_says_when_to_come_again_and_open_paths_do_not_count(new_client: New
 def test_busy_is_said_before_the_body_is_read(new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client = new_client(Limits())
     service = client.app.state.service  # type: ignore[attr-defined]
-    monkeypatch.setattr(service.workers, "_before", lambda count: 10_000)
+    monkeypatch.setattr(service.workers, "_ahead_of", lambda count: 10_000)
     unread = []
 
     async def ask(path: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import ParameterError
-from libraries.service.keys import checked_key, read_key, same
+from libraries.service.keys import checked_key, equal, read_key
 
 KEY = "0123456789-secret"
 
@@ -45,16 +45,16 @@ def test_line_ends_and_byte_order_marks_are_not_of_the_key(file: Path, content: 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is empty: give a key of at least 16 characters, or none at all"),
+        (b"", "is empty: give a key of at least 16 characters, or leave it out"),
         (b"\n", "is empty"),
         (b"fifteen-letters", "has 15 characters, expected 16 to 4,096"),
         (b"x" * 5000, "has 4,097 characters, expected 16 to 4,096"),
-        (b"with blanks within it", "holds blanks, control or non-ASCII characters"),
-        (b"two-lines-of-text\nand-another-one", "holds blanks, control"),
-        (b"a-bell-\x07-within-it-all", "holds blanks, control"),
-        ("schlüssel-mit-umlaut".encode(), "holds blanks, control"),
-        (b"no-utf-8-\xff\xfe-at-all", "holds blanks, control"),
-        (KEY.encode("utf-16-le"), "holds blanks, control"),
+        (b"with blanks within it", "has spaces, control or non-ASCII characters"),
+        (b"two-lines-of-text\nand-another-one", "has spaces, control"),
+        (b"a-bell-\x07-within-it-all", "has spaces, control"),
+        ("schlüssel-mit-umlaut".encode(), "has spaces, control"),
+        (b"no-utf-8-\xff\xfe-at-all", "has spaces, control"),
+        (KEY.encode("utf-16-le"), "has spaces, control"),
     ],
 )
 def test_unusable_keys_are_refused_and_not_shown(
@@ -111,8 +111,8 @@ def test_checked_key_is_the_key() -> None:
     ],
 )
 def test_same(one: str | bytes, other: str | bytes, expected: bool) -> None:
-    assert same(one, other) is expected
-    assert same(other, one) is expected
+    assert equal(one, other) is expected
+    assert equal(other, one) is expected
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

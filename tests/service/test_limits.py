@@ -55,7 +55,7 @@ class Running:
 def running(bundle: Path) -> Iterator[Running]:
     """Limits that are reached soon: a request of 1 MB, and a second for everything."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("seconds_for_headers", "seconds_after_answer", "seconds_to_read", "seconds_to_close"):
+        for name in ("seconds_for_headers", "seconds_after_response", "seconds_to_read", "seconds_to_close"):
             patch.setattr(BoundedProtocol, name, 1.0)
         running = Running(bundle, Limits(megabytes=1, queue=1000, arrival=1.0))
         yield running
@@ -245,8 +245,8 @@ def test_who_does_not_read_the_answer_is_let_go(running: Running) -> None:
 @pytest.fixture
 def narrow(running: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
     """The same with room for three connections, and one newcomer."""
-    monkeypatch.setattr(running.server._room, "most", 3)
-    monkeypatch.setattr(running.server._room, "spare", 1)
+    monkeypatch.setattr(running.server._limiter, "most", 3)
+    monkeypatch.setattr(running.server._limiter, "spare", 1)
     return running
 
 
@@ -308,7 +308,7 @@ def test_a_client_that_has_ended_its_side_is_waited_for(
     running: Running, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the answer is there; meanwhile its first line leaves byte by byte, and arrives whole."""
-    monkeypatch.setattr(BoundedProtocol, "seconds_to_feel", 0.01)
+    monkeypatch.setattr(BoundedProtocol, "seconds_to_probe", 0.01)
     open_ = threading.Event()
     classifier = running.service.model.current.classifier
     classify = classifier.classify
@@ -326,7 +326,7 @@ def test_a_client_that_has_ended_its_side_is_waited_for(
 def test_a_client_that_is_gone_is_not_waited_for(
     running: Running, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BoundedProtocol, "seconds_to_feel", 0.01)
+    monkeypatch.setattr(BoundedProtocol, "seconds_to_probe", 0.01)
     gone, open_ = threading.Event(), threading.Event()
     lost = BoundedProtocol.connection_lost
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from libraries.service.protocol import Connection, Room
+from libraries.service.protocol import ConnectionLimiter, ResponseTransport
 
 
 class IdleConnection:
@@ -15,10 +15,10 @@ class IdleConnection:
         self.dropped = True
 
 
-def rested(room: Room, count: int) -> list[IdleConnection]:
+def made_idle(limiter: ConnectionLimiter, count: int) -> list[IdleConnection]:
     made = [IdleConnection() for _ in range(count)]
     for connection in made:
-        room.rest(connection)
+        limiter.mark_idle(connection)
     return made
 
 
@@ -27,34 +27,34 @@ def dropped(connections: list[IdleConnection]) -> list[int]:
 
 
 def test_the_oldest_idle_one_goes_first() -> None:
-    room = Room(4, spare=1)
-    connections = rested(room, 4)
-    room.work(connections[0])
-    room.rest(connections[0])  # now it is the newest
+    limiter = ConnectionLimiter(4, spare=1)
+    connections = made_idle(limiter, 4)
+    limiter.mark_active(connections[0])
+    limiter.mark_idle(connections[0])  # now it is the newest
     assert dropped(connections) == []
-    connections += rested(room, 2)
+    connections += made_idle(limiter, 2)
     assert dropped(connections) == [1, 2]
 
 
 def test_those_at_work_stay_and_newcomers_may_say_what_they_want() -> None:
-    room = Room(4, spare=2)
-    workers = rested(room, 4)
+    limiter = ConnectionLimiter(4, spare=2)
+    workers = made_idle(limiter, 4)
     for connection in workers:
-        room.work(connection)
-    assert not room.is_full
-    newcomers = rested(room, 5)
+        limiter.mark_active(connection)
+    assert not limiter.is_full
+    newcomers = made_idle(limiter, 5)
     assert dropped(workers) == [] and dropped(newcomers) == [0, 1, 2]
-    room.work(newcomers[-1])
-    assert room.is_full
-    room.leave(workers[0])
-    assert not room.is_full
+    limiter.mark_active(newcomers[-1])
+    assert limiter.is_full
+    limiter.remove(workers[0])
+    assert not limiter.is_full
 
 
 def test_who_has_left_takes_no_room() -> None:
-    room = Room(2, spare=1)
-    for connection in rested(room, 2):
-        room.leave(connection)
-    assert dropped(rested(room, 2)) == []
+    limiter = ConnectionLimiter(2, spare=1)
+    for connection in made_idle(limiter, 2):
+        limiter.remove(connection)
+    assert dropped(made_idle(limiter, 2)) == []
 
 
 HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"body"
@@ -86,8 +86,8 @@ def after(do: Callable[[Any], None]) -> list[bytes | str]:
 
     async def run() -> list[bytes | str]:
         transport, loop = Transport(), asyncio.get_running_loop()
-        protocol = SimpleNamespace(loop=loop, is_whole=True, give=lambda *_: None, seconds_to_close=1.0)
-        do(Connection(transport, protocol))  # type: ignore[arg-type]
+        protocol = SimpleNamespace(loop=loop, is_complete=True, end_after=lambda *_: None, seconds_to_close=1.0)
+        do(ResponseTransport(transport, protocol))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         return transport.done
 

@@ -207,7 +207,7 @@ def test_keys_are_read_again_by_signal_and_by_path(start_service: StartService, 
         files["key"].unlink() if breakage is None else write("key", breakage)
         assert status("the-new-key-of-administrators", "/admin/reload", "POST") == 422
         assert (status("the-key-after-that-one"), status(breakage or KEY)) == (200, 401)
-        assert live.errors.count("the keys are refused, the ones in service go on: ") == number
+        assert live.errors.count("the keys are refused, the present ones stay in use: ") == number
         assert str(files["key"]) in live.errors.splitlines()[-1] and "short" not in live.errors
     live.process.send_signal(signal.SIGHUP)
     while live.errors.count("the keys are refused") < 5:

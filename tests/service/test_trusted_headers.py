@@ -161,7 +161,7 @@ def scope(peer: str = "127.0.0.1", path: str = "/", **headers: str | list[str]) 
 
 
 def caller(proxies: Proxies, *given: str, **headers: str | list[str]) -> str:
-    return str(proxies.seen(scope(*given, **headers))["client"][0])
+    return str(proxies.restore(scope(*given, **headers))["client"][0])
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_right_most_address_that_is_no_named_proxy_is_the_caller(told: str |
 def test_strangers_are_not_believed() -> None:
     told = {"x_forwarded_for": "198.51.100.9", "x_forwarded_proto": "https", "x_forwarded_prefix": "/cells"}
     for proxies, peer in ((Proxies(), "127.0.0.1"), (Proxies(NAMED), "192.0.2.1"), (Proxies(["::1"]), "127.0.0.1")):
-        seen = proxies.seen(scope(peer, **told))
+        seen = proxies.restore(scope(peer, **told))
         assert (seen["client"][0], seen["scheme"], seen["root_path"], seen["path"]) == (peer, "http", "", "/")
 
 
@@ -218,16 +218,16 @@ def test_where_two_headers_do_not_agree_one_was_invented() -> None:
 
 def test_the_scheme_is_that_of_the_first_proxy() -> None:
     proxies = Proxies(NAMED)
-    assert proxies.seen(scope(x_forwarded_proto="https, http"))["scheme"] == "https"
-    assert proxies.seen(scope(forwarded="for=a;proto=https"))["scheme"] == "https"
-    assert proxies.seen(scope(x_forwarded_proto="gopher"))["scheme"] == "http"
+    assert proxies.restore(scope(x_forwarded_proto="https, http"))["scheme"] == "https"
+    assert proxies.restore(scope(forwarded="for=a;proto=https"))["scheme"] == "https"
+    assert proxies.restore(scope(x_forwarded_proto="gopher"))["scheme"] == "http"
 
 
 @pytest.mark.parametrize("path", ["/", "/model", "/cells", "/cells/", "/cells/model", "/cellsx", "/v2/health/live"])
 def test_paths_begin_with_the_prefix_whether_or_not_the_proxy_takes_it_off(path: str) -> None:
     whole = path if path == "/cells" or path.startswith("/cells/") else f"/cells{path}"
-    told = Proxies(NAMED).seen(scope(path=path, x_forwarded_prefix="/cells/"))
-    for seen in (told, Proxies(root_path="/cells").seen(scope(path=path))):
+    told = Proxies(NAMED).restore(scope(path=path, x_forwarded_prefix="/cells/"))
+    for seen in (told, Proxies(root_path="/cells").restore(scope(path=path))):
         assert (seen["root_path"], seen["path"]) == ("/cells", whole)
 
 
@@ -239,7 +239,7 @@ def test_what_can_be_no_prefix_is_refused(prefix: str) -> None:
     with pytest.raises(ParameterError, match="serve_rootPath"):
         Proxies(root_path=prefix)
     with pytest.raises(Problem) as problem:
-        Proxies(NAMED).seen(scope(x_forwarded_prefix=prefix))
+        Proxies(NAMED).restore(scope(x_forwarded_prefix=prefix))
     assert problem.value.status == 400
 
 
@@ -249,7 +249,7 @@ def test_a_prefix_is_none_of_the_services_own_paths() -> None:
         with pytest.raises(ParameterError, match="choose another"):
             Proxies(root_path=prefix, own=OWN_SEGMENTS)
     with pytest.raises(Problem):
-        Proxies(NAMED).seen(scope(x_forwarded_prefix=["/a", "/b"]))
+        Proxies(NAMED).restore(scope(x_forwarded_prefix=["/a", "/b"]))
 
 
 @pytest.mark.parametrize("name", ["", "proxy", "10.0.0.1/8", "10.0.0.0/33", "*"])

@@ -13,7 +13,7 @@ from libraries.base.errors import ImageError, InputError
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.images import load_bytes
 from libraries.service.problems import Problem
-from libraries.service.tutorial import COLUMN, TABLE, answer, answers, from_base64, images, respond
+from libraries.service.tutorial import COLUMN, TABLE, from_base64, image_answer, images, request_answer, respond
 
 NAMES = ["blue", "red"]
 RED = Prediction("red", np.array([0.25, 0.75], np.float32), np.zeros(2, np.float32), np.zeros(4, np.float32))
@@ -82,7 +82,7 @@ def test_other_requests_are_refused_and_told_what_is_expected(body: bytes | str)
 
 
 def test_answer_has_what_the_tutorials_callers_read() -> None:
-    assert answer(RED, NAMES, milliseconds=12.3456) == {
+    assert image_answer(RED, NAMES, milliseconds=12.3456) == {
         "label": "red",
         "score": 0.75,
         "allScores": [0.25, 0.75],
@@ -92,13 +92,13 @@ def test_answer_has_what_the_tutorials_callers_read() -> None:
 
 
 def test_answers_to_one_image_and_to_several() -> None:
-    row = answer(RED, NAMES, milliseconds=1.0)
+    row = image_answer(RED, NAMES, milliseconds=1.0)
     bad = ImageError("is empty (0 bytes)")
     refused = {"type": "about:blank", "title": "Not an image", "status": 422, "detail": bad.reason}
-    assert answers([RED], NAMES, milliseconds=1.0) == row
-    assert answers([RED, bad, RED], NAMES, milliseconds=1.0) == [row, {"error": refused}, row]
+    assert request_answer([RED], NAMES, milliseconds=1.0) == row
+    assert request_answer([RED, bad, RED], NAMES, milliseconds=1.0) == [row, {"error": refused}, row]
     with pytest.raises(Problem) as caught:
-        answers([bad], NAMES, milliseconds=1.0)
+        request_answer([bad], NAMES, milliseconds=1.0)
     assert caught.value.to_json() == refused
 
 

@@ -9,7 +9,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from libraries.classifier.bundle import Classifier
-from libraries.service.tutorial import COLUMN, classify, from_base64, rows
+from libraries.service.tutorial import COLUMN, classify_files, from_base64, image_answers
 
 
 class ImageClassifier(PythonModel):  # type: ignore[misc]  # MLflow has no types
@@ -22,8 +22,8 @@ class ImageClassifier(PythonModel):  # type: ignore[misc]  # MLflow has no types
     def predict(self, model_input: pd.DataFrame) -> list[dict[str, Any]]:
         """One answer per row, in order: as POST /score gives it."""
         begun = time.perf_counter()
-        results = classify(map(from_base64, model_input[COLUMN]), self._classifier)
-        return rows(results, self._classifier.labels, milliseconds=1000 * (time.perf_counter() - begun))
+        results = classify_files(map(from_base64, model_input[COLUMN]), self._classifier)
+        return image_answers(results, self._classifier.labels, milliseconds=1000 * (time.perf_counter() - begun))
 
 
 set_model(ImageClassifier())

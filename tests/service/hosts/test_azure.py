@@ -303,7 +303,7 @@ def test_several_images_are_answered_together_the_bad_ones_with_their_errors(
         ({"data": "[" * 100_000}, 400, "is not JSON"),
         ({"json": {}}, 400, "has no input_df"),
         ({"json": {TABLE: []}}, 400, "is not a list of images"),
-        ({"data": {"input_df": "a form"}}, 400, "of another type than application/json"),
+        ({"data": {"input_df": "a form"}}, 400, "the request is empty, or not application/json"),
         ({"json": table(b"hello")}, 422, "begins with b'hello'"),
         ({"json": {TABLE: [{COLUMN: "#"}]}}, 422, "is not base64"),
         ({"json": table(encoded((1100, 1000)))}, 413, "more than the 1,000,000 allowed"),
