@@ -1,4 +1,7 @@
-"""The service inside an Azure ML online endpoint, where azureml-inference-server-http brings HTTP and keys."""
+"""Azure ML: the folder from which it deploys the classifier, and the scoring function inside an online endpoint.
+
+There azureml-inference-server-http provides HTTP and keys.
+"""
 
 import json
 import os
@@ -20,18 +23,22 @@ from libraries.service.problems import MEDIA_TYPE, Problem
 
 ENTRY = "deploymain.py"
 DESCRIPTIONS = ("endpoint.yml", "deployment.yml", "conda.yaml")
-RECORD = "staged.json"  # SHA-256 of all else in the folder
+RECORD = "staged.json"  # SHA-256 of every other file in the folder
+MODEL_DIR = "AZUREML_MODEL_DIR"
 
 
 def stage(bundle: Path, target: Path, *, project: Path) -> None:
-    """Write the folder `target` anew; it is made beside and then moved, so that nobody ever finds half of it.
+    """Write the folder from which Azure ML deploys: code, bundle and descriptions.
+
+    It is written under a temporary name and then renamed, so that it is never incomplete. It replaces an earlier one.
 
     Args:
         bundle: the folder of a bundle, which becomes model/.
-        project: where this project lies; its code becomes code/, and resources/azure/ says what is deployed.
+        target: the folder to write.
+        project: the folder of this project; its code becomes code/, and resources/azure/ describes the deployment.
 
     Raises:
-        StorageError: the bundle is damaged, the disk full, or people have changed what stands there.
+        StorageError: the bundle is damaged, the disk is full, or the existing folder has been changed by hand.
     """
     temporary, former = (target.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{target.name}") for _ in range(2))
     try:
@@ -52,10 +59,10 @@ def stage(bundle: Path, target: Path, *, project: Path) -> None:
 
 
 def _check_ours(target: Path, project: Path) -> None:
-    """Raise StorageError if a folder that was staged earlier holds what people have added or changed.
+    """Raise StorageError if files have been added or changed by hand in a folder that was staged earlier.
 
-    Earlier versions kept no record; of theirs the descriptions have to be those of this project, and the rest only code
-    and a model.
+    Earlier versions wrote no record. In their folders, the descriptions must be those of this project, and everything
+    else must be code or a model.
     """
     record = target / RECORD
     known = read_json(record) if record.exists() else None
@@ -73,7 +80,7 @@ def _check_ours(target: Path, project: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files below a folder and their names in it; not what Python makes of code that is run."""
+    """The names and paths of the files below a folder, without Python's caches."""
     for path in sorted(folder.rglob("*")):
         if not path.is_dir() and "__pycache__" not in path.parts:
             yield path.relative_to(folder).as_posix(), path
@@ -104,13 +111,13 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def endpoint_name(*words: str) -> str:
-    """A name as Azure ML allows it: 3 to 32 letters, digits and hyphens, a letter first, no hyphen last."""
+    """A name that Azure ML allows: 3 to 32 letters, digits and hyphens; first a letter, last not a hyphen."""
     text = "-".join(re.findall("[a-z0-9]+", "-".join(words).lower()))
     return re.sub("^[^a-z]+", "", text)[:32].rstrip("-").ljust(3, "x")
 
 
 def commands(endpoint: str) -> list[str]:
-    """What to type in the staged folder to deploy it."""
+    """The commands to run in the staged folder to deploy it."""
     return [
         f"az ml online-endpoint create --file endpoint.yml --name {endpoint}",
         f"az ml online-deployment create --file deployment.yml --endpoint-name {endpoint} --all-traffic",
@@ -119,18 +126,17 @@ def commands(endpoint: str) -> list[str]:
     ]
 
 
-MODEL_DIR = "AZUREML_MODEL_DIR"
-
-
 def scorer(*, precision: Literal["f32", "bf16"], max_pixels: int) -> Callable[[str], Any]:
-    """What `run()` does with the body of a request, after loading the bundle that is mounted.
+    """Load the mounted bundle; returns the function for `run()`, which answers the body of a request.
 
     Raises:
-        ParameterError: this is no Azure ML.
+        ParameterError: this is not Azure ML.
         StorageError, NetworkError: the bundle is refused.
     """
     if MODEL_DIR not in os.environ:
-        raise ParameterError(f"the environment variable {MODEL_DIR} is not set: it names the folder of the model")
+        raise ParameterError(
+            f"the environment variable {MODEL_DIR} is not set: Azure ML sets it to the folder of the model"
+        )
     classifier = load_model(find_bundle(Path(os.environ[MODEL_DIR])), precision=precision).classifier
 
     def score(body: str) -> Any:
@@ -143,10 +149,10 @@ def scorer(*, precision: Literal["f32", "bf16"], max_pixels: int) -> Callable[[s
 
 
 def _refusal(problem: Problem) -> Any:
-    """A problem as the server sends it with its own status; an exception would become a 500 without a word.
+    """A response with the problem and its status; an exception would become a 500 without an explanation.
 
-    Callers see status 424 in the end: Azure ML puts it in place of any other than 200, which it tells in the header
-    `ms-azureml-model-error-statuscode`. (learn.microsoft.com: how-to-troubleshoot-online-endpoints, HTTP status codes)
+    Callers see status 424: Azure ML puts it in place of every status but 200, and reports the original one in the
+    header `ms-azureml-model-error-statuscode`. (learn.microsoft.com: how-to-troubleshoot-online-endpoints, HTTP status codes)
     """
     from azureml_inference_server_http.api.aml_response import AMLResponse
 

@@ -130,7 +130,7 @@ def test_folder_gives_the_labels_of_the_bundle(served: Served, pictures: Path, t
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "asks for a key: put it into the environment variable SERVICE_KEY, or a file --keyFile"),
+        ({}, "needs a key: set the environment variable SERVICE_KEY, or give a file with --keyFile"),
         ({"SERVICE_KEY": KEY + "x"}, "refuses the key (401: "),
         ({"SERVICE_KEY": "short"}, "SERVICE_KEY has 5 characters, expected 16 to 4,096"),
     ],
@@ -167,7 +167,7 @@ def test_no_service_no_picture_no_folder(
         ([f"--folder={tmp_path}/none"], "none cannot be read: No such file or directory"),
         ([f"--folder={tmp_path}/empty"], "empty holds no image: give another --folder"),
         (["--url=ftp://127.0.0.1"], "parameter url = ftp://127.0.0.1 is refused"),
-        (["--url=http://"], "url = http:// is no address of a service"),
+        (["--url=http://"], "url = http:// is not the address of a service"),
     ):
         done = process(SCRIPT, parameters(url=url), *arguments)
         assert done.returncode in (1, 2)

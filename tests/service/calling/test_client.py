@@ -272,13 +272,13 @@ def test_service_that_has_answered_once_is_waited_for_longer(
 # Refusals
 
 FINAL = {
-    301: "redirects to elsewhere, which is not followed",
+    301: "redirects to elsewhere; redirects are not followed",
     400: "answers with an error (400: so it is)",
     402: "answers with an error (402: so it is)",
-    401: "asks for a key: put it into the environment variable SERVICE_KEY, or a file --keyFile",
-    403: "asks for a key",
-    404: "is not there (404: so it is): is --url the address of a service of scripts/deploymain.py?",
-    405: "is not there (405: so it is)",
+    401: "needs a key: set the environment variable SERVICE_KEY, or give a file with --keyFile",
+    403: "needs a key",
+    404: "does not exist (404: so it is): is --url the address of a service of scripts/deploymain.py?",
+    405: "does not exist (405: so it is)",
     413: "the image is refused: so it is",
     415: "the image is refused: so it is",
     422: "the image is refused: so it is",
@@ -303,7 +303,7 @@ def test_what_will_not_pass_is_told_at_once(
 def test_wrong_key_is_told_and_not_shown(fake: FakeService, client: Make) -> None:
     fake.on("/predict", give(problem(401, "wrong key"), 401))
     error = refused(lambda: client(key=KEY).predict(IMAGE))
-    assert str(error) == f"{fake.url}/predict refuses the key (401: wrong key): check SERVICE_KEY or the file --keyFile"
+    assert str(error) == f"{fake.url}/predict refuses the key (401: wrong key): check SERVICE_KEY or --keyFile"
 
 
 def test_redirects_are_not_followed_and_keys_stay_at_home(fake: FakeService, client: Make) -> None:
@@ -311,7 +311,7 @@ def test_redirects_are_not_followed_and_keys_stay_at_home(fake: FakeService, cli
         for status in (301, 302, 303, 307, 308):
             fake.on("/predict", give(b"", status, Location=f"{stranger.url}/predict"))
             error = refused(lambda: client(key=KEY).predict(IMAGE))
-            assert f"redirects to {stranger.url}/predict, which is not followed" in str(error)
+            assert f"redirects to {stranger.url}/predict; redirects are not followed" in str(error)
         assert stranger.requests == []
 
 
@@ -448,10 +448,10 @@ def test_answers_without_end_are_given_up(fake: FakeService, client: Make, drip:
     error = refused(lambda: client(timeout=0.3, retries=1).predict(IMAGE))
     assert time.monotonic() - started < 3
     if drip == "nothing":
-        assert str(error) == f"{fake.url}/predict has given no answer within 0.3 s: try again later"
+        assert str(error) == f"{fake.url}/predict gave no answer within 0.3 s: try again later"
         assert error.passing
     elif drip != "informational":  # http.client takes no more than so many
-        assert str(error) == f"the answer of {fake.url}/predict comes too slowly: it is not whole after 0.3 s"
+        assert str(error) == f"the answer of {fake.url}/predict arrives too slowly: it is incomplete after 0.3 s"
         assert not error.passing
         assert fake.counts["/predict"] == 1, "nor would it be faster the next time"
 
@@ -629,9 +629,7 @@ def test_a_cloud_behind_a_proxy(fake: FakeService, tmp_path: Path, monkeypatch: 
         assert all("Authorization" not in request.headers for request in proxy.requests)
         proxy.on("cells.example:443", give(b"", 407))
         error = refused(lambda: predict("cells.example"))
-        assert "the proxy on the way to https://cells.example/predict fails (Tunnel connection failed: 407" in str(
-            error
-        )
+        assert "the proxy for https://cells.example/predict fails (Tunnel connection failed: 407" in str(error)
 
 
 def test_proxies_that_fail_or_cannot_be_used_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,7 +637,7 @@ def test_proxies_that_fail_or_cannot_be_used_are_told(monkeypatch: pytest.Monkey
         port = nobody.getsockname()[1]
     monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}")
     error = refused(lambda: Client("https://cells.example", key=KEY, retries=0).predict(IMAGE))
-    assert "the proxy on the way to https://cells.example/predict fails" in str(error)
+    assert "the proxy for https://cells.example/predict fails" in str(error)
     monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
     with pytest.raises(ParameterError, match="the proxy in the environment is not http"):
         Client("https://cells.example")

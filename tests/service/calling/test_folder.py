@@ -12,7 +12,7 @@ import pytest
 from libraries.base.errors import InputError, ServiceError, StorageError
 from libraries.data.formats import NotRead
 from libraries.service.calling.client import Client
-from libraries.service.calling.folder import Summary, classify_folder, image_files
+from libraries.service.calling.folder import Summary, classify_folder, walk_images
 from tests.fake_service import MODEL, FakeService, Handler, Request, give, prediction, problem
 
 HEADER = ["path", "label", "probability", "probability of defective", "probability of functional", "error"]
@@ -314,11 +314,14 @@ def test_service_that_keeps_failing_ends_it_and_an_earlier_table_stays(
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        (lambda handler: handler.answer(401, problem(401, "key")), "asks for a key"),
-        (lambda handler: handler.answer(404, b"?"), "is not there"),
+        (lambda handler: handler.answer(401, problem(401, "key")), "needs a key"),
+        (lambda handler: handler.answer(404, b"?"), "does not exist"),
         (lambda handler: handler.answer(302, b"", Location="http://elsewhere.example"), "redirects"),
         (lambda handler: handler.answer(200, b"?"), "is not understood"),
-        (lambda handler: give(_other_labels())(handler, None), "answer with other labels, of another model: run again"),
+        (
+            lambda handler: give(_other_labels())(handler, None),
+            "answers with other labels, of another model: run again",
+        ),
     ],
     ids=["key", "path", "redirect", "shape", "labels"],
 )
@@ -339,7 +342,7 @@ def _other_labels() -> object:
 
 def test_no_service_at_all_ends_it_before_it_begins(fake: FakeService, classify: Classify, table: Path) -> None:
     fake.on("/model", give(problem(401, "key"), 401))
-    with pytest.raises(ServiceError, match="asks for a key"):
+    with pytest.raises(ServiceError, match="needs a key"):
         classify()
     assert left(table) == []
     assert fake.counts["/predict"] == 0
@@ -359,7 +362,7 @@ def test_files_that_are_no_images_are_counted_by_their_kind(folder: Path) -> Non
     for name in ("a.txt", "b/c.TXT", "b/README", ".hidden"):
         (folder / name).write_bytes(b"")
     skipped: Counter[NotRead] = Counter()
-    assert len(list(image_files(folder, skipped))) == 20
+    assert len(list(walk_images(folder, skipped))) == 20
     assert {kind.told(count) for kind, count in skipped.items()} == {
         "2 .txt files (not an image format that is read)",
         "1 file without a suffix (not an image format that is read)",
@@ -374,7 +377,7 @@ def test_image_files_are_sorted_as_paths_are(folder: Path) -> None:
     (folder / "c.jpg" / "x.jpg").symlink_to(folder / "a.jpg")
     (folder / "loop").symlink_to(folder)
     (folder / "loop.jpg").symlink_to(folder)
-    found = list(image_files(folder))
+    found = list(walk_images(folder))
     assert found == sorted(found)
     names = {p.relative_to(folder).as_posix() for p in found}
     assert {n for n in names if not n[2:4].isdigit()} == {
@@ -384,10 +387,10 @@ def test_image_files_are_sorted_as_paths_are(folder: Path) -> None:
 
 
 def test_folders_are_read_when_their_turn_comes(folder: Path) -> None:
-    found = image_files(folder)
+    found = walk_images(folder)
     assert next(found) == folder / "a" / "00.jpg"
     (folder / "b").rename(folder / "c")
     with pytest.raises(InputError, match=r"the folder .*b cannot be read: No such file"):
         list(found)
     with pytest.raises(InputError, match="nowhere cannot be read"):
-        next(image_files(folder / "nowhere"))
+        next(walk_images(folder / "nowhere"))

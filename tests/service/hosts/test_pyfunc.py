@@ -19,7 +19,7 @@ from libraries.base.errors import ServiceError
 from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.service.calling.client import Client
-from libraries.service.hosts.packing import installed
+from libraries.service.hosts.mlflow_model import installed
 from libraries.service.tutorial import COLUMN
 from PARAMETERS import Parameters
 from tests.conftest import files, run_main, small_run
