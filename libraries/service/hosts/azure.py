@@ -152,7 +152,7 @@ def _refusal(problem: Problem) -> Any:
     """A response with the problem and its status; an exception would become a 500 without an explanation.
 
     Callers see status 424: Azure ML puts it in place of every status but 200, and reports the original one in the
-    header `ms-azureml-model-error-statuscode`. (learn.microsoft.com: how-to-troubleshoot-online-endpoints, HTTP status codes)
+    header `ms-azureml-model-error-statuscode` (learn.microsoft.com: how-to-troubleshoot-online-endpoints).
     """
     from azureml_inference_server_http.api.aml_response import AMLResponse
 

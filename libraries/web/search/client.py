@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 from libraries.base.errors import DownloadError, ParameterError, SearchError
 from libraries.web.addresses import is_loopback, parse
-from libraries.web.fetch import Answer, Fetcher, Timeouts, backoff, user_agent
+from libraries.web.fetch import Fetcher, FetchResult, Timeouts, backoff, user_agent
 from libraries.web.search.results import inner, malformed, text
 
 MAX_BYTES = 10_000_000  # of an answer
@@ -166,7 +166,7 @@ class SearchClient:
             raise DownloadError("busy", detail=reason, passing=True, retry_after=answer.retry_after)
         return found
 
-    def _understood(self, answer: Answer) -> dict[str, Any]:
+    def _understood(self, answer: FetchResult) -> dict[str, Any]:
         try:
             found = json.loads(answer.body)
         except (ValueError, RecursionError):

@@ -17,7 +17,7 @@ import pytest
 from libraries.base.errors import DownloadError, StorageError
 from libraries.web.download import download as download_module
 from libraries.web.download.outcomes import UrlOutcome, read_outcomes, summary
-from libraries.web.download.saving import Attempt, Saved
+from libraries.web.download.saving import Attempt, SavedImage
 from libraries.web.fetch import Timeouts
 from PARAMETERS import Parameters
 from tests.conftest import command_line, hashes
@@ -85,7 +85,7 @@ def test_what_cannot_be_written_ends_the_run_and_what_was_had_is_known(
 @pytest.mark.parametrize(
     "attempt",
     [
-        Attempt(Saved("a.jpg", 200, 1234, 40, 30), 0.5),
+        Attempt(SavedImage("a.jpg", 200, 1234, 40, 30), 0.5),
         Attempt(DownloadError("time-out", detail="10 s", passing=True, http_status=429, retry_after=3.0), 0.25),
         Attempt(DownloadError("not an image", detail="begins with b'<html>' \u2028 ü"), 0.25),
     ],
