@@ -121,7 +121,7 @@ def test_what_goes_wrong_is_one_line(fake: FakeSearch, tmp_path: Path, process: 
     fake.answers = [lambda _: Reply({"detail": "Not today."}, 403)]
     assert line(1).startswith("0_downloadData.py: openverse refuses (HTTP 403, 'Not today.'): perhaps this network has")
     assert "searchContact" in line(2, searchProvider="wikimedia")
-    assert "searchLicence = modify: brave does not tell" in line(2, searchProvider="brave", searchLicence="modify")
+    assert "searchLicence = modify: brave does not report" in line(2, searchProvider="brave", searchLicence="modify")
     fake.server.server_close()
     assert line(1).startswith(f"0_downloadData.py: openverse gave no answer at {fake.url} (connection failed: ")
     command = [*command_line("0_downloadData", parameters(tmp_path, fake)), "--searchProvider=bing"]

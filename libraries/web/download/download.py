@@ -46,8 +46,7 @@ def download(
         urls: (label, URL) pairs. A URL that occurs several times is fetched once, and written under each label.
         folder: images/<dataset>.
         outcomes: the CSV file for the table of outcomes.
-        processes: number of processes that share the work; None: by the length of the list and the number of cores; 1:
-            threads of this process.
+        processes: that share the work; None: as many as the list and the cores are worth; 1: only this process.
         wait: (n, seconds the server asked for) → seconds to wait after try number n; None: do not try again.
         progress: called with the number of pairs that are done, of all pairs, and of images downloaded.
 

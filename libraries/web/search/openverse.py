@@ -1,26 +1,26 @@
-"""Openverse: openly licensed images of many collections, without a key. https://api.openverse.org/v1/"""
+"""Openverse: openly licensed images from many collections, without a key. https://api.openverse.org/v1/"""
 
 from collections.abc import Iterator
 from typing import Any
 
 from libraries.web.search.client import SearchClient, SearchService
 from libraries.web.search.names import LicenceFilter, openverse_name
-from libraries.web.search.results import Found, link, pixels, rows, text
+from libraries.web.search.results import FoundImage, link, pixels, rows, text
 
 SERVICE = SearchService(
     name="openverse",
     url="https://api.openverse.org",
     path="/v1/images/",
-    interval=3.0,  # 20 requests a minute for those who have not registered
-    refused="perhaps this network has asked too much today: try again tomorrow, or another searchProvider",
+    interval=3.0,  # 20 requests a minute for unregistered programs
+    refused="perhaps this network has sent too many requests today: try again tomorrow, or another searchProvider",
 )
-PAGE_SIZE = 20  # more is for registered programs; others are answered with 401
-_MAX_PAGES = 12  # deeper ones, too
+PAGE_SIZE = 20  # for more, unregistered programs are answered with 401
+_MAX_PAGES = 12  # likewise
 _LICENCE_TYPES = {"commercial": "commercial", "modify": "modification", "commercialModify": "commercial,modification"}
 
 
 class Openverse:
-    """A `Provider`."""
+    """Openverse as a `Provider`."""
 
     name = SERVICE.name
 
@@ -28,7 +28,7 @@ class Openverse:
         self._client = client
         self._filter = {"license_type": _LICENCE_TYPES[licence]} if licence != "any" else {}
 
-    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
+    def pages(self, query: str, count: int) -> Iterator[list[FoundImage]]:
         """See `Provider`."""
         size = min(count, PAGE_SIZE)
         for page in range(1, _MAX_PAGES + 1):
@@ -39,8 +39,8 @@ class Openverse:
                 return
 
 
-def _found(row: dict[str, Any]) -> Found:
-    return Found(
+def _found(row: dict[str, Any]) -> FoundImage:
+    return FoundImage(
         url=link(row.get("url")),
         page=link(row.get("foreign_landing_url")),
         title=text(row.get("title")),

@@ -1,4 +1,4 @@
-"""The services that find images: what each does, and which one a name stands for."""
+"""The services that search for images: their common interface, and how to open one by name."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from libraries.base.errors import ParameterError
 from libraries.web.search import brave, openverse, serpapi, wikimedia
 from libraries.web.search.client import SearchClient, SearchService
 from libraries.web.search.names import LicenceFilter, permits, refuse_retired
-from libraries.web.search.results import Found
+from libraries.web.search.results import FoundImage
 
 MAX_PAGES = 60  # of one query
 
@@ -20,25 +20,25 @@ WITHOUT_LICENCES = ("brave", "serpapi")
 
 
 class Provider(Protocol):
-    """A service that finds images by words. A new one is a module with such a class, and a line in `providers`."""
+    """A service that finds images by words. To add one, write a module with such a class, and name it here."""
 
     name: str
 
-    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
-        """What it finds, page by page, the best first; a page is asked for when it is taken.
+    def pages(self, query: str, count: int) -> Iterator[list[FoundImage]]:
+        """The images found, page by page, best first; a page is requested only when it is needed.
 
         Raises:
-            SearchError: it cannot be asked, or refuses; in one line, with what to do.
+            SearchError: the service cannot be reached, or refuses; the message says what to do, in one line.
         """
 
 
-def first(provider: Provider, query: str, *, count: int, licence: LicenceFilter = "any") -> list[Found]:
-    """The first `count` different images whose licence permits what is wanted.
+def first_images(provider: Provider, query: str, *, count: int, licence: LicenceFilter = "any") -> list[FoundImage]:
+    """The first `count` distinct images whose licence permits what is wanted.
 
-    Ends early at a page that brings nothing new: some services repeat their last page for ever.
+    Ends early at a page without new images: some services repeat their last page for ever.
     """
     seen: set[str] = set()
-    wanted: list[Found] = []
+    wanted: list[FoundImage] = []
     for _, page in zip(range(MAX_PAGES), provider.pages(query, count), strict=False):
         before = len(seen)
         for found in page:
@@ -57,12 +57,12 @@ def open_provider(name: str, *, licence: LicenceFilter = "any", **options: Any) 
 
     Args:
         name: one of `SERVICES`.
-        licence: what the images' licences have to permit.
+        licence: what the images' licences must permit.
         options: of the `SearchClient`.
 
     Raises:
-        ParameterError: there is no such service, it has been retired, it tells no licences although they matter, or a
-            key or contact is missing.
+        ParameterError: there is no such service; it has been retired; it does not report licences although a filter
+            is set; or a key or contact is missing.
     """
     try:
         service = SERVICES.get(refuse_retired(name))
@@ -72,8 +72,8 @@ def open_provider(name: str, *, licence: LicenceFilter = "any", **options: Any) 
         raise ParameterError(f"searchProvider = {name}: expected one of {', '.join(SERVICES)}")
     if licence != "any" and name in WITHOUT_LICENCES:
         raise ParameterError(
-            f"searchLicence = {licence}: {name} does not tell the images' licences; use openverse or wikimedia, "
-            "or searchLicence = any and look after the licences yourself"
+            f"searchLicence = {licence}: {name} does not report the images' licences; use openverse or "
+            "wikimedia, or searchLicence = any and check the licences yourself"
         )
     with contextlib.closing(SearchClient(service, **options)) as client:
         if name == "openverse":

@@ -12,12 +12,21 @@ import pytest
 from libraries.base.errors import SearchError, StorageError
 from libraries.web.download.url_list import read_url_list
 from libraries.web.search.queries import Queries, Query
-from libraries.web.search.results import Found
-from libraries.web.search.search import COLUMNS, Results, Row, Search, SearchLog, read_table, search, write_results
+from libraries.web.search.results import FoundImage
+from libraries.web.search.search import (
+    COLUMNS,
+    SearchKey,
+    SearchLog,
+    SearchResults,
+    SearchRow,
+    read_table,
+    search,
+    write_results,
+)
 from tests import fake_search
 from tests.fake_search import FakeSearch, Reply
 
-ODD = Found(
+ODD = FoundImage(
     "https://a.example/1.jpg?a=b,c&d",
     page="https://a.example/1",
     title='"quoted", with; commas\u2028and =1+1',
@@ -33,7 +42,7 @@ ODD = Found(
 
 
 def test_every_text_comes_back(tmp_path: Path) -> None:
-    rows = [Row("käse", "gouda, alt", ODD), Row("dog", "#dog", Found("https://a.example/2.jpg"))]
+    rows = [SearchRow("käse", "gouda, alt", ODD), SearchRow("dog", "#dog", FoundImage("https://a.example/2.jpg"))]
     write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
     assert read_table(tmp_path / "search.csv") == rows
     assert (tmp_path / "search.csv").read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
@@ -42,7 +51,7 @@ def test_every_text_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ['=HYPERLINK("http://a")', "+1", "-1", "@SUM(1)", "\t=1", "'=1"])
 def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
-    rows = [Row("a", "b", Found("https://a.example/1.jpg", title=text, creator=text, attribution=text))]
+    rows = [SearchRow("a", "b", FoundImage("https://a.example/1.jpg", title=text, creator=text, attribution=text))]
     write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
     with (tmp_path / "search.csv").open(encoding="utf-8", newline="") as file:
         assert {row["title"] for row in csv.DictReader(file)} == {f"'{text}"}
@@ -62,15 +71,15 @@ HEADER = ",".join(COLUMNS).encode() + b"\n"
 def test_a_foreign_table_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "search.csv"
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=r"search\.csv is not a table of images found: move it away"):
-        write_results([Row("a", "b", ODD)], urls=tmp_path / "search.tsv", table=path)
+    with pytest.raises(StorageError, match=r"search\.csv is not a table of images found by a search: move it away"):
+        write_results([SearchRow("a", "b", ODD)], urls=tmp_path / "search.tsv", table=path)
     assert path.read_bytes() == content
     assert not (tmp_path / "search.tsv").exists()
 
 
 @pytest.mark.parametrize("text", ["käse\thttps://b.example/mine.jpg\n", "no list", "\ufeff"])
 def test_a_list_of_the_users_own_is_not_overwritten(tmp_path: Path, text: str) -> None:
-    rows = [Row("=käse", "b", Found("https://a.example/1.jpg"))]
+    rows = [SearchRow("=käse", "b", FoundImage("https://a.example/1.jpg"))]
     for _ in range(2):
         write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
     write_results([], urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
@@ -87,9 +96,9 @@ def test_a_list_of_the_users_own_is_not_overwritten(tmp_path: Path, text: str) -
 # The log of finished searches
 
 
-CATS = Search("openverse", None, "cats", 50, "any")
-DOGS = Search("openverse", None, 'dogs "of war"', 50, "any")
-FOUND = [Found("https://a.example/1.jpg", title="Käse\u2028猫", width=3, height=4, provider="openverse", rank=1)]
+CATS = SearchKey("openverse", None, "cats", 50, "any")
+DOGS = SearchKey("openverse", None, 'dogs "of war"', 50, "any")
+FOUND = [FoundImage("https://a.example/1.jpg", title="Käse\u2028猫", width=3, height=4, provider="openverse", rank=1)]
 
 
 def test_what_is_finished_is_on_disk_at_once(tmp_path: Path) -> None:
@@ -148,14 +157,14 @@ QUERIES = Queries(5, (Query("cat", "tabby cat"), Query("cat", "black cat"), Quer
 
 
 @pytest.fixture
-def run(provider: Callable[..., Any], tmp_path: Path) -> Callable[..., Results]:
-    def call(queries: Queries = QUERIES, name: str = "openverse", **changes: Any) -> Results:
+def run(provider: Callable[..., Any], tmp_path: Path) -> Callable[..., SearchResults]:
+    def call(queries: Queries = QUERIES, name: str = "openverse", **changes: Any) -> SearchResults:
         return search(queries, provider(name), folder=tmp_path, **changes)
 
     return call
 
 
-def test_the_files(fake: FakeSearch, run: Callable[..., Results], tmp_path: Path) -> None:
+def test_the_files(fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path) -> None:
     fake.answers = [fake_search.openverse(40)]
     done: list[int] = []
     results = run(progress=done.append)
@@ -169,7 +178,7 @@ def test_the_files(fake: FakeSearch, run: Callable[..., Results], tmp_path: Path
     assert rows[1].pair == ("cat", "https://images.example/files/tabby-cat-2.jpg")
 
 
-def test_a_second_run_asks_nothing(fake: FakeSearch, run: Callable[..., Results], tmp_path: Path) -> None:
+def test_a_second_run_asks_nothing(fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path) -> None:
     fake.answers = [fake_search.openverse(40)]
     first = run()
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -187,7 +196,7 @@ def test_a_second_run_asks_nothing(fake: FakeSearch, run: Callable[..., Results]
 
 
 def test_an_image_of_two_labels_stays_with_the_first(
-    fake: FakeSearch, run: Callable[..., Results], tmp_path: Path
+    fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path
 ) -> None:
     numbers = {"tabby cat": (1, 2, 3), "black cat": (3, 4), "poodle": (2, 4, 5)}
     spelling = {"poodle": "HTTPS://images.example:443"}
@@ -213,7 +222,7 @@ def test_an_image_of_two_labels_stays_with_the_first(
 
 
 def test_what_was_found_before_an_error_is_kept_and_the_next_run_goes_on(
-    fake: FakeSearch, run: Callable[..., Results], tmp_path: Path
+    fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path
 ) -> None:
     fake.answers = [fake_search.openverse(40), fake_search.openverse(40), lambda _: Reply(b"", 403)]
     with pytest.raises(SearchError) as raised:
@@ -227,7 +236,7 @@ def test_what_was_found_before_an_error_is_kept_and_the_next_run_goes_on(
 
 
 def test_an_error_at_the_first_query_leaves_the_files_of_another_provider(
-    fake: FakeSearch, run: Callable[..., Results], tmp_path: Path
+    fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path
 ) -> None:
     fake.answers = [fake_search.openverse(40)]
     run()
@@ -239,7 +248,7 @@ def test_an_error_at_the_first_query_leaves_the_files_of_another_provider(
 
 
 def test_rows_of_earlier_queries_stay_in_the_table_alone(
-    fake: FakeSearch, run: Callable[..., Results], tmp_path: Path
+    fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path
 ) -> None:
     """Their images may have been downloaded: their creators still have to be named."""
     fake.answers = [fake_search.openverse(40)]
@@ -249,7 +258,7 @@ def test_rows_of_earlier_queries_stay_in_the_table_alone(
     assert list(read_url_list(tmp_path / "search.tsv")) == [row.pair for row in after]
 
 
-def test_nothing_found(fake: FakeSearch, run: Callable[..., Results], tmp_path: Path) -> None:
+def test_nothing_found(fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path) -> None:
     fake.answers = [fake_search.openverse(0)]
     assert run().per_label() == [("cat", 2, 0), ("dog", 1, 0)]
     assert (tmp_path / "search.tsv").read_text() == ""
