@@ -78,7 +78,7 @@ def test_without_the_file_they_are_made_each_time(folder: Path, damage: str, cap
         thumbnails._store.execute("DROP TABLE thumbnails")
     assert opened(thumbnails.get("cat/wide.jpg")).size == (SIDE, SIDE // 2)
     assert opened(thumbnails.get("cat/wide.jpg")).size == (SIDE, SIDE // 2)
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["thumbnails are not kept"]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["thumbnails are not stored"]
 
 
 def test_many_threads_and_two_notebooks(folder: Path) -> None:
