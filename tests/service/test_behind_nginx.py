@@ -99,7 +99,7 @@ def test_redirects_stay_below_the_prefix(nginx: str, prefix: str) -> None:
         assert len(found.history) == 1
 
 
-def test_a_name_that_the_proxy_passes_on_has_to_be_allowed(nginx: str) -> None:
+def test_a_name_that_the_proxy_passes_on_must_be_allowed(nginx: str) -> None:
     found = requests.get(f"{nginx}/named/model", timeout=TIMEOUT)
     assert found.status_code == 400 and "serve_allowedHosts" in found.json()["detail"]
 

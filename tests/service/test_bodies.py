@@ -62,7 +62,7 @@ def test_a_form_gives_its_files_in_order_and_no_other_fields() -> None:
         ('; filename="../../etc/passwd"', "../../etc/passwd"),  # a name to show, never one to open
     ],
 )
-def test_names_of_files(disposition: str | bytes, name: str | None) -> None:
+def test_file_names(disposition: str | bytes, name: str | None) -> None:
     assert names(form(part(disposition))) == [name]
 
 
@@ -238,7 +238,7 @@ def test_too_large_by_declaration_is_refused_unread() -> None:
     assert problem_of(reader(), request(never(), [("content-encoding", "gzip")])).status == 415
 
 
-def test_too_large_without_declaration_is_refused_at_the_first_byte_too_many() -> None:
+def test_too_large_without_declaration_is_refused_at_the_first_excess_byte() -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 30
@@ -254,7 +254,7 @@ def test_a_slow_sender_is_408() -> None:
     assert problem_of(reader(seconds=0.05), request(drip())).status == 408
 
 
-def test_a_sender_who_goes_away_is_400() -> None:
+def test_a_sender_that_disconnects_is_400() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
@@ -286,7 +286,7 @@ def test_work_that_is_late_is_504() -> None:
     assert outcome(reader(timeout=0.01), request([b"a"]), for_ever).status == 504
 
 
-def test_work_for_a_client_who_has_gone_is_dropped() -> None:
+def test_work_for_a_client_that_has_disconnected_is_dropped() -> None:
     messages = iter([{"type": "http.request", "body": b"a", "more_body": False}, {"type": "http.disconnect"}])
 
     async def receive() -> dict[str, Any]:
@@ -345,13 +345,13 @@ def test_hostile_json_is_refused(hostile: bytes) -> None:
             limited_images(body)
 
 
-def test_text_beyond_ascii_is_no_base64() -> None:
+def test_non_ascii_text_is_not_base64() -> None:
     body = '{"input_df": [{"image base64 string": "é"}, {"image base64 string": "YQ=="}]}'.encode()
     refused_one, taken = limited_images(body)
     assert isinstance(refused_one, ImageError) and taken == b"a"
 
 
-def test_many_keys_are_refused_where_only_numbers_may_be_many() -> None:
+def test_many_keys_are_refused_while_many_numbers_are_not() -> None:
     with pytest.raises(Problem) as problem:
         check_json(b'{"a":1}', most=100, most_keys=1)
     assert problem.value.status == 413

@@ -37,7 +37,7 @@ def test_key_from_file_or_environment_which_comes_first(
 @pytest.mark.parametrize(
     "content", [b"\xef\xbb\xbf" + KEY.encode() + b"\r\n", KEY.encode(), f"{KEY}\r\n".encode("utf-16")]
 )
-def test_line_ends_and_byte_order_marks_are_not_of_the_key(file: Path, content: bytes) -> None:
+def test_line_ends_and_byte_order_marks_do_not_belong_to_the_key(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     assert read_key(file, "SERVICE_KEY") == KEY
 
@@ -57,7 +57,7 @@ def test_line_ends_and_byte_order_marks_are_not_of_the_key(file: Path, content: 
         (KEY.encode("utf-16-le"), "has spaces, control"),
     ],
 )
-def test_unusable_keys_are_refused_and_not_shown(
+def test_unusable_keys_are_refused_and_not_printed(
     file: Path, content: bytes, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_bytes(content)
@@ -80,7 +80,7 @@ def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_file_that_others_can_read_is_warned_of_and_read(
+def test_file_that_others_can_read_is_read_with_a_warning(
     file: Path, mode: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.chmod(mode)
@@ -116,7 +116,7 @@ def test_same(one: str | bytes, other: str | bytes, expected: bool) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_not_waited_for_once_the_service_runs(tmp_path: Path) -> None:
+def test_a_pipe_is_not_waited_for_after_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ParameterError, match="cannot be read: it is not a regular file"):
         read_key(tmp_path / "pipe", "NO_SUCH_VARIABLE", waits=False)

@@ -124,7 +124,7 @@ def test_the_answer_to_a_body_that_is_too_large_arrives(
     assert problem(said)["status"] == (413 if path in ("/predict", "/score") else 404)
 
 
-def test_a_connection_goes_on_after_a_body_that_was_too_large(running: Running) -> None:
+def test_a_connection_can_be_used_after_a_body_that_was_too_large(running: Running) -> None:
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         for _ in range(3):
             connection.sendall(post("/predict", "Content-Length: 4000000") + bytes(4_000_000))
@@ -133,7 +133,7 @@ def test_a_connection_goes_on_after_a_body_that_was_too_large(running: Running) 
             assert answer(connection)[0] == 200
 
 
-def test_a_client_that_asks_first_is_told_before_it_sends(running: Running, picture: bytes) -> None:
+def test_a_client_that_sends_expect_is_answered_before_it_sends_the_body(running: Running, picture: bytes) -> None:
     expect = "Expect: 100-continue"
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         connection.sendall(post("/predict", f"Content-Length: {len(picture)}", expect))
@@ -160,7 +160,7 @@ def test_a_slow_body_is_408(running: Running) -> None:
     assert running.service.bodies.buffered == 0
 
 
-def test_a_body_that_goes_on_after_the_answer_is_cut_off(running: Running) -> None:
+def test_a_body_that_continues_after_the_answer_is_cut_off(running: Running) -> None:
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         connection.sendall(post("/nothing", "Content-Length: 1000000000"))
         with pytest.raises(OSError):  # a reset or a broken pipe
@@ -221,7 +221,7 @@ def test_pipelined_requests_are_answered_in_order(running: Running, picture: byt
     assert re.findall(rb"HTTP/1.1 (\d+)", said) == [b"200", b"200", b"404", b"200"]
 
 
-def test_an_offer_of_http_2_is_declined_and_the_connection_goes_on(running: Running, picture: bytes) -> None:
+def test_an_offer_of_http_2_is_declined_and_the_connection_stays(running: Running, picture: bytes) -> None:
     """As Java's client makes it with its first request."""
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
@@ -232,7 +232,7 @@ def test_an_offer_of_http_2_is_declined_and_the_connection_goes_on(running: Runn
         assert answer(connection)[0] == 200
 
 
-def test_who_does_not_read_the_answer_is_let_go(running: Running) -> None:
+def test_a_client_that_does_not_read_the_answer_is_disconnected(running: Running) -> None:
     script = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -254,7 +254,7 @@ def connections(stack: contextlib.ExitStack, port: int, count: int) -> list[sock
     return [stack.enter_context(socket.create_connection(("127.0.0.1", port), TIMEOUT)) for _ in range(count)]
 
 
-def test_one_at_work_too_many_is_told_so_and_health_is_answered(narrow: Running) -> None:
+def test_one_active_connection_too_many_is_refused_and_health_is_answered(narrow: Running) -> None:
     with contextlib.ExitStack() as stack:
         for connection in connections(stack, narrow.port, 3):
             connection.sendall(post("/predict", "Content-Length: 5", "Expect: 100-continue"))
@@ -266,7 +266,7 @@ def test_one_at_work_too_many_is_told_so_and_health_is_answered(narrow: Running)
 
 
 @pytest.mark.parametrize("sent", [b"", GET, b"GET /v2 HTTP/1.1\r\nHost: local"], ids=["silent", "answered", "slow"])
-def test_who_has_been_idle_for_longest_makes_room(narrow: Running, sent: bytes) -> None:
+def test_the_connection_that_has_been_idle_for_longest_makes_room(narrow: Running, sent: bytes) -> None:
     with contextlib.ExitStack() as stack:
         first, *others = connections(stack, narrow.port, 3)
         for connection in (first, *others):
@@ -295,7 +295,7 @@ def half_closed(port: int, *parts: bytes) -> bytes:
         return until_end(connection)
 
 
-def test_a_client_that_has_ended_its_side_is_answered(running: Running, picture: bytes) -> None:
+def test_a_client_that_has_closed_its_sending_side_is_answered(running: Running, picture: bytes) -> None:
     whole = post("/predict", f"Content-Length: {len(picture)}") + picture
     for said in (half_closed(running.port, whole), half_closed(running.port, GET, whole)):
         statuses = re.findall(rb"HTTP/1.1 (\d+)", said)
@@ -304,7 +304,7 @@ def test_a_client_that_has_ended_its_side_is_answered(running: Running, picture:
         assert b'"probability"' in said
 
 
-def test_a_client_that_has_ended_its_side_is_waited_for(
+def test_a_client_that_has_closed_its_sending_side_is_waited_for(
     running: Running, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the answer is there; meanwhile its first line leaves byte by byte, and arrives whole."""
@@ -385,7 +385,7 @@ def test_overload_is_refused_quickly_and_what_was_accepted_is_answered(
         running.stop()
 
 
-def test_late_answers_are_504_and_clients_who_left_are_forgotten(
+def test_late_answers_are_504_and_disconnected_clients_are_forgotten(
     bundle: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = Running(bundle, Limits(queue=1000, timeout=0.2))
@@ -416,7 +416,7 @@ def test_late_answers_are_504_and_clients_who_left_are_forgotten(
         running.stop()
 
 
-def test_what_a_client_who_has_gone_has_sent_is_not_begun(
+def test_images_of_a_disconnected_client_are_not_begun(
     bundle: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = Running(bundle, Limits(queue=1000))
@@ -450,7 +450,7 @@ def test_what_a_client_who_has_gone_has_sent_is_not_begun(
         running.stop()
 
 
-def test_a_form_that_is_slow_to_take_apart_holds_up_nobody(running: Running, picture: bytes) -> None:
+def test_a_form_that_is_slow_to_parse_holds_up_nobody(running: Running, picture: bytes) -> None:
     part = b"--B\r\nContent-Disposition: form-data; a=" + b";" * 3700 + b"\r\n\r\nx\r\n"
     form = {"Content-Type": "multipart/form-data; boundary=B"}
     with ThreadPoolExecutor(3) as pool:
@@ -554,7 +554,7 @@ def test_memory_of_large_images_and_bodies_is_bounded_and_given_back(start_servi
     assert live.megabytes < before + 60
 
 
-def test_two_thousand_idle_connections_stop_nobody(live: Live, picture: bytes) -> None:
+def test_two_thousand_idle_connections_shut_nobody_out(live: Live, picture: bytes) -> None:
     resource = pytest.importorskip("resource")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2500:
         pytest.skip("needs 2,500 open files: ulimit -n")

@@ -87,7 +87,7 @@ def own_client(new_client: NewClient, own_bundle: Path) -> TestClient:
     return new_client(Limits(queue=1000), folder=own_bundle, access=Access(admin_key=ADMIN_KEY))
 
 
-def test_a_broken_bundle_is_refused_and_the_old_one_goes_on(
+def test_a_broken_bundle_is_refused_and_the_old_one_stays(
     own_client: TestClient, bundle: Path, own_bundle: Path, picture: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = own_client.post("/predict", content=picture).json()
@@ -108,7 +108,7 @@ def test_a_broken_bundle_is_refused_and_the_old_one_goes_on(
         assert explained.status_code == 200, name
 
 
-def test_a_new_bundle_answers_from_the_reload_on(own_client: TestClient, own_bundle: Path, picture: bytes) -> None:
+def test_a_new_bundle_answers_after_the_reload(own_client: TestClient, own_bundle: Path, picture: bytes) -> None:
     versions = [own_client.get("/model").json()["version"]]
     retrain(own_bundle)
     assert own_client.get("/model").json()["version"] == versions[0]  # not before it is told to
@@ -124,7 +124,7 @@ def test_a_new_bundle_answers_from_the_reload_on(own_client: TestClient, own_bun
     assert models == [f'model{{name="textures_svm",version="{versions[-1]}"}} 1.0']
 
 
-def test_metrics_written_to_a_bundle_do_not_make_it_another(own_bundle: Path) -> None:
+def test_metrics_written_to_a_bundle_do_not_change_its_version(own_bundle: Path) -> None:
     before = load_model(own_bundle, precision="f32")
     change(own_bundle, metrics={"overall_accuracy": 0.9})
     after = load_model(own_bundle, precision="f32")

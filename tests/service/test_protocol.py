@@ -36,7 +36,7 @@ def test_the_oldest_idle_one_goes_first() -> None:
     assert dropped(connections) == [1, 2]
 
 
-def test_those_at_work_stay_and_newcomers_may_say_what_they_want() -> None:
+def test_active_connections_stay_and_newcomers_can_send_a_request() -> None:
     limiter = ConnectionLimiter(4, spare=2)
     workers = made_idle(limiter, 4)
     for connection in workers:
@@ -50,7 +50,7 @@ def test_those_at_work_stay_and_newcomers_may_say_what_they_want() -> None:
     assert not limiter.is_full
 
 
-def test_who_has_left_takes_no_room() -> None:
+def test_removed_connections_do_not_count() -> None:
     limiter = ConnectionLimiter(2, spare=1)
     for connection in made_idle(limiter, 2):
         limiter.remove(connection)
@@ -123,7 +123,7 @@ def test_head_is_sent_before_the_end() -> None:
     assert after(head_and_end) == [HEAD, "close"]
 
 
-def test_nothing_is_sent_on_a_connection_that_was_lost_meanwhile() -> None:
+def test_nothing_is_sent_on_a_lost_connection() -> None:
     def lost(connection: Any) -> None:
         connection.write(HEAD)
         connection.abort()

@@ -87,7 +87,7 @@ def test_listening_for_others_needs_a_key_or_a_flag(bundle: Path, start_service:
     assert requests.get(guarded.url + "/v2", headers=headers, timeout=TIMEOUT).status_code == 200
 
 
-def test_a_port_in_use_and_a_bad_key_are_told_in_one_line(bundle: Path, tmp_path: Path) -> None:
+def test_a_port_in_use_and_a_bad_key_are_reported_in_one_line(bundle: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run(f"--bundle={bundle}", f"--port={taken.getsockname()[1]}")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -33,7 +33,7 @@ def for_hosts(*hosts: bytes, version: str = "1.1") -> dict[str, Any]:
         b"a%20",
     ],
 )
-def test_any_host_will_do_where_none_is_named(host: bytes) -> None:
+def test_any_host_is_accepted_where_none_is_named(host: bytes) -> None:
     check_host(for_hosts(host), ())
 
 
@@ -56,13 +56,13 @@ def test_any_host_will_do_where_none_is_named(host: bytes) -> None:
         b"a,b",
     ],
 )
-def test_what_is_no_host_is_refused(host: bytes) -> None:
+def test_invalid_hosts_are_refused(host: bytes) -> None:
     with pytest.raises(Problem) as problem:
         check_host(for_hosts(host), ())
     assert problem.value.status == 400
 
 
-def test_one_is_needed_since_http_1_1() -> None:
+def test_a_host_is_needed_since_http_1_1() -> None:
     check_host(for_hosts(version="1.0"), ())
     for hosts, version in (((), "1.1"), ((b"a", b"a"), "1.1"), ((b"a", b"b"), "1.0")):
         with pytest.raises(Problem, match="Host: send one") as problem:
@@ -110,7 +110,7 @@ def test_a_service_for_others_answers_to_any_name_by_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "http://a", "a:80", "a/b", "*.", "a.*", "ü"])
-def test_names_that_are_none_are_refused_at_the_start(name: str) -> None:
+def test_invalid_names_are_refused_at_the_start(name: str) -> None:
     with pytest.raises(ParameterError, match="serve_allowedHosts"):
         allowed_hosts([name], listening_on="127.0.0.1")
 
@@ -184,11 +184,11 @@ def caller(proxies: Proxies, *given: str, **headers: str | list[str]) -> str:
         (", ".join(["10.0.0.1"] * 5000), "10.0.0.1"),
     ],
 )
-def test_the_right_most_address_that_is_no_named_proxy_is_the_caller(told: str | list[str], expected: str) -> None:
+def test_the_right_most_address_that_is_not_a_trusted_proxy_is_the_caller(told: str | list[str], expected: str) -> None:
     assert caller(Proxies(NAMED), x_forwarded_for=told) == expected
 
 
-def test_strangers_are_not_believed() -> None:
+def test_untrusted_proxies_are_not_believed() -> None:
     told = {"x_forwarded_for": "198.51.100.9", "x_forwarded_proto": "https", "x_forwarded_prefix": "/cells"}
     for proxies, peer in ((Proxies(), "127.0.0.1"), (Proxies(NAMED), "192.0.2.1"), (Proxies(["::1"]), "127.0.0.1")):
         seen = proxies.restore(scope(peer, **told))
@@ -210,13 +210,13 @@ def test_the_standard_header_is_understood_too(told: str, expected: str) -> None
     assert caller(Proxies(NAMED), forwarded=told) == expected
 
 
-def test_where_two_headers_do_not_agree_one_was_invented() -> None:
+def test_where_two_headers_disagree_neither_is_believed() -> None:
     proxies = Proxies(NAMED)
     assert caller(proxies, forwarded="for=192.0.2.1", x_forwarded_for="192.0.2.1") == "192.0.2.1"
     assert caller(proxies, forwarded="for=198.51.100.9", x_forwarded_for="192.0.2.1") == "127.0.0.1"
 
 
-def test_the_scheme_is_that_of_the_first_proxy() -> None:
+def test_the_scheme_is_the_first_proxy_s() -> None:
     proxies = Proxies(NAMED)
     assert proxies.restore(scope(x_forwarded_proto="https, http"))["scheme"] == "https"
     assert proxies.restore(scope(forwarded="for=a;proto=https"))["scheme"] == "https"
@@ -224,7 +224,7 @@ def test_the_scheme_is_that_of_the_first_proxy() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/model", "/cells", "/cells/", "/cells/model", "/cellsx", "/v2/health/live"])
-def test_paths_begin_with_the_prefix_whether_or_not_the_proxy_takes_it_off(path: str) -> None:
+def test_paths_begin_with_the_prefix_whether_or_not_the_proxy_removes_it(path: str) -> None:
     whole = path if path == "/cells" or path.startswith("/cells/") else f"/cells{path}"
     told = Proxies(NAMED).restore(scope(path=path, x_forwarded_prefix="/cells/"))
     for seen in (told, Proxies(root_path="/cells").restore(scope(path=path))):
@@ -235,7 +235,7 @@ def test_paths_begin_with_the_prefix_whether_or_not_the_proxy_takes_it_off(path:
     "prefix",
     ["cells", "//evil.example", "/a//b", "/../a", "/a/..", "/a b", "/a?b", '/"><script>', "/a%2f", "/" + "a" * 999],
 )
-def test_what_can_be_no_prefix_is_refused(prefix: str) -> None:
+def test_invalid_prefixes_are_refused(prefix: str) -> None:
     with pytest.raises(ParameterError, match="serve_rootPath"):
         Proxies(root_path=prefix)
     with pytest.raises(Problem) as problem:
@@ -243,7 +243,7 @@ def test_what_can_be_no_prefix_is_refused(prefix: str) -> None:
     assert problem.value.status == 400
 
 
-def test_a_prefix_is_none_of_the_services_own_paths() -> None:
+def test_a_prefix_must_not_be_one_of_the_services_own_paths() -> None:
     assert {"v2", "predict", "static", "admin", "docs"} <= OWN_SEGMENTS
     for prefix in ("/v2", "/predict/a"):
         with pytest.raises(ParameterError, match="choose another"):
@@ -268,7 +268,7 @@ def test_a_network_of_ipv6_is_one_caller() -> None:
 # Over a socket
 
 
-def test_an_invented_address_evades_no_rate(start_service: StartService) -> None:
+def test_an_invented_address_does_not_evade_the_rate(start_service: StartService) -> None:
     live = start_service("--serve_requestsPerMinute=3", ready=False, FORWARDED_ALLOW_IPS="*")
     statuses = []
     for number in range(5):

@@ -163,7 +163,7 @@ def test_a_picture_becomes_a_card(page: Page, service: FakeService, way: str) ->
     expect(page.locator(".track i").first).to_have_css("scale", "0.93 1")
 
 
-def test_the_head_tells_what_the_classifier_is(page: Page) -> None:
+def test_the_header_describes_the_classifier(page: Page) -> None:
     assert page.title() == "solarCells_svm: defective or functional?"
     expect(page.locator("h1")).to_have_text("defective or functional?")
     page.get_by_text("About this classifier").click()
@@ -283,7 +283,7 @@ def test_names_and_labels_are_never_html(service: FakeService, new_page: NewPage
 # ---- Several, and what goes wrong
 
 
-def test_at_most_three_are_in_flight_and_a_bad_one_spoils_no_other(page: Page, service: FakeService) -> None:
+def test_at_most_three_are_in_flight_and_a_bad_one_does_not_affect_the_others(page: Page, service: FakeService) -> None:
     go_on = threading.Event()
 
     def predict(request: Request) -> Answer:
@@ -321,7 +321,7 @@ def test_retry_after_is_honoured(page: Page, service: FakeService, status: int) 
     assert second.body == first.body
 
 
-def test_an_error_is_told_and_can_be_tried_again(page: Page, service: FakeService) -> None:
+def test_an_error_is_shown_and_can_be_retried(page: Page, service: FakeService) -> None:
     service.answers["/predict"] = lambda _: problem(504, "Too late", "not finished within 10 seconds")
     choose(page, file())
     expect(page.locator(".plain")).to_have_text("The service took too long over this picture.")
@@ -333,7 +333,7 @@ def test_an_error_is_told_and_can_be_tried_again(page: Page, service: FakeServic
     expect(page.locator(".problem")).to_be_hidden()
 
 
-def test_a_service_that_asks_for_minutes_is_not_waited_for(page: Page, service: FakeService) -> None:
+def test_a_retry_after_of_minutes_is_not_waited_for(page: Page, service: FakeService) -> None:
     service.answers["/predict"] = lambda _: problem(429, "Too many", "come back tomorrow", Retry_After="86400")
     choose(page, file())
     expect(page.locator(".plain")).to_have_text("The service has too much to do. Try again in a while.")
@@ -352,7 +352,7 @@ def test_before_the_service_is_ready_pictures_wait(service: FakeService, new_pag
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_the_key_is_asked_for_and_kept_in_the_tab_alone(service: FakeService, new_page: NewPage) -> None:
+def test_the_key_is_requested_and_kept_only_in_the_tab(service: FakeService, new_page: NewPage) -> None:
     def guarded(answer: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
         def guard(request: Request) -> Answer:
             known = request.headers.get("Authorization") == "Bearer open-sesame"

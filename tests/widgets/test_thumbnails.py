@@ -26,14 +26,14 @@ def opened(jpeg: bytes) -> Image.Image:
     return Image.open(io.BytesIO(jpeg))
 
 
-def test_proportions_stay_and_small_images_too(folder: Path) -> None:
+def test_proportions_are_kept_and_small_images_not_enlarged(folder: Path) -> None:
     thumbnails = Thumbnails(folder, folder / "kept.sqlite")
     wide, clear = opened(thumbnails.get("cat/wide.jpg")), opened(thumbnails.get("cat/clear.png"))
     assert (wide.format, wide.size, clear.size) == ("JPEG", (SIDE, SIDE // 2), (20, 60))
     assert clear.getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_each_is_made_once_also_after_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_is_made_once_even_after_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Thumbnails(folder, folder / "kept.sqlite")
     made = first.get("cat/wide.jpg")
     first.close()

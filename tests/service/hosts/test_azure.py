@@ -154,7 +154,7 @@ def test_full_disk_leaves_the_former_folder(bundle: Path, tmp_path: Path, monkey
         (("x" * 31 + " yz", "svm"), "x" * 31),
     ],
 )
-def test_endpoint_names_are_such_as_azure_ml_allows(words: tuple[str, ...], name: str) -> None:
+def test_endpoint_names_are_allowed_by_azure_ml(words: tuple[str, ...], name: str) -> None:
     assert endpoint_name(*words) == name
     assert re.fullmatch(r"[a-z][a-z0-9-]{1,30}[a-z0-9]", name)
 
@@ -194,7 +194,7 @@ def test_script_without_a_bundle_names_the_step_to_run(tmp_path: Path) -> None:
         lambda folder: (folder / "model" / "notes.txt").write_text("mine"),
     ],
 )
-def test_what_people_have_put_there_is_not_overwritten(
+def test_files_changed_by_hand_are_not_overwritten(
     staged: Path, bundle: Path, tmp_path: Path, change: Callable[[Path], object], has_record: bool
 ) -> None:
     target = Path(shutil.copytree(staged, tmp_path / "deployment_svm"))
@@ -310,7 +310,7 @@ def test_several_images_are_answered_together_the_bad_ones_with_their_errors(
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_the_caller_did_wrong_is_told_with_its_status(
+def test_what_the_caller_did_wrong_is_answered_with_its_status(
     url: str, request_: dict[str, object], status: int, said: str
 ) -> None:
     answer = requests.post(f"{url}/score", timeout=60, **request_)  # type: ignore[arg-type]
@@ -332,7 +332,7 @@ def test_get_says_it_is_healthy_and_what_score_expects(url: str) -> None:
 
 
 @real_server
-def test_text_that_is_no_utf_8_is_refused(url: str) -> None:
+def test_text_that_is_not_utf_8_is_refused(url: str) -> None:
     answer = requests.post(f"{url}/score", data=b"\xff\xfe", timeout=60)
     assert answer.status_code == 400
 
@@ -390,7 +390,7 @@ def test_bundle_is_found_where_it_is_mounted(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_no_bundle_or_several_are_told(tmp_path: Path, there: list[str], said: str) -> None:
+def test_no_bundle_and_several_bundles_are_reported(tmp_path: Path, there: list[str], said: str) -> None:
     for name in there:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

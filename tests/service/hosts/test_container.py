@@ -230,7 +230,7 @@ def test_openvino_is_loaded_without_its_telemetry(tmp_path: Path) -> None:
 
 
 @real_environment
-def test_service_is_soon_ready_and_answers_as_the_bundle_does(
+def test_service_is_ready_soon_and_answers_as_the_bundle_does(
     service: Running, bundle: Path, image_files: list[Path], record_property: Callable[[str, object], None]
 ) -> None:
     record_property("seconds from start to ready", round(service.seconds, 2))
@@ -254,7 +254,7 @@ def test_everything_else_works_there_too(service: Running, picture: bytes) -> No
 
 
 @real_environment
-def test_health_check_tells_the_ready_service_from_none(service: Running, image: Image) -> None:
+def test_health_check_distinguishes_a_ready_service_from_none(service: Running, image: Image) -> None:
     (text,) = arguments("HEALTHCHECK")
     for port, healthy in ((service.url.rpartition(":")[2], True), (str(free_port()), False)):
         env = {**image.env, "PARAMETERS_port": port, "http_proxy": "http://127.0.0.1:9"}
@@ -263,7 +263,7 @@ def test_health_check_tells_the_ready_service_from_none(service: Running, image:
 
 
 @real_environment
-def test_sigterm_finishes_the_request_that_is_on_its_way(image: Image, picture: bytes) -> None:
+def test_sigterm_finishes_the_request_in_progress(image: Image, picture: bytes) -> None:
     with running(image, SERVICE_KEY=KEY) as service:
         port = int(service.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS) as caller:

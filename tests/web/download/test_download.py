@@ -136,7 +136,7 @@ def test_a_second_run_fetches_nothing(
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")
-def test_a_folder_that_is_there_in_another_form_of_unicode_is_the_label_s(
+def test_a_folder_in_another_unicode_form_is_the_label_s(
     web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     (tmp_path / "images" / "Mu\u0308ll").mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_a_folder_that_is_there_in_another_form_of_unicode_is_the_label_s(
     assert web.requests["/1.jpg"] == 1
 
 
-def test_failures_that_may_pass_are_tried_again_by_the_next_run(
+def test_temporary_failures_are_retried_by_the_next_run(
     web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make
 ) -> None:
     image = make_picture()
@@ -160,7 +160,7 @@ def test_failures_that_may_pass_are_tried_again_by_the_next_run(
     assert web.requests["/a"] == 3
 
 
-def test_files_that_the_user_took_away(
+def test_files_that_the_user_removed(
     web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     urls = [(label, web.give(f"/{label}{i}.jpg", make_picture(i))) for label in "ab" for i in range(2)]
@@ -206,7 +206,7 @@ def test_one_url_is_fetched_once(
     ],
     ids=["500", "429", "no answer", "cut short", "drip"],
 )
-def test_what_may_pass_is_tried_again(
+def test_temporary_failures_are_retried(
     web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make, fault: Callable[[Any], None]
 ) -> None:
     url = web.on("/a", fault, lambda h: h.answer(200, make_picture()))
@@ -216,12 +216,14 @@ def test_what_may_pass_is_tried_again(
 
 
 @pytest.mark.parametrize(("status", "times"), [(404, 1), (410, 1), (403, 1), (500, 4), (429, 4)])
-def test_how_often(web: Any, run: Callable[..., list[UrlOutcome]], status: int, times: int) -> None:
+def test_number_of_tries(web: Any, run: Callable[..., list[UrlOutcome]], status: int, times: int) -> None:
     [outcome] = run([("a", web.give("/a", b"", status))], retries=3)
     assert (web.requests["/a"], outcome.http_status) == (times, status)
 
 
-def test_waits_are_what_the_server_asks(web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make) -> None:
+def test_waits_are_as_long_as_the_server_asks(
+    web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make
+) -> None:
     asked: list[tuple[int, float | None]] = []
 
     def wait(tries: int, retry_after: float | None) -> float:
@@ -239,7 +241,7 @@ def test_waits_are_what_the_server_asks(web: Any, run: Callable[..., list[UrlOut
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_host_that_wants_a_long_rest_is_left_alone(
+def test_a_host_that_asks_for_a_long_wait_is_left_alone(
     web: Any, run: Callable[..., list[UrlOutcome]], processes: int
 ) -> None:
     urls = [("a", web.give(f"/{i}", b"", 429, Retry_After="3600")) for i in range(20)]
@@ -311,7 +313,7 @@ def test_progress(web: Any, run: Callable[..., list[UrlOutcome]], make_picture: 
     assert calls == [(4, 4, 3)]
 
 
-def test_a_proxy_is_not_used_and_that_is_said(
+def test_a_proxy_is_not_used_and_a_warning_says_so(
     web: Any,
     run: Callable[..., list[UrlOutcome]],
     make_picture: Make,
@@ -344,9 +346,7 @@ def test_names(url: str, stem: str) -> None:
 
 
 @pytest.mark.parametrize("labels", [["a/b"], [".."], [""], ["a\x00b"], ["a\nb"], ["nul"], ["Cat", "cat"]])
-def test_labels_that_cannot_be(
-    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, labels: list[str]
-) -> None:
+def test_invalid_labels(web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, labels: list[str]) -> None:
     with pytest.raises(InputError):
         run([(label, web.give("/a", b"")) for label in labels])
     assert not web.requests
@@ -356,7 +356,7 @@ def test_labels_that_cannot_be(
 # What ends a run, and how the next one goes on
 
 
-def test_a_full_disk_ends_the_run_and_the_next_goes_on(
+def test_a_full_disk_ends_the_run_and_the_next_continues(
     web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [("a", web.give(f"/{i}.jpg", make_picture(i))) for i in range(10)]
@@ -379,7 +379,7 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     assert len(files(tmp_path / "images")) == 10
 
 
-def test_ctrl_c_ends_the_run_at_once_and_the_next_goes_on(
+def test_ctrl_c_ends_the_run_at_once_and_the_next_continues(
     web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     urls = [("a", web.give(f"/{i}.jpg", make_picture(i))) for i in range(6)]

@@ -66,7 +66,7 @@ def test_processes_do_what_threads_do(web: Any, tmp_path: Path, make_picture: Ma
     assert set(web.requests.values()) == {1}
 
 
-def test_what_cannot_be_written_ends_the_run_and_what_was_had_is_known(
+def test_a_write_error_ends_the_run_and_earlier_outcomes_are_recorded(
     web: Any, tmp_path: Path, make_picture: Make
 ) -> None:
     (tmp_path / "images").mkdir()
@@ -90,7 +90,7 @@ def test_what_cannot_be_written_ends_the_run_and_what_was_had_is_known(
         Attempt(DownloadError("not an image", detail="begins with b'<html>' \u2028 ü"), 0.25),
     ],
 )
-def test_attempts_arrive_as_they_were(attempt: Attempt) -> None:
+def test_attempts_survive_json(attempt: Attempt) -> None:
     arrived = Attempt.from_json(json.loads(json.dumps(attempt.to_json())))
     if isinstance(attempt.result, DownloadError):
         assert isinstance(arrived.result, DownloadError)
@@ -101,7 +101,9 @@ def test_attempts_arrive_as_they_were(attempt: Attempt) -> None:
 
 
 @pytest.mark.parametrize(("cores", "jobs", "count"), [(1, 9999, 1), (2, 400, 1), (2, 1000, 2), (64, 9999, 4)])
-def test_how_many(web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, count: int) -> None:
+def test_number_of_processes(
+    web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, count: int
+) -> None:
     started: list[int] = []
 
     class Started(Exception):
@@ -119,7 +121,7 @@ def test_how_many(web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cor
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals to a group of processes")
-def test_ctrl_c_ends_all_of_them_with_one_line_and_the_next_run_goes_on(
+def test_ctrl_c_ends_all_processes_with_one_line_and_the_next_run_continues(
     web: Any, tmp_path: Path, make_picture: Make
 ) -> None:
     """As typed at a terminal, which sends the signal to all processes that it knows."""

@@ -52,7 +52,7 @@ def had(label: str, found: FoundImage, file: str) -> UrlOutcome:
     return UrlOutcome(label, found.url, "ok", "downloaded", file)
 
 
-def test_images_that_are_there_are_named_by_label(data: DataSet) -> None:
+def test_existing_images_are_listed_by_label(data: DataSet) -> None:
     cats = [image(n) for n in range(6)]
     data.found(*(SearchRow("cat", "cats", cat) for cat in cats[:4]), SearchRow("a dog", "dogs", cats[4]))
     data.downloaded(
@@ -75,7 +75,7 @@ def test_images_that_are_there_are_named_by_label(data: DataSet) -> None:
     ]
 
 
-def test_what_is_not_known_is_said(data: DataSet) -> None:
+def test_unknown_details_are_said_to_be_unknown(data: DataSet) -> None:
     bare = FoundImage("https://images.example/1.jpg")
     data.found(SearchRow("cat", "cats", bare))
     data.downloaded(had("cat", bare, "cat/1.jpg"))
@@ -107,7 +107,7 @@ def test_an_image_whose_label_was_changed_by_hand(data: DataSet) -> None:
         ("$x^2$ @all #12", r"\$x^2\$ \@all \#12"),
     ],
 )
-def test_strangers_texts_are_only_texts(data: DataSet, hostile: str, shown: str) -> None:
+def test_texts_from_strangers_are_only_text(data: DataSet, hostile: str, shown: str) -> None:
     found = image(1, title=text(hostile), creator=text(hostile), licence=text(hostile))
     data.found(SearchRow("cat", "cats", found))
     data.downloaded(had("cat", found, "cat/1.jpg"))
@@ -118,7 +118,7 @@ def test_strangers_texts_are_only_texts(data: DataSet, hostile: str, shown: str)
 @pytest.mark.parametrize(
     "url", ["javascript:alert(1)", "data:text/html,x", 'https://a.example/"><b>', "https://a.example/) x"]
 )
-def test_links_lead_to_the_web_alone_and_end_where_they_should(data: DataSet, url: str) -> None:
+def test_links_lead_only_to_the_web_and_end_where_they_should(data: DataSet, url: str) -> None:
     found = image(1, page=link(url), licence_url=link(url))
     data.found(SearchRow("cat", "cats", found))
     data.downloaded(had("cat", found, "cat/1.jpg"))
@@ -138,7 +138,7 @@ def test_addresses_with_brackets_and_ampersands_stay_whole(data: DataSet) -> Non
     assert line.endswith("[source](https://a.example/File:Cat_%282%29%29.jpg?a=1&amp;copy;=2)")
 
 
-def test_nothing_is_written_where_nothing_was_searched(data: DataSet) -> None:
+def test_nothing_is_written_without_a_search(data: DataSet) -> None:
     data.downloaded(had("cat", image(1), "cat/1.jpg"))
     assert write_attribution(data.images, table=data.table, outcomes=data.outcomes) == 0
     assert not (data.images / "ATTRIBUTION.md").exists()

@@ -62,7 +62,7 @@ def failure(provider: Any) -> str:
         ("serpapi", 403, {"error": ["\x1b[2J"]}, "serpapi refuses (HTTP 403): check the key in SERPAPI_API_KEY"),
     ],
 )
-def test_refusals_end_it_at_once(
+def test_refusals_end_the_search_at_once(
     fake: FakeSearch, provider: Open, waits: Waits, name: str, status: int, body: Any, message: str
 ) -> None:
     fake.answers = [lambda _: Reply(body, status)]
@@ -71,7 +71,7 @@ def test_refusals_end_it_at_once(
     assert not waits
 
 
-def test_openverse_refuses_large_pages_and_none_is_asked(fake: FakeSearch, provider: Open) -> None:
+def test_openverse_refuses_large_pages_and_none_is_requested(fake: FakeSearch, provider: Open) -> None:
     """The fake answers as the service does; a client that asked for 50 at once would fail here."""
     fake.answers = [fake_search.openverse(100)]
     assert len(first_images(provider("openverse"), "cat", count=50)) == 50
@@ -82,7 +82,7 @@ def test_openverse_refuses_large_pages_and_none_is_asked(fake: FakeSearch, provi
 
 @pytest.mark.parametrize("name", list(SERVICES))
 @pytest.mark.parametrize(("status", "retry_after"), [(429, "7"), (429, None), (500, None), (503, "2"), (502, "soon")])
-def test_what_may_pass_is_tried_again(
+def test_temporary_failures_are_retried(
     fake: FakeSearch, provider: Open, waits: Waits, name: str, status: int, retry_after: str | None
 ) -> None:
     headers = {} if retry_after is None else {"Retry-After": retry_after}
@@ -111,14 +111,14 @@ def test_what_may_pass_is_tried_again(
         ),
     ],
 )
-def test_patience_has_an_end(fake: FakeSearch, provider: Open, waits: Waits, status: int, message: str) -> None:
+def test_retries_end(fake: FakeSearch, provider: Open, waits: Waits, status: int, message: str) -> None:
     fake.answers = [lambda _: Reply({"detail": "Request was throttled."}, status, {"Retry-After": "9"})]
     assert failure(provider("openverse", retries=2)).startswith(message)
     assert len(fake.requests) == 3
     assert waits == [(1, 9.0), (2, 9.0)]
 
 
-def test_a_long_rest_is_left_to_the_next_run(fake: FakeSearch, provider: Open) -> None:
+def test_a_long_wait_is_left_to_the_next_run(fake: FakeSearch, provider: Open) -> None:
     fake.answers = [lambda _: Reply(b"", 429, {"Retry-After": "86400"})]
     assert "it asks to wait 86400 s): run the script again later" in failure(provider("openverse"))
     assert len(fake.requests) == 1
@@ -160,7 +160,7 @@ def test_a_service_that_cannot_be_reached(fake: FakeSearch, provider: Open, monk
     )
 
 
-def test_private_addresses_are_asked_only_if_named(fake: FakeSearch, provider: Open) -> None:
+def test_private_addresses_are_called_only_if_named(fake: FakeSearch, provider: Open) -> None:
     message = failure(provider("openverse", allowed_hosts=[]))
     assert message.startswith("openverse was not called: port ") and "add the host to download_allowedHosts" in message
     assert not fake.requests
@@ -176,7 +176,7 @@ def test_redirects_are_not_followed(fake: FakeSearch, provider: Open) -> None:
 # Politeness
 
 
-def test_requests_keep_their_distance_and_never_overlap(fake: FakeSearch) -> None:
+def test_requests_keep_an_interval_and_never_overlap(fake: FakeSearch) -> None:
     now = 100.0
     slept: list[float] = []
 
@@ -196,7 +196,7 @@ def test_requests_keep_their_distance_and_never_overlap(fake: FakeSearch) -> Non
     assert all(a.ended <= b.began for a, b in zip(fake.requests, fake.requests[1:], strict=False))
 
 
-def test_services_are_asked_as_often_as_they_like() -> None:
+def test_services_are_called_as_often_as_they_allow() -> None:
     assert {name: service.interval for name, service in SERVICES.items()} == {
         "openverse": 3.0,
         "wikimedia": 1.0,
@@ -208,13 +208,13 @@ def test_services_are_asked_as_often_as_they_like() -> None:
 @pytest.mark.parametrize(
     ("url", "pause"), [(None, 3.0), ("https://mirror.example", 3.0), ("http://localhost:8000", 0.0)]
 )
-def test_only_a_server_of_this_machine_is_asked_without_pauses(url: str | None, pause: float) -> None:
+def test_only_a_server_on_this_machine_is_called_without_pauses(url: str | None, pause: float) -> None:
     client = SearchClient(SERVICE, url=url)
     client.close()
     assert client._interval == pause
 
 
-def test_who_asks(fake: FakeSearch, provider: Open) -> None:
+def test_the_user_agent(fake: FakeSearch, provider: Open) -> None:
     fake.answers = [fake_search.openverse(1)]
     first_images(provider("openverse", contact="https://example.org/me"), "cat", count=1)
     headers = fake.requests[0].headers
@@ -224,12 +224,12 @@ def test_who_asks(fake: FakeSearch, provider: Open) -> None:
 
 
 @pytest.mark.parametrize("contact", ["a\r\nX: y", "käse@example.org", "x" * 201])
-def test_contacts_that_cannot_be(contact: str) -> None:
+def test_invalid_contacts(contact: str) -> None:
     with pytest.raises(ParameterError, match="searchContact: expected"):
         user_agent(contact)
 
 
-def test_wikimedia_wants_a_contact() -> None:
+def test_wikimedia_needs_a_contact() -> None:
     with pytest.raises(ParameterError, match="wikimedia needs a contact: set searchContact"):
         SearchClient(SERVICES["wikimedia"])
 
@@ -238,7 +238,7 @@ def test_wikimedia_wants_a_contact() -> None:
 
 
 @pytest.mark.parametrize(("name", "variable"), [("brave", "BRAVE_API_KEY"), ("serpapi", "SERPAPI_API_KEY")])
-def test_keys_that_are_missing_or_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, variable: str) -> None:
+def test_missing_and_invalid_keys(monkeypatch: pytest.MonkeyPatch, name: str, variable: str) -> None:
     for value, words in [(None, f"set the environment variable {variable}"), ("", variable), ("a\nX: b", "characters")]:
         if value is None:
             monkeypatch.delenv(variable, raising=False)
@@ -249,7 +249,7 @@ def test_keys_that_are_missing_or_cannot_be(monkeypatch: pytest.MonkeyPatch, nam
 
 
 @pytest.mark.parametrize("name", ["brave", "serpapi"])
-def test_keys_are_not_sent_in_clear(fake: FakeSearch, name: str) -> None:
+def test_keys_are_not_sent_unencrypted(fake: FakeSearch, name: str) -> None:
     with (
         pytest.raises(ParameterError, match=r"http://elsewhere\.example/: the key would be sent unencrypted"),
         open_provider(name, url="http://elsewhere.example"),
@@ -258,7 +258,7 @@ def test_keys_are_not_sent_in_clear(fake: FakeSearch, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["brave", "serpapi"])
-def test_keys_stand_in_no_log_and_no_error(
+def test_keys_appear_in_no_log_and_no_error(
     fake: FakeSearch, provider: Open, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -287,7 +287,7 @@ def test_keys_stand_in_no_log_and_no_error(
 
 
 @pytest.mark.parametrize("url", ["api.openverse.org", "ftp://api.openverse.org", "http://", "http://a:b@c/"])
-def test_addresses_that_cannot_be(url: str) -> None:
+def test_invalid_addresses(url: str) -> None:
     with pytest.raises(ParameterError, match="searchUrl: not a web address"):
         SearchClient(SERVICE, url=url)
 

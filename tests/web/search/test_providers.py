@@ -48,7 +48,7 @@ def test_openverse(fake: FakeSearch, provider: Open) -> None:
     }
 
 
-def test_openverse_gives_few_pages_to_those_who_have_not_registered(fake: FakeSearch, provider: Open) -> None:
+def test_openverse_gives_few_pages_to_unregistered_programs(fake: FakeSearch, provider: Open) -> None:
     fake.answers = [fake_search.openverse(10_000)]
     assert len(first_images(provider("openverse"), "cat", count=500)) == 240
     assert len(fake.requests) == 12
@@ -120,7 +120,7 @@ def test_serpapi(fake: FakeSearch, provider: Open) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("total", [0, 1, 7, 20, 40, 100])
-def test_as_many_as_there_are(fake: FakeSearch, provider: Open, name: str, total: int) -> None:
+def test_no_more_than_there_are(fake: FakeSearch, provider: Open, name: str, total: int) -> None:
     fake.answers = [WORKING[name](total)]
     found = first_images(provider(name), "cat", count=100)
     assert [image.rank for image in found] == list(range(1, total + 1))
@@ -155,7 +155,7 @@ def test_pages_without_end_that_bring_one_new_image_each(fake: FakeSearch, provi
 
 
 @pytest.mark.parametrize("following", [0, -50, "50", None, {}])
-def test_wikimedia_that_does_not_go_on(fake: FakeSearch, provider: Open, following: Any) -> None:
+def test_wikimedia_that_does_not_advance(fake: FakeSearch, provider: Open, following: Any) -> None:
     pages = {"1": fake_search.wikimedia_page(1)}
     fake.answers = [lambda _: Reply({"query": {"pages": pages}, "continue": {"gsroffset": following}})]
     assert len(first_images(provider("wikimedia"), "cat", count=50)) == 1
@@ -192,7 +192,7 @@ def test_wikimedia_is_asked_until_enough_licences_fit(fake: FakeSearch, provider
 
 
 @pytest.mark.parametrize("name", ["brave", "serpapi"])
-def test_services_that_tell_no_licences_cannot_filter(name: str) -> None:
+def test_services_that_report_no_licences_cannot_filter(name: str) -> None:
     with (
         pytest.raises(ParameterError, match=rf"searchLicence = modify: {name} does not report .* use openverse"),
         open_provider(name, licence="modify"),
@@ -218,7 +218,7 @@ RUBBISH: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("body", "problem"), RUBBISH)
-def test_answers_that_are_no_answers(fake: FakeSearch, provider: Open, name: str, body: Any, problem: str) -> None:
+def test_answers_that_are_not_json(fake: FakeSearch, provider: Open, name: str, body: Any, problem: str) -> None:
     fake.answers = [lambda _: Reply(body)]
     with pytest.raises(SearchError) as raised:
         first_images(provider(name), "cat", count=5)
@@ -279,7 +279,7 @@ def test_results_with_wrong_values_are_left_out_or_empty(fake: FakeSearch, provi
 
 
 @pytest.mark.parametrize("code", ["maxlag", "ratelimited", "readonly"])
-def test_wikimedia_that_is_busy_is_asked_again(fake: FakeSearch, provider: Open, waits: list[Any], code: str) -> None:
+def test_a_busy_wikimedia_is_called_again(fake: FakeSearch, provider: Open, waits: list[Any], code: str) -> None:
     busy = Reply({"error": {"code": code, "info": "Waiting for db1: 7 seconds lagged"}}, headers={"Retry-After": "5"})
     fake.answers = [lambda _: busy, lambda _: busy, fake_search.wikimedia(3)]
     assert len(first_images(provider("wikimedia"), "cat", count=5)) == 3
@@ -312,7 +312,7 @@ def test_other_errors_of_serpapi(fake: FakeSearch, provider: Open) -> None:
 @pytest.mark.parametrize(
     ("name", "words"), [("bing", "11 August 2025"), ("Google", "1 January 2027"), ("ask", "one of")]
 )
-def test_services_that_there_are_not(name: str, words: str) -> None:
+def test_unknown_services(name: str, words: str) -> None:
     with pytest.raises(ParameterError) as raised, open_provider(name):
         pass
     message = str(raised.value)

@@ -104,7 +104,7 @@ def test_many_small_lists_are_bounded_too(tmp_path: Path) -> None:
         read_queries(written(tmp_path, f"[labels]\na = [{queries}]"))
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"someQueries\.toml does not exist"):
         read_queries(tmp_path / "someQueries.toml")
     with pytest.raises(InputError, match="cannot be read"):

@@ -58,7 +58,7 @@ def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
     assert read_table(tmp_path / "search.csv") == rows
 
 
-def test_a_table_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_missing_table_is_empty(tmp_path: Path) -> None:
     assert read_table(tmp_path / "search.csv") == []
 
 
@@ -114,7 +114,7 @@ def test_what_is_finished_is_on_disk_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"provider": "brave"}, {"url": "http://x"}, {"query": "Cats"}, {"count": 49}, {"licence": "modify"}]
 )
-def test_what_makes_another_search(tmp_path: Path, change: dict[str, object]) -> None:
+def test_what_distinguishes_searches(tmp_path: Path, change: dict[str, object]) -> None:
     SearchLog(tmp_path / "s").add(CATS, FOUND)
     assert SearchLog(tmp_path / "s").get(dataclasses.replace(CATS, **change)) is None
 
@@ -221,7 +221,7 @@ def test_an_image_of_two_labels_stays_with_the_first(
     assert len(list(read_url_list(tmp_path / "search.tsv"))) == 5
 
 
-def test_what_was_found_before_an_error_is_kept_and_the_next_run_goes_on(
+def test_results_before_an_error_are_kept_and_the_next_run_continues(
     fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path
 ) -> None:
     fake.answers = [fake_search.openverse(40), fake_search.openverse(40), lambda _: Reply(b"", 403)]
@@ -247,7 +247,7 @@ def test_an_error_at_the_first_query_leaves_the_files_of_another_provider(
     assert (tmp_path / "search.tsv").read_bytes() == before
 
 
-def test_rows_of_earlier_queries_stay_in_the_table_alone(
+def test_rows_of_earlier_queries_stay_only_in_the_table(
     fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path
 ) -> None:
     """Their images may have been downloaded: their creators still have to be named."""
