@@ -1,4 +1,4 @@
-"""What every path takes and answers, and that it is what the classifier says."""
+"""What every path accepts and answers, and that its answers are the classifier's."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ def classifier(bundle: Path) -> Classifier:
 
 @pytest.fixture(scope="module")
 def offline(classifier: Classifier, image_files: list[Path]) -> dict[Path, Prediction]:
-    """What the classifier says of the small set without a service."""
+    """The classifier's predictions for the small set, without a service."""
     found = dict(classifier.predict_files(image_files))
     assert all(isinstance(result, Prediction) for result in found.values())
     return found  # type: ignore[return-value]
@@ -40,7 +40,7 @@ def rows(*images: bytes | str) -> dict[str, Any]:
 
 
 def assert_problem(answer: Any, status: int, *words: str) -> dict[str, Any]:
-    """It is this problem, as documented, and gives nothing away."""
+    """The answer is this problem, as documented, and reveals nothing about the host."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json()
@@ -54,7 +54,7 @@ def assert_problem(answer: Any, status: int, *words: str) -> dict[str, Any]:
 
 
 def assert_silent(text: str) -> None:
-    """Nothing of the host: no path, traceback, address in memory, version or name."""
+    """The text reveals nothing about the host: no path, traceback, memory address, version or name."""
     text = text.replace("image/*", "").replace("application/octet-stream", "").replace("multipart/form-data", "")
     host = re.escape(os.uname().nodename)
     found = re.findall(rf"Traceback|python|\.py|0x[0-9a-f]{{6,}}|(?<!\w)/\w+|\b{host}\b", text)
@@ -173,7 +173,7 @@ def test_explain_takes_a_label_and_a_form(client: TestClient, picture: bytes, cl
         answer = client.post("/explain", params={"label": label}, files={"image": ("a.png", picture)}).json()
         assert answer["label"] == label
         maps.append(np.array(answer["heatmap"]))
-    assert np.abs(sum(maps)).max() < 1e-3  # margins against the mean of the others add up to nothing
+    assert np.abs(sum(maps)).max() < 1e-3  # margins against the mean of the others add up to zero
 
 
 def test_explain_refuses(client: TestClient, picture: bytes) -> None:
@@ -255,7 +255,7 @@ def test_model_describes_itself(client: TestClient, classifier: Classifier) -> N
     assert described["limits"] == {"megabytes": 32, "images": 64, "megapixels": 50}
     for key in ("architecture", "input_size", "resize", "views", "metrics", "versions", "created"):
         assert key in described
-    assert "settings" not in described  # they hold paths
+    assert "settings" not in described  # labels that contain paths
 
 
 def counted(client: TestClient) -> dict[tuple[str, ...], float]:

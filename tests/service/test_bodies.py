@@ -1,4 +1,4 @@
-"""Bodies of requests: read within bounds, counted while in memory, and taken apart whatever they hold."""
+"""Request bodies: read within limits, counted while in memory, and parsed whatever they contain."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -37,7 +37,7 @@ def refused(body: bytes, content_type: str = FORM, *, most: int = 10) -> Problem
     return problem.value
 
 
-# Taking apart
+# Parsing
 
 
 def test_a_form_gives_its_files_in_order_and_no_other_fields() -> None:
@@ -107,7 +107,7 @@ def test_refusals(status: int, content_type: str, body: bytes) -> None:
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_bytes_give_images_or_a_problem(data: st.DataObject) -> None:
-    """Whole forms with bytes changed, cut out and put in."""
+    """Complete forms with bytes changed, removed and inserted."""
     body = bytearray(form(part('; filename="ä.png"', b"1\r\n"), part("; filename*=utf-8''%ff", b"--B"), part("")))
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(body)))
@@ -141,7 +141,7 @@ def test_json_with_too_many_values_is_refused_before_it_is_parsed() -> None:
 
 
 def request(chunks: Iterable[bytes] | AsyncIterator[bytes], headers: Sequence[tuple[str, str]] = ()) -> Request:
-    """A request whose body comes in these chunks; an asynchronous iterator may never end."""
+    """A request whose body arrives in these chunks; an asynchronous iterator may never end."""
     encoded = [(name.encode(), value.encode()) for name, value in headers]
     waiting = iter(chunks) if isinstance(chunks, Iterable) else None
 
@@ -162,7 +162,7 @@ def reader(
 
 
 def problem_of(bodies: BodyReader, asked: Request) -> Problem:
-    """The problem that reading gives; afterwards nothing counts as buffered."""
+    """The problem raised by reading; afterwards nothing counts as buffered."""
 
     async def read() -> None:
         async with bodies.read(asked):
@@ -262,11 +262,11 @@ def test_a_sender_that_disconnects_is_400() -> None:
     assert problem_of(reader(), asked).status == 400
 
 
-# Time, and clients who go
+# Time limits, and clients that disconnect
 
 
 def outcome(bodies: BodyReader, asked: Request, work: Callable[[], Coroutine[Any, Any, None]]) -> Problem:
-    """The problem of work with a body that ends early; afterwards nothing is left of it."""
+    """The problem raised by work on a body that ends early; afterwards nothing counts as buffered."""
 
     async def handle() -> None:
         async with bodies.read(asked):

@@ -1,4 +1,4 @@
-"""Who comes in: keys, the rate of one address, and paths that need neither; measured whatever comes of it."""
+"""Access: keys, the rate per address, and paths that need neither; metrics count every request."""
 
 import asyncio
 from typing import Any
@@ -129,7 +129,7 @@ def test_429_says_when_to_retry_and_open_paths_do_not_count(new_client: NewClien
     assert answer.json()["title"] == "Too Many Requests"
 
 
-# What is busy is said before the body is read
+# 503 is answered before the body is read
 
 
 def test_busy_is_answered_before_the_body_is_read(new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Keys: from the environment or a file, never half right, never shown."""
+"""Keys: from the environment or a file, compared completely, never printed."""
 
 import logging
 import os
@@ -106,7 +106,7 @@ def test_checked_key_is_the_key() -> None:
         (KEY, "", False),
         ("ü", "ü".encode(), True),
         ("ü", "ü".encode("latin-1"), False),
-        ("\ud800", "\ud800", True),  # what no encoding knows comes from headers, too
+        ("\ud800", "\ud800", True),  # headers can contain characters that cannot be encoded
         ("x" * 100_000, "x" * 99_999, False),
     ],
 )

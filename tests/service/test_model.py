@@ -1,4 +1,4 @@
-"""The bundle in service: ready only when warm, replaced without a gap, and a broken one refused."""
+"""The bundle in service: ready only when warmed up, replaced without a gap; broken ones are refused."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def change(folder: Path, **values: Any) -> None:
 
 
 def retrain(folder: Path) -> None:
-    """Another model.onnx, described by model.json, which answers as the one before."""
+    """Another model.onnx, described by model.json, with the same predictions as before."""
     graph = onnx.load(folder / "model.onnx")
     graph.doc_string += "another"
     onnx.save(graph, folder / "model.onnx")
@@ -111,7 +111,7 @@ def test_a_broken_bundle_is_refused_and_the_old_one_stays(
 def test_a_new_bundle_answers_after_the_reload(own_client: TestClient, own_bundle: Path, picture: bytes) -> None:
     versions = [own_client.get("/model").json()["version"]]
     retrain(own_bundle)
-    assert own_client.get("/model").json()["version"] == versions[0]  # not before it is told to
+    assert own_client.get("/model").json()["version"] == versions[0]  # only after a reload
     versions.append(own_client.post("/admin/reload", headers=ADMIN).json()["model"]["version"])
     change(own_bundle, labels=["first", "second", "third"])
     versions.append(own_client.post("/admin/reload", headers=ADMIN).json()["model"]["version"])

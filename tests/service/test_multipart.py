@@ -1,4 +1,4 @@
-"""Forms of strangers: parts, headers and names are bounded, whatever they hold costs no more than its length."""
+"""Forms from strangers: parts, headers and names are limited, and parsing takes time linear in the length."""
 
 import time
 
@@ -23,7 +23,7 @@ def refused(body: bytes) -> int:
 
 
 def test_parts_that_are_not_files_are_counted_and_their_headers_cost_nothing() -> None:
-    """With a parser that goes back in a header, these took minutes."""
+    """With a parser that backtracks in headers, these took minutes."""
     semicolons = part(b"Content-Disposition: form-data; a=" + b";" * 3700)
     quotes = part(b"Content-Disposition: form-data" + b'; a="' * 1500)
     backslashes = part(b'Content-Disposition: form-data; filename="' + b"\\" * 7001)

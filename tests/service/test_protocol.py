@@ -1,4 +1,4 @@
-"""The transport of an answer: head and body leave together, and nothing is lost or late when they do not."""
+"""The transport: head and body are sent together, in order, and nothing is lost. And the limit on connections."""
 
 import asyncio
 from collections.abc import Callable
@@ -61,7 +61,7 @@ HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"body"
 
 
 class Transport:
-    """What was done with it, in order."""
+    """Records the calls, in order."""
 
     def __init__(self) -> None:
         self.done: list[bytes | str] = []
@@ -82,7 +82,7 @@ class Transport:
 
 
 def after(do: Callable[[Any], None]) -> list[bytes | str]:
-    """What reaches the transport when this is done with a connection, and the event loop then runs on."""
+    """What reaches the transport when `do` is called with a connection and the event loop runs on."""
 
     async def run() -> list[bytes | str]:
         transport, loop = Transport(), asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""scripts/deploymain.py as a process: how it starts, reloads, stops, and whom it lets listen."""
+"""scripts/deploymain.py as a process: how it starts, reloads and stops, and where it may listen."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def own_bundle(bundle: Path, tmp_path: Path) -> Path:
 
 
 def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The service where it ends by itself."""
+    """The service in cases where it ends by itself."""
     command = [sys.executable, str(SCRIPTS / "deploymain.py"), "--port=0", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False)
 
@@ -43,7 +43,7 @@ def raw_post(port: int, picture: bytes) -> tuple[socket.socket, bytes]:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the server ends the connection."""
+    """The bytes received until the server closes the connection."""
     parts = []
     while part := connection.recv(65536):
         parts.append(part)
@@ -51,13 +51,13 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def wait_until_refused(port: int) -> None:
-    """Until no new connection is accepted."""
+    """Wait until no new connection is accepted."""
     for _ in range(10_000):
         try:
             socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
         except ConnectionRefusedError:
             return
-        except ConnectionResetError:  # it had come, but was not accepted before the end
+        except ConnectionResetError:  # it had arrived, but was not accepted before the end
             continue
     raise AssertionError("it still accepts connections")
 

@@ -1,4 +1,4 @@
-"""SIGTERM while an image is decoded that takes for ever: the process leaves all the same, and says so to who waits."""
+"""SIGTERM while decoding an image never ends: the process exits anyway, and tells waiting clients."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.service.processes import ServerProcess
 
 TIMEOUT = 60
 
-# The service, in which what begins with 'stuck' takes for ever.
+# The service, modified so that bodies beginning with 'stuck' take for ever.
 SCRIPT = """
 import sys, threading
 from pathlib import Path
@@ -45,7 +45,7 @@ def started(bundle: Path, *, finish: float, timeout: float) -> ServerProcess:
 
 @pytest.fixture
 def stuck_late(bundle: Path) -> Iterator[ServerProcess]:
-    """Requests are given up soon."""
+    """Requests time out soon."""
     with started(bundle, finish=60, timeout=0.5) as service:
         yield service
 

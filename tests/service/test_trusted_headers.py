@@ -1,4 +1,4 @@
-"""Whose request it is: proxies are believed when they were named, and nobody else."""
+"""Trusted headers: only allowed hosts are answered, and only trusted proxies are believed."""
 
 import socket
 from typing import Any
@@ -119,7 +119,7 @@ def test_invalid_names_are_refused_at_the_start(name: str) -> None:
 
 
 def status(port: int, *lines: str, version: str = "1.1") -> int:
-    """Of the answer to GET with these header lines."""
+    """The status of the answer to GET with these header lines."""
     path = "/model"
     if lines and lines[0].startswith("/"):
         path, *lines = lines  # type: ignore[assignment]

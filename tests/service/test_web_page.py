@@ -1,4 +1,4 @@
-"""The service's page in a real browser: against a stand-in for what is rare, and against the real service."""
+"""The service's page in a real browser: against a fake for rare cases, and against the real service."""
 
 import base64
 import io
@@ -156,7 +156,7 @@ def test_a_picture_becomes_a_card(page: Page, service: FakeService, way: str) ->
     expect(page.locator(".times")).to_contain_text("13 ms of them in the service")
     expect(page.locator("#said")).to_have_text("cell.png: defective, 93%")
     (sent,) = service.sent("/predict")
-    assert sent.body == picture()  # as it is
+    assert sent.body == picture()  # unchanged
     assert sent.headers["Content-Type"] == "image/png"
     track = page.locator(".track").first.bounding_box()
     assert track is not None
@@ -207,7 +207,7 @@ def test_another_class_can_be_explained_and_the_heatmap_hidden(page: Page, servi
     expect(page.get_by_role("button", name="functional")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("button", name="defective")).to_have_attribute("aria-pressed", "false")
 
-    page.get_by_role("button", name="defective").click()  # known already: no further request
+    page.get_by_role("button", name="defective").click()  # cached: no further request
     expect(page.get_by_role("img", name="'defective'")).to_be_visible()
     page.get_by_label("Strength of the heatmap").fill("30")
     expect(page.locator("canvas")).to_have_css("opacity", "0.3")
@@ -215,7 +215,7 @@ def test_another_class_can_be_explained_and_the_heatmap_hidden(page: Page, servi
     expect(page.locator("canvas")).to_be_hidden()
     assert len(service.sent("/explain")) == 2
 
-    choose(page, file("next.png"))  # the choice holds for the next picture
+    choose(page, file("next.png"))  # the choice also applies to the next picture
     expect(page.locator(".verdict").first).to_be_visible()
     expect(page.locator("#said")).to_contain_text("next.png")
     assert len(service.sent("/explain")) == 2
@@ -280,7 +280,7 @@ def test_names_and_labels_are_never_html(service: FakeService, new_page: NewPage
     assert page.evaluate("window.harmed") is None
 
 
-# ---- Several, and what goes wrong
+# ---- Several images, and errors
 
 
 def test_at_most_three_are_in_flight_and_a_bad_one_does_not_affect_the_others(page: Page, service: FakeService) -> None:
@@ -417,7 +417,7 @@ def test_a_new_bundle_changes_the_head(page: Page, service: FakeService) -> None
     expect(page.locator("h1")).to_have_text("defective, functional or dirty?")
 
 
-# ---- Ways in, and people
+# ---- Input, and accessibility
 
 
 def test_the_camera(service: FakeService, new_page: NewPage) -> None:
@@ -486,7 +486,7 @@ def test_every_control_has_a_name(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out(service: FakeService, new_page: NewPage, scheme: str) -> None:
-    """WCAG 2 AA: a contrast of 4.5 between text and what it stands on."""
+    """WCAG 2 AA: a contrast of 4.5 between text and background."""
     page = new_page(service.url, color_scheme=scheme)
     read = """(names) => names.map((name) => {
       const canvas = new OffscreenCanvas(1, 1).getContext("2d");

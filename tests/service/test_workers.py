@@ -1,4 +1,4 @@
-"""The queue's bounds: whole requests or none, refused quickly, timed out, and never a leak in what is waiting."""
+"""The bounded queue: requests are accepted whole or refused quickly, time out, and never leak waiting jobs."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from libraries.service.workers import Workers
 
 
 class Gate:
-    """Work that does not end before it may."""
+    """Work that does not end before it is released."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -39,7 +39,7 @@ async def workers(
 
 
 async def begun(gate: Gate, count: int) -> None:
-    """Once so many jobs have begun."""
+    """Wait until this many jobs have begun."""
     for _ in range(count):
         assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
 
@@ -134,7 +134,9 @@ def test_a_large_request_neither_starves_others_nor_is_starved_by_them() -> None
         order: list[str] = []
 
         def work(name: str) -> None:
-            while pool.waiting < 34 - order.count("M") and not many.done():  # until those answered have come again
+            while (
+                pool.waiting < 34 - order.count("M") and not many.done()
+            ):  # until the clients that were answered have sent another request
                 time.sleep(0)
             order.append(name)
 
@@ -148,7 +150,7 @@ def test_a_large_request_neither_starves_others_nor_is_starved_by_them() -> None
         turns = "".join(order)
         assert turns.count("M") == 32
         assert all(2 <= len(between) == len({*between}) for between in turns.split("M")[1:-1])
-        for name in "abc":  # one may be at work when the client comes, another has its turn before
+        for name in "abc":  # one may be running when the client arrives, another has its turn before
             assert all(between.count("M") <= 2 for between in turns.split(name))
 
     run(test())
@@ -274,10 +276,10 @@ def test_large_jobs_wait_for_memory_in_order_and_small_ones_overtake_them() -> N
             passed = await pool.run(lambda n: n * n, range(5), memory=lambda n: small)
             assert [result for result, _ in passed] == [0, 1, 4, 9, 16]
             assert (pool.at_work, pool.waiting) == (1, 3)
-            large[1].cancel()  # and the third has room now
+            large[1].cancel()  # now there is memory for the third
             await begun(gate, 1)
             gate.open.set()
-            for task, number in ((large[0], 1), (large[2], 3), (large[3], 4)):  # too large even alone: then alone
+            for task, number in ((large[0], 1), (large[2], 3), (large[3], 4)):  # too large even alone, so it runs alone
                 assert (await task)[0][0] == -number
             assert gate.done[-1] == 4 and 2 not in gate.done
 
@@ -373,7 +375,7 @@ def test_a_large_job_does_not_wait_for_a_thread_that_ends() -> None:
             while not pool.at_work:
                 await asyncio.sleep(0)
             assert not pool.are_stuck
-            await pool.run(lambda n: n, [2])  # by the thread in the first one's place, which waits for more then
+            await pool.run(lambda n: n, [2])  # by the thread that replaced the first one, and which then waits for more
             looked.set()
             assert (await asyncio.wait_for(large, 30))[0][0] == 1
 

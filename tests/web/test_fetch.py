@@ -1,4 +1,4 @@
-"""One try at one URL, against servers that behave and servers that do not."""
+"""One try of one URL, against servers that behave and servers that do not."""
 
 import datetime
 import gzip
@@ -166,7 +166,7 @@ def test_a_name_that_becomes_private_is_refused_at_its_next_url(
     assert not answers
 
 
-# What searches need besides
+# Options for searches
 
 
 def test_other_headers_no_redirects_and_the_body_of_a_refusal(web: Any, fetch: Fetch) -> None:
@@ -298,7 +298,7 @@ def test_endless_senders_are_abandoned(web: Any, fetch: Fetch, start: bytes, dro
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert error.reason in ("too large", "broken answer")
-    assert peak < 3_000_000  # bytes; what the server itself holds included
+    assert peak < 3_000_000  # bytes; including the memory of the server itself
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_a_server_without_tls(web: Any, fetch: Fetch) -> None:
 
 @pytest.fixture
 def jitter(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Make every random number lie at this fraction of its range."""
+    """Set every random number to this fraction of its range."""
     return lambda f: monkeypatch.setattr("random.uniform", lambda low, high: low + f * (high - low))
 
 

@@ -1,4 +1,4 @@
-"""The viewer of images without a browser: what its page shows after each action, and what happens to the files."""
+"""The viewer of images without a browser: its state after each action, and what happens to the files."""
 
 import io
 from collections.abc import Callable
@@ -220,7 +220,7 @@ def test_another_notebook_has_moved_an_image(layout: Layout) -> None:
     Annotations(layout.images).relabel(["blobs/00.png"], "checks")
     viewer.act({"do": "relabel", "images": [0], "label": "stripes"})
     assert "blobs/00.png is left as it is" in viewer.state["problem"]
-    viewer.act({"do": "undo"})  # of the other's step
+    viewer.act({"do": "undo"})  # undoes the other notebook's step
     assert counts(viewer)["blobs"] == 16 and (layout.images / "blobs" / "00.png").exists()
 
 

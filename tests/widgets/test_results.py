@@ -1,4 +1,4 @@
-"""The viewer of results without a browser: orders and filters against plain loops, evidence and neighbours for real."""
+"""The viewer of results without a browser: orders and filters against plain loops; real evidence and neighbours."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""Thumbnails: made once, kept, made anew when the image changes, and never a reason to stop."""
+"""Thumbnails: made once, stored, made again when the image changes; failures never stop the viewer."""
 
 import io
 import os

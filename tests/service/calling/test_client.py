@@ -1,4 +1,4 @@
-"""The client against a service on loopback that answers, errs, dallies and lies."""
+"""The client against a service on loopback that answers well, badly, slowly and wrongly."""
 
 import base64
 import contextlib
@@ -41,13 +41,13 @@ Make = Callable[..., Client]
 
 @pytest.fixture
 def sleeps() -> list[float]:
-    """The seconds that the client has slept, or would have."""
+    """The seconds that the client would have slept."""
     return []
 
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of the tests names no proxy."""
+    """Remove proxies from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -55,7 +55,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def client(fake: FakeService, sleeps: list[float]) -> Make:
-    """A maker of clients of the fake service, which do not really sleep."""
+    """Makes clients of the fake service that do not really sleep."""
     random.seed(0)
 
     def make(path: str = "", **options: Any) -> Client:
@@ -73,7 +73,7 @@ def refused(call: Callable[[], object]) -> ServiceError:
     return raised.value
 
 
-# What is sent, and what is made of the answer
+# Requests, and how answers are parsed
 
 
 def test_predict_sends_the_image_unchanged(fake: FakeService, client: Make) -> None:
@@ -147,7 +147,7 @@ def test_large_images_arrive_whole_and_connections_are_kept(fake: FakeService, c
     assert len({request.peer for request in fake.requests}) == 1
 
 
-# Tries
+# Retries
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
@@ -334,7 +334,7 @@ def test_errors_of_other_servers_are_shown_without_control_characters(
     assert said in str(refused(lambda: client(retries=0).predict(IMAGE)))
 
 
-# Answers that are none
+# Invalid answers
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_answers_without_end_are_abandoned(fake: FakeService, client: Make, drip
     if drip == "nothing":
         assert str(error) == f"{fake.url}/predict gave no answer within 0.3 s: try again later"
         assert error.passing
-    elif drip != "informational":  # http.client takes no more than so many
+    elif drip != "informational":  # the most that http.client accepts
         assert str(error) == f"the answer of {fake.url}/predict arrives too slowly: it is incomplete after 0.3 s"
         assert not error.passing
         assert fake.counts["/predict"] == 1, "nor would it be faster the next time"

@@ -1,4 +1,4 @@
-"""A folder through a service: every image a row, in order, whatever happens."""
+"""A folder sent to a service: a row per image, in order, whatever happens."""
 
 import csv
 import os
@@ -51,7 +51,7 @@ def rows(table: Path) -> list[list[str]]:
 
 
 def on_image(number: int, behaviour: Callable[[Handler], None]) -> Callable[[Handler, Request], None]:
-    """Behave so for the image of this number, and as one should for all others."""
+    """Behave like this for the image of this number, and normally for all others."""
 
     def answer(handler: Handler, request: Request) -> None:
         if request.body == b"%d" % number:
@@ -154,11 +154,11 @@ def test_another_model_put_into_service_meanwhile_is_reported(fake: FakeService,
     assert list(classify().models) == ["cells_svm 3f2a9c0d11ee", "cells_svm new"]
 
 
-# Going on where a run was stopped
+# Continuing after a run was stopped
 
 
 def stopped(fake: FakeService, classify: Classify, number: int) -> None:
-    """A run that ends after so many images, one after the other."""
+    """A run that ends after this many images, one after the other."""
     fake.on("/predict", on_image(number, lambda handler: handler.answer(401, problem(401, "key"))))
     with pytest.raises(ServiceError):
         classify(in_flight=1)
@@ -167,7 +167,7 @@ def stopped(fake: FakeService, classify: Classify, number: int) -> None:
 
 
 def asked(fake: FakeService) -> set[int]:
-    """The images that the service was asked for."""
+    """The images that the service was sent."""
     return {int(request.body) for request in fake.requests if request.path == "/predict"}
 
 
@@ -277,7 +277,7 @@ def test_a_table_of_an_earlier_version_is_replaced(classify: Classify, table: Pa
     assert len(rows(table)) == 21
 
 
-# What ends it
+# What ends a run
 
 
 def left(table: Path) -> list[Path]:

@@ -33,7 +33,7 @@ def described(name: str, folder: Path = AZURE) -> Any:
 
 
 def packages(name: str) -> list[str]:
-    """The lines of a requirements file, those of the files it names included."""
+    """The lines of a requirements file, including those of the files it names."""
     found: list[str] = []
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
         line = line.split("#")[0].strip()
@@ -83,7 +83,7 @@ def test_deployment_is_described_as_azure_ml_wants_it(staged: Path) -> None:
     assert (staged / deployment["model"]["path"] / "model.json").is_file()
     assert (staged / deployment["environment"]["conda_file"]).is_file()
     assert re.fullmatch(r"mcr\.microsoft\.com/azureml/[\w.-]+:\w+", deployment["environment"]["image"])
-    # variables are text in YAML, too, and there is one worker for each request that is let in
+    # variables must be strings in YAML, and there is one worker per request that is accepted
     requests_at_once = deployment["request_settings"]["max_concurrent_requests_per_instance"]
     assert deployment["environment_variables"] == {"WORKER_COUNT": str(requests_at_once)}
     assert deployment["request_settings"]["request_timeout_ms"] <= 180_000, "the most that Azure ML allows"
@@ -253,7 +253,7 @@ def url(deployment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def expected(bundle: Path, image_files: list[Path]) -> dict[Path, Prediction]:
-    """What the bundle itself says of some images of every class."""
+    """The bundle's own predictions for some images of every class."""
     predictions = {p: r for p, r in Classifier(bundle).predict_files(image_files[::5]) if isinstance(r, Prediction)}
     assert len({p.label for p in predictions.values()}) == 3
     return predictions

@@ -1,4 +1,4 @@
-"""The container without a container engine: what the Dockerfile says, step by step, in an environment of its own.
+"""The container without a container engine: the steps of the Dockerfile, in an environment of their own.
 
 The code lies in a copy that cannot be written, the process has no capabilities and no HOME and, where the interpreter
 is one that others may run, another user.
@@ -98,7 +98,7 @@ def is_root() -> bool:
 
 
 def confined() -> list[str]:
-    """What runs a command without capabilities and, if possible, as another user."""
+    """The command that runs others without capabilities and, if possible, as another user."""
     if not is_root():
         return []
     user = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if others_may_run(PYTHON) else []

@@ -20,7 +20,7 @@ def test_it_answers_until_it_is_stopped(bundle: Path) -> None:
         assert any(line.startswith("Ready: textures_svm") for line in service.output)
     with pytest.raises(requests.ConnectionError):
         requests.get(service.url, timeout=10)
-    service.stop()  # once more does no harm
+    service.stop()  # stopping again does no harm
     assert "SERVICE_KEY" not in os.environ
 
 

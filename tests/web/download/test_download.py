@@ -1,4 +1,4 @@
-"""Whole runs: what lies on disk afterwards, what a second run does, and what ends one."""
+"""Whole runs: the files afterwards, what a second run does, and what ends a run."""
 
 import csv
 import errno
@@ -192,7 +192,7 @@ def test_one_url_is_fetched_once(
     assert files(tmp_path / "images") == {a.file: make_picture(), b.file: make_picture()}
 
 
-# Tries
+# Retries
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_one_slow_host_does_not_hold_up_the_others(
     assert summary(outcomes) == {"downloaded": 20}
 
 
-# What is said
+# Messages
 
 
 def test_progress(web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make) -> None:
@@ -353,7 +353,7 @@ def test_invalid_labels(web: Any, run: Callable[..., list[UrlOutcome]], tmp_path
     assert not files(tmp_path)
 
 
-# What ends a run, and how the next one goes on
+# What ends a run, and how the next one continues
 
 
 def test_a_full_disk_ends_the_run_and_the_next_continues(
@@ -375,7 +375,7 @@ def test_a_full_disk_ends_the_run_and_the_next_continues(
     assert 4 <= asked < 10
     done = len(rows(tmp_path / "proc" / "downloads.csv"))
     assert summary(run(urls)) == {"downloaded": 10}
-    assert web.requests.total() - (asked + 10 - done) in (0, 1)  # the thread may have had the next one in hand
+    assert web.requests.total() - (asked + 10 - done) in (0, 1)  # the thread may have begun the next one
     assert len(files(tmp_path / "images")) == 10
 
 
@@ -436,10 +436,10 @@ def test_kill_9_and_run_again_is_as_if_undisturbed(
     assert halfway.wait(30)
     process.kill()
     go_on.set()
-    process.communicate(timeout=60)  # ends once its processes have gone, too, which may ask for one more image
+    process.communicate(timeout=60)  # ends when its processes have ended too, which may request one more image
     assert 9 <= len(files(killed)) - 1 < 24
     known = {row["url"] for row in rows(killed / "downloads.csv")}
-    assert known  # of the twelve that were answered, those in the hands of the threads are not there
+    assert known  # of the twelve that were answered, those that the threads were processing are missing
     (killed / "images" / "a" / ".tmp-0123-x.jpg").write_bytes(b"half")  # killed while writing
 
     asked = web.requests.total()

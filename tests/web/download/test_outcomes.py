@@ -1,4 +1,4 @@
-"""The list of what is wanted and the table of what became of it."""
+"""The list of URLs to download, and the table of their outcomes."""
 
 import dataclasses
 import sqlite3
@@ -51,7 +51,7 @@ def test_pairs_are_counted_once_and_urls_are_one_job_for_all_their_labels(path: 
     assert (ledger.count, ledger.count_jobs(), ledger.labels()) == (5, 3, ["x", "y"])
     assert jobs(ledger) == [
         (a, [("x", a), ("y", a), ("x", "HTTP://h/a.jpg#part")]),
-        ("ftp://h/a", [("x", "ftp://h/a")]),  # of no host
+        ("ftp://h/a", [("x", "ftp://h/a")]),  # without a host
         (b, [("x", b)]),
     ]
     ledger.close()
@@ -78,7 +78,7 @@ def test_finished_urls_are_not_jobs_and_temporary_failures_are(path: Path) -> No
 
 
 def test_pairs_of_another_list_are_not_jobs_even_twice_in_the_table(path: Path) -> None:
-    """As a run leaves it that was killed after a second failure."""
+    """The table as left by a run that was killed after a second failure."""
     write(path, LATER)
     with path.open("ab") as file:
         file.write(path.read_bytes().splitlines(keepends=True)[1])

@@ -1,4 +1,4 @@
-"""Long lists are downloaded by several processes: as threads do it, and nobody is left behind."""
+"""Long lists are downloaded by several processes: like threads, and without leaving processes behind."""
 
 import csv
 import json
@@ -124,7 +124,7 @@ def test_number_of_processes(
 def test_ctrl_c_ends_all_processes_with_one_line_and_the_next_run_continues(
     web: Any, tmp_path: Path, make_picture: Make
 ) -> None:
-    """As typed at a terminal, which sends the signal to all processes that it knows."""
+    """Like Ctrl-C in a terminal, which sends the signal to all processes of the group."""
     image, count = make_picture(), 1500
     halfway, go_on = threading.Event(), threading.Event()
 
@@ -150,7 +150,7 @@ def test_ctrl_c_ends_all_processes_with_one_line_and_the_next_run_continues(
     asked = web.requests.total()
     go_on.set()
     time.sleep(0.5)
-    assert web.requests.total() == asked  # nobody goes on
+    assert web.requests.total() == asked  # no process continues
     done = sum(1 for _ in read_outcomes(tmp_path / "proc" / "listed" / "downloads.csv"))
     assert asked - 40 <= done < count
     subprocess.run(command, check=True, capture_output=True)

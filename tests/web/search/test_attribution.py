@@ -1,4 +1,4 @@
-"""ATTRIBUTION.md: the right images, under the right labels, and nothing that a stranger has smuggled in."""
+"""ATTRIBUTION.md: the right images, under the right labels, and no markup injected by strangers."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_existing_images_are_listed_by_label(data: DataSet) -> None:
         UrlOutcome("cat", cats[2].url, "failed", "not found"),
         had("a dog", cats[4], "a dog/4.jpg"),
         had("cat", cats[3], "cat/3.jpg"),
-        had("cat", cats[5], "cat/5.jpg"),  # from a list of the user's own
+        had("cat", cats[5], "cat/5.jpg"),  # from the user's own list
         had("cat", cats[4], "cat/4.jpg"),  # likewise
     )
     (data.images / "cat" / "3.jpg").unlink()  # by the user

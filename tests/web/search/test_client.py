@@ -1,4 +1,4 @@
-"""Asking: politely, with patience, and without giving the key away."""
+"""The client: polite, persistent, and without revealing the key."""
 
 import logging
 from collections.abc import Callable
@@ -72,12 +72,12 @@ def test_refusals_end_the_search_at_once(
 
 
 def test_openverse_refuses_large_pages_and_none_is_requested(fake: FakeSearch, provider: Open) -> None:
-    """The fake answers as the service does; a client that asked for 50 at once would fail here."""
+    """The fake answers like the service; a client that requests 50 at once would fail here."""
     fake.answers = [fake_search.openverse(100)]
     assert len(first_images(provider("openverse"), "cat", count=50)) == 50
 
 
-# What may pass
+# Temporary failures
 
 
 @pytest.mark.parametrize("name", list(SERVICES))
@@ -167,13 +167,13 @@ def test_private_addresses_are_called_only_if_named(fake: FakeSearch, provider: 
 
 
 def test_redirects_are_not_followed(fake: FakeSearch, provider: Open) -> None:
-    """They could carry the key to another server."""
+    """They could send the key to another server."""
     fake.answers = [lambda _: Reply(b"", 302, {"Location": f"{fake.url}/elsewhere"}), fake_search.brave(3)]
     assert failure(provider("brave")).startswith(f"brave has moved away from {fake.url}: give its new address with")
     assert len(fake.requests) == 1
 
 
-# Politeness
+# Intervals between requests
 
 
 def test_requests_keep_an_interval_and_never_overlap(fake: FakeSearch) -> None:

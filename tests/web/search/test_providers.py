@@ -1,4 +1,4 @@
-"""Each service: what it is asked, what becomes of its answers, and when asking ends."""
+"""Each service: its requests, how its answers are parsed, and when requests end."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -115,7 +115,7 @@ def test_serpapi(fake: FakeSearch, provider: Open) -> None:
     assert (found[2].page, found[2].title, found[2].height) == ("https://pages.example/3", "Cat 3", 600)
 
 
-# Where it ends
+# The end of the results
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -200,7 +200,7 @@ def test_services_that_report_no_licences_cannot_filter(name: str) -> None:
         pass
 
 
-# Answers that are none
+# Invalid answers
 
 
 RUBBISH: list[tuple[Any, str]] = [
@@ -275,7 +275,7 @@ def test_results_with_wrong_values_are_left_out_or_empty(fake: FakeSearch, provi
     assert first_images(provider("serpapi"), "cat", count=20) == []
 
 
-# What Wikimedia and SerpApi say with the status 200
+# Errors of Wikimedia and SerpApi with status 200
 
 
 @pytest.mark.parametrize("code", ["maxlag", "ratelimited", "readonly"])

@@ -1,4 +1,4 @@
-"""What strangers answer, made harmless."""
+"""Answers from strangers, made harmless."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whole searches: what lies on disk afterwards, and what a second run asks."""
+"""Whole searches: the files afterwards, and what a second run requests."""
 
 import csv
 import dataclasses
@@ -250,7 +250,7 @@ def test_an_error_at_the_first_query_leaves_the_files_of_another_provider(
 def test_rows_of_earlier_queries_stay_only_in_the_table(
     fake: FakeSearch, run: Callable[..., SearchResults], tmp_path: Path
 ) -> None:
-    """Their images may have been downloaded: their creators still have to be named."""
+    """Their images may have been downloaded, so their creators must still be named."""
     fake.answers = [fake_search.openverse(40)]
     before = run().rows
     after = run(Queries(5, (Query("dog", "beagle"),))).rows
