@@ -6,6 +6,14 @@ from typing import Any
 from libraries.web.search.client import SearchClient, SearchService
 from libraries.web.search.results import FoundImage, inner, link, pixels, rows, text
 
+MOST = 200  # images per query; there are no further pages
+
+
+def _pages(client: SearchClient, query: str, count: int) -> Iterator[list[FoundImage]]:
+    answer = client.ask({"q": query, "count": min(count, MOST), "safesearch": "strict"})
+    yield [image for image in map(_found, rows(answer, "results", client.name)) if image.url]
+
+
 SERVICE = SearchService(
     name="brave",
     url="https://api.search.brave.com",
@@ -14,22 +22,9 @@ SERVICE = SearchService(
     refused="check the key in BRAVE_API_KEY, and that its plan includes images",
     key_variable="BRAVE_API_KEY",
     key_header="X-Subscription-Token",
+    has_licences=False,
+    pages=_pages,
 )
-MOST = 200  # images per query; there are no further pages
-
-
-class Brave:
-    """Brave Search as a `Provider`."""
-
-    name = SERVICE.name
-
-    def __init__(self, client: SearchClient) -> None:
-        self._client = client
-
-    def pages(self, query: str, count: int) -> Iterator[list[FoundImage]]:
-        """See `Provider`."""
-        answer = self._client.ask({"q": query, "count": min(count, MOST), "safesearch": "strict"})
-        yield [image for image in map(_found, rows(answer, "results", self.name)) if image.url]
 
 
 def _found(row: dict[str, Any]) -> FoundImage:

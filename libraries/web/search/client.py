@@ -10,15 +10,16 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
 from libraries.base.errors import DownloadError, ParameterError, SearchError
 from libraries.web.addresses import is_loopback, parse
 from libraries.web.fetch import Fetcher, FetchResult, Timeouts, backoff, user_agent
-from libraries.web.search.results import inner, malformed, text
+from libraries.web.search.names import LicenceFilter
+from libraries.web.search.results import FoundImage, inner, malformed, text
 
 MAX_BYTES = 10_000_000  # of an answer
 _REFUSAL_BYTES = 4000
@@ -26,6 +27,7 @@ _MAX_EXPLANATION = 200  # characters of the service's explanation of an error
 _LATER = "run the script again later: it continues where it stopped"
 
 Wait = Callable[[int, float | None], float | None]
+Pages = Callable[["SearchClient", str, int], Iterator[list[FoundImage]]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class SearchService:
         key_header: the header in which the key is sent; or
         key_parameter: the query parameter in which the key is sent.
         needs_contact: whether the User-Agent must have a contact.
+        has_licences: whether answers include the images' licences.
+        licence_parameters: query parameters that filter by licence, where the service can.
+        pages: (client, query, number of images wanted) → the images found, page by page, best first; requests a page
+            only when it is needed. Raises SearchError.
     """
 
     name: str
@@ -49,10 +55,13 @@ class SearchService:
     path: str
     interval: float
     refused: str
+    pages: Pages
     key_variable: str = ""
     key_header: str = ""
     key_parameter: str = ""
     needs_contact: bool = False
+    has_licences: bool = True
+    licence_parameters: Mapping[LicenceFilter, Mapping[str, str]] = field(default_factory=dict)
 
 
 class SearchClient:
@@ -63,6 +72,7 @@ class SearchClient:
         url: scheme and host of another server that answers in the same way; None: the service's own. There are no
             pauses between requests to this machine.
         contact: an e-mail address or web page, sent in the User-Agent.
+        licence: what the images' licences must permit, if the service can filter by that.
         allowed_hosts: names or addresses, as in the URL, that may be private and use any port.
         timeouts: of one try.
         retries: further tries after a temporary failure.
@@ -80,6 +90,7 @@ class SearchClient:
         *,
         url: str | None = None,
         contact: str | None = None,
+        licence: LicenceFilter = "any",
         allowed_hosts: Collection[str] = (),
         timeouts: Timeouts | None = None,
         retries: int = 3,
@@ -95,22 +106,22 @@ class SearchClient:
         self._service = service
         self._base, loopback = _base(url or service.url, with_key=bool(service.key_variable))
         self._key = _key(service)
+        key_parameter = {service.key_parameter: self._key} if service.key_parameter else {}
+        self._fixed_parameters = {**service.licence_parameters.get(licence, {}), **key_parameter}
         self._interval = 0.0 if loopback else service.interval
         self._retries = retries
         self._wait = wait
         self._sleep = sleep
         self._clock = clock
         self._not_before = 0.0  # on the clock
-        headers = {"Accept": "application/json"}
-        if service.key_header:
-            headers[service.key_header] = self._key
+        key_header = {service.key_header: self._key} if service.key_header else {}
         self._fetcher = Fetcher(
             timeouts=timeouts or Timeouts(),
             max_bytes=MAX_BYTES,
             allowed_hosts=allowed_hosts,
             user_agent=user_agent(contact),
             threads=1,
-            headers=headers,
+            headers={"Accept": "application/json", **key_header},
             redirects=0,
             refusal_bytes=_REFUSAL_BYTES,
         )
@@ -131,9 +142,7 @@ class SearchClient:
         Raises:
             SearchError: there is no usable answer; the message says why, and what to do.
         """
-        if self._service.key_parameter:
-            parameters = {**parameters, self._service.key_parameter: self._key}
-        url = f"{self._base}{self._service.path}?{urlencode(parameters)}"
+        url = f"{self._base}{self._service.path}?{urlencode({**parameters, **self._fixed_parameters})}"
         for tries in itertools.count(1):
             try:
                 return self._try(url, busy)

@@ -1,35 +1,36 @@
-"""The services that search for images: their common interface, and how to open one by name."""
+"""The services that search for images, and how to open one by name.
+
+A new service is one module with a `SERVICE`, and one entry in `SERVICES`.
+"""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from libraries.base.errors import ParameterError
 from libraries.web.search import brave, openverse, serpapi, wikimedia
-from libraries.web.search.client import SearchClient, SearchService
+from libraries.web.search.client import SearchClient
 from libraries.web.search.names import LicenceFilter, permits, refuse_retired
 from libraries.web.search.results import FoundImage
 
 MAX_PAGES = 60  # of one query
 
-SERVICES: dict[str, SearchService] = {
-    module.SERVICE.name: module.SERVICE for module in (openverse, wikimedia, brave, serpapi)
-}
-WITHOUT_LICENCES = ("brave", "serpapi")
+SERVICES = {service.name: service for service in (openverse.SERVICE, wikimedia.SERVICE, brave.SERVICE, serpapi.SERVICE)}
 
 
-class Provider(Protocol):
-    """A service that finds images by words. To add one, write a module with such a class, and name it here."""
+@dataclass(frozen=True)
+class Provider:
+    """A search service that is open.
+
+    Attributes:
+        name: one of `SERVICES`.
+        pages: (query, number of images wanted) → the images found; see `SearchService`.
+    """
 
     name: str
-
-    def pages(self, query: str, count: int) -> Iterator[list[FoundImage]]:
-        """The images found, page by page, best first; a page is requested only when it is needed.
-
-        Raises:
-            SearchError: the service cannot be reached, or refuses; the message says what to do, in one line.
-        """
+    pages: Callable[[str, int], Iterator[list[FoundImage]]]
 
 
 def first_images(provider: Provider, query: str, *, count: int, licence: LicenceFilter = "any") -> list[FoundImage]:
@@ -70,15 +71,10 @@ def open_provider(name: str, *, licence: LicenceFilter = "any", **options: Any) 
         raise ParameterError(f"searchProvider = {name}: {error}") from None
     if service is None:
         raise ParameterError(f"searchProvider = {name}: expected one of {', '.join(SERVICES)}")
-    if licence != "any" and name in WITHOUT_LICENCES:
+    if licence != "any" and not service.has_licences:
         raise ParameterError(
             f"searchLicence = {licence}: {name} does not report the images' licences; use openverse or "
             "wikimedia, or searchLicence = any and check the licences yourself"
         )
-    with contextlib.closing(SearchClient(service, **options)) as client:
-        if name == "openverse":
-            yield openverse.Openverse(client, licence)
-        elif name == "wikimedia":
-            yield wikimedia.Wikimedia(client)
-        else:
-            yield brave.Brave(client) if name == "brave" else serpapi.SerpApi(client)
+    with contextlib.closing(SearchClient(service, licence=licence, **options)) as client:
+        yield Provider(name, partial(service.pages, client))

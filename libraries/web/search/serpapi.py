@@ -8,6 +8,19 @@ from libraries.base.errors import SearchError
 from libraries.web.search.client import SearchClient, SearchService
 from libraries.web.search.results import FoundImage, inner, link, pixels, rows, text
 
+
+def _pages(client: SearchClient, query: str, count: int) -> Iterator[list[FoundImage]]:
+    for page in itertools.count():
+        answer = client.ask({"engine": "google_images", "q": query, "ijn": page})
+        if "images_results" not in answer and (said := client.without_key(answer.get("error"))):
+            if "any results" in said:  # "Google hasn't returned any results for this query."
+                return
+            raise SearchError(f"{client.name} could not answer ({said!r}): run the script again later")
+        yield [image for image in map(_found, rows(answer, "images_results", client.name)) if image.url]
+        if not inner(answer.get("serpapi_pagination"), "next"):
+            return
+
+
 SERVICE = SearchService(
     name="serpapi",
     url="https://serpapi.com",
@@ -16,28 +29,9 @@ SERVICE = SearchService(
     refused="check the key in SERPAPI_API_KEY",
     key_variable="SERPAPI_API_KEY",
     key_parameter="api_key",  # there is no header for it
+    has_licences=False,
+    pages=_pages,
 )
-
-
-class SerpApi:
-    """SerpApi as a `Provider`."""
-
-    name = SERVICE.name
-
-    def __init__(self, client: SearchClient) -> None:
-        self._client = client
-
-    def pages(self, query: str, count: int) -> Iterator[list[FoundImage]]:
-        """See `Provider`."""
-        for page in itertools.count():
-            answer = self._client.ask({"engine": "google_images", "q": query, "ijn": page})
-            if "images_results" not in answer and (said := self._client.without_key(answer.get("error"))):
-                if "any results" in said:  # "Google hasn't returned any results for this query."
-                    return
-                raise SearchError(f"{self.name} could not answer ({said!r}): run the script again later")
-            yield [image for image in map(_found, rows(answer, "images_results", self.name)) if image.url]
-            if not inner(answer.get("serpapi_pagination"), "next"):
-                return
 
 
 def _found(row: dict[str, Any]) -> FoundImage:

@@ -11,6 +11,26 @@ from libraries.base.errors import SearchError
 from libraries.web.search.client import SearchClient, SearchService
 from libraries.web.search.results import FoundImage, inner, link, malformed, pixels, plain, text
 
+PAGE_SIZE = 50
+_WIDTH = 1200  # pixels; the largest width to download, as the servers prefer
+_MAX_LAG = 5  # seconds
+_BUSY = ("maxlag", "ratelimited", "readonly")
+
+
+def _pages(client: SearchClient, query: str, count: int) -> Iterator[list[FoundImage]]:
+    offset = 0
+    while True:
+        answer = client.ask(_question(query, min(count, PAGE_SIZE), offset), busy=_busy)
+        if (error := answer.get("error")) is not None:
+            said = text(inner(error, "info"), 200) or "without a reason"
+            raise SearchError(f"{client.name} rejects this query ({said!r}): change it")
+        yield [image for image in map(_found, _in_order(answer)) if image.url]
+        following = inner(answer.get("continue"), "gsroffset")
+        if type(following) is not int or following <= offset:
+            return
+        offset = following
+
+
 SERVICE = SearchService(
     name="wikimedia",
     url="https://commons.wikimedia.org",
@@ -18,34 +38,8 @@ SERVICE = SearchService(
     interval=1.0,
     refused="set searchContact to an e-mail address or web page that is really yours",
     needs_contact=True,
+    pages=_pages,
 )
-PAGE_SIZE = 50
-_WIDTH = 1200  # pixels; the largest width to download, as the servers prefer
-_MAX_LAG = 5  # seconds
-_BUSY = ("maxlag", "ratelimited", "readonly")
-
-
-class Wikimedia:
-    """Wikimedia Commons as a `Provider`."""
-
-    name = SERVICE.name
-
-    def __init__(self, client: SearchClient) -> None:
-        self._client = client
-
-    def pages(self, query: str, count: int) -> Iterator[list[FoundImage]]:
-        """See `Provider`."""
-        offset = 0
-        while True:
-            answer = self._client.ask(_question(query, min(count, PAGE_SIZE), offset), busy=_busy)
-            if (error := answer.get("error")) is not None:
-                said = text(inner(error, "info"), 200) or "without a reason"
-                raise SearchError(f"{self.name} rejects this query ({said!r}): change it")
-            yield [image for image in map(_found, _in_order(answer)) if image.url]
-            following = inner(answer.get("continue"), "gsroffset")
-            if type(following) is not int or following <= offset:
-                return
-            offset = following
 
 
 def _question(query: str, limit: int, offset: int) -> dict[str, str | int]:
