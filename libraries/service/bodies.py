@@ -8,7 +8,7 @@ from types import TracebackType
 from starlette.requests import Request
 from starlette.types import Receive
 
-from libraries.service.multipart import Body, Part, parameters, parts
+from libraries.service.multipart import Body, FormPart, parameters, parts
 from libraries.service.problems import Problem
 
 _UNWATCHED = 0.1  # seconds of work before watching for a disconnect: most requests are done by then
@@ -288,7 +288,7 @@ def uploads(body: Body, content_type: str, *, most: int) -> list[Upload]:
     return found
 
 
-def _images(found: Iterable[Part], *, most: int) -> list[Upload]:
+def _images(found: Iterable[FormPart], *, most: int) -> list[Upload]:
     """The parts that are files or declare an image type; other fields are ignored."""
     images: list[Upload] = []
     for part in found:

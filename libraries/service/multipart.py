@@ -28,7 +28,7 @@ _EXTENDED = re.compile(rb"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOT
 
 
 @dataclass(frozen=True)
-class Part:
+class FormPart:
     """A part of a form.
 
     Attributes:
@@ -42,7 +42,7 @@ class Part:
     content: memoryview
 
 
-def parts(body: Body, boundary: bytes, *, most: int) -> Iterator[Part]:
+def parts(body: Body, boundary: bytes, *, most: int) -> Iterator[FormPart]:
     """The parts of a form, in order.
 
     Raises:
@@ -104,11 +104,11 @@ def _headers(body: Body, at: int) -> tuple[dict[bytes, bytes], int]:
     return {match[1].lower(): match[2] for match in matches if match is not None}, end + 4
 
 
-def _part(headers: dict[bytes, bytes], content: memoryview) -> Part:
+def _part(headers: dict[bytes, bytes], content: memoryview) -> FormPart:
     _, disposition = parameters(headers.get(b"content-disposition", b""))
     if any(len(disposition.get(name, b"")) > _MOST_NAME_BYTES for name in (b"name", b"filename", b"filename*")):
         raise Problem(400, f"the multipart form has a name of more than {_MOST_NAME_BYTES:,} bytes")
-    return Part(_file_name(disposition), parameters(headers.get(b"content-type", b""))[0], content)
+    return FormPart(_file_name(disposition), parameters(headers.get(b"content-type", b""))[0], content)
 
 
 def _file_name(disposition: dict[bytes, bytes]) -> str | None:

@@ -11,7 +11,7 @@ from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
 from libraries.web.download.outcomes import read_outcomes
 from libraries.web.search.results import FoundImage
-from libraries.web.search.search import read_table
+from libraries.web.search.search import read_results
 
 FILE = "ATTRIBUTION.md"
 _TITLE = "# Whose these images are"
@@ -38,7 +38,7 @@ def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
         StorageError: it cannot be written, an existing file was not written by this function, or a table cannot be
             read.
     """
-    found = {row.pair: row.found for row in reversed(read_table(table))}
+    found = {row.pair: row.found for row in reversed(read_results(table))}
     if not found:
         return 0
     path = folder / FILE

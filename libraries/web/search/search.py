@@ -220,14 +220,14 @@ def write_results(rows: Sequence[SearchRow], *, urls: Path, table: Path) -> None
             that are not in it.
     """
     new = {row.pair for row in rows}
-    before = read_table(table)
+    before = read_results(table)
     _check_ours(urls, {row.pair for row in before})
     earlier = [row for row in before if row.pair not in new]
     write_text(table, _csv([*rows, *earlier]))
     write_text(urls, "".join(f"{protected(row.label)}\t{row.found.url}\n" for row in rows))
 
 
-def read_table(path: Path) -> list[SearchRow]:
+def read_results(path: Path) -> list[SearchRow]:
     """The rows of a table; none if there is no table yet.
 
     Raises:

@@ -19,7 +19,7 @@ from libraries.web.search.search import (
     SearchLog,
     SearchResults,
     SearchRow,
-    read_table,
+    read_results,
     search,
     write_results,
 )
@@ -44,7 +44,7 @@ ODD = FoundImage(
 def test_every_text_comes_back(tmp_path: Path) -> None:
     rows = [SearchRow("käse", "gouda, alt", ODD), SearchRow("dog", "#dog", FoundImage("https://a.example/2.jpg"))]
     write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
-    assert read_table(tmp_path / "search.csv") == rows
+    assert read_results(tmp_path / "search.csv") == rows
     assert (tmp_path / "search.csv").read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
     assert (tmp_path / "search.tsv").read_text(encoding="utf-8").splitlines()[0] == f"käse\t{ODD.url}"
 
@@ -55,11 +55,11 @@ def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
     write_results(rows, urls=tmp_path / "search.tsv", table=tmp_path / "search.csv")
     with (tmp_path / "search.csv").open(encoding="utf-8", newline="") as file:
         assert {row["title"] for row in csv.DictReader(file)} == {f"'{text}"}
-    assert read_table(tmp_path / "search.csv") == rows
+    assert read_results(tmp_path / "search.csv") == rows
 
 
 def test_a_missing_table_is_empty(tmp_path: Path) -> None:
-    assert read_table(tmp_path / "search.csv") == []
+    assert read_results(tmp_path / "search.csv") == []
 
 
 HEADER = ",".join(COLUMNS).encode() + b"\n"
@@ -171,7 +171,7 @@ def test_the_files(fake: FakeSearch, run: Callable[..., SearchResults], tmp_path
     assert done == [0, 1, 2]
     assert results.per_label() == [("cat", 2, 10), ("dog", 1, 5)]
     assert results.elsewhere == 0
-    rows = read_table(tmp_path / "search.csv")
+    rows = read_results(tmp_path / "search.csv")
     assert rows == results.rows
     assert [row.query for row in rows] == ["tabby cat"] * 5 + ["black cat"] * 5 + ["poodle"] * 5
     assert list(read_url_list(tmp_path / "search.tsv")) == [row.pair for row in rows]
@@ -229,7 +229,7 @@ def test_results_before_an_error_are_kept_and_the_next_run_continues(
         run()
     message = str(raised.value)
     assert message.endswith("(at 'poodle'; 2 of 3 queries are finished and kept)") and "\n" not in message
-    assert len(list(read_url_list(tmp_path / "search.tsv"))) == len(read_table(tmp_path / "search.csv")) == 10
+    assert len(list(read_url_list(tmp_path / "search.tsv"))) == len(read_results(tmp_path / "search.csv")) == 10
     fake.answers = [fake_search.openverse(40)]
     assert run().per_label() == [("cat", 2, 10), ("dog", 1, 5)]
     assert [request.parameters["q"] for request in fake.requests] == ["tabby cat", "black cat", "poodle", "poodle"]
@@ -254,7 +254,7 @@ def test_rows_of_earlier_queries_stay_only_in_the_table(
     fake.answers = [fake_search.openverse(40)]
     before = run().rows
     after = run(Queries(5, (Query("dog", "beagle"),))).rows
-    assert read_table(tmp_path / "search.csv") == [*after, *before]
+    assert read_results(tmp_path / "search.csv") == [*after, *before]
     assert list(read_url_list(tmp_path / "search.tsv")) == [row.pair for row in after]
 
 
