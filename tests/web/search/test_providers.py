@@ -292,7 +292,7 @@ def test_a_busy_wikimedia_is_called_again(fake: FakeSearch, provider: Open, wait
 
 def test_other_errors_of_wikimedia(fake: FakeSearch, provider: Open) -> None:
     fake.answers = [lambda _: Reply({"error": {"code": "badvalue", "info": "Unrecognized\x1b value"}})]
-    with pytest.raises(SearchError, match=r"question \('Unrecognized value'\): change"):
+    with pytest.raises(SearchError, match=r"query \('Unrecognized value'\): change"):
         first_images(provider("wikimedia"), "cat", count=5)
     fake.answers = [lambda _: Reply({"error": ["?"]})]
     with pytest.raises(SearchError, match="without a reason"):
