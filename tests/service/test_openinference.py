@@ -342,7 +342,7 @@ def test_triton_learns_what_is_not_supported(triton_client: triton.InferenceServ
     ("model", "image", "status", "words"),
     [
         ("textures_svm", NO_IMAGE, "422", "image 0: is no whole JPEG"),
-        ("other", NO_IMAGE, "404", "there is no such model: here is textures_svm"),
+        ("other", NO_IMAGE, "404", "there is no such model: this service has textures_svm"),
     ],
 )
 def test_triton_can_read_the_errors(

@@ -555,7 +555,7 @@ def test_keys_go_unencrypted_into_private_networks_with_a_warning(
     with caplog.at_level(logging.WARNING):
         Client(url, key=KEY)
     assert [KEY in record.getMessage() for record in caplog.records] == [False] * warned
-    assert all("the key goes to http://" in record.getMessage() for record in caplog.records)
+    assert all("the key is sent to http://" in record.getMessage() for record in caplog.records)
 
 
 def test_no_secure_connection(fake: FakeService) -> None:
