@@ -94,8 +94,8 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
 
 def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
     from libraries.web.download.download import download
-    from libraries.web.download.options import DownloadOptions
     from libraries.web.download.outcomes import summary
+    from libraries.web.download.saving import DownloadOptions
     from libraries.web.download.url_list import read_url_list
     from libraries.web.fetch import Timeouts, user_agent
     from libraries.web.search.attribution import write_attribution

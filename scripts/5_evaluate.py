@@ -61,7 +61,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) ->
     from libraries.evaluation.comparison import earlier_runs
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.wording import accuracy_table
-    from libraries.service.hosts.packing import pack
+    from libraries.service.hosts.mlflow_model import pack
 
     print(f"Classifying the test images with the bundle {layout.bundle.folder}")
     examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]

@@ -46,10 +46,10 @@ def call(client: "Client", parameters: Parameters) -> None:
 
 
 def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
-    from libraries.service.calling.folder import classify_folder, image_files
+    from libraries.service.calling.folder import classify_folder, walk_images
 
     skipped: Counter[NotRead] = Counter()
-    total = sum(1 for _ in image_files(folder, skipped))
+    total = sum(1 for _ in walk_images(folder, skipped))
     left_out = [kind.describe(count) for kind, count in skipped.items()]
     if not total:
         found = f", only {'; '.join(left_out)}" if left_out else ""

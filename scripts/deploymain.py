@@ -32,10 +32,9 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
 
     from libraries.service.app import create_app
     from libraries.service.gate import OWN_SEGMENTS, Access
-    from libraries.service.host_names import allowed_hosts
-    from libraries.service.proxies import Proxies
     from libraries.service.server import Server
     from libraries.service.service import Limits, Service
+    from libraries.service.trusted_headers import Proxies, allowed_hosts
     from libraries.web.addresses import is_loopback
 
     if key is None and not insecure and not is_loopback(parameters.host):
@@ -74,7 +73,7 @@ def current_bundle(parameters: Parameters) -> Path:
 
 
 def write_stage(parameters: Parameters) -> None:
-    from libraries.service.hosts.staging import commands, endpoint_name, stage
+    from libraries.service.hosts.azure import commands, endpoint_name, stage
 
     layout = Layout(parameters)
     folder = layout.proc / f"deployment_{layout.classifier}"

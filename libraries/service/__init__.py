@@ -1,1 +1,1 @@
-"""The classifier, used: a REST service, its client, and what clouds run."""
+"""The classifier in use: a REST service, its client, and what clouds run."""

@@ -1,4 +1,4 @@
-"""What the service answers, as JSON and as OpenAPI documents it."""
+"""The JSON that the service answers, and its schemas for OpenAPI."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from libraries.base.errors import ImageError
 from libraries.classifier.bundle import Prediction
 from libraries.service.model import LoadedModel
 from libraries.service.problems import MEDIA_TYPE, image_problem
-from libraries.service.service import Explanation, Outcome
+from libraries.service.service import Explanation, TimedResult
 
 Responses = dict[int | str, dict[str, Any]]
 Probability = Annotated[float, Field(ge=0, le=1, examples=[0.93])]
@@ -30,7 +30,7 @@ _PREDICTIONS = [
 
 
 class ProblemAnswer(BaseModel):
-    """An error, as RFC 9457 has it; `error` repeats the detail."""
+    """An error in the form of RFC 9457; `error` repeats the detail."""
 
     type: str = Field(examples=["about:blank"])
     title: str = Field(examples=["Not an image"])
@@ -40,7 +40,7 @@ class ProblemAnswer(BaseModel):
 
 
 class ModelName(BaseModel):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str = Field(examples=["solarCells_svm"])
     version: str = Field(examples=["3f2a9c0d11ee"])
@@ -54,7 +54,7 @@ class LabelProbability(BaseModel):
 
 
 class ImageAnswer(BaseModel):
-    """What the model says of an image, the most probable class first; or why that image could not be used."""
+    """The predictions for an image, the most probable class first; or why the image could not be used."""
 
     name: str | None = Field(None, examples=["cell.png"])
     label: str | None = Field(None, examples=["defective"])
@@ -64,7 +64,7 @@ class ImageAnswer(BaseModel):
 
 
 class Milliseconds(BaseModel):
-    """Where the time went: of the slowest image, and in all."""
+    """Time spent on the slowest image, by stage, and in total."""
 
     queue: float = Field(examples=[0.3])
     decode: float = Field(examples=[2.1])
@@ -81,7 +81,7 @@ class PredictAnswer(BaseModel):
 
 
 class Area(BaseModel):
-    """Where the heatmap's edges lie, in fractions of the upright picture's width and height."""
+    """The edges of the heatmap, in fractions of the upright image's width and height."""
 
     left: float = Field(examples=[0.0])
     top: float = Field(examples=[-0.25])
@@ -90,12 +90,12 @@ class Area(BaseModel):
 
 
 class ExplainAnswer(BaseModel):
-    """What in the picture speaks for a label (positive) and against it (negative)."""
+    """The evidence in the image for a label (positive) and against it (negative)."""
 
     model: ModelName
     label: str = Field(examples=["defective"])
     probability: Probability
-    width: int = Field(examples=[300], description="of the upright picture, in pixels")
+    width: int = Field(examples=[300], description="of the upright image, in pixels")
     height: int = Field(examples=[300])
     heatmap: list[list[float]] = Field(examples=[[[0.1, -0.3], [1.2, 0.4]]], description="h x w, from the top left")
     area: Area
@@ -104,19 +104,19 @@ class ExplainAnswer(BaseModel):
 
 
 class ReloadAnswer(BaseModel):
-    """The model that answers from now on."""
+    """The model in service from now on."""
 
     model: ModelName
 
 
 class ScoreRequest(BaseModel):
-    """The tutorial's request."""
+    """A request as in the tutorial."""
 
     input_df: list[dict[str, str]] = Field(examples=[[{"image base64 string": "iVBORw0KGgoAAAANSUhEUgAAAAEAAA..."}]])
 
 
 class ScoreAnswer(BaseModel):
-    """The tutorial's answer; several images give a list of these or of errors."""
+    """An answer as in the tutorial; several images give a list of these or of errors."""
 
     label: str = Field(examples=["defective"])
     score: Probability
@@ -132,19 +132,19 @@ class ScoreError(BaseModel):
 
 
 def image_answer(name: str | None, result: Prediction | ImageError, labels: list[str]) -> dict[str, Any]:
-    """As ImageAnswer describes it."""
+    """The JSON of an ImageAnswer."""
     if isinstance(result, ImageError):
         return {"name": name, "error": image_problem(result).to_json()}
     named = zip(labels, result.probabilities.tolist(), strict=True)
     probabilities = [
         {"label": label, "probability": probability}
-        for label, probability in sorted(named, key=lambda pair: -pair[1])  # of equal ones the first, as argmax has it
+        for label, probability in sorted(named, key=lambda pair: -pair[1])  # of equal ones the first, as in argmax
     ]
     return {"name": name, **probabilities[0], "probabilities": probabilities}
 
 
 def explanation(loaded: LoadedModel, found: Explanation, *, seconds: float) -> dict[str, Any]:
-    """As ExplainAnswer describes it."""
+    """The JSON of an ExplainAnswer."""
     label = found.heatmap.label
     height, width = found.size
     return {
@@ -160,20 +160,20 @@ def explanation(loaded: LoadedModel, found: Explanation, *, seconds: float) -> d
     }
 
 
-def milliseconds(outcomes: list[Outcome], total: float) -> dict[str, float]:
-    """As Milliseconds describes it, from seconds."""
-    slowest = max(outcomes, key=lambda o: o.waited + o.decoded + o.computed)
+def milliseconds(results: list[TimedResult], total: float) -> dict[str, float]:
+    """The JSON of a Milliseconds, from seconds."""
+    slowest = max(results, key=lambda r: r.waited + r.decoded + r.computed)
     seconds = {"queue": slowest.waited, "decode": slowest.decoded, "compute": slowest.computed, "total": total}
     return {stage: round(1000 * value, 3) for stage, value in seconds.items()}
 
 
 def content(media_type: str, schema: dict[str, Any]) -> Responses:
-    """An answer of another type than JSON, for OpenAPI."""
+    """For OpenAPI: a response that is not JSON."""
     return {200: {"content": {media_type: {"schema": schema}}}}
 
 
 def problems(*statuses: int) -> Responses:
-    """The errors of a path, for OpenAPI."""
+    """For OpenAPI: the errors of a path."""
     return {
         status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}}
         for status in statuses
@@ -185,12 +185,12 @@ _MEANING = {
     400: "Malformed",
     401: "The key is missing or wrong",
     404: "Not found",
-    405: "Another method is needed",
+    405: "Method not allowed",
     408: "The request did not arrive in time",
     413: "Too many bytes, images or pixels",
-    415: "A media type that is not understood",
+    415: "Unsupported media type",
     422: "No usable image",
     429: "Too many requests from one address: see Retry-After",
     503: "Busy, or not ready yet: see Retry-After",
-    504: "Not done in time",
+    504: "Processing took too long",
 }

@@ -1,4 +1,4 @@
-"""What every request passes first, before its body is read: host, key, rate, and whether there is room for it."""
+"""Checks that every request passes before its body is read: host, key, rate, and whether the service is busy."""
 
 import asyncio
 import logging
@@ -14,18 +14,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libraries.base.errors import ParameterError
 from libraries.service import keys
-from libraries.service.host_names import check_host
 from libraries.service.problems import Problem, response
 from libraries.service.protocol import HEALTH
-from libraries.service.proxies import Proxies, network_of
 from libraries.service.service import Service
+from libraries.service.trusted_headers import Proxies, check_host, network_of
 
-OPEN = frozenset({"/", "/docs", "/openapi.json", *HEALTH})  # without a key
+OPEN = frozenset({"/", "/docs", "/openapi.json", *HEALTH})  # need no key
 _OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
 COMPUTING = frozenset({"/predict", "/explain", "/score"})
 _OTHERS = frozenset({"/model", "/metrics", "/admin/reload"})
 OWN_SEGMENTS = frozenset(path.split("/")[1] for path in (*OPEN, *_OPEN_FOLDERS, *COMPUTING, *_OTHERS))
-_MOST_CLIENTS = 10_000  # whose rate is remembered
+_MOST_CLIENTS = 10_000  # addresses whose rate is remembered
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +34,12 @@ class Access:
     """Who may do what.
 
     Attributes:
-        key: for all but the open paths; None lets everyone in.
-        admin_key: for /admin; None: nobody.
-        requests_per_minute: of one address, or network of IPv6 addresses; None: as many as they like.
-        hosts: that requests may be for, see `check_host`; none given: any.
-        proxies: who is believed to tell whose a request is.
-        read_keys: reads both keys anew, where they can have changed.
+        key: needed for all but the open paths; None: everyone may call them.
+        admin_key: needed for /admin; None: nobody may call it.
+        requests_per_minute: per address, or per network of IPv6 addresses; None: unlimited.
+        hosts: that requests may be for, see `check_host`; if empty, any.
+        proxies: that are trusted to say who sent a request.
+        read_keys: reads both keys again, where they can have changed.
     """
 
     key: str | None = None
@@ -51,24 +50,24 @@ class Access:
     read_keys: Callable[[], tuple[str | None, str | None]] | None = None
 
     async def reload(self) -> bool:
-        """Read the keys again; if one is refused, the log says why, and both present ones go on."""
+        """Read the keys again; if one is refused, the log says why, and both present ones stay in use."""
         if self.read_keys is None:
             return True
         try:
             self.key, self.admin_key = await asyncio.to_thread(self.read_keys)
         except ParameterError as error:
-            log.error("the keys are refused, the ones in service go on: %s", error)
+            log.error("the keys are refused, the present ones stay in use: %s", error)
             return False
         return True
 
 
 class Gate:
-    """ASGI middleware: turns away what must not come in, and measures what does."""
+    """ASGI middleware: refuses requests that are not allowed, and records metrics of all."""
 
     def __init__(self, app: ASGIApp, *, service: Service, access: Access) -> None:
         self.app, self.service, self.access = app, service, access
         rate = access.requests_per_minute
-        self._rate = None if rate is None else Rate(rate)
+        self._rate_limiter = None if rate is None else RateLimiter(rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,7 +75,7 @@ class Gate:
             return
         begun, status = time.perf_counter(), 500
 
-        async def watched(message: Message) -> None:
+        async def observe(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -84,14 +83,14 @@ class Gate:
             await send(message)
 
         try:
-            scope = self.access.proxies.seen(scope)
+            scope = self.access.proxies.restore(scope)
             self._admit(scope)
         except Problem as problem:
-            await response(problem)(scope, receive, watched)
+            await response(problem)(scope, receive, observe)
         else:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, observe)
         finally:
-            path = _known(_path(scope))
+            path = _metric_label(_path(scope))
             if status in (429, 503):
                 self.service.metrics.rejected.labels(HTTPStatus(status).phrase).inc()
             self.service.metrics.requests.labels(path, status).inc()
@@ -99,12 +98,12 @@ class Gate:
 
     def _admit(self, scope: Scope) -> None:
         path = _path(scope)
-        # Probes say the address at which they found the service, whatever its names, and learn nothing from it.
+        # Health probes name the address of the container, whatever the service's names, and learn nothing from it.
         check_host(scope, () if path in HEALTH else self.access.hosts)
         if path in OPEN or path.startswith(_OPEN_FOLDERS):
             return
-        if self._rate is not None:
-            self._rate.check(network_of(scope["client"][0]) if scope["client"] else "")
+        if self._rate_limiter is not None:
+            self._rate_limiter.check(network_of(scope["client"][0]) if scope["client"] else "")
         given = Headers(scope=scope).get("authorization", "")
         if path.startswith("/admin/"):
             if self.access.admin_key is None:
@@ -113,24 +112,26 @@ class Gate:
         elif self.access.key is not None:
             self._authorise(given, self.access.key)
         if scope["method"] == "POST" and (path in COMPUTING or path.endswith("/infer")):
-            _ = self.service.model.current  # Problem 503 while it is being loaded
+            _ = self.service.model.current  # raises Problem 503 while it is being loaded
             self.service.workers.check()
 
     def _authorise(self, given: str, key: str) -> None:
         kind, _, value = given.partition(" ")
-        if kind.lower() != "bearer" or not keys.same(value.strip(), key):
+        if kind.lower() != "bearer" or not keys.equal(value.strip(), key):
             raise Problem(401, "the key is missing or wrong: send the header 'Authorization: Bearer KEY'")
 
 
-class Rate:
-    """A token bucket for every address: bursts up to a minute's worth."""
+class RateLimiter:
+    """A token bucket per address, which allows bursts of up to a minute's worth of requests."""
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address → tokens, when
+        self._buckets: OrderedDict[str, tuple[float, float]] = (
+            OrderedDict()
+        )  # address → tokens, and when they were counted
 
     def check(self, address: str) -> None:
-        """Count a request; raise Problem 429 if it is one too many."""
+        """Count a request; raise Problem 429 if it is beyond the rate."""
         now = time.monotonic()
         tokens, then = self._buckets.pop(address, (float(self.per_minute), now))
         tokens = min(self.per_minute, tokens + (now - then) * self.per_minute / 60)
@@ -146,12 +147,12 @@ class Rate:
 
 
 def _path(scope: Scope) -> str:
-    """The path as the service names it, without what is before it for callers."""
+    """The path within the service, without the prefix that callers see."""
     return scope["path"][len(scope.get("root_path", "")) :] or "/"
 
 
-def _known(path: str) -> str:
-    """The path as metrics name it: one of a few."""
+def _metric_label(path: str) -> str:
+    """The path as metrics name it: one of a few, so that strangers cannot create more."""
     if path in OPEN or path in COMPUTING or path in _OTHERS:
         return path
     if path.endswith("/infer"):

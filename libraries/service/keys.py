@@ -1,4 +1,4 @@
-"""Keys of the service: read from the environment or a file, compared in constant time, never shown."""
+"""Keys of the service: read from the environment or a file, compared in constant time, never printed."""
 
 import hashlib
 import hmac
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 
 def read_key(path: Path | None, environment: str, *, waits: bool = True) -> str | None:
-    """The key in an environment variable, else in a file, without the line end; None if neither is given.
+    """The key from an environment variable, else from a file, without the line end; None if neither is given.
 
     Args:
-        waits: whether the file may be a pipe, as a shell's `<(...)` is one, which is waited for.
+        waits: whether the file may be a pipe, such as a shell's `<(...)`, whose content has to be waited for.
 
     Raises:
-        ParameterError: the file cannot be read, or it is no usable key; says which of the two, never what it holds.
+        ParameterError: the file cannot be read, or the key is not usable. The message names the source, never the key.
     """
     if environment in os.environ:
         return checked_key(os.environ[environment], f"the environment variable {environment}")
@@ -40,24 +40,24 @@ def read_key(path: Path | None, environment: str, *, waits: bool = True) -> str 
 
 
 def checked_key(key: str, where: str) -> str:
-    """The key, if it can be one; `where` it comes from is for the error.
+    """The key, unless it is unusable; the error names `where` it comes from.
 
     Raises:
-        ParameterError: too short or too long, or other characters than visible ASCII.
+        ParameterError: it is too short or too long, or has characters other than visible ASCII.
     """
     if not key:
-        raise ParameterError(f"{where} is empty: give a key of at least {SHORTEST} characters, or none at all")
+        raise ParameterError(f"{where} is empty: give a key of at least {SHORTEST} characters, or leave it out")
     if not all("!" <= character <= "~" for character in key):
         raise ParameterError(
-            f"the key in {where} holds blanks, control or non-ASCII characters: a key is one line of text"
+            f"the key in {where} has spaces, control or non-ASCII characters: a key is one line of visible ASCII"
         )
     if not SHORTEST <= len(key) <= _LONGEST:
         raise ParameterError(f"the key in {where} has {len(key):,} characters, expected {SHORTEST} to {_LONGEST:,}")
     return key
 
 
-def same(one: str | bytes, other: str | bytes) -> bool:
-    """Whether two keys are equal, in a time that tells neither where they differ nor how long they are."""
+def equal(one: str | bytes, other: str | bytes) -> bool:
+    """Whether two keys are equal, in a time that reveals neither where they differ nor how long they are."""
     return hmac.compare_digest(_digest(one), _digest(other))
 
 

@@ -1,4 +1,4 @@
-"""The bundle in service: loaded, checked and warm before it answers anything, and replaced without a gap."""
+"""The bundle in service: loaded, checked and warmed up before its first answer, and replaced without a gap."""
 
 import asyncio
 import hashlib
@@ -18,11 +18,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A bundle that has been loaded and run once.
+    """A bundle that has been loaded and warmed up.
 
     Attributes:
-        name: of the data set and the classifier, e.g. 'solarCells_svm'.
-        version: the first 12 digits of the SHA-256 of what decides the answers: the bundle's files, labels and sizes.
+        name: data set and classifier, e.g. 'solarCells_svm'.
+        version: the first 12 digits of the SHA-256 of what decides the predictions: the bundle's files, labels and
+            resize rule.
     """
 
     classifier: Classifier
@@ -31,11 +32,11 @@ class LoadedModel:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Which model it is, as answers name it."""
+        """Name and version, as in responses."""
         return {"name": self.name, "version": self.version}
 
     def describe(self) -> dict[str, Any]:
-        """What users may want to know of it; nothing of the machine it was made on."""
+        """What users may want to know about the model; nothing about the machine it was made on."""
         model = self.classifier.model
         known = ("architecture", "input_size", "embedding_size", "resize", "views", "versions", "created")
         facts = {key: model.get(key) for key in known}
@@ -45,19 +46,19 @@ class LoadedModel:
 
 
 def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedModel:
-    """Load a bundle, check it and run it once.
+    """Load a bundle, check it and warm it up.
 
     Raises:
-        StorageError: no bundle there, or not the files it was written with.
+        StorageError: there is no bundle, or its files have changed since it was written.
         NetworkError: its graph cannot be read.
     """
     classifier = Classifier(folder, precision=precision)
     size = classifier.rule.size
     blank = np.full((size, size, 3), 127, np.uint8)
-    for _ in range(2):  # the first run of a network takes longer than all others
+    for _ in range(2):  # the first run of a network is the slowest
         classifier.classify(blank)
     if classifier.has_evidence:
-        classifier.evidence(blank)  # from now on nothing is read from the folder, which may change
+        classifier.evidence(blank)  # now everything has been read from the folder, which may change later
     settings = classifier.model.get("settings", {})
     name = f"{settings.get('datasetName', 'model')}_{settings.get('classifier', 'svm')}".replace(" ", "_")
     decisive = json.dumps([classifier.model[key] for key in ("files", "labels", "resize")], sort_keys=True)
@@ -65,7 +66,7 @@ def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedMode
 
 
 class ServedModel:
-    """The model that answers now; another takes its place at once, while requests in progress keep theirs."""
+    """The model in service; another replaces it at once, while requests in progress keep theirs."""
 
     def __init__(self, folder: Path, *, precision: Literal["f32", "bf16"] = "f32") -> None:
         self.folder, self.precision = folder, precision
@@ -79,16 +80,16 @@ class ServedModel:
 
     @property
     def current(self) -> LoadedModel:
-        """The model that answers; Problem 503 before there is one."""
+        """The model in service; raises Problem 503 before there is one."""
         if self._loaded is None:
             raise Problem(503, "the model is being loaded: try again in a moment", retry_after=1)
         return self._loaded
 
     async def load(self) -> LoadedModel:
-        """Load the bundle as it is now, in a thread, and answer with it from now on.
+        """Load the bundle as it is now, in a thread, and put it into service.
 
         Raises:
-            PipelineError: the bundle is refused; what was in service before stays.
+            PipelineError: the bundle is refused; the present one stays in service.
         """
         async with self._loading:
             self._loaded = await asyncio.to_thread(load_model, self.folder, precision=self.precision)

@@ -1,7 +1,7 @@
-"""multipart/form-data (RFC 7578) taken apart: without copies, and in time that grows with the length alone.
+"""A parser for multipart/form-data (RFC 7578), without copies, in time linear in the length.
 
-Parts, their headers and the length of each are bounded. Every search is one of the interpreter's own, for a fixed text,
-and parameters of headers are matched without going back: nothing a stranger writes takes longer than its bytes do.
+The number of parts and headers and the length of headers are limited. Every search is the interpreter's own, for a
+fixed string, and header parameters are matched without backtracking, so that no crafted input is slow to parse.
 """
 
 import re
@@ -16,23 +16,24 @@ Body = bytes | bytearray
 _MOST_HEADER_BYTES = 8192  # of a part
 _MOST_HEADERS = 16
 _MOST_NAME_BYTES = 1024
-_MOST_PADDING = 100  # blanks behind a boundary
+_MOST_PADDING = 100  # spaces after a boundary
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEADER = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n]*)")
 _PARAMETER = re.compile(
     rb"[ \t]*;[ \t]*(" + _TOKEN + rb')[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|"([^"]*)"|([^";]*))', re.DOTALL
 )
+_ESCAPED = re.compile(rb'\\(["\\])')
 _EXTENDED = re.compile(rb"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Part:
+class FormPart:
     """A part of a form.
 
     Attributes:
-        file_name: None if it has none.
-        content_type: in small letters, without parameters; empty if it has none.
+        file_name: None if the part has none.
+        content_type: in lower case, without parameters; empty if the part has none.
         content: a view of the body.
     """
 
@@ -41,7 +42,7 @@ class Part:
     content: memoryview
 
 
-def parts(body: Body, boundary: bytes, *, most: int) -> Iterator[Part]:
+def parts(body: Body, boundary: bytes, *, most: int) -> Iterator[FormPart]:
     """The parts of a form, in order.
 
     Raises:
@@ -63,31 +64,28 @@ def parts(body: Body, boundary: bytes, *, most: int) -> Iterator[Part]:
 
 
 def parameters(value: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """A header's value in small letters, and its parameters, of each name the first, as far as they are well formed."""
+    """A header's value in lower case, and its parameters up to the first malformed one; of equal names, the first."""
     kind, _, _ = value.partition(b";")
     found: dict[bytes, bytes] = {}
     at = len(kind)
     while (match := _PARAMETER.match(value, at)) is not None:
         name, quoted, plain, bare = match.groups()
-        text = _UNQUOTED.sub(rb"\1", quoted) if quoted is not None else plain if plain is not None else bare.strip()
+        text = _ESCAPED.sub(rb"\1", quoted) if quoted is not None else plain if plain is not None else bare.strip()
         found.setdefault(name.lower(), text)
         at = match.end()
     return kind.strip().lower(), found
 
 
-_UNQUOTED = re.compile(rb'\\(["\\])')
-
-
 def _after(body: Body, delimiter: bytes, begin: int) -> int:
-    """Where the next delimiter ends. RFC 2046, 5.1.1: no line of a part begins like it, whatever follows."""
+    """Where the next delimiter ends. RFC 2046, 5.1.1: no line within a part begins with a delimiter."""
     found = body.find(delimiter, begin)
     if found < 0:
-        raise Problem(400, "the multipart form breaks off, or its boundary is another")
+        raise Problem(400, "the multipart form breaks off, or has another boundary than its Content-Type says")
     return found + len(delimiter)
 
 
 def _end_of_line(body: Body, at: int) -> int:
-    """Where the line ends on which there is nothing else behind a boundary."""
+    """The end of a boundary's line, on which nothing but spaces may follow."""
     end = body.find(b"\r\n", at, at + _MOST_PADDING)
     if end < 0 or body[at:end].strip(b" \t"):
         raise Problem(400, "the multipart form is damaged")
@@ -95,7 +93,7 @@ def _end_of_line(body: Body, at: int) -> int:
 
 
 def _headers(body: Body, at: int) -> tuple[dict[bytes, bytes], int]:
-    """The headers behind a line's end, by name in small letters; and where the content begins."""
+    """The headers of a part, by name in lower case, and where its content begins; `at` is the boundary's line end."""
     end = body.find(b"\r\n\r\n", at, at + _MOST_HEADER_BYTES)
     if end < 0:
         raise Problem(400, f"the multipart form has headers that break off, or exceed {_MOST_HEADER_BYTES} bytes")
@@ -106,17 +104,17 @@ def _headers(body: Body, at: int) -> tuple[dict[bytes, bytes], int]:
     return {match[1].lower(): match[2] for match in matches if match is not None}, end + 4
 
 
-def _part(headers: dict[bytes, bytes], content: memoryview) -> Part:
-    _, said = parameters(headers.get(b"content-disposition", b""))
-    if any(len(said.get(name, b"")) > _MOST_NAME_BYTES for name in (b"name", b"filename", b"filename*")):
+def _part(headers: dict[bytes, bytes], content: memoryview) -> FormPart:
+    _, disposition = parameters(headers.get(b"content-disposition", b""))
+    if any(len(disposition.get(name, b"")) > _MOST_NAME_BYTES for name in (b"name", b"filename", b"filename*")):
         raise Problem(400, f"the multipart form has a name of more than {_MOST_NAME_BYTES:,} bytes")
-    return Part(_file_name(said), parameters(headers.get(b"content-type", b""))[0], content)
+    return FormPart(_file_name(disposition), parameters(headers.get(b"content-type", b""))[0], content)
 
 
-def _file_name(said: dict[bytes, bytes]) -> str | None:
-    """Browsers write `"` as %22; some clients write names beyond ASCII as RFC 5987 has it."""
-    extended = _EXTENDED.fullmatch(said.get(b"filename*", b""))
+def _file_name(disposition: dict[bytes, bytes]) -> str | None:
+    """The file name. Browsers write `"` as %22; some clients encode names beyond ASCII as in RFC 5987."""
+    extended = _EXTENDED.fullmatch(disposition.get(b"filename*", b""))
     if extended is not None:
         return unquote_to_bytes(extended[2]).decode(extended[1].decode(), "replace")
-    name = said.get(b"filename")
+    name = disposition.get(b"filename")
     return None if name is None else name.replace(b"%22", b'"').decode("utf-8", "replace")

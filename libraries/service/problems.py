@@ -1,4 +1,4 @@
-"""Errors as a service tells them: JSON problems (RFC 9457), one line for people, nothing of the host."""
+"""Errors as the service answers with them: JSON problems (RFC 9457), one line for people, nothing about the host."""
 
 import json
 import traceback
@@ -15,8 +15,8 @@ class Problem(Exception):
     """A request that is answered with an error.
 
     Attributes:
-        status: of HTTP.
-        title: what kind of problem, the same words for all of its kind; that of the status by default.
+        status: the HTTP status.
+        title: the kind of problem, in the same words each time; by default the phrase of the status.
         detail: what is wrong with this request, and what to do.
         retry_after: seconds after which it is worth trying again.
     """
@@ -32,21 +32,21 @@ class Problem(Exception):
 
 
 def image_problem(error: ImageError) -> Problem:
-    """What is wrong with an image of a request."""
+    """The problem of an image that cannot be used."""
     if isinstance(error, ImageTooLarge):
         return Problem(413, error.limited_by("serve_maxMegapixels").reason, title="Image too large")
     return Problem(422, error.reason, title="Not an image")
 
 
-def let_go(error: BaseException | None) -> None:
-    """Forget what the functions that an error has left knew, bodies and images; else the garbage collector does."""
+def clear_traceback(error: BaseException | None) -> None:
+    """Free the bodies and images that the frames of an error hold; otherwise only the garbage collector frees them."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def response(problem: Problem, *, headers: dict[str, str] | None = None) -> Response:
-    """The problem as an answer. It has the member `error` too, where clients of the Open Inference Protocol look."""
+    """The problem as an HTTP response. Clients of the Open Inference Protocol look for the member `error`."""
     headers = dict(headers or {})
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)

@@ -1,4 +1,4 @@
-"""uvicorn for one application, and a signal to load bundle and keys again."""
+"""uvicorn for one application, and a signal that loads the bundle and the keys again."""
 
 import asyncio
 import contextlib
@@ -18,15 +18,14 @@ from fastapi import FastAPI
 
 from libraries.base.errors import ParameterError
 from libraries.service.gate import Access
-from libraries.service.protocol import BoundedProtocol
-from libraries.service.room import MOST_CONNECTIONS, Room
+from libraries.service.protocol import MOST_CONNECTIONS, BoundedProtocol, ConnectionLimiter
 from libraries.service.service import Service
 
 _OTHER_FILES = 256
-_BACKLOG = 2048  # connections that may be accepted at once, before any of them makes room
-_SECONDS_TO_FINISH = 30  # requests that were accepted; compose.yaml grants the process more
-_SECONDS_TO_ANSWER = 1  # of these, to tell who is still waiting that the service stops
-_SECONDS_TO_LEAVE = 3  # beyond these, to end in order
+_BACKLOG = 2048  # connections that may be accepted at once, before the limiter drops any
+_SECONDS_TO_FINISH = 30  # for requests that were accepted; compose.yaml grants the process more
+_SECONDS_TO_ANSWER = 1  # of these, to tell clients that still wait that the service stops
+_SECONDS_TO_EXIT = 3  # beyond these, for an orderly end
 _M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
 _LARGE_BLOCK = 4 * 2**20  # bytes
 
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """Serves one application until it is told to stop; SIGHUP loads the bundle and the keys again."""
+    """Serves one application until it is stopped; SIGHUP loads the bundle and the keys again."""
 
     def __init__(
         self,
@@ -46,18 +45,23 @@ class Server(uvicorn.Server):
         announce: Callable[[str], None],
         access: Access | None = None,
     ) -> None:
-        """Prepare to listen; `announce` is told where, and when the bundle is ready; `access` is that of `app`."""
-        self._room = Room()
+        """Prepare to listen.
+
+        Args:
+            announce: called with the address, and again when the bundle is ready.
+            access: that of `app`, whose keys SIGHUP reads again.
+        """
+        self._limiter = ConnectionLimiter()
         config = uvicorn.Config(
             app,
             host=host,
             port=port,
-            http=partial(BoundedProtocol, room=self._room),  # type: ignore[arg-type]
+            http=partial(BoundedProtocol, limiter=self._limiter),  # type: ignore[arg-type]
             ws="none",
             backlog=_BACKLOG,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # see libraries/service/proxies.py
+            proxy_headers=False,  # see libraries/service/trusted_headers.py
             log_level="error",
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
@@ -67,21 +71,21 @@ class Server(uvicorn.Server):
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until SIGTERM or Ctrl-C, finishing what was accepted; the process ends here if a decode does not.
+        """Serve until SIGTERM or Ctrl-C, finishing accepted requests; exits the process if a decode does not end.
 
         Raises:
-            ParameterError: nothing can listen there.
+            ParameterError: the address cannot be listened on.
             PipelineError: the bundle was refused at the start.
         """
         files = _allow_files(MOST_CONNECTIONS + _BACKLOG + _OTHER_FILES)
-        self._room.most = min(self._room.most, max(files // 2, files - _BACKLOG - _OTHER_FILES))
+        self._limiter.most = min(self._limiter.most, max(files // 2, files - _BACKLOG - _OTHER_FILES))
         _return_memory()
         self._is_own_process = threading.current_thread() is threading.main_thread()
         if os.environ.get("FORWARDED_ALLOW_IPS"):
             log.warning("FORWARDED_ALLOW_IPS has no effect: name the proxies in serve_trustedProxies")
         super().run(sockets or [self._bind()])
         if self._service.workers.at_work:
-            self._leave()
+            self._exit()
         if self._service.failure is not None:
             raise self._service.failure
 
@@ -95,7 +99,7 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop."""
+        """Called ten times a second; whether to stop."""
         if self._service.model.is_ready and not self._is_announced:
             self._is_announced = True
             loaded = self._service.model.current
@@ -103,15 +107,15 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter) or self._service.failure is not None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nothing more, answer what was accepted, and end, at the latest after the time to finish."""
+        """Accept nothing more, answer what was accepted, and end, at the latest when the time to finish is over."""
         self._service.bodies.stop_within(max(0.0, _SECONDS_TO_FINISH - _SECONDS_TO_ANSWER))
-        leaving = threading.Timer(_SECONDS_TO_FINISH + _SECONDS_TO_LEAVE, self._leave)
-        leaving.daemon = True
-        leaving.start()
+        exit_timer = threading.Timer(_SECONDS_TO_FINISH + _SECONDS_TO_EXIT, self._exit)
+        exit_timer.daemon = True
+        exit_timer.start()
         await super().shutdown(sockets)
 
-    def _leave(self) -> None:
-        """End the process, whatever its threads are at, if it is this server's own."""
+    def _exit(self) -> None:
+        """Exit the process, whatever its threads are doing, if it runs only this server."""
         if self._is_own_process:
             log.warning("stopped while %d images were being decoded or computed", self._service.workers.at_work)
             for stream in (sys.stdout, sys.stderr):
@@ -121,10 +125,10 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End in order at SIGTERM and Ctrl-C, with exit status 0."""
+        """Shut down in an orderly way at SIGTERM and Ctrl-C, with exit status 0."""
         with super().capture_signals():
             yield
-            self._captured_signals.clear()  # or uvicorn would raise them again after its orderly end
+            self._captured_signals.clear()  # otherwise uvicorn would raise them again after its shutdown
 
     def _bind(self) -> socket.socket:
         host, port = self.config.host, self.config.port
@@ -135,19 +139,19 @@ class Server(uvicorn.Server):
             raise ParameterError(f"{host}, port {port}: {error.strerror}; choose another --host or --port") from error
 
     def _reload(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._load_again())
+        task = asyncio.get_running_loop().create_task(self._reload_all())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _load_again(self) -> None:
+    async def _reload_all(self) -> None:
         if self._access is not None:
             await self._access.reload()
         await self._service.reload()
 
 
 def _allow_files(count: int) -> int:
-    """Raise the limit of open files, often 1,024, as each connection is one; how many of the `count` there may be."""
-    if sys.platform == "win32":  # which has no such limit
+    """Raise the limit of open files, often 1,024, to `count` if possible, as each connection is one; the new limit."""
+    if sys.platform == "win32":  # has no such limit
         return count
     import resource
 
@@ -159,6 +163,6 @@ def _allow_files(count: int) -> int:
 
 
 def _return_memory() -> None:
-    """Have glibc give large images back when they are done with; else it keeps, per thread, as much as it once had."""
+    """Have glibc return the memory of large images; otherwise it keeps, per thread, as much as was ever allocated."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)

@@ -1,4 +1,4 @@
-"""The service without HTTP: images in, outcomes out, within limits, counted."""
+"""The service without HTTP: images in, predictions out, within limits, with metrics."""
 
 import logging
 import time
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from libraries.base.arrays import Pixels
 from libraries.base.errors import ImageError, ImageTooLarge
@@ -17,24 +18,23 @@ from libraries.classifier.bundle import Prediction
 from libraries.classifier.explain import Heatmap, heatmap_of_fitted
 from libraries.data.images import ResizeRule, fit, load_with_size, memory_to_load
 from libraries.service.bodies import BodyReader
-from libraries.service.metrics import Metrics
 from libraries.service.model import LoadedModel, ServedModel
 from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
 from libraries.service.workers import Workers
 
-log = logging.getLogger(__name__)
-
 _BUFFERED = 5  # bodies of the largest size that may be in memory at once
-_PER_PIXEL = (
-    9  # bytes that a picture of the largest size may take; a HEIC of 48 megapixels, as phones take, needs 8 to 10
-)
-_SPARE = 16 * 2**20  # bytes, for the parts in which pictures are converted
+_PER_PIXEL = 9  # bytes allowed per pixel of the largest image; a 48-megapixel HEIC from a phone needs 8 to 10
+_SPARE = 16 * 2**20  # bytes, for the tiles in which images are converted
 _IN_A_THREAD = 100_000  # bytes of a body beyond which parsing would hold up the event loop
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_STAGES = ("queue", "decode", "compute")
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Image = bytes | bytearray | memoryview | Pixels | ImageError
-"""An image file; or upright RGB pixels, uint8 [H, W, 3]; or why there is neither."""
+"""An image file; or upright RGB pixels, uint8 [H, W, 3]; or the reason why there is neither."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Limits:
     """What a request may ask for.
 
     Attributes:
-        megabytes: of a request.
-        images: in a request.
-        megapixels: of an image.
-        queue: images per core; requests that would wait for so many are refused.
-        timeout: seconds for a request to be parsed and computed.
+        megabytes: size of a request.
+        images: number of images in a request.
+        megapixels: size of an image.
+        queue: images per core; a request that would wait behind more is refused.
+        timeout: seconds for parsing and computing a request.
         arrival: seconds for a request to arrive.
     """
 
@@ -59,23 +59,23 @@ class Limits:
 
     @property
     def bytes(self) -> int:
-        """Of a request."""
+        """Size of a request."""
         return self.megabytes * 2**20
 
     @property
     def pixels(self) -> int:
-        """Of an image."""
+        """Size of an image."""
         return self.megapixels * 10**6
 
     @property
     def memory(self) -> int:
-        """Bytes that images may take while they are decoded, texts while they are parsed: enough for the largest."""
+        """Bytes for decoding images and parsing texts: enough for the largest of each."""
         return _PER_PIXEL * self.pixels + 2 * self.bytes + _SPARE
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of an image, and how long it waited, was decoded and was computed, in seconds."""
+class TimedResult:
+    """The result for an image, and the seconds it spent waiting, being decoded and being computed."""
 
     result: Prediction | ImageError
     waited: float = 0.0
@@ -83,15 +83,24 @@ class Outcome:
     computed: float = 0.0
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """A prediction, the evidence for one of the labels, and the height and width of the upright image."""
+
+    prediction: Prediction
+    heatmap: Heatmap
+    size: tuple[int, ...]
+
+
 @dataclass
-class _Item:
-    """An image of a request, and the bytes of memory that it takes to decode it, once a thread has looked."""
+class _QueuedImage:
+    """An image of a request, and the bytes of memory that decoding it takes, once `measure` has run."""
 
     image: Image
     memory: int = 0
 
     def measure(self, rule: ResizeRule, *, max_pixels: int) -> int:
-        """Look."""
+        """Estimate the memory from the image's header."""
         if isinstance(self.image, bytes | bytearray | memoryview):
             self.memory = memory_to_load(bytes(self.image), rule, max_pixels=max_pixels)
         elif isinstance(self.image, np.ndarray):
@@ -99,23 +108,52 @@ class _Item:
         return self.memory
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """A prediction, what speaks for one of the labels, and the height and width of the upright picture."""
+class Metrics:
+    """Prometheus metrics of one service, in a registry of their own."""
 
-    prediction: Prediction
-    heatmap: Heatmap
-    size: tuple[int, ...]
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("requests", "Requests answered", ["path", "status"], registry=self.registry)
+        self.seconds = Histogram(
+            "request_seconds", "Whole time of a request", ["path"], buckets=_SECONDS, registry=self.registry
+        )
+        stages = Histogram(
+            "stage_seconds", "Time of a stage, per image", ["stage"], buckets=_SECONDS, registry=self.registry
+        )
+        self.stages = {stage: stages.labels(stage) for stage in _STAGES}
+        self.images = Histogram(
+            "images_per_request", "Images in a request", buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry
+        )
+        self.rejected = Counter("rejected", "Requests turned away", ["reason"], registry=self.registry)
+        self.predictions = Counter("predictions", "Images classified, by label", ["label"], registry=self.registry)
+        self.image_errors = Counter("image_errors", "Images that could not be used", registry=self.registry)
+        self.queue = Gauge("queue_images", "Images waiting for a thread", registry=self.registry)
+        self.model = Gauge("model", "The bundle in service", ["name", "version"], registry=self.registry)
+
+    def count_results(self, results: Sequence[TimedResult]) -> None:
+        """Count the images of one request."""
+        self.images.observe(len(results))
+        for timed in results:
+            for stage, seconds in zip(_STAGES, (timed.waited, timed.decoded, timed.computed), strict=True):
+                self.stages[stage].observe(seconds)
+            if isinstance(timed.result, ImageError):
+                self.image_errors.inc()
+            else:
+                self.predictions.labels(timed.result.label).inc()
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
 
 
 class Service:
-    """A bundle at work for many callers.
+    """A bundle that classifies images for many callers.
 
     Images are computed one per core, not in batches: on a CPU a batch is no faster (libraries/network/engine.py), and
-    an image waits for no other.
+    no image waits for another.
 
     Attributes:
-        failure: why the bundle could not be loaded at the start; the service is of no use then.
+        failure: why the bundle could not be loaded at the start; the service cannot be used then.
     """
 
     def __init__(
@@ -133,7 +171,7 @@ class Service:
         )
         cores = usable_cores()
         self.workers = Workers(
-            threads=cores + 1,  # one more than cores: while one is between two images, the others compute
+            threads=cores + 1,  # one more than cores, so that none is idle while a thread is between two images
             most_waiting=cores * self.limits.queue,
             memory=self.limits.memory,
             patience=self.limits.timeout,
@@ -141,18 +179,18 @@ class Service:
         self.metrics.queue.set_function(lambda: self.workers.waiting)
 
     async def start(self) -> None:
-        """Load the bundle for the first time; what hinders it stands in `failure`."""
+        """Load the bundle for the first time; if that fails, `failure` says why."""
         try:
             await self.load()
         except Exception as error:
             self.failure = error
 
     async def reload(self) -> bool:
-        """Load the bundle again; if it is refused, the log says why, and the present one goes on."""
+        """Load the bundle again; if it is refused, the log says why, and the present one stays in service."""
         try:
             await self.load()
-        except Exception as error:  # whatever a bundle may be: damaged ones make OpenVINO raise almost anything
-            log.error("the bundle is refused, the one in service goes on: %s", " ".join(str(error).split()))
+        except Exception as error:  # any kind: OpenVINO raises almost anything for a damaged bundle
+            log.error("the bundle is refused, the present one stays in service: %s", " ".join(str(error).split()))
             return False
         return True
 
@@ -164,20 +202,20 @@ class Service:
         return loaded
 
     def check_ready(self) -> LoadedModel:
-        """The model that answers; raise Problem 503 if there is none yet, or no thread that could compute."""
+        """The model in service; raises Problem 503 if there is none yet, or no thread that could compute."""
         loaded = self.model.current
         if self.workers.are_stuck:
             raise Problem(503, "every thread is busy with an image that takes too long", retry_after=10)
         return loaded
 
     async def parse(self, parser: Callable[[Body], T], body: Body, *, memory: Callable[[Body], int]) -> T:
-        """parser(body), large ones in a thread, once there are `memory(body)` bytes for it."""
+        """parser(body); a large body is parsed in a thread, once `memory(body)` bytes are available."""
         if len(body) < _IN_A_THREAD:
             return parser(body)
         return await self.workers.run_at_once(parser, body, memory=memory)
 
-    async def classify(self, images: Sequence[Image]) -> tuple[LoadedModel, list[Outcome]]:
-        """Classify image files or pixels; what is an error already, or cannot be decoded, gives its error.
+    async def classify(self, images: Sequence[Image]) -> tuple[LoadedModel, list[TimedResult]]:
+        """Classify image files or pixels; an error among them, or an image that cannot be decoded, gives an error.
 
         Raises:
             Problem: 503 not ready or too busy.
@@ -185,50 +223,50 @@ class Service:
         loaded = self.model.current
         classifier, rule = loaded.classifier, loaded.classifier.rule
 
-        def work(item: _Item) -> Outcome:
+        def work(item: _QueuedImage) -> TimedResult:
             begun = time.perf_counter()
             try:
-                fitted, _ = self._fitted(item, rule)
+                fitted, _ = self._fit(item, rule)
             except ImageError as error:
-                return Outcome(_bare(error), decoded=time.perf_counter() - begun)
+                return TimedResult(_without_traceback(error), decoded=time.perf_counter() - begun)
             decoded = time.perf_counter()
             prediction = classifier.classify(fitted)
-            return Outcome(prediction, decoded=decoded - begun, computed=time.perf_counter() - decoded)
+            return TimedResult(prediction, decoded=decoded - begun, computed=time.perf_counter() - decoded)
 
-        measure = partial(_Item.measure, rule=rule, max_pixels=self.limits.pixels)
-        done = await self.workers.run(work, [_Item(image) for image in images], memory=measure)
-        outcomes = [Outcome(o.result, waited, o.decoded, o.computed) for o, waited in done]
-        self._count(outcomes)
-        return loaded, outcomes
+        measure = partial(_QueuedImage.measure, rule=rule, max_pixels=self.limits.pixels)
+        done = await self.workers.run(work, [_QueuedImage(image) for image in images], memory=measure)
+        results = [TimedResult(r.result, waited, r.decoded, r.computed) for r, waited in done]
+        self.metrics.count_results(results)
+        return loaded, results
 
     async def explain(self, image: Image, label: str | None) -> tuple[LoadedModel, Explanation]:
-        """What in an image file speaks for `label`, or for the one that is predicted.
+        """Find the evidence in an image for `label`, or for the predicted label.
 
         Raises:
-            Problem: 400 no such label, 413 or 422 no usable image, 503 not ready or too busy.
+            Problem: 400 no such label; 413 or 422 no usable image; 503 not ready or too busy.
         """
         loaded = self.model.current
         classifier, rule = loaded.classifier, loaded.classifier.rule
         if label is not None and label not in classifier.labels:
             raise Problem(400, f"there is no such label: choose from {', '.join(classifier.labels)}")
 
-        def work(item: _Item) -> Explanation | ImageError:
+        def work(item: _QueuedImage) -> Explanation | ImageError:
             try:
-                fitted, size = self._fitted(item, rule)
+                fitted, size = self._fit(item, rule)
             except ImageError as error:
-                return _bare(error)
+                return _without_traceback(error)
             prediction = classifier.classify(fitted)
-            found = heatmap_of_fitted(classifier, fitted, label or prediction.label, size=size)
-            return Explanation(prediction, found, size[::-1])
+            heatmap = heatmap_of_fitted(classifier, fitted, label or prediction.label, size=size)
+            return Explanation(prediction, heatmap, size[::-1])
 
-        measure = partial(_Item.measure, rule=rule, max_pixels=self.limits.pixels)
-        ((explanation, _),) = await self.workers.run(work, [_Item(image)], memory=measure)
+        measure = partial(_QueuedImage.measure, rule=rule, max_pixels=self.limits.pixels)
+        ((explanation, _),) = await self.workers.run(work, [_QueuedImage(image)], memory=measure)
         if isinstance(explanation, ImageError):
             raise image_problem(explanation)
         return loaded, explanation
 
-    def _fitted(self, item: _Item, rule: ResizeRule) -> tuple[Pixels, tuple[int, int]]:
-        """An image, uint8 [S, S, 3], and the upright picture's width and height."""
+    def _fit(self, item: _QueuedImage, rule: ResizeRule) -> tuple[Pixels, tuple[int, int]]:
+        """The image resized by the rule, uint8 [S, S, 3], and the width and height of the upright image."""
         image = item.image
         if isinstance(image, ImageError):
             raise image
@@ -236,31 +274,17 @@ class Service:
             return fit(image, rule), (image.shape[1], image.shape[0])
         if item.memory > self.limits.memory:
             raise ImageTooLarge(
-                f"takes about {item.memory // 10**6:,} MB of memory to decode, more than the "
-                f"{self.limits.memory // 10**6:,} there are: send it smaller, or as JPEG or PNG"
+                f"takes about {item.memory // 10**6:,} MB of memory to decode, but only "
+                f"{self.limits.memory // 10**6:,} MB are allowed: send it smaller, or as JPEG or PNG"
             )
         return load_with_size(bytes(image), rule, max_pixels=self.limits.pixels)
-
-    def _count(self, outcomes: Sequence[Outcome]) -> None:
-        self.metrics.images.observe(len(outcomes))
-        for outcome in outcomes:
-            for stage, seconds in (
-                ("queue", outcome.waited),
-                ("decode", outcome.decoded),
-                ("compute", outcome.computed),
-            ):
-                self.metrics.stages[stage].observe(seconds)
-            if isinstance(outcome.result, ImageError):
-                self.metrics.image_errors.inc()
-            else:
-                self.metrics.predictions.labels(outcome.result.label).inc()
 
     def close(self) -> None:
         """End the threads."""
         self.workers.close()
 
 
-def _bare(error: ImageError) -> ImageError:
-    """The error alone, which holds no image any more by the functions it came through."""
+def _without_traceback(error: ImageError) -> ImageError:
+    """The error without its traceback, whose frames would keep the image in memory."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

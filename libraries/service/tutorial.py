@@ -1,4 +1,4 @@
-"""The tutorial's request and answer: base64 images in JSON, as /score, Azure ML and MLflow pass them.
+"""Requests and answers as in the tutorial: base64 images in JSON, used by /score, Azure ML and MLflow.
 
 {"input_df": [{"image base64 string": "..."}]} → {"label", "score", "allScores", "Id2Labels", "executionTimeMs"}
 """
@@ -21,12 +21,14 @@ from libraries.service.problems import Problem, image_problem
 
 TABLE, COLUMN = "input_df", "image base64 string"
 EXAMPLE = {TABLE: [{COLUMN: "iVBORw0KGgo..."}]}
-_MOST_VALUES = 10_000  # and keys, in a request
+_MOST_VALUES = 10_000  # in a request; also the most keys
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_PERCENT_ENCODED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}  # all that base64 may have
 _EXPECTED = f'expected {{"{TABLE}": [{{"{COLUMN}": "..."}}]}}'
 
 
-def images_of_request(body: Body) -> list[bytes | ImageError]:
-    """The image files in a stranger's request, as `images`.
+def limited_images(body: Body) -> list[bytes | ImageError]:
+    """Like `images`, for requests from strangers: limits the number of values.
 
     Raises:
         InputError: not JSON of the expected form.
@@ -37,13 +39,13 @@ def images_of_request(body: Body) -> list[bytes | ImageError]:
 
 
 def images(body: Body | str) -> list[bytes | ImageError]:
-    """The image files in a request, in order; what is no base64 gives its error.
+    """The image files in a request, in order; text that is not base64 gives an error.
 
     Raises:
         InputError: not JSON of the expected form.
     """
-    if not body:  # what Azure ML's server makes of other types, too
-        raise InputError(f"the request is empty, or of another type than application/json: {_EXPECTED}")
+    if not body:  # Azure ML's server also passes bodies of other types as empty
+        raise InputError(f"the request is empty, or not application/json: {_EXPECTED}")
     try:
         rows = json.loads(body)[TABLE]
     except (ValueError, RecursionError) as error:
@@ -58,8 +60,8 @@ def images(body: Body | str) -> list[bytes | ImageError]:
 def from_base64(text: Any) -> bytes | ImageError:
     """The bytes of an image file.
 
-    Both alphabets of RFC 4648 are understood, that for URLs (`-_`) too; with and without padding, with line ends, and
-    with a leading `data:image/png;base64,`, after which characters may be percent-encoded.
+    Accepts both alphabets of RFC 4648 (also `-_`, for URLs), with or without padding, with line ends, and after a
+    prefix such as `data:image/png;base64,`, which allows percent-encoded characters.
     """
     if not isinstance(text, str):
         return ImageError("is not text: expected an image file as base64")
@@ -75,12 +77,8 @@ def from_base64(text: Any) -> bytes | ImageError:
         return ImageError(f"is not base64: {error if isinstance(error, binascii.Error) else 'it is not ASCII'}")
 
 
-_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
-_PERCENT_ENCODED = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}  # what of base64 may be
-
-
-def answer(prediction: Prediction, labels: Sequence[str], *, milliseconds: float) -> dict[str, Any]:
-    """What the tutorial's callers read; `score` and `allScores` are calibrated probabilities."""
+def image_answer(prediction: Prediction, labels: Sequence[str], *, milliseconds: float) -> dict[str, Any]:
+    """The answer for one image; `score` and `allScores` are calibrated probabilities."""
     return {
         "label": prediction.label,
         "score": float(prediction.probabilities.max()),
@@ -90,56 +88,56 @@ def answer(prediction: Prediction, labels: Sequence[str], *, milliseconds: float
     }
 
 
-def answers(
+def request_answer(
     results: Sequence[Prediction | ImageError], labels: Sequence[str], *, milliseconds: float
 ) -> dict[str, Any] | list[dict[str, Any]]:
-    """The answer to a request: that of its only image, or a list, in which a bad image spoils no other.
+    """The answer to a request: that for its only image, or a list, in which a bad image gives an error.
 
     Raises:
-        Problem: the only image cannot be used.
+        Problem: 413 or 422 the only image cannot be used.
     """
     if len(results) > 1:
-        return rows(results, labels, milliseconds=milliseconds)
+        return image_answers(results, labels, milliseconds=milliseconds)
     if isinstance(results[0], ImageError):
         raise image_problem(results[0])
-    return answer(results[0], labels, milliseconds=milliseconds)
+    return image_answer(results[0], labels, milliseconds=milliseconds)
 
 
-def rows(
+def image_answers(
     results: Sequence[Prediction | ImageError], labels: Sequence[str], *, milliseconds: float
 ) -> list[dict[str, Any]]:
-    """The answer for every image, or what is wrong with it."""
+    """The answer or the error for every image."""
     return [
         {"error": image_problem(result).to_json()}
         if isinstance(result, ImageError)
-        else answer(result, labels, milliseconds=milliseconds)
+        else image_answer(result, labels, milliseconds=milliseconds)
         for result in results
     ]
 
 
 def respond(body: bytes | str, classifier: Classifier, *, max_pixels: int) -> dict[str, Any] | list[dict[str, Any]]:
-    """Request in, answer out, for hosts that bring their own HTTP.
+    """Answer a request, for hosts that have an HTTP server of their own.
 
     Args:
         body: of the request.
         max_pixels: larger images are refused.
 
     Raises:
-        Problem: what the caller did wrong.
+        Problem: 400, 413 or 422, as the service would answer.
     """
     begun = time.perf_counter()
     try:
         files = images(body)
     except InputError as error:
         raise Problem(400, str(error)) from error
-    results = classify(files, classifier, max_pixels=max_pixels)
-    return answers(results, classifier.labels, milliseconds=1000 * (time.perf_counter() - begun))
+    results = classify_files(files, classifier, max_pixels=max_pixels)
+    return request_answer(results, classifier.labels, milliseconds=1000 * (time.perf_counter() - begun))
 
 
-def classify(
+def classify_files(
     files: Iterable[bytes | ImageError], classifier: Classifier, *, max_pixels: int = MAX_PIXELS
 ) -> list[Prediction | ImageError]:
-    """What the classifier says of every image file, in order; a bad one gives its error."""
+    """The prediction for every image file, in order; a bad file gives its error."""
 
     def fitted(file: bytes | ImageError) -> Pixels:
         if isinstance(file, ImageError):

@@ -1,18 +1,19 @@
-"""Work on images in threads, within bounds: who would wait too long is refused at once, and told when to come again.
+"""Threads that work on images, with a bounded queue: a request that would wait too long is refused at once.
 
-Under overload a queue without bound makes every request late, and a short one keeps the answers that are given on time.
-The bound is a number of images, so that how many callers there may be does not depend on the network.
+Under overload an unbounded queue makes every request late; a short one keeps those that are accepted on time. The bound
+is a number of images, so that the number of callers served does not depend on how fast the network is.
 
-Requests take turns, each of as many images as there are threads: one with many delays an image of another by about the
-time that one takes, and has its share though others come and go. Against the bound counts what would be begun before a
-newcomer's last image: behind one with many, a small one is taken, and another with many is refused, not answered late.
+Requests take turns; a turn is as many images as there are threads. So a request with many images delays an image of
+another request by about the time that one image takes, and still gets its share. Only images that would begin before
+the last image of a new request count against the bound: behind a large request, a small one is accepted, and another
+large one is refused rather than answered late.
 
-Large images wait for memory, in their order, while small ones pass them: no thread waits for anything but work.
+Large images wait for memory, in order, while small ones overtake them: threads wait for nothing but work.
 
-Threads cannot be killed. Processes can, but pictures and answers would have to pass between them, each would take 50 MB
-of memory, and what a decode may cost is bounded by what is refused by its header (libraries/data) already: no image
-that passes takes as long as a request may. Should one do so nevertheless, its thread is replaced while it lasts, so
-that the others are served; there are never more than twice as many threads, and when all are stuck, that is told.
+Threads cannot be killed. Processes can, but images and answers would have to pass between them, and each would take
+50 MB of memory. Images that would take long to decode are refused by their headers (libraries/data), so that none takes
+as long as a request may. Should one do so nevertheless, its thread is replaced until it ends, so that other requests
+are served. There are never more than twice as many threads; if all are stuck, requests are refused.
 """
 
 import asyncio
@@ -29,19 +30,21 @@ from libraries.service.problems import Problem
 T = TypeVar("T")
 R = TypeVar("R")
 
-_WEIGHT = 0.05  # of the newest in the running mean of the seconds that a job takes
-_SMALL = 8  # so many small jobs for each thread take as much memory as there is for the large ones
+_WEIGHT = 0.05  # of the latest job in the running mean of seconds per job
+_SMALL = 8  # a job is small if this many per thread fit into the memory for large jobs
 
 
 class Workers:
-    """Threads, each taking one job after the other from a common queue, in which every request has a lane.
+    """Threads that take jobs from a common queue, in which every request has a lane.
 
-    Not those of concurrent.futures: a future for every job, and one of asyncio for each of them, and what ties them
-    together, took a quarter of the event loop's time, during which a core does not compute.
+    Not concurrent.futures: its future per job, asyncio's future for each of those, and what ties them together took a
+    quarter of the event loop's time, during which a core does not compute.
 
     Attributes:
-        memory: bytes that large jobs may take together; small ones take an eighth of it at most.
-        seconds: running mean of the time that a job takes once begun.
+        threads: number of threads, without those that replace stuck ones.
+        most_waiting: jobs that may wait.
+        memory: bytes that large jobs may take together.
+        seconds: running mean of the time that a job takes once it has begun.
     """
 
     def __init__(
@@ -50,53 +53,57 @@ class Workers:
         """Start `threads`; refuse requests that would wait for more than `most_waiting` jobs once all are at work.
 
         Args:
+            memory: bytes that large jobs may take together.
             patience: seconds after which a thread counts as stuck.
+            seconds: that a job takes, as a first guess.
         """
         self.threads, self.most_waiting, self.memory, self.seconds = threads, most_waiting, memory, seconds
         self._patience, self._small = patience, memory // (_SMALL * threads)
         self._lock = threading.Condition()  # guards all of the following
-        self._lanes: OrderedDict[_Batch[Any, Any], deque[_Job]] = OrderedDict()  # what waits; whose turn it is first
-        self._begun: dict[_Job, float] = {}  # when, the oldest first
-        self._taken = 0  # bytes, by large jobs
-        self._replaced: set[_Job] = set()  # at which a thread is stuck
+        self._lanes: OrderedDict[_Batch[Any, Any], deque[_Job]] = (
+            OrderedDict()
+        )  # waiting jobs, by request; the next turn first
+        self._begun: dict[_Job, float] = {}  # job → when it began; the oldest first
+        self._taken = 0  # bytes that large jobs take now
+        self._replaced: set[_Job] = set()  # jobs whose stuck thread has been replaced
         self._is_closing = False
-        self._crew: set[threading.Thread] = set()
+        self._alive: set[threading.Thread] = set()
         for _ in range(threads):
             self._start()
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name="worker", daemon=True)
-        self._crew.add(thread)
+        self._alive.add(thread)
         thread.start()
 
     @property
     def waiting(self) -> int:
-        """Jobs that no thread has begun."""
+        """Jobs that have not begun."""
         with self._lock:
             return sum(map(len, self._lanes.values()))
 
     @property
     def at_work(self) -> int:
-        """Jobs that a thread has begun and not ended."""
+        """Jobs that have begun and not ended."""
         return len(self._begun)
 
     def expected_wait(self, count: int = 1) -> float:
-        """Seconds that the last of `count` jobs submitted now would wait for those of others; 0 while one is free."""
+        """Seconds that the last of `count` jobs submitted now would wait for those of others; 0 if a thread is free."""
         with self._lock:
             now, begun = time.perf_counter(), [*self._begun.values()]
-            beyond = max(0, self._before(count) - self.threads)
+            beyond = max(0, self._ahead_of(count) - self.threads)
         so_far = (now - sum(begun) / len(begun)) if begun else 0.0
         return beyond * max(self.seconds, so_far) / self.threads
 
-    def _before(self, count: int) -> int:
-        """Jobs that are at work, or begun in the turns of others before the last of `count` submitted now."""
-        most = count - 1 + self.threads  # in the turns of one of them
+    def _ahead_of(self, count: int) -> int:
+        """Jobs that are at work, or would begin before the last of `count` jobs submitted now."""
+        most = count - 1 + self.threads  # of one lane
         with self._lock:
             return self.at_work - len(self._replaced) + sum(min(len(lane), most) for lane in self._lanes.values())
 
     @property
     def are_stuck(self) -> bool:
-        """Whether every thread has been at the same job for too long; those that can be replaced are."""
+        """Whether every thread has been at the same job for too long; replaces stuck threads as far as allowed."""
         now, stuck = time.perf_counter(), 0
         with self._lock:
             for job, begun in self._begun.items():
@@ -109,23 +116,23 @@ class Workers:
             return stuck >= self.threads + len(self._replaced)
 
     def check(self, count: int = 1) -> None:
-        """Raise Problem 503 if `count` further jobs would wait for too many of others."""
+        """Raise Problem 503 if `count` further jobs would wait for too many others."""
         if self.are_stuck:
             raise Problem(503, "every thread is busy with an image that takes too long: try again", retry_after=10)
-        if self._before(count) >= self.threads + self.most_waiting:
+        if self._ahead_of(count) >= self.threads + self.most_waiting:
             seconds = max(1, math.ceil(self.expected_wait(count)))
             raise Problem(503, f"the service is busy: try again in {seconds} s", retry_after=seconds)
 
     async def run(
         self, work: Callable[[T], R], items: Sequence[T], *, memory: Callable[[T], int] = lambda item: 0
     ) -> list[tuple[R, float]]:
-        """work(item) of every item, in order, and the seconds it waited before a thread began.
+        """work(item) for every item, in order, each with the seconds that it waited before it began.
 
-        All items of a request are taken or none: a request is refused for those before it, never for its own number.
-        What is cancelled is not begun.
+        Either all items of a request are accepted or none. A request is refused because of those ahead of it, never
+        because of its own number of items. If the call is cancelled, items that have not begun are dropped.
 
         Args:
-            memory: bytes that an item takes at most while it is at work; asked in a thread.
+            memory: bytes that work(item) takes at most; called in a thread.
 
         Raises:
             Problem: 503 too much is waiting.
@@ -134,9 +141,9 @@ class Workers:
         return await self._run(_Batch(work, memory, items))
 
     async def run_at_once(self, work: Callable[[T], R], item: T, *, memory: Callable[[T], int]) -> R:
-        """work(item), before all else that waits: what does not take long, and of which nobody should be refused.
+        """work(item), ahead of everything that waits: for quick work that should never be refused.
 
-        If it is large, it waits for its turn like others.
+        If it takes much memory, it waits for its turn like other jobs.
         """
         ((result, _),) = await self._run(_Batch(work, memory, [item], is_quick=True))
         return result
@@ -144,7 +151,7 @@ class Workers:
     async def _run(self, batch: "_Batch[T, R]") -> list[tuple[R, float]]:
         jobs = deque(_Job(batch, place) for place in range(batch.not_done))
         with self._lock:
-            self._lanes[batch] = jobs  # of which the batch knows nothing: no circles
+            self._lanes[batch] = jobs  # the batch holds no reference to its jobs, which would be a cycle
             if batch.is_quick:
                 self._lanes.move_to_end(batch, last=False)
             self._lock.notify(len(jobs))
@@ -155,29 +162,29 @@ class Workers:
                 self._forget(batch)
 
     def _forget(self, batch: "_Batch[Any, Any]") -> None:
-        """If it ended early, nothing more of it is begun."""
+        """Drop what has not begun of a batch that ended early."""
         with self._lock:
             batch.is_over = True
             self._lanes.pop(batch, None)
-            self._lock.notify_all()  # a large one may have made room for the next
+            self._lock.notify_all()  # a lane behind it may be next now
 
     def close(self, *, seconds: float = 2.0) -> None:
-        """End the threads; what waits is not begun, and what is not done within so many seconds is left to itself."""
+        """End the threads: drop what waits, and wait at most this long for what has begun."""
         with self._lock:
             self._is_closing = True
             self._lanes.clear()
             self._lock.notify_all()
         end = time.monotonic() + seconds
-        for thread in [*self._crew]:
+        for thread in [*self._alive]:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while self._do_next():
-            pass  # between two calls a thread holds no image
-        self._crew.discard(threading.current_thread())
+            pass  # between two calls a thread holds no reference to an image
+        self._alive.discard(threading.current_thread())
 
     def _do_next(self) -> bool:
-        """Wait for a job and do it; False when there will be no more for this thread."""
+        """Wait for a job and do it; False if this thread is to end."""
         job = self._next()
         if job is None:
             return False
@@ -190,7 +197,7 @@ class Workers:
         return self._end(job, error, seconds=time.perf_counter() - begun)
 
     def _next(self) -> "_Job | None":
-        """The next job there is memory for, once there is one; None at the end."""
+        """Wait for the next job that fits into memory; None when closing."""
         with self._lock:
             while not self._is_closing:
                 if (job := self._take_turn()) is not None:
@@ -200,11 +207,11 @@ class Workers:
         return None
 
     def _take_turn(self) -> "_Job | None":
-        """A job of the first lane with one there is memory for; a lane that has had its turn goes behind the others."""
+        """Take a job of the first lane that has one that fits into memory; a lane that has had its turn goes last."""
         free = self.memory - self._taken
         for batch, lane in self._lanes.items():
             job = lane[0]
-            if (job.memory or 0) > free:  # no large one passes it; what may be small is at the other end
+            if (job.memory or 0) > free:  # no large job may overtake it; jobs at the other end may be small
                 free, job = 0, lane[-1]
             if (job.memory or 0) <= free:
                 self._taken += job.memory or 0
@@ -218,16 +225,16 @@ class Workers:
         return None
 
     def _set_aside(self, job: "_Job") -> bool:
-        """Have a large job wait for memory, behind those before it; whether the thread is to go on."""
+        """Let a large job wait for memory, in order; whether the thread is to go on."""
         with self._lock:
             del self._begun[job]
             if not job.batch.is_over and not self._is_closing:
                 self._lanes.setdefault(job.batch, deque()).appendleft(job)
-                self._lock.notify()  # should this thread not go on
+                self._lock.notify()  # in case this thread does not go on
             return self._is_still_needed(job)
 
     def _end(self, job: "_Job", error: BaseException | None, *, seconds: float) -> bool:
-        """Count a job that is done, and tell who waits for its batch; whether the thread is to go on."""
+        """Account for a job that has ended, and end its batch if it was the last; whether the thread is to go on."""
         batch = job.batch
         with self._lock:
             del self._begun[job]
@@ -244,7 +251,7 @@ class Workers:
         return is_needed
 
     def _is_still_needed(self, job: "_Job") -> bool:
-        """Whether no other thread has taken the place of the one that was at this job."""
+        """Whether the thread that did this job has not been replaced."""
         is_needed = job not in self._replaced
         self._replaced.discard(job)
         return is_needed
@@ -254,7 +261,8 @@ class _Job:
     """An item of a batch.
 
     Attributes:
-        memory: bytes that it takes; None before a thread has looked.
+        place: of the item in its batch.
+        memory: bytes that it takes; None before it has been measured.
     """
 
     def __init__(self, batch: "_Batch[Any, Any]", place: int) -> None:
@@ -267,10 +275,10 @@ class _Batch(Generic[T, R]):
 
     Attributes:
         done: the results, or the first error.
-        not_done: items; the lock of Workers guards it, and `taken`.
-        taken: items that were looked at or begun.
-        is_over: it has ended early.
-        is_quick: it goes before others, and says nothing of how long they take.
+        not_done: number of items; guarded by the lock of Workers, as is `taken`.
+        taken: number of items that have been measured or begun.
+        is_over: whether it has ended early.
+        is_quick: whether it goes ahead of others, and does not count in the mean time of a job.
     """
 
     def __init__(
@@ -284,14 +292,14 @@ class _Batch(Generic[T, R]):
         self.done: asyncio.Future[list[tuple[R, float]]] = self._loop.create_future()
 
     def measure(self, job: _Job) -> int:
-        """Bytes of memory that an item takes; 0 where that fails, as its work will, too."""
+        """Bytes of memory that an item takes; 0 if that fails, as its work will fail too."""
         try:
             return self._memory(self._items[job.place])
         except Exception:
             return 0
 
     def do(self, job: _Job, now: float) -> BaseException | None:
-        """Do one item, in a thread; what it raised."""
+        """Do one item, in a thread; returns the error, if any."""
         try:
             self._results[job.place] = self._work(self._items[job.place]), now - self._submitted
         except BaseException as error:
@@ -299,8 +307,8 @@ class _Batch(Generic[T, R]):
         return None
 
     def end(self, error: BaseException | None) -> None:
-        """Tell the event loop, from a thread, that all is done or that an item has failed."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        """Tell the event loop, from a thread, that all items are done or that one has failed."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the results
             self._loop.call_soon_threadsafe(self._end, error)
 
     def _end(self, error: BaseException | None) -> None:

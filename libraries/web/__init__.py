@@ -1,1 +1,1 @@
-"""Images from the web: lists of URLs, fetched safely, politely, and never twice."""
+"""Images from the web: searched for, and downloaded safely, politely, and never twice."""

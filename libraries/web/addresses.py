@@ -1,8 +1,8 @@
-"""Which web addresses may be fetched: public ones, over http and https.
+"""Which URLs may be fetched: those of public hosts, over http and https.
 
-A list of URLs from somewhere must not make this machine read what only it can reach: its own services, the local
-network, the metadata service of a cloud. A name is therefore resolved once, every address it stands for is checked, and
-the connection goes to a checked address, not to the name: a name that changes its address in between gains nothing.
+A list of URLs from somebody else must not make this machine read what only it can reach: its own services, the local
+network, the metadata service of a cloud. Therefore a host name is resolved once, every address is checked, and the
+connection goes to a checked address, not to the name: changing the name's address in between gains nothing.
 (OWASP, Server-Side Request Forgery Prevention Cheat Sheet.)
 """
 
@@ -15,15 +15,15 @@ from urllib.parse import quote, urlsplit
 from libraries.base.errors import DownloadError
 
 PORTS = {"http": 80, "https": 443}
-EXTRA_PORTS = frozenset({8080, 8443})  # of public hosts; a host that is allowed by name may use any port
+EXTRA_PORTS = frozenset({8080, 8443})  # for public hosts; a host that is allowed by name may use any port
 MAX_URL_LENGTH = 8000  # characters
-MAX_ADDRESSES = 4  # of one host, tried in turn
+MAX_ADDRESSES = 4  # per host, tried in turn
 
 _IPv4 = ipaddress.IPv4Address
 _IPv6 = ipaddress.IPv6Address
-_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")  # all that IANA has given out for global unicast
+_PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")  # all that IANA has allocated for global unicast
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
-# What `ipaddress` (in some version of Python) calls global, and yet leads to no public host:
+# Networks that `ipaddress` (in some version of Python) calls global although they lead to no public host:
 _SPECIAL = tuple(
     map(
         ipaddress.ip_network,
@@ -42,7 +42,7 @@ _SPECIAL = tuple(
 
 @dataclass(frozen=True)
 class Target:
-    """An http(s) URL in its parts, each in the form that goes over the wire."""
+    """The parts of an http(s) URL, each as it is sent."""
 
     scheme: str
     host: str  # lower case, IDNA, no brackets
@@ -57,15 +57,15 @@ class Target:
 
     @property
     def url(self) -> str:
-        """One spelling for all that mean the same."""
+        """The normalized URL: the same for all spellings that mean the same."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
 def parse(url: str) -> Target:
-    """Take a URL apart; the fragment is dropped.
+    """Parse a URL; the fragment is dropped.
 
     Raises:
-        DownloadError: not http or https, no host, a user name or password, or nothing that is a URL at all.
+        DownloadError: not a URL, not http or https, without a host, or with a user name or password.
     """
     try:
         parts = urlsplit(url)
@@ -85,13 +85,15 @@ def parse(url: str) -> Target:
 
 
 def checked_addresses(target: Target, allowed_hosts: Collection[str] = ()) -> list[str]:
-    """The addresses of the target's host that a connection may go to, at most `MAX_ADDRESSES`, in the resolver's order.
+    """The addresses of the target's host that may be connected to, at most `MAX_ADDRESSES`, in the resolver's order.
 
-    A host in `allowed_hosts` (lower case, as it stands in the URL) may have any address and any port. The time-out of
-    the look-up is the resolver's own.
+    The look-up is limited only by the resolver's own time-out.
+
+    Args:
+        allowed_hosts: hosts (in lower case, as in the URL) that may have any address and any port.
 
     Raises:
-        DownloadError: the host is not found, has private addresses only, or the port is none of the web's.
+        DownloadError: the host is not found or has only private addresses, or the port is not one of the web's.
     """
     by_name = target.host in allowed_hosts
     if not by_name and target.port not in EXTRA_PORTS.union(PORTS.values()):
@@ -104,10 +106,10 @@ def checked_addresses(target: Target, allowed_hosts: Collection[str] = ()) -> li
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, each once; an address is its own.
+    """The distinct addresses of a host; an IP address gives itself.
 
     Raises:
-        DownloadError: there is no such host now. Passing: an offline machine gives the same answer.
+        DownloadError: the host is not found. Counts as temporary, because an offline machine fails in the same way.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -118,7 +120,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to a host on the public internet, as far as its number tells."""
+    """Whether an IP address belongs to the public internet."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -137,7 +139,7 @@ def _is_ordinary(ip: _IPv4 | _IPv6) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and nobody else's, as its name or number tells."""
+    """Whether a host name or address can only be this machine."""
     if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, 6.3
         return True
     try:

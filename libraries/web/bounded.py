@@ -1,7 +1,7 @@
-"""HTTP connections whose responses end when their time or their bytes are spent, whatever the server does.
+"""HTTP connections that limit the time and the bytes of a response, whatever the server does.
 
-A socket's time-out starts anew with every packet, so that a server that drips one byte at a time holds a client for
-ever; and http.client bounds the headers only loosely. Here every read of a response draws on the `Budget` of the fetch.
+A socket's time-out starts again with every packet, so a server that sends one byte at a time can hold a client for
+ever; and http.client limits headers only loosely. Here every read of a response draws on the `Budget` of the fetch.
 """
 
 import contextvars
@@ -16,26 +16,26 @@ import urllib3
 
 from libraries.base.errors import DownloadError
 
-MAX_HEADER_BYTES = 256 * 1024  # of one response, what is read ahead of its body included
-_READ_AHEAD = 64 * 1024  # bytes; a small picture comes in one or two packets of this size
+MAX_HEADER_BYTES = 256 * 1024  # of one response, including what is read ahead of its body
+_READ_AHEAD = 64 * 1024  # bytes; one or two reads of this size suffice for a small image
 
 
 @dataclass
 class Budget:
-    """What one fetch, redirects included, may spend."""
+    """The time and bytes that one fetch, including redirects, may take."""
 
-    deadline: float  # on the clock time.monotonic()
+    deadline: float  # on time.monotonic()
     read_timeout: float  # seconds between two packets
     body_bytes: int  # of one response, as transferred
-    bytes_left: int = 0  # of the response under way
-    reader: io.RawIOBase | None = None  # of that response
-    received: float = 0.0  # when its last bytes came, on the same clock; 0: none yet
+    bytes_left: int = 0  # of the current response
+    reader: io.RawIOBase | None = None  # of the current response
+    received: float = 0.0  # when its last bytes arrived, on time.monotonic(); 0: none yet
 
     def seconds(self, limit: float) -> float:
-        """The limit, or what is left until the deadline if that is less.
+        """The limit, or the time left until the deadline if that is less.
 
         Raises:
-            TimeoutError: nothing is left.
+            TimeoutError: no time is left.
         """
         left = self.deadline - time.monotonic()
         if left <= 0:
@@ -43,16 +43,16 @@ class Budget:
         return min(limit, left)
 
     def close(self) -> None:
-        """Let go of the socket, which a response that urllib3 gave up half made would hold until it is collected."""
+        """Close the socket, which a response that urllib3 abandoned half-built would keep open."""
         if self.reader is not None:
             self.reader.close()
 
 
-current_budget: contextvars.ContextVar[Budget] = contextvars.ContextVar("current_budget")  # one in each thread
+current_budget: contextvars.ContextVar[Budget] = contextvars.ContextVar("current_budget")  # one per thread
 
 
 class _BoundedReader(io.RawIOBase):
-    """What a socket gives, until the budget is spent."""
+    """Reads from a socket until the budget is spent."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, budget: Budget) -> None:
         self._raw = raw
@@ -65,7 +65,7 @@ class _BoundedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         timeout = self._budget.seconds(self._budget.read_timeout)
-        if timeout != self._timeout:  # it is the read time-out until little is left: a system call less for each packet
+        if timeout != self._timeout:  # the same until little time is left: saves a system call per packet
             self._sock.settimeout(timeout)
             self._timeout = timeout
         count = self._raw.readinto(buffer)
@@ -81,7 +81,7 @@ class _BoundedReader(io.RawIOBase):
 
 
 class _BoundedResponse(http.client.HTTPResponse):
-    """A response that is read within the current budget."""
+    """A response that draws on the current budget."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -92,7 +92,7 @@ class _BoundedResponse(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        # Chunked bodies carry framing. One that is mostly framing (chunks of a few bytes) is no image server's.
+        # Chunked bodies carry framing. Twice the size allows for it, but not for chunks of a few bytes.
         self._budget.bytes_left += 2 * self._budget.body_bytes
 
 
@@ -113,7 +113,7 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 
 
 class BoundedPoolManager(urllib3.PoolManager):
-    """A PoolManager for threads that have set `current_budget`."""
+    """A PoolManager whose responses draw on `current_budget`, which the calling thread must have set."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -121,7 +121,7 @@ class BoundedPoolManager(urllib3.PoolManager):
 
 
 class BoundedProxyManager(urllib3.ProxyManager):
-    """The same through a proxy."""
+    """Like BoundedPoolManager, through a proxy."""
 
     def __init__(self, proxy_url: str, **kwargs: Any) -> None:
         super().__init__(proxy_url, **kwargs)

@@ -1,14 +1,14 @@
-"""One URL → its bytes, within bounds of time and size, from public addresses only.
+"""One URL → its bytes, within limits of time and size, from public addresses only.
 
-urllib3 does the HTTP. Each connection goes to an address that was checked (`addresses`), with the name in the Host
-header and in TLS, where the certificate is verified against it; the system's certificates (or those of SSL_CERT_FILE)
-and certifi's are trusted. Proxies of the environment are not used: a proxy resolves names itself, so that what was
-checked would not be what is connected to. There are no cookies and no passwords.
+urllib3 does the HTTP. Each connection goes to a checked address (`addresses`), with the host name in the Host header
+and in TLS, where the certificate is verified against it; the system's certificates (or those of SSL_CERT_FILE) and
+certifi's are trusted. Proxies from the environment are not used: a proxy resolves names itself, so that the checked
+address would not be the one connected to. There are no cookies and no passwords.
 
-Why not aiohttp (3.14, tried): in the place of this it is as fast (BENCHMARKS.md), but its bounds are not these. Nothing
-counts the bytes that come as framing: an endless chunk extension was read at 365 MB/s until the time was up. Its
-resolver is not asked about hosts that are addresses, so that these would be checked here nevertheless. And `bounded`
-would stay, for the callers of the service.
+Why not aiohttp (3.14, tried): it is as fast (BENCHMARKS.md), but its limits are weaker. It does not count the bytes of
+framing: an endless chunk extension was read at 365 MB/s until the time was up. It does not call its resolver for hosts
+that are addresses, so these would have to be checked here anyway. And `bounded` would still be needed for the callers
+of the service.
 """
 
 import contextlib
@@ -32,18 +32,18 @@ from libraries.web.bounded import BoundedPoolManager, Budget, current_budget
 
 USER_AGENT = "image-classification-pipeline/0.1"
 MAX_REDIRECTS = 5
-MAX_WAIT = 60.0  # seconds; a server that asks for more is asked again by the next run
+MAX_WAIT = 60.0  # seconds; if a server asks for more, the next run tries again
 OPT_OUTS = frozenset({"noai", "noimageai"})
 _CHUNK = 2**20  # bytes
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NOT_FOUND = frozenset({404, 410})
-_PASSING = frozenset({408, 425, 429})  # besides all 5xx
+_TEMPORARY = frozenset({408, 425, 429})  # besides all 5xx
 _VALUED_DIRECTIVES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds to establish a connection, between two packets, and for the whole of one try, redirects included."""
+    """Seconds to connect, between two packets, and for one whole try, including redirects."""
 
     connect: float = 10.0
     read: float = 15.0
@@ -51,26 +51,26 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a URL gave."""
+class FetchResult:
+    """A successful response."""
 
     body: bytes
     http_status: int
-    retry_after: float | None = None  # seconds; an answer to a search may say so with the status 200
+    retry_after: float | None = None  # seconds; search services send it even with status 200
 
 
 class Fetcher:
     """Fetches URLs, from any number of threads; connections are kept open for the next URL of the same host.
 
     Args:
-        timeouts: a try ends within `timeouts.total`, besides the time the system's resolver takes.
-        max_bytes: of a body, compressed and not.
-        allowed_hosts: names or addresses, as they stand in the URLs, that may be private and use any port.
-        user_agent: its part before the first slash is the name by which X-Robots-Tag addresses this program.
-        threads: that fetch at once.
-        headers: further ones, or others than those for an image.
-        redirects: that are followed; none where a header or the URL holds a key.
-        refusal_bytes: of the body of a refusal, to be kept with the error.
+        timeouts: a try ends within `timeouts.total`, plus the time of the system's resolver.
+        max_bytes: of a body, both compressed and uncompressed.
+        allowed_hosts: names or addresses, as in the URLs, that may be private and use any port.
+        user_agent: the part before the first slash is the name by which X-Robots-Tag addresses this program.
+        threads: number of threads that fetch at once.
+        headers: in addition to, or instead of, those for an image.
+        redirects: number of redirects to follow; 0 where a header or the URL holds a key.
+        refusal_bytes: of the body of a refusal, kept with the error.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class Fetcher:
         """Close the connections that are kept open."""
         self._pools.clear()
 
-    def fetch(self, url: str) -> Answer:
+    def fetch(self, url: str) -> FetchResult:
         """Try a URL once.
 
         Raises:
-            DownloadError: it gives no body of at most `max_bytes`, or must not be fetched.
+            DownloadError: there is no body of at most `max_bytes`, or the URL must not be fetched.
         """
         deadline = time.monotonic() + self._timeouts.total
         budget = Budget(deadline, self._timeouts.read, self._max_bytes)
@@ -118,7 +118,7 @@ class Fetcher:
             current_budget.reset(token)
             budget.close()
 
-    def _follow(self, url: str) -> Answer:
+    def _follow(self, url: str) -> FetchResult:
         for _ in range(self._redirects + 1):
             target = parse(url)
             response = self._open(target)
@@ -128,16 +128,17 @@ class Fetcher:
                     url = _joined(target, location)
                     continue
                 self._check(response)
-                return Answer(self._body(response), response.status, retry_after(response.headers.get("Retry-After")))
+                body = self._body(response)
+                return FetchResult(body, response.status, retry_after(response.headers.get("Retry-After")))
             except DownloadError as error:
                 error.body = self._refusal(response)
                 raise
             finally:
-                response.close()  # does nothing where the body was read to its end and the connection can be used again
+                response.close()  # no effect if the body was read to its end, so that the connection can be reused
         raise DownloadError("too many redirects", detail=f"more than {self._redirects}")
 
     def _open(self, target: Target) -> urllib3.BaseHTTPResponse:
-        """The response from the first of the target's addresses that accepts a connection; its body is not yet read."""
+        """The response, its body still unread, from the first of the target's addresses that accepts a connection."""
         unreachable: exceptions.HTTPError | None = None
         for address in checked_addresses(target, self._allowed_hosts):
             pool = self._pools.connection_from_host(
@@ -161,9 +162,9 @@ class Fetcher:
         raise unreachable
 
     def _check(self, response: urllib3.BaseHTTPResponse) -> None:
-        """Raise a DownloadError unless the response's body may be used and fits."""
+        """Raise DownloadError unless the response's body may be used and is small enough."""
         status = response.status
-        if status in _PASSING or status >= 500:
+        if status in _TEMPORARY or status >= 500:
             reason = "too many requests" if status == 429 else "server error"
             wait = retry_after(response.headers.get("Retry-After"))
             raise DownloadError(reason, detail=f"HTTP {status}", passing=True, http_status=status, retry_after=wait)
@@ -177,7 +178,7 @@ class Fetcher:
             raise self._too_large(status)
 
     def _refusal(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """The beginning of a refusal's body, as far as it can be read."""
+        """The beginning of a refusal's body; empty if it cannot be read."""
         if not self._refusal_bytes:
             return b""
         with contextlib.suppress(exceptions.HTTPError, http.client.HTTPException, OSError, DownloadError):
@@ -185,7 +186,7 @@ class Fetcher:
         return b""
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """The body; uncompressed, should it come compressed although that was not asked for."""
+        """The body; uncompressed if the server compressed it although it was not asked to."""
         chunks, size = [], 0
         for chunk in response.stream(min(_CHUNK, self._max_bytes + 1), decode_content=False):
             chunks.append(chunk)
@@ -202,7 +203,7 @@ class Fetcher:
         return self._inflated(body, response.status)
 
     def _inflated(self, body: bytes, status: int) -> bytes:
-        inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # + 32: with a gzip or a zlib header
+        inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # + 32: either a gzip or a zlib header
         try:
             inflated = inflater.decompress(body, self._max_bytes + 1)
         except zlib.error as error:
@@ -218,7 +219,7 @@ class Fetcher:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header: a number of them, or a date (RFC 9110, 10.2.3)."""
+    """Seconds to wait, from a Retry-After header, which has seconds or a date (RFC 9110, 10.2.3)."""
     if value is None:
         return None
     if value.strip().isdecimal():
@@ -230,9 +231,9 @@ def retry_after(value: str | None) -> float | None:
 
 
 def backoff(tries: int, retry_after: float | None) -> float | None:
-    """Seconds to wait after the try of this number: as the server asks, else about 1, 2, 4 … with jitter.
+    """Seconds to wait after try number `tries`: as the server asks, else about 1, 2, 4 … with jitter.
 
-    None if the server asks for more than `MAX_WAIT`: not worth waiting for.
+    None if the server asks for more than `MAX_WAIT`.
     """
     if retry_after is not None:
         return retry_after + random.uniform(0.0, 0.5) if retry_after <= MAX_WAIT else None
@@ -240,10 +241,10 @@ def backoff(tries: int, retry_after: float | None) -> float | None:
 
 
 def user_agent(contact: str | None) -> str:
-    """What servers are told of who asks.
+    """The header User-Agent, with the contact if there is one.
 
     Raises:
-        ParameterError: the contact cannot stand in a header.
+        ParameterError: the contact cannot be part of a header.
     """
     if not contact:
         return USER_AGENT
@@ -255,7 +256,7 @@ def user_agent(contact: str | None) -> str:
 def opted_out(robots_tags: Iterable[str], agent: str) -> bool:
     """Whether X-Robots-Tag headers, addressed to all or to `agent` (lower case), forbid use for machine learning.
 
-    A header is `[agent:] directive, [agent:] directive …`; a directive without an agent is for the one named last.
+    A header is `[agent:] directive, [agent:] directive …`; a directive without an agent is for the last one named.
     """
     for tag in robots_tags:
         addressee = "*"
@@ -269,7 +270,7 @@ def opted_out(robots_tags: Iterable[str], agent: str) -> bool:
 
 
 def _joined(target: Target, location: str) -> str:
-    """The absolute URL of a Location header, which http.client has decoded as Latin-1 and browsers take for UTF-8."""
+    """The absolute URL of a Location header, which http.client decodes as Latin-1, but browsers as UTF-8."""
     try:
         return urljoin(target.url, location.encode("latin-1").decode("utf-8", "replace"))
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""Images and results to look at in a notebook: widgets of anywidget, their pages in pages/."""
+"""Viewers of images and of results in a notebook: anywidget widgets, with their front end in pages/."""

@@ -1,10 +1,11 @@
-"""The images of a data set, to look at and to correct: other labels and marks, by keyboard, each step to be undone."""
+"""The images of a data set, to view and to correct: change labels and marks by keyboard; every step can be undone."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from libraries.base.errors import ImageError, InputError, MissingInput
 from libraries.base.file_system import nfc
@@ -15,13 +16,28 @@ from libraries.data.dataset import Example, read_examples, read_white_level
 from libraries.data.decoding import MAX_PIXELS, bytes_of, header, read
 from libraries.data.depth import FULL_RANGE
 from libraries.data.quality import read_review
-from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
+from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "new"]  # new: not seen by script 1
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The images to show; None: all.
+
+    Attributes:
+        name: letters in the image's path within its class.
+    """
+
+    label: str | None = None
+    mark: Mark | None = None
+    finding: str | None = None
+    split: Split | None = None
+    name: str = ""
 
 
 class ImageViewer(Viewer):
-    """The images of one data set, with what script 1 knows of them, and all annotations."""
+    """The images of one data set, with what script 1 recorded about them, and all annotations."""
 
     _esm = page_code("parts.js", "images.js")
     _css = PAGES / "viewer.css"
@@ -40,15 +56,15 @@ class ImageViewer(Viewer):
         """
         Args:
             images: the data set's folder, with one folder per class.
-            examples: what script 1 has found; none if it has not run.
-            prepared: the state of the annotations that it has found.
-            findings: what is worth a second look: paths, the most striking first, by what was found (`data.quality`).
-            thumbnails: the file that keeps them.
-            white_level: as script 1 has found it.
+            examples: as script 1 found them; empty if it has not run.
+            prepared: the state of the annotations when script 1 ran.
+            findings: images worth a second look (`data.quality`): finding → paths, the most striking first.
+            thumbnails: the file that stores them.
+            white_level: as script 1 found it.
             max_pixels: larger images are not shown.
 
         Raises:
-            InputError: there is no such folder, or no folder of a class in it.
+            InputError: there is no such folder, or it has no folder of a class.
             StorageError: the log of annotations is damaged.
         """
         super().__init__(images, thumbnails, white_level=white_level, max_pixels=max_pixels)
@@ -59,29 +75,15 @@ class ImageViewer(Viewer):
         self._examples = {example.path: example for example in examples}
         self._prepared = prepared
         self._findings = findings
-        self._label: str | None = None
-        self._mark: Mark | None = None
-        self._finding: str | None = None
-        self._split: Split | Literal["new"] | None = None
-        self._name = ""
+        self._filter = Filter()
         self._said = ""
         self._annotations = Annotations(images)
         self._read_folder()
-        self._actions |= {
-            "filter": self._filter,
-            "relabel": lambda images, label: self._step(
-                self._annotations.relabel(self._paths_of(images), label), label
-            ),
-            "mark": self._mark_images,
-            "undo": lambda: self._step(self._annotations.undo(), "undone"),
-            "redo": lambda: self._step(self._annotations.redo(), "done again"),
-            "replay": self._replay,
-        }
         self.show()
 
     @classmethod
     def of(cls, layout: Layout) -> "ImageViewer":
-        """The images of the data set of these parameters."""
+        """A viewer of the data set of these parameters."""
         try:
             made = layout.examples.read()
             examples = read_examples(layout.examples.folder / "examples.csv")
@@ -98,7 +100,18 @@ class ImageViewer(Viewer):
             max_pixels=layout.max_pixels,
         )
 
-    # What the page shows
+    def actions(self) -> dict[str, Callable[..., None]]:
+        return {
+            **super().actions(),
+            "filter": self._apply_filter,
+            "relabel": self._relabel,
+            "mark": self._toggle_mark,
+            "undo": lambda: self._take_over(self._annotations.undo(), "undone"),
+            "redo": lambda: self._take_over(self._annotations.redo(), "done again"),
+            "replay": self._replay,
+        }
+
+    # What the front end shows
 
     def path(self, image: int) -> str:
         return self._paths[image]
@@ -108,7 +121,7 @@ class ImageViewer(Viewer):
         folders = self._annotations.folders
         first = self._annotations.first_path(path)
         return {
-            "name": shown(folders.inside(path)),
+            "name": displayed(folders.inside(path)),
             "label": folders.label(path),
             "was": folders.label(first) if first != path else None,
             "mark": self._annotations.marks.get(path),
@@ -118,7 +131,7 @@ class ImageViewer(Viewer):
     def facts(self, image: int) -> tuple[Message, list[bytes]]:
         path = self._paths[image]
         example = self._example(path)
-        facts: dict[str, str] = {"file": shown(path)}
+        facts: dict[str, str] = {"file": displayed(path)}
         try:
             data = read(self._images / path, max_bytes=bytes_of(self._max_pixels))
             head = header(data)
@@ -131,14 +144,14 @@ class ImageViewer(Viewer):
             facts["split"] = {"train": "training", "test": "test"}[example.split]
             copies = [e.path for e in self._copies[example.sha256] if e is not example]
             if copies:
-                facts["the same file"] = _some(copies)
+                facts["the same file"] = _first(copies)
             if example.group != example.path:
-                facts["group"] = shown(example.group)
-        then = self._then.get(path, path)
+                facts["group"] = displayed(example.group)
+        then = self._prepared_paths.get(path, path)
         if found := [finding for finding, paths in self._findings.items() if then in paths]:
             facts["worth a look"] = ", ".join(found)
         if (first := self._annotations.first_path(path)) != path:
-            facts["was"] = shown(first)
+            facts["was"] = displayed(first)
         return {"facts": facts}, []
 
     def summary(self) -> Message:
@@ -149,13 +162,7 @@ class ImageViewer(Viewer):
             "marks": {mark: marks[mark] for mark in MARKS},
             "images": len(self._paths),
             "findings": {finding: len(paths) for finding, paths in self._findings.items()},
-            "filter": {
-                "label": self._label,
-                "mark": self._mark,
-                "finding": self._finding,
-                "split": self._split,
-                "name": self._name,
-            },
+            "filter": asdict(self._filter),
             "canUndo": self._annotations.can_undo,
             "canRedo": self._annotations.can_redo,
             "pending": self._pending,
@@ -166,58 +173,54 @@ class ImageViewer(Viewer):
 
     # Actions
 
-    def _filter(
-        self,
-        label: str | None = None,
-        mark: Mark | None = None,
-        finding: str | None = None,
-        split: Split | Literal["new"] | None = None,
-        name: str = "",
-    ) -> None:
-        """Show the images with this label, mark, finding and side of the split, and these letters in their name."""
-        self._label, self._mark, self._finding, self._split, self._name = label, mark, finding, split, str(name)
-        marks, folders, wanted = self._annotations.marks, self._annotations.folders, nfc(self._name).casefold()
+    def _apply_filter(self, *, name: str = "", **wanted: Any) -> None:
+        """Show the images that match a filter."""
+        self._filter = only = Filter(name=str(name), **wanted)
+        marks, folders, letters = self._annotations.marks, self._annotations.folders, nfc(only.name).casefold()
         self._show_matching(
             [
                 image
-                for image, path in self._found(finding)
-                if (label is None or folders.label(path) == label)
-                and (mark is None or marks.get(path) == mark)
-                and (split is None or self._split_of(path) == split)
-                and (not wanted or wanted in nfc(folders.inside(path)).casefold())
+                for image, path in self._with_finding(only.finding)
+                if (only.label is None or folders.label(path) == only.label)
+                and (only.mark is None or marks.get(path) == only.mark)
+                and (only.split is None or self._split_of(path) == only.split)
+                and (not letters or letters in nfc(folders.inside(path)).casefold())
             ]
         )
 
-    def _found(self, finding: str | None) -> Iterable[tuple[int, str]]:
-        """Number and path of all images, or of those with a finding, the most striking first."""
+    def _with_finding(self, finding: str | None) -> Iterable[tuple[int, str]]:
+        """Number and path of the images with a finding, the most striking first; None: of all images."""
         if finding is None:
             return enumerate(self._paths)
-        now = {then: path for path, then in self._then.items()}
+        now = {then: path for path, then in self._prepared_paths.items()}
         paths = [now.get(path, path) for path in self._findings.get(finding, ())]
         return [(self._numbers[path], path) for path in paths if path in self._numbers]
 
-    def _mark_images(self, images: Sequence[int], mark: Mark) -> None:
-        """Mark images; those that all have the mark lose it."""
+    def _relabel(self, images: Sequence[int], label: str) -> None:
+        self._take_over(self._annotations.relabel(self._paths_of(images), label), label)
+
+    def _toggle_mark(self, images: Sequence[int], mark: Mark) -> None:
+        """Mark images, or remove the mark if all of them have it."""
         paths = self._paths_of(images)
         new = None if all(self._annotations.marks.get(path) == mark for path in paths) else mark
-        self._step(self._annotations.mark(paths, new), new or f"not {mark}")
+        self._take_over(self._annotations.mark(paths, new), new or f"not {mark}")
 
-    def _step(self, outcome: Outcome, what: str) -> None:
-        """Take in what a step of the annotations has done, and say it."""
+    def _take_over(self, outcome: Outcome, what: str) -> None:
+        """Update the paths after a step of the annotations, and report it."""
         for before, after, *_ in outcome.changes:
             image = self._numbers.pop(before.path, None)
-            if image is not None:  # else another notebook has moved it there
+            if image is not None:  # None: another notebook has moved it there
                 self._paths[image] = after.path
                 self._numbers[after.path] = image
         self._follow_moves()
         if len(outcome.changes) == 1:
-            self._said = f"{shown(PurePosixPath(outcome.changes[0].before.path).name)}: {what}"
+            self._said = f"{displayed(PurePosixPath(outcome.changes[0].before.path).name)}: {what}"
         else:
             self._said = f"{len(outcome.changes):,} images: {what}"
         self._problem = " ".join(outcome.problems[:3])
 
     def _read_folder(self) -> None:
-        """Find the images of every class."""
+        """Find the images of all classes."""
         folders = self._annotations.folders
         if not folders.of:
             raise InputError(f"{self._images} holds no folder: put one folder of images per class there")
@@ -229,27 +232,27 @@ class ImageViewer(Viewer):
             self._copies[example.sha256].append(example)
         self._follow_moves()
         self._pending = len(self._annotations.pending())
-        self._filter(self._label, self._mark, self._finding, self._split, self._name)
+        self._apply_filter(**asdict(self._filter))
 
     def _replay(self) -> None:
-        self._step(self._annotations.replay(), "moved again")
+        self._take_over(self._annotations.replay(), "moved again")
         self._pending = len(self._annotations.pending())
 
     def _follow_moves(self) -> None:
-        self._then = {now: then for then, now in self._annotations.moves_since(self._prepared).items()}
+        self._prepared_paths = {now: then for then, now in self._annotations.moves_since(self._prepared).items()}
 
     def _paths_of(self, images: Sequence[int]) -> list[str]:
         return [self._paths[image] for image in images]
 
     def _example(self, path: str) -> Example | None:
-        """What script 1 knows of an image, which may have moved since."""
-        return self._examples.get(self._then.get(path, path))
+        """The record that script 1 made of an image, which may have moved since."""
+        return self._examples.get(self._prepared_paths.get(path, path))
 
-    def _split_of(self, path: str) -> Split | Literal["new"]:
+    def _split_of(self, path: str) -> Split:
         example = self._example(path)
         return "new" if example is None else example.split
 
 
-def _some(paths: Sequence[str], most: int = 5) -> str:
-    named = ", ".join(shown(path) for path in paths[:most])
+def _first(paths: Sequence[str], most: int = 5) -> str:
+    named = ", ".join(displayed(path) for path in paths[:most])
     return named if len(paths) <= most else f"{named} and {len(paths) - most:,} more"

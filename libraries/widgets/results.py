@@ -1,9 +1,9 @@
-"""What a classifier made of the test images, to look at: every score, every mistake, and why."""
+"""A classifier's predictions for the test images, to explore: every score, every mistake, and the evidence."""
 
 import csv
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,21 +25,23 @@ from libraries.data.decoding import MAX_PIXELS
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
 from libraries.network.embedding_store import read_features
-from libraries.widgets.viewer import PAGES, Message, Viewer, page_code, shown
+from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
 
 Order = Literal["loss", "margin", "most confident", "least confident", "name"]
 
-_ALIKE = 5  # training images beside an image
-_BARS = 100  # classes with the highest probabilities
+_ALIKE = 5  # similar training images shown for an image
+_BARS = 100  # classes shown, those with the highest probabilities
 _STEPS = 1000  # of the threshold
-_EVIDENCE = 256  # pixels of a heatmap's side: it is smooth
+_EVIDENCE = 256  # pixels of a heatmap's side; heatmaps are smooth
 
 
 class Predictions(NamedTuple):
-    """predictions.csv: row i of every field belongs to the same test image.
+    """The content of predictions.csv: element i of every field but `names` belongs to test image i.
 
     Attributes:
-        names: K names of the classes.
+        names: of the K classes.
+        labels: true classes, int [N].
+        predictions: predicted classes, int [N].
         probabilities: float32 [N, K].
     """
 
@@ -71,7 +73,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 class ResultsViewer(Viewer):
-    """The test images of one evaluation."""
+    """The test images of one evaluation, with their predictions."""
 
     _esm = page_code("parts.js", "results.js")
     _css = PAGES / "viewer.css"
@@ -85,7 +87,7 @@ class ResultsViewer(Viewer):
         features: Path,
         thumbnails: Path,
         title: str,
-        then: str | None = None,
+        tested: str | None = None,
         white_level: int = FULL_RANGE,
         stale: str = "",
         max_pixels: int = MAX_PIXELS,
@@ -94,42 +96,33 @@ class ResultsViewer(Viewer):
         Args:
             images: the data set's folder.
             bundle: the classifier's folder, for evidence; opened when first needed.
-            features: the feature store, for the nearest training images; read when first needed.
-            thumbnails: the file that keeps them.
+            features: the embedding store, for the most similar training images; read when first needed.
+            thumbnails: the file that stores them.
+            title: the classifier and its accuracy.
+            tested: the state of the annotations at the evaluation.
+            white_level: of the classifier.
+            stale: why the evaluation does not match the present data and parameters; empty if it does.
             max_pixels: larger images are not shown.
-            title: the classifier and how good it is.
-            then: the state of the annotations when the images were tested.
-            white_level: that of the classifier.
-            stale: why the evaluation is not of the present data and parameters; empty if it is.
         """
         super().__init__(images, thumbnails, white_level=white_level, max_pixels=max_pixels)
-        self._of = predictions
+        self._predictions = predictions
         self._bundle, self._store = bundle, features
-        self._title, self._then, self._stale = title, then, stale
+        self._title, self._tested, self._stale = title, tested, stale
         self._annotations = Annotations(images)
-        self._moved = self._annotations.moves_since(then)  # present paths, by those when the images were tested
+        self._moved = self._annotations.moves_since(tested)  # path at the evaluation → present path
         self._row = np.arange(len(predictions.paths))
-        self._matrix = np.zeros((len(predictions.names),) * 2, np.int64)
-        np.add.at(self._matrix, (predictions.labels, predictions.predictions), 1)
+        self._matrix = _confusion_matrix(predictions)
         self._computing = threading.Lock()
-        self._chosen: dict[str, Any] = {}
+        self._filter: dict[str, Any] = {}
         self._threshold: Message | None = None
         self._said = ""
-        self._actions |= {
-            "filter": self._filter,
-            "threshold": self._choose_class,
-            "evidence": self._show_evidence,
-            "relabel": self._relabel,
-            "undo": lambda: self._step(self._annotations.undo(), "undone"),
-        }
-        has_mistakes = bool(self._matrix.sum() > np.trace(self._matrix))
-        self._filter(right=False if has_mistakes else None)
-        self._choose_class(0)
+        self._apply_filter(right=False if self._matrix.sum() > np.trace(self._matrix) else None)
+        self._sweep_threshold(0)
         self.show()
 
     @classmethod
     def of(cls, layout: Layout) -> "ResultsViewer":
-        """The evaluation of the classifier of these parameters.
+        """A viewer of the evaluation of the classifier of these parameters.
 
         Raises:
             MissingInput: script 5 has not evaluated it.
@@ -150,22 +143,32 @@ class ResultsViewer(Viewer):
             max_pixels=layout.max_pixels,
             title=f"{layout.dataset}, {layout.classifier}: {metrics['overall_accuracy']:.1%} of "
             f"{metrics['number_of_test_images']:,} test images right",
-            then=evaluated.get("annotations"),
+            tested=evaluated.get("annotations"),
             white_level=ResizeRule.from_json(layout.bundle.read()["resize"]).white_level,
             stale=stale,
         )
 
-    # What the page shows
+    def actions(self) -> dict[str, Callable[..., None]]:
+        return {
+            **super().actions(),
+            "filter": self._apply_filter,
+            "threshold": self._sweep_threshold,
+            "evidence": self._show_evidence,
+            "relabel": self._relabel,
+            "undo": lambda: self._take_over(self._annotations.undo(), "undone"),
+        }
+
+    # What the front end shows
 
     def path(self, image: int) -> str:
-        path = self._of.paths[image]
+        path = self._predictions.paths[image]
         return self._moved.get(path, path)
 
     def item(self, image: int) -> Message:
-        of = self._of
+        of = self._predictions
         predicted = int(of.predictions[image])
         return {
-            "name": shown(of.paths[image]),
+            "name": displayed(of.paths[image]),
             "label": of.names[of.labels[image]],
             "predicted": of.names[predicted],
             "probability": float(of.probabilities[image, predicted]),
@@ -174,19 +177,19 @@ class ResultsViewer(Viewer):
         }
 
     def facts(self, image: int) -> tuple[Message, list[bytes]]:
-        of = self._of
+        of = self._predictions
         p = of.probabilities[image]
         order = np.argsort(-p, kind="stable")
         kept = order[:_BARS].tolist()
         if of.labels[image] not in kept:
             kept[-1] = int(of.labels[image])
         facts = {
-            "file": shown(of.paths[image]),
+            "file": displayed(of.paths[image]),
             "loss": f"{self._loss[image]:.2f}",
             "margin": f"{100 * self._margin[image]:.1f} points",
         }
         if self.path(image) != of.paths[image]:
-            facts["is now"] = shown(self.path(image))
+            facts["is now"] = displayed(self.path(image))
         bars = [
             {
                 "label": of.names[i],
@@ -200,28 +203,28 @@ class ResultsViewer(Viewer):
         for path, label in self._alike(image):
             try:
                 pictures.append(self._thumbnails.get(self._moved.get(path, path)))
-                alike.append({"name": shown(path), "label": label})
+                alike.append({"name": displayed(path), "label": label})
             except ImageError:
-                continue  # gone since; the next one tells as much
+                continue  # the image has been removed
         return {"facts": facts, "bars": bars, "others": len(of.names) - len(bars), "alike": alike}, pictures
 
     def summary(self) -> Message:
         return {
             "title": self._title,
-            "names": self._of.names,
+            "names": self._predictions.names,
             "matrix": self._matrix.tolist(),
-            "images": len(self._of.paths),
-            "filter": self._chosen,
+            "images": len(self._predictions.paths),
+            "filter": self._filter,
             "threshold": self._threshold,
             "stale": self._stale,
             "said": self._said,
             "canUndo": self._annotations.can_undo,
-            "isStale": self._annotations.state != self._then,
+            "isStale": self._annotations.state != self._tested,
         }
 
     # Actions
 
-    def _filter(
+    def _apply_filter(
         self,
         *,
         truth: int | None = None,
@@ -234,11 +237,10 @@ class ResultsViewer(Viewer):
         """Show the images of a row, column or cell of the confusion matrix, right or wrong, in an order.
 
         Args:
-            at: {"kind": "missed" or "false alarm", "label": number, "threshold": fraction}: those that this decision
-                gets wrong.
+            at: {"kind": "missed" or "false alarm", "label": number, "threshold": fraction}: the mistakes of this
+                decision.
         """
-        of = self._of
-        self._chosen = {
+        self._filter = {
             "truth": truth,
             "predicted": predicted,
             "right": right,
@@ -246,6 +248,23 @@ class ResultsViewer(Viewer):
             "order": order,
             "at": at and dict(at),
         }
+        kept = self._matches(truth=truth, predicted=predicted, right=right, name=str(name), at=at)
+        of = self._predictions
+        confidence = of.probabilities[self._row, of.predictions]
+        key: Mapping[Order, npt.NDArray[Any]] = {
+            "loss": -self._loss,
+            "margin": self._margin,
+            "most confident": -confidence,
+            "least confident": confidence,
+            "name": self._row,
+        }
+        self._show_matching([int(i) for i in np.argsort(key[order], kind="stable") if kept[i]])
+
+    def _matches(
+        self, *, truth: int | None, predicted: int | None, right: bool | None, name: str, at: Mapping[str, Any] | None
+    ) -> npt.NDArray[np.bool_]:
+        """Which images match a filter, bool [N]; see `_apply_filter`."""
+        of = self._predictions
         kept = np.ones(len(self._row), bool)
         if truth is not None:
             kept &= of.labels == truth
@@ -257,21 +276,13 @@ class ResultsViewer(Viewer):
             is_of_class = of.labels == at["label"]
             says_so = of.probabilities[:, at["label"]] >= at["threshold"]
             kept &= is_of_class & ~says_so if at["kind"] == "missed" else ~is_of_class & says_so
-        if wanted := nfc(str(name)).casefold():
+        if wanted := nfc(name).casefold():
             kept &= np.array([wanted in nfc(path).casefold() for path in of.paths], bool)
-        confidence = of.probabilities[self._row, of.predictions]
-        key: Mapping[Order, npt.NDArray[Any]] = {
-            "loss": -self._loss,
-            "margin": self._margin,
-            "most confident": -confidence,
-            "least confident": confidence,
-            "name": self._row,
-        }
-        self._show_matching([int(i) for i in np.argsort(key[order], kind="stable") if kept[i]])
+        return kept
 
-    def _choose_class(self, label: int) -> None:
-        """Count, for every threshold, what the decision 'probability of this class at least so much' gets right."""
-        p, is_of_class = self._of.probabilities[:, label].astype(np.float64), self._of.labels == label
+    def _sweep_threshold(self, label: int) -> None:
+        """Count the true and false positives of a class for every threshold on its probability."""
+        p, is_of_class = self._predictions.probabilities[:, label].astype(np.float64), self._predictions.labels == label
         steps = np.arange(_STEPS + 1) / _STEPS
 
         def at_least(values: Float64) -> list[int]:
@@ -286,15 +297,16 @@ class ResultsViewer(Viewer):
         }
 
     def _relabel(self, image: int, label: int) -> None:
-        """Mend the label of an image (see `data.annotations`)."""
-        if label not in range(len(self._of.names)):
+        """Correct the label of an image (see `data.annotations`)."""
+        if label not in range(len(self._predictions.names)):
             raise IndexError(label)
-        name = self._of.names[label]
-        self._step(self._annotations.relabel([self.path(image)], name), name)
+        name = self._predictions.names[label]
+        self._take_over(self._annotations.relabel([self.path(image)], name), name)
 
-    def _step(self, outcome: Outcome, what: str) -> None:
-        self._moved = self._annotations.moves_since(self._then)
-        self._said = "; ".join(f"{shown(change.after.path)}: {what}" for change in outcome.changes[:1])
+    def _take_over(self, outcome: Outcome, what: str) -> None:
+        """Update the paths after a step of the annotations, and report it."""
+        self._moved = self._annotations.moves_since(self._tested)
+        self._said = "; ".join(f"{displayed(change.after.path)}: {what}" for change in outcome.changes[:1])
         self._problem = " ".join(outcome.problems[:3])
 
     def _show_evidence(self, image: int, label: int) -> None:
@@ -302,12 +314,12 @@ class ResultsViewer(Viewer):
 
     def _send_evidence(self, image: int, label: int) -> None:
         with self._computing:
-            if image != self._looked_at:
+            if image != self._large_image:
                 return
             message: Message = {"evidence": image, "label": label, "method": "", "problem": ""}
             try:
                 pixels = self._pixels(image)
-                found = heatmap(self._classifier, pixels, self._of.names[label])
+                found = heatmap(self._classifier, pixels, self._predictions.names[label])
             except PipelineError as error:
                 self.send({**message, "problem": str(error)}, [b""])
                 return
@@ -315,7 +327,7 @@ class ResultsViewer(Viewer):
         Image.fromarray(paint(found, (0.0, 0.0, 1.0, 1.0), side=_EVIDENCE)).save(file, "PNG")
         self.send({**message, "method": found.method}, [file.getvalue()])
 
-    # What takes its time, when first needed
+    # Slow to load or compute, so only when first needed
 
     @cached_property
     def _classifier(self) -> Classifier:
@@ -323,7 +335,7 @@ class ResultsViewer(Viewer):
 
     @cached_property
     def _embeddings(self) -> tuple[Float32, list[tuple[str, str]], Float32, dict[str, int]]:
-        """Embeddings of the training images with their paths and labels, and of the test images with rows by path."""
+        """Embeddings of the training images, their paths and labels; embeddings of the test images, path → row."""
         features = read_features(self._store)
         is_training = np.array(features.split) == "train"
         training, test = np.flatnonzero(is_training).tolist(), np.flatnonzero(~is_training).tolist()
@@ -332,27 +344,34 @@ class ResultsViewer(Viewer):
         return features.embedding[training], named, features.embedding[test], rows
 
     def _alike(self, image: int) -> Sequence[tuple[str, str]]:
-        """Path and label of the training images most like a test image, as the network sees them."""
+        """Path and label of the training images most similar to a test image in the network's embedding."""
         try:
             with self._computing:
                 training, named, test, rows = self._embeddings
         except PipelineError:
-            return []  # no feature store any more
-        row = rows.get(self._of.paths[image])
+            return []  # the embedding store has been removed
+        row = rows.get(self._predictions.paths[image])
         if row is None or not named:
             return []
         return [named[i] for i in nearest(training, test[[row]], count=_ALIKE)[0]]
 
     @cached_property
     def _loss(self) -> Float32:
-        """−log of the probability of the true class, float32 [N]."""
-        p = self._of.probabilities[self._row, self._of.labels]
+        """−log of the true class's probability, float32 [N]."""
+        p = self._predictions.probabilities[self._row, self._predictions.labels]
         loss: Float32 = -np.log(np.maximum(p, 1e-6))  # predictions.csv has six digits
         return loss
 
     @cached_property
     def _margin(self) -> Float32:
         """The highest probability minus the second, float32 [N]."""
-        second, first = np.sort(self._of.probabilities, axis=1)[:, -2:].T
+        second, first = np.sort(self._predictions.probabilities, axis=1)[:, -2:].T
         margin: Float32 = first - second
         return margin
+
+
+def _confusion_matrix(predictions: Predictions) -> npt.NDArray[np.int64]:
+    """The number of images by true class (rows) and predicted class (columns), int64 [K, K]."""
+    matrix = np.zeros((len(predictions.names),) * 2, np.int64)
+    np.add.at(matrix, (predictions.labels, predictions.predictions), 1)
+    return matrix

@@ -1,4 +1,4 @@
-"""Small pictures of images, made when they are first looked at and kept in one file."""
+"""Thumbnails of images, made when they are first shown and stored in one file."""
 
 import io
 import logging
@@ -14,16 +14,16 @@ from libraries.data.decoding import MAX_PIXELS, bytes_of, read
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import decode
 
-SIDE = 192  # pixels of the longer side: sharp at 128 on a fine screen
+SIDE = 192  # pixels of the longer side: sharp at 128 on a high-resolution screen
 
 log = logging.getLogger(__name__)
 
 
 class Thumbnails:
-    """The thumbnails of a data set's images. Any thread may ask.
+    """The thumbnails of a data set's images. Thread-safe.
 
-    A thumbnail is known by its image's path, size and time of change, and by the white level. The file that keeps them
-    may be deleted at any time; where it cannot be read or written, thumbnails are made each time.
+    A thumbnail is identified by its image's path, size and modification time, and by the white level. The file may be
+    deleted at any time; if it cannot be read or written, thumbnails are made each time.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Thumbnails:
         Args:
             images: folder that the paths are relative to.
             store: an SQLite file.
-            white_level: the data set's.
+            white_level: of the data set.
             max_pixels: larger images are refused.
         """
         self._images = images
@@ -43,13 +43,13 @@ class Thumbnails:
         try:
             store.parent.mkdir(parents=True, exist_ok=True)
             self._store = sqlite3.connect(store, check_same_thread=False, timeout=2)
-            self._store.execute("PRAGMA journal_mode=WAL")  # a second notebook reads while this one writes
+            self._store.execute("PRAGMA journal_mode=WAL")  # so that another notebook can read while this one writes
             self._store.execute("PRAGMA synchronous=NORMAL")
             self._store.execute(
                 "CREATE TABLE IF NOT EXISTS thumbnails (path BLOB PRIMARY KEY, version TEXT, jpeg BLOB)"
             )
         except (sqlite3.Error, OSError) as error:
-            self._give_up(error)
+            self._disable_store(error)
 
     def get(self, path: str) -> bytes:
         """The thumbnail of the image at `path`, a JPEG of at most `SIDE` pixels in each direction.
@@ -65,9 +65,9 @@ class Thumbnails:
             if self._white_level != FULL_RANGE:
                 version += f" {self._white_level}"
         except OSError:
-            data = self._read(file)  # says why
+            data = self._read(file)  # raises the error that says why
             version = ""
-        if (kept := self._kept(path, version)) is not None:
+        if (kept := self._stored(path, version)) is not None:
             return kept
         picture = decode(
             data or self._read(file),
@@ -77,7 +77,7 @@ class Thumbnails:
             max_pixels=self._max_pixels,
         )
         made = jpeg(picture, SIDE)
-        self._keep(path, version, made)
+        self._write(path, version, made)
         return made
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Thumbnails:
     def _read(self, file: Path) -> bytes:
         return read(file, max_bytes=bytes_of(self._max_pixels))
 
-    def _kept(self, path: str, version: str) -> bytes | None:
+    def _stored(self, path: str, version: str) -> bytes | None:
         with self._lock:
             if self._store is None:
                 return None
@@ -98,11 +98,11 @@ class Thumbnails:
                 query = "SELECT jpeg FROM thumbnails WHERE path = ? AND version = ?"
                 row = self._store.execute(query, (os.fsencode(path), version)).fetchone()
             except sqlite3.Error as error:
-                self._give_up(error)
+                self._disable_store(error)
                 return None
         return None if row is None else bytes(row[0])
 
-    def _keep(self, path: str, version: str, made: bytes) -> None:
+    def _write(self, path: str, version: str, made: bytes) -> None:
         with self._lock:
             if self._store is None:
                 return
@@ -110,10 +110,10 @@ class Thumbnails:
                 with self._store:
                     self._store.execute("REPLACE INTO thumbnails VALUES (?, ?, ?)", (os.fsencode(path), version, made))
             except sqlite3.Error as error:
-                self._give_up(error)
+                self._disable_store(error)
 
-    def _give_up(self, error: Exception) -> None:
-        log.warning("thumbnails are not kept: %s", error)
+    def _disable_store(self, error: Exception) -> None:
+        log.warning("thumbnails are not stored: %s", error)
         if self._store is not None:
             self._store.close()
             self._store = None

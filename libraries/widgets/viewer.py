@@ -1,4 +1,4 @@
-"""What the widgets share: images page by page, thumbnails as they are made, and a large view of one."""
+"""What both viewers share: images page by page, thumbnails as soon as they are made, and a large view of one image."""
 
 import logging
 import os
@@ -31,20 +31,20 @@ Message = dict[str, Any]
 
 
 def page_code(*names: str) -> str:
-    """The JavaScript of a widget, from parts that share one module."""
+    """The JavaScript of a widget: files joined into one module."""
     return "\n".join((PAGES / name).read_text(encoding="utf-8") for name in names)
 
 
-def shown(path: str) -> str:
-    """A path as text that a browser takes, also if it is not Unicode."""
+def displayed(path: str) -> str:
+    """A path as valid Unicode, for the browser, even if its bytes are not."""
     return os.fsencode(path).decode(errors="replace")
 
 
 class Viewer(anywidget.AnyWidget):
     """Images in a grid, page by page, and one of them large.
 
-    The widget's page in the browser draws `state` and sends actions: {"do": name, …}. Each ends with a new state.
-    Thumbnails and large views go to it as messages of their own, as soon as they are there.
+    The front end in the browser draws `state` and sends actions: {"do": name, …}. Each action ends with a new state.
+    Thumbnails and large views are sent as separate messages, as soon as they are made.
     """
 
     state = traitlets.Dict().tag(sync=True)
@@ -54,28 +54,27 @@ class Viewer(anywidget.AnyWidget):
     ) -> None:
         """
         Args:
-            images: folder that the paths of the images are relative to.
-            thumbnails: the file that keeps them.
+            images: folder that the images' paths are relative to.
+            thumbnails: the file that stores them.
             white_level: the data set's.
             max_pixels: larger images are not shown.
         """
         self._images = images
         self._white_level, self._max_pixels = white_level, max_pixels
         self._thumbnails = Thumbnails(images, thumbnails, white_level=white_level, max_pixels=max_pixels)
-        self._pool: Threads[Callable[[], None], None] = Threads(_logged, _THREADS, name="viewer", abandon=True)
+        self._pool: Threads[Callable[[], None], None] = Threads(_run_logged, _THREADS, name="viewer", abandon=True)
         self._lock = threading.Lock()
-        self._wanted: list[int] = []  # images whose thumbnails the page waits for, the first one next
-        self._looked_at = -1  # the image that the large view is for
-        self._matching: list[int] = []  # images that pass the filter, in the order shown
+        self._wanted: list[int] = []  # images whose thumbnails are missing in the front end, in order
+        self._large_image = -1  # the image in the large view
+        self._matching: list[int] = []  # images that match the filter, in the order shown
         self._page = 0
         self._problem = ""
-        self._actions: dict[str, Callable[..., None]] = {
-            "page": self._turn_to,
-            "thumbnails": self._want,
-            "look": self._look,
-        }
         super().__init__()
         self.on_msg(self._receive)
+
+    def actions(self) -> dict[str, Callable[..., None]]:
+        """What the front end can ask for, by name."""
+        return {"page": self._turn_to, "thumbnails": self._request_thumbnails, "look": self._look}
 
     @abstractmethod
     def path(self, image: int) -> str:
@@ -83,31 +82,31 @@ class Viewer(anywidget.AnyWidget):
 
     @abstractmethod
     def item(self, image: int) -> Message:
-        """What the grid tells of an image."""
+        """The data of an image in the grid."""
 
     @abstractmethod
     def facts(self, image: int) -> tuple[Message, list[bytes]]:
-        """What the large view tells of an image, and further pictures for it. Called on any thread."""
+        """The facts about an image in the large view, and further pictures for it. Called on any thread."""
 
     @abstractmethod
     def summary(self) -> Message:
-        """What stands around the grid."""
+        """The state other than the images of the page."""
 
     # Actions
 
     def act(self, action: Mapping[str, Any]) -> None:
-        """Do what the page asks for; an error becomes the message that it shows."""
+        """Do what the front end asks for; an error becomes the message that it shows."""
         self._problem = ""
         arguments = {key: value for key, value in action.items() if key != "do"}
         try:
-            self._actions[action["do"]](**arguments)
+            self.actions()[action["do"]](**arguments)
         except PipelineError as error:
             self._problem = str(error)
         if action["do"] not in ("thumbnails", "look"):
             self.show()
 
     def show(self) -> None:
-        """Send the present state to the page."""
+        """Send the present state to the front end."""
         pages = max(1, -(-len(self._matching) // PER_PAGE))
         self._page = min(max(self._page, 0), pages - 1)
         on_page = self._matching[self._page * PER_PAGE : (self._page + 1) * PER_PAGE]
@@ -122,7 +121,7 @@ class Viewer(anywidget.AnyWidget):
         }
 
     def close(self) -> None:
-        """End the threads, too."""
+        """Close the widget, its threads and its file of thumbnails."""
         self._pool.cancel()
         self._thumbnails.close()
         super().close()
@@ -130,31 +129,31 @@ class Viewer(anywidget.AnyWidget):
     def _receive(self, _: object, content: Any, __: object) -> None:
         try:
             self.act(content)
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:  # not from our page
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:  # not from our front end
             log.warning("the message %.200r is not understood: %r", content, error)
 
     def _turn_to(self, page: int) -> None:
         self._page = page
 
     def _show_matching(self, matching: Sequence[int]) -> None:
-        """Show other images, from the first page on."""
+        """Show these images, from the first page on."""
         self._matching = list(matching)
         self._page = 0
 
-    # Pictures, made on threads
+    # Pictures, made in threads
 
     def _in_background(self, function: Callable[..., None], *arguments: object) -> None:
-        self._pool.take(0.0)  # nobody asks for the results
+        self._pool.take(0.0)  # drops earlier results, which nobody needs
         self._pool.give(partial(function, *arguments))
 
-    def _want(self, images: Sequence[int]) -> None:
-        """Send the thumbnails of these images, and no longer those asked for before."""
+    def _request_thumbnails(self, images: Sequence[int]) -> None:
+        """Send the thumbnails of these images, and no longer those requested before."""
         with self._lock:
             self._wanted = list(images)
         for _ in range(_THREADS):
-            self._in_background(self._send_wanted)
+            self._in_background(self._send_thumbnails)
 
-    def _send_wanted(self) -> None:
+    def _send_thumbnails(self) -> None:
         while True:
             with self._lock:
                 if not self._wanted:
@@ -171,12 +170,12 @@ class Viewer(anywidget.AnyWidget):
         return decode(data, at_least=at_least, white_level=self._white_level, max_pixels=self._max_pixels)
 
     def _look(self, image: int) -> None:
-        self._looked_at = image
+        self._large_image = image
         self._in_background(self._send_large, image)
 
     def _send_large(self, image: int) -> None:
-        if image != self._looked_at:
-            return  # the eye has moved on
+        if image != self._large_image:
+            return  # another image has been chosen since
         try:
             large, problem = jpeg(self._pixels(image, at_least=LARGE), LARGE, quality=92), ""
         except ImageError as error:
@@ -185,8 +184,8 @@ class Viewer(anywidget.AnyWidget):
         self.send({"look": image, "problem": problem, **facts}, [large, *pictures])
 
 
-def _logged(task: Callable[[], None]) -> None:
-    """Do it; nobody asks for the result, so that an error would not be seen."""
+def _run_logged(task: Callable[[], None]) -> None:
+    """Do a task, and log its error, as nobody looks at its result."""
     try:
         task()
     except Exception:

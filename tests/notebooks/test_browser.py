@@ -207,7 +207,7 @@ def test_results_are_explored(parameters: Parameters, open_notebook: Open, tmp_p
     expect(page.locator(".viewer dl")).to_contain_text(f"{path.parent.name}/{path.name}")
     wrong = next(name for name in ("blobs", "stripes") if name != path.parent.name)
     page.keyboard.press("l")
-    page.locator(".viewer .mend").select_option(wrong)
+    page.locator(".viewer .relabel").select_option(wrong)
     expect(first).to_contain_text(f"now {wrong}")
     expect(page.locator(".viewer .notes")).to_contain_text("scripts 1 to 5")
     assert not path.exists()

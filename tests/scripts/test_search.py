@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from libraries.web.search.files import read_table
+from libraries.web.search.search import read_results
 from PARAMETERS import Parameters
 from tests import fake_search
 from tests.conftest import command_line, files, hashes
@@ -53,7 +53,7 @@ def test_words_become_images_with_their_creators_named(fake: FakeSearch, tmp_pat
     images, proc = tmp_path / "images" / "fashionTexture", tmp_path / "proc" / "fashionTexture"
     assert [len(files(images / label)) for label in ("striped", "dotted", "leopard")] == [21] * 3
     assert files(proc) == {"downloads.csv", "search.csv", "search.tsv", "searches.jsonl"}
-    assert len(read_table(proc / "search.csv")) == len((proc / "search.tsv").read_text().splitlines()) == 63
+    assert len(read_results(proc / "search.csv")) == len((proc / "search.tsv").read_text().splitlines()) == 63
     attribution = (images / "ATTRIBUTION.md").read_text(encoding="utf-8")
     assert attribution.count("\n- [") == 63
     assert "“Picture 2 of a leopard t-shirt”, by Photographer 2, [CC0 2.0](https://creativecommons.org/" in attribution
@@ -121,7 +121,7 @@ def test_what_goes_wrong_is_one_line(fake: FakeSearch, tmp_path: Path, process: 
     fake.answers = [lambda _: Reply({"detail": "Not today."}, 403)]
     assert line(1).startswith("0_downloadData.py: openverse refuses (HTTP 403, 'Not today.'): perhaps this network has")
     assert "searchContact" in line(2, searchProvider="wikimedia")
-    assert "searchLicence = modify: brave does not tell" in line(2, searchProvider="brave", searchLicence="modify")
+    assert "searchLicence = modify: brave does not report" in line(2, searchProvider="brave", searchLicence="modify")
     fake.server.server_close()
     assert line(1).startswith(f"0_downloadData.py: openverse gave no answer at {fake.url} (connection failed: ")
     command = [*command_line("0_downloadData", parameters(tmp_path, fake)), "--searchProvider=bing"]

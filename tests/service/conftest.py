@@ -1,4 +1,4 @@
-"""For the tests of the service: a small bundle, the service in this process and as a process, and a fake of it."""
+"""Fixtures of the service's tests: a small bundle, the service in this process and as a process, and a fake of it."""
 
 import io
 import os
@@ -26,7 +26,7 @@ KEY, ADMIN_KEY = "key-of-all-callers", "key-of-administrators"
 
 @pytest.fixture
 def fake() -> Iterator[FakeService]:
-    """A service that answers or misbehaves as told, for the tests of its client."""
+    """A service that answers or misbehaves as configured, for the tests of its client."""
     with running() as service:
         yield service
 
@@ -36,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, pictures: Path, shared_fold
     """The bundle of a small run, made once for all processes of the test run. Read only: copy it to change it."""
     root = shared_folder / "served"
     with FileLock(f"{root}.lock"):
-        if not root.exists():  # made elsewhere first: once it is there, nobody touches it any more
+        if not root.exists():  # written elsewhere and then renamed: it is complete from the start
             made = data_dir(tmp_path_factory.mktemp("served") / "data", pictures)
             for step in STEPS[:4]:
                 run_main(step, small_run(made, svm_CVals=(0.01,), svm_boL2Normalize=True))
@@ -68,7 +68,7 @@ NewClient = Callable[..., TestClient]
 
 @pytest.fixture(scope="module")
 def new_client(bundle: Path) -> Iterator[NewClient]:
-    """Starts the service in this process and gives a client of it; an exception in the service is one in the test."""
+    """Starts the service in this process and returns a client; exceptions in the service are raised in the test."""
     clients = []
 
     def start(limits: Limits | None = None, *, access: Access | None = None, folder: Path = bundle) -> TestClient:
@@ -91,10 +91,10 @@ def client(new_client: NewClient) -> TestClient:
 
 
 class Live:
-    """scripts/deploymain.py as a process of its own.
+    """scripts/deploymain.py as a separate process.
 
     Attributes:
-        url, port: where it listens.
+        url: its base URL.
         folder: its working folder and TMPDIR, empty at the start.
     """
 
@@ -114,7 +114,7 @@ class Live:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def wait_for(self, beginning: str) -> str:
-        """The next line of its output that begins like this."""
+        """The next line of its output that begins with this text."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(beginning):
@@ -134,7 +134,7 @@ class Live:
 
     @property
     def peak_megabytes(self) -> float:
-        """The most that it was."""
+        """The maximum of its resident memory."""
         return self._memory("VmHWM")
 
     def _memory(self, which: str) -> float:
@@ -173,7 +173,7 @@ def start_service(bundle: Path) -> Iterator[StartService]:
 
 @pytest.fixture(scope="module")
 def live(bundle: Path) -> Iterator[Live]:
-    """The real service, ready; one for all tests of a module, so it has to stand all of them."""
+    """The real service, ready, one for all tests of a module."""
     with Live(bundle, "--serve_maxQueue=1000", "--serve_maxMegabytes=8") as live:
         live.wait_for("Ready: ")
         yield live

@@ -1,4 +1,4 @@
-"""A server as a process, for tests that run it in an environment of its own."""
+"""A server as a separate process with an environment of its own."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ START_SECONDS = 120  # of what takes 3 on two idle cores
 
 
 class ServerProcess:
-    """A server that has said a line of its own that holds `ready`; gone at the end of the block.
+    """A server that has written a line that contains `ready`; stopped at the end of the block.
 
     Attributes:
-        lines: what it said until then, on both standard output and standard error.
+        lines: of standard output and standard error until then.
     """
 
     def __init__(self, command: Sequence[str | Path], *, ready: str, env: Mapping[str, str], **options: Any) -> None:
-        """Start it; AssertionError with what it said if it ends instead."""
+        """Start it; raises AssertionError with its output if it ends instead."""
         self.process = subprocess.Popen(
             command,
             env=env,
@@ -30,7 +30,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # it may start further processes, which end with it
+            start_new_session=True,  # with the processes that it starts
             **options,
         )
         self._watchdog = threading.Timer(START_SECONDS, self.kill)
@@ -45,10 +45,10 @@ class ServerProcess:
             self.__exit__()
             raise AssertionError(f"ended with {self.process.returncode}: {''.join(self.lines)[-3000:]}")
         self._drain = threading.Thread(target=self.lines.extend, args=(self.process.stdout,))
-        self._drain.start()  # a full pipe would hold it up
+        self._drain.start()  # a full pipe would block it
 
     def line(self, text: str) -> str:
-        """The first line that holds this text."""
+        """The first line that contains this text."""
         return next(line for line in self.lines if text in line)
 
     def terminate(self) -> int:
@@ -75,7 +75,7 @@ class ServerProcess:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, for servers that cannot choose one themselves."""
+    """A free port, for servers that cannot choose one themselves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What every path takes and answers, and that it is what the classifier says."""
+"""What every path accepts and answers, and that its answers are the classifier's."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ def classifier(bundle: Path) -> Classifier:
 
 @pytest.fixture(scope="module")
 def offline(classifier: Classifier, image_files: list[Path]) -> dict[Path, Prediction]:
-    """What the classifier says of the small set without a service."""
+    """The classifier's predictions for the small set, without a service."""
     found = dict(classifier.predict_files(image_files))
     assert all(isinstance(result, Prediction) for result in found.values())
     return found  # type: ignore[return-value]
@@ -40,7 +40,7 @@ def rows(*images: bytes | str) -> dict[str, Any]:
 
 
 def assert_problem(answer: Any, status: int, *words: str) -> dict[str, Any]:
-    """It is this problem, as documented, and gives nothing away."""
+    """The answer is this problem, as documented, and reveals nothing about the host."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json()
@@ -54,7 +54,7 @@ def assert_problem(answer: Any, status: int, *words: str) -> dict[str, Any]:
 
 
 def assert_silent(text: str) -> None:
-    """Nothing of the host: no path, traceback, address in memory, version or name."""
+    """The text reveals nothing about the host: no path, traceback, memory address, version or name."""
     text = text.replace("image/*", "").replace("application/octet-stream", "").replace("multipart/form-data", "")
     host = re.escape(os.uname().nodename)
     found = re.findall(rf"Traceback|python|\.py|0x[0-9a-f]{{6,}}|(?<!\w)/\w+|\b{host}\b", text)
@@ -93,7 +93,7 @@ def assert_equal(found: dict[str, Any], expected: Prediction, labels: list[str])
     assert sorted(probabilities.values(), reverse=True) == list(probabilities.values())
 
 
-def test_of_equal_probabilities_the_first_label_leads_as_in_the_prediction() -> None:
+def test_among_equal_probabilities_the_first_label_leads_as_in_the_prediction() -> None:
     even = np.array([0.2, 0.4, 0.4], np.float32)
     found = answers.image_answer("a", Prediction("b", even, even, even), ["a", "b", "c"])
     assert [p["label"] for p in found["probabilities"]] == ["b", "c", "a"]
@@ -113,7 +113,7 @@ def test_the_answer_names_the_model_and_the_time(client: TestClient, picture: by
     assert stages["queue"] + stages["decode"] + stages["compute"] <= stages["total"]
 
 
-def test_a_bad_image_spoils_no_other(client: TestClient, picture: bytes) -> None:
+def test_a_bad_image_does_not_affect_the_others(client: TestClient, picture: bytes) -> None:
     sent = [("good", picture), ("bad", NO_IMAGE), ("half", picture[: len(picture) // 2]), ("empty", b"")]
     sent += [("large", encoded((8000, 7000), "PNG")), ("good again", picture)]
     answer = client.post("/predict", files=[("images", file) for file in sent])
@@ -136,7 +136,7 @@ def test_a_bad_image_alone_is_a_problem(client: TestClient, status: int, content
     assert_problem(client.post("/predict", content=content), status)
 
 
-def test_predict_refuses_what_is_no_image_or_too_many(client: TestClient, picture: bytes) -> None:
+def test_predict_refuses_what_is_not_an_image_and_too_many_images(client: TestClient, picture: bytes) -> None:
     many = [("images", (f"{i}.png", picture)) for i in range(65)]
     assert_problem(client.post("/predict", files=many), 413, "64")
     assert_problem(client.post("/predict", json={"image": "..."}), 415)
@@ -151,7 +151,7 @@ def test_predict_refuses_what_is_no_image_or_too_many(client: TestClient, pictur
 # /explain
 
 
-def test_explain_says_what_speaks_for_the_predicted_label(client: TestClient, classifier: Classifier) -> None:
+def test_explain_gives_the_evidence_for_the_predicted_label(client: TestClient, classifier: Classifier) -> None:
     image = encoded((100, 50))
     answer = client.post("/explain", content=image).json()
     (predicted,) = client.post("/predict", content=image).json()["predictions"]
@@ -173,7 +173,7 @@ def test_explain_takes_a_label_and_a_form(client: TestClient, picture: bytes, cl
         answer = client.post("/explain", params={"label": label}, files={"image": ("a.png", picture)}).json()
         assert answer["label"] == label
         maps.append(np.array(answer["heatmap"]))
-    assert np.abs(sum(maps)).max() < 1e-3  # margins against the mean of the others add up to nothing
+    assert np.abs(sum(maps)).max() < 1e-3  # margins against the mean of the others add up to zero
 
 
 def test_explain_refuses(client: TestClient, picture: bytes) -> None:
@@ -247,7 +247,7 @@ def test_score_refuses(client: TestClient, status: int, body: bytes) -> None:
 # /model, /metrics, the page
 
 
-def test_model_tells_what_users_want_to_know(client: TestClient, classifier: Classifier) -> None:
+def test_model_describes_itself(client: TestClient, classifier: Classifier) -> None:
     described = client.get("/model").json()
     assert described["name"] == "textures_svm"
     assert re.fullmatch("[0-9a-f]{12}", described["version"])
@@ -255,7 +255,7 @@ def test_model_tells_what_users_want_to_know(client: TestClient, classifier: Cla
     assert described["limits"] == {"megabytes": 32, "images": 64, "megapixels": 50}
     for key in ("architecture", "input_size", "resize", "views", "metrics", "versions", "created"):
         assert key in described
-    assert "settings" not in described  # they hold paths
+    assert "settings" not in described  # labels that contain paths
 
 
 def counted(client: TestClient) -> dict[tuple[str, ...], float]:

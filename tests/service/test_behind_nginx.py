@@ -1,4 +1,4 @@
-"""The service behind a real nginx, below a path that is not its own."""
+"""The service behind a real nginx, below a path prefix."""
 
 import os
 import re
@@ -23,7 +23,7 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{ROO
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs the proxy nginx: apt-get install nginx")
 
-# With and without X-Forwarded-Prefix, and with the prefix taken off or passed on.
+# With and without X-Forwarded-Prefix, and with the prefix removed or kept.
 PREFIXES = ["/told", "/told/deep", "/told-and-kept", "/cells", "/cells-cut/cells"]
 CONFIGURATION = """
 daemon off; master_process off; pid nginx.pid; error_log error.log;
@@ -47,7 +47,7 @@ http {{
 
 @pytest.fixture(scope="module")
 def nginx(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address; a process of its own in a folder of its own."""
+    """Runs nginx as a process in a folder of its own; gives its URL."""
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     with Live(bundle, "--serve_trustedProxies=127.0.0.1", "--serve_rootPath=/cells") as live:
         live.wait_for("Ready: ")
@@ -74,7 +74,7 @@ def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_documentation_and_requests_find_their_way(nginx: str, prefix: str, picture: bytes) -> None:
-    is_known = prefix != "/cells-cut/cells"  # the service is told of /cells, which is not the whole of it
+    is_known = prefix != "/cells-cut/cells"  # the service knows of /cells, which is only a part of the prefix
     base = nginx + prefix
     servers = requests.get(f"{base}/openapi.json", timeout=TIMEOUT).json()["servers"]
     assert servers == [{"url": prefix if is_known else "/cells"}]
@@ -99,7 +99,7 @@ def test_redirects_stay_below_the_prefix(nginx: str, prefix: str) -> None:
         assert len(found.history) == 1
 
 
-def test_a_name_that_the_proxy_passes_on_has_to_be_allowed(nginx: str) -> None:
+def test_a_name_that_the_proxy_passes_on_must_be_allowed(nginx: str) -> None:
     found = requests.get(f"{nginx}/named/model", timeout=TIMEOUT)
     assert found.status_code == 400 and "serve_allowedHosts" in found.json()["detail"]
 

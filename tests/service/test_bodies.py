@@ -1,4 +1,4 @@
-"""Bodies of requests: read within bounds, counted while in memory, and taken apart whatever they hold."""
+"""Request bodies: read within limits, counted while in memory, and parsed whatever they contain."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from libraries.base.errors import ImageError, InputError
 from libraries.service.bodies import BodyReader, check_json, memory_to_parse_json, uploads
 from libraries.service.problems import Problem
-from libraries.service.tutorial import images_of_request
+from libraries.service.tutorial import limited_images
 
 FORM = "multipart/form-data; boundary=B"
 
@@ -37,7 +37,7 @@ def refused(body: bytes, content_type: str = FORM, *, most: int = 10) -> Problem
     return problem.value
 
 
-# Taking apart
+# Parsing
 
 
 def test_a_form_gives_its_files_in_order_and_no_other_fields() -> None:
@@ -62,7 +62,7 @@ def test_a_form_gives_its_files_in_order_and_no_other_fields() -> None:
         ('; filename="../../etc/passwd"', "../../etc/passwd"),  # a name to show, never one to open
     ],
 )
-def test_names_of_files(disposition: str | bytes, name: str | None) -> None:
+def test_file_names(disposition: str | bytes, name: str | None) -> None:
     assert names(form(part(disposition))) == [name]
 
 
@@ -107,7 +107,7 @@ def test_refusals(status: int, content_type: str, body: bytes) -> None:
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_bytes_give_images_or_a_problem(data: st.DataObject) -> None:
-    """Whole forms with bytes changed, cut out and put in."""
+    """Complete forms with bytes changed, removed and inserted."""
     body = bytearray(form(part('; filename="ä.png"', b"1\r\n"), part("; filename*=utf-8''%ff", b"--B"), part("")))
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(body)))
@@ -141,7 +141,7 @@ def test_json_with_too_many_values_is_refused_before_it_is_parsed() -> None:
 
 
 def request(chunks: Iterable[bytes] | AsyncIterator[bytes], headers: Sequence[tuple[str, str]] = ()) -> Request:
-    """A request whose body comes in these chunks; an asynchronous iterator may never end."""
+    """A request whose body arrives in these chunks; an asynchronous iterator may never end."""
     encoded = [(name.encode(), value.encode()) for name, value in headers]
     waiting = iter(chunks) if isinstance(chunks, Iterable) else None
 
@@ -162,7 +162,7 @@ def reader(
 
 
 def problem_of(bodies: BodyReader, asked: Request) -> Problem:
-    """The problem that reading gives; afterwards nothing counts as buffered."""
+    """The problem raised by reading; afterwards nothing counts as buffered."""
 
     async def read() -> None:
         async with bodies.read(asked):
@@ -238,7 +238,7 @@ def test_too_large_by_declaration_is_refused_unread() -> None:
     assert problem_of(reader(), request(never(), [("content-encoding", "gzip")])).status == 415
 
 
-def test_too_large_without_declaration_is_refused_at_the_first_byte_too_many() -> None:
+def test_too_large_without_declaration_is_refused_at_the_first_excess_byte() -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 30
@@ -254,7 +254,7 @@ def test_a_slow_sender_is_408() -> None:
     assert problem_of(reader(seconds=0.05), request(drip())).status == 408
 
 
-def test_a_sender_who_goes_away_is_400() -> None:
+def test_a_sender_that_disconnects_is_400() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
@@ -262,11 +262,11 @@ def test_a_sender_who_goes_away_is_400() -> None:
     assert problem_of(reader(), asked).status == 400
 
 
-# Time, and clients who go
+# Time limits, and clients that disconnect
 
 
 def outcome(bodies: BodyReader, asked: Request, work: Callable[[], Coroutine[Any, Any, None]]) -> Problem:
-    """The problem of work with a body that ends early; afterwards nothing is left of it."""
+    """The problem raised by work on a body that ends early; afterwards nothing counts as buffered."""
 
     async def handle() -> None:
         async with bodies.read(asked):
@@ -286,7 +286,7 @@ def test_work_that_is_late_is_504() -> None:
     assert outcome(reader(timeout=0.01), request([b"a"]), for_ever).status == 504
 
 
-def test_work_for_a_client_who_has_gone_is_dropped() -> None:
+def test_work_for_a_client_that_has_disconnected_is_dropped() -> None:
     messages = iter([{"type": "http.request", "body": b"a", "more_body": False}, {"type": "http.disconnect"}])
 
     async def receive() -> dict[str, Any]:
@@ -342,16 +342,16 @@ def test_memory_for_json_grows_with_its_values_and_where_characters_take_more_by
 def test_hostile_json_is_refused(hostile: bytes) -> None:
     for body in (hostile, bytearray(b'{"input_df": ' + hostile + b"}")):
         with pytest.raises((InputError, Problem)):
-            images_of_request(body)
+            limited_images(body)
 
 
-def test_text_beyond_ascii_is_no_base64() -> None:
+def test_non_ascii_text_is_not_base64() -> None:
     body = '{"input_df": [{"image base64 string": "é"}, {"image base64 string": "YQ=="}]}'.encode()
-    refused_one, taken = images_of_request(body)
+    refused_one, taken = limited_images(body)
     assert isinstance(refused_one, ImageError) and taken == b"a"
 
 
-def test_many_keys_are_refused_where_only_numbers_may_be_many() -> None:
+def test_many_keys_are_refused_while_many_numbers_are_not() -> None:
     with pytest.raises(Problem) as problem:
         check_json(b'{"a":1}', most=100, most_keys=1)
     assert problem.value.status == 413

@@ -1,4 +1,4 @@
-"""The real service against made-up requests: from its own OpenAPI document, and with damaged pictures."""
+"""The real service against generated requests: from its own OpenAPI document, and with damaged pictures."""
 
 import io
 import subprocess
@@ -41,7 +41,7 @@ def test_requests_made_from_the_document(start_service: StartService, tmp_path: 
 
 @pytest.mark.parametrize("part", range(4))
 def test_damaged_pictures(live: Live, image_files: list[Path], part: int) -> None:
-    """1,000 of them in all, 50 to a request: each gives a prediction or its error, and the service goes on."""
+    """1,000 in all, 50 per request: each gives a prediction or an error, and the service keeps running."""
     generator = np.random.default_rng(part)
     whole = [as_kind(path, KINDS[i % len(KINDS)]) for i, path in enumerate(image_files)]
     for _ in range(5):
@@ -74,7 +74,7 @@ def as_kind(path: Path, kind: str) -> bytes:
 
 
 def mutated(whole: list[bytes], generator: np.random.Generator) -> bytes:
-    """One of the files with bytes flipped, cut off or out, doubled, or replaced by some of another file."""
+    """One of the files with bytes flipped, removed, doubled, or replaced by bytes of another file."""
     data, other = (bytearray(whole[i]) for i in generator.integers(len(whole), size=2))
     for _ in range(generator.integers(1, 4)):
         at, length = int(generator.integers(len(data) or 1)), int(generator.integers(1, 64))
@@ -91,7 +91,7 @@ def mutated(whole: list[bytes], generator: np.random.Generator) -> bytes:
                 data[at:at] = data[at : at + length] * 3
             case _:
                 data[at:] = other[int(generator.integers(len(other))) :]
-    head = int(generator.integers(64))  # where width, height and kind are told
+    head = int(generator.integers(64))  # where width, height and format are
     if head < len(data) and generator.random() < 0.3:
         data[head] = generator.integers(256)
     return bytes(data)

@@ -1,4 +1,4 @@
-"""Who comes in: keys, the rate of one address, and paths that need neither; measured whatever comes of it."""
+"""Access: keys, the rate per address, and paths that need neither; metrics count every request."""
 
 import asyncio
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from libraries.service.gate import OPEN, Access, Rate
+from libraries.service.gate import OPEN, Access, RateLimiter
 from libraries.service.problems import Problem
 from libraries.service.service import Limits
 from tests.service.conftest import ADMIN_KEY, KEY, NewClient
@@ -64,7 +64,7 @@ def test_open_paths_need_none(guarded: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_with_the_key_they_come_in(guarded: TestClient, picture: bytes, scheme: str) -> None:
+def test_with_the_key_they_are_answered(guarded: TestClient, picture: bytes, scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {KEY}"}
     assert guarded.get("/model", headers=headers).status_code == 200
     assert guarded.post("/predict", content=picture, headers=headers).status_code == 200
@@ -85,10 +85,10 @@ def test_without_an_admin_key_there_is_no_administration(client: TestClient) -> 
 # Rate
 
 
-def test_a_minutes_worth_at_once_then_429_until_a_token_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_minutes_worth_at_once_then_429_until_there_is_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("libraries.service.gate.time.monotonic", lambda: now)
-    rate = Rate(6)
+    rate = RateLimiter(6)
     for _ in range(6):
         rate.check(ADDRESS)
     with pytest.raises(Problem) as problem:
@@ -109,7 +109,7 @@ def test_a_minutes_worth_at_once_then_429_until_a_token_is_there(monkeypatch: py
 
 
 def test_a_world_of_addresses_takes_no_more_memory() -> None:
-    rate = Rate(1)
+    rate = RateLimiter(1)
     for number in range(20_000):
         rate.check(str(number))
     assert len(rate._buckets) == 10_000
@@ -117,7 +117,7 @@ def test_a_world_of_addresses_takes_no_more_memory() -> None:
         rate.check("19999")
 
 
-def test_429_says_when_to_come_again_and_open_paths_do_not_count(new_client: NewClient, picture: bytes) -> None:
+def test_429_says_when_to_retry_and_open_paths_do_not_count(new_client: NewClient, picture: bytes) -> None:
     client = new_client(Limits(queue=1000), access=Access(requests_per_minute=3))
     statuses = []
     for _ in range(5):
@@ -129,13 +129,13 @@ def test_429_says_when_to_come_again_and_open_paths_do_not_count(new_client: New
     assert answer.json()["title"] == "Too Many Requests"
 
 
-# What is busy is said before the body is read
+# 503 is answered before the body is read
 
 
-def test_busy_is_said_before_the_body_is_read(new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_is_answered_before_the_body_is_read(new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client = new_client(Limits())
     service = client.app.state.service  # type: ignore[attr-defined]
-    monkeypatch.setattr(service.workers, "_before", lambda count: 10_000)
+    monkeypatch.setattr(service.workers, "_ahead_of", lambda count: 10_000)
     unread = []
 
     async def ask(path: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keys: from the environment or a file, never half right, never shown."""
+"""Keys: from the environment or a file, compared completely, never printed."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import ParameterError
-from libraries.service.keys import checked_key, read_key, same
+from libraries.service.keys import checked_key, equal, read_key
 
 KEY = "0123456789-secret"
 
@@ -37,7 +37,7 @@ def test_key_from_file_or_environment_which_comes_first(
 @pytest.mark.parametrize(
     "content", [b"\xef\xbb\xbf" + KEY.encode() + b"\r\n", KEY.encode(), f"{KEY}\r\n".encode("utf-16")]
 )
-def test_line_ends_and_byte_order_marks_are_not_of_the_key(file: Path, content: bytes) -> None:
+def test_line_ends_and_byte_order_marks_do_not_belong_to_the_key(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     assert read_key(file, "SERVICE_KEY") == KEY
 
@@ -45,19 +45,19 @@ def test_line_ends_and_byte_order_marks_are_not_of_the_key(file: Path, content: 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is empty: give a key of at least 16 characters, or none at all"),
+        (b"", "is empty: give a key of at least 16 characters, or leave it out"),
         (b"\n", "is empty"),
         (b"fifteen-letters", "has 15 characters, expected 16 to 4,096"),
         (b"x" * 5000, "has 4,097 characters, expected 16 to 4,096"),
-        (b"with blanks within it", "holds blanks, control or non-ASCII characters"),
-        (b"two-lines-of-text\nand-another-one", "holds blanks, control"),
-        (b"a-bell-\x07-within-it-all", "holds blanks, control"),
-        ("schlüssel-mit-umlaut".encode(), "holds blanks, control"),
-        (b"no-utf-8-\xff\xfe-at-all", "holds blanks, control"),
-        (KEY.encode("utf-16-le"), "holds blanks, control"),
+        (b"with blanks within it", "has spaces, control or non-ASCII characters"),
+        (b"two-lines-of-text\nand-another-one", "has spaces, control"),
+        (b"a-bell-\x07-within-it-all", "has spaces, control"),
+        ("schlüssel-mit-umlaut".encode(), "has spaces, control"),
+        (b"no-utf-8-\xff\xfe-at-all", "has spaces, control"),
+        (KEY.encode("utf-16-le"), "has spaces, control"),
     ],
 )
-def test_unusable_keys_are_refused_and_not_shown(
+def test_unusable_keys_are_refused_and_not_printed(
     file: Path, content: bytes, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_bytes(content)
@@ -80,7 +80,7 @@ def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_file_that_others_can_read_is_warned_of_and_read(
+def test_file_that_others_can_read_is_read_with_a_warning(
     file: Path, mode: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.chmod(mode)
@@ -106,17 +106,17 @@ def test_checked_key_is_the_key() -> None:
         (KEY, "", False),
         ("ü", "ü".encode(), True),
         ("ü", "ü".encode("latin-1"), False),
-        ("\ud800", "\ud800", True),  # what no encoding knows comes from headers, too
+        ("\ud800", "\ud800", True),  # headers can contain characters that cannot be encoded
         ("x" * 100_000, "x" * 99_999, False),
     ],
 )
 def test_same(one: str | bytes, other: str | bytes, expected: bool) -> None:
-    assert same(one, other) is expected
-    assert same(other, one) is expected
+    assert equal(one, other) is expected
+    assert equal(other, one) is expected
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_not_waited_for_once_the_service_runs(tmp_path: Path) -> None:
+def test_a_pipe_is_not_waited_for_after_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ParameterError, match="cannot be read: it is not a regular file"):
         read_key(tmp_path / "pipe", "NO_SUCH_VARIABLE", waits=False)

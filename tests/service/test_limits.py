@@ -1,4 +1,4 @@
-"""Overload and strangers: a clear refusal, the answer arrives, memory stays flat, and the others are served."""
+"""Overload and hostile clients: refusals are clear and arrive, memory stays flat, and others are served."""
 
 import base64
 import contextlib
@@ -32,7 +32,7 @@ CLOSING = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close
 
 
 class Running:
-    """The service with a real socket, in threads of this process, so that tests can reach into it."""
+    """The service with a real socket, in threads of this process, so that tests can change it."""
 
     def __init__(self, bundle: Path, limits: Limits) -> None:
         announced: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -53,9 +53,9 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(bundle: Path) -> Iterator[Running]:
-    """Limits that are reached soon: a request of 1 MB, and a second for everything."""
+    """Low limits: requests of 1 MB, and one second for everything."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("seconds_for_headers", "seconds_after_answer", "seconds_to_read", "seconds_to_close"):
+        for name in ("seconds_for_headers", "seconds_after_response", "seconds_to_read", "seconds_to_close"):
             patch.setattr(BoundedProtocol, name, 1.0)
         running = Running(bundle, Limits(megabytes=1, queue=1000, arrival=1.0))
         yield running
@@ -63,7 +63,7 @@ def running(bundle: Path) -> Iterator[Running]:
 
 
 def talk(port: int, *parts: bytes) -> bytes:
-    """What the service says to these bytes until it ends the connection."""
+    """What the service answers to these bytes until it closes the connection."""
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
         for part in parts:
             connection.sendall(part)
@@ -93,7 +93,7 @@ def answer(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def problem(said: bytes) -> dict[str, Any]:
-    """The one problem that was said, and after which the connection was ended."""
+    """The only answer, a problem, after which the connection was closed."""
     head, _, body = said.partition(b"\r\n\r\n")
     assert b"content-type: application/problem+json" in head.lower(), said
     assert b"connection: close" in head.lower(), said
@@ -108,7 +108,7 @@ def post(path: str, *headers: str, version: str = "1.1") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-# Bodies too large, and senders too slow
+# Bodies that are too large, and senders that are too slow
 
 
 @pytest.mark.parametrize("path", ["/predict", "/score", "/nothing", "/v2/models/none/infer"])
@@ -116,7 +116,7 @@ def post(path: str, *headers: str, version: str = "1.1") -> bytes:
 def test_the_answer_to_a_body_that_is_too_large_arrives(
     running: Running, path: str, version: str, chunked: bool
 ) -> None:
-    """Though the client sends all of its 8 MB, and the connection is to end: it is not reset meanwhile."""
+    """The client sends all of its 8 MB although the connection will be closed: it is not reset meanwhile."""
     body = bytes(2**23)
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
     sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
@@ -124,7 +124,7 @@ def test_the_answer_to_a_body_that_is_too_large_arrives(
     assert problem(said)["status"] == (413 if path in ("/predict", "/score") else 404)
 
 
-def test_a_connection_goes_on_after_a_body_that_was_too_large(running: Running) -> None:
+def test_a_connection_can_be_used_after_a_body_that_was_too_large(running: Running) -> None:
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         for _ in range(3):
             connection.sendall(post("/predict", "Content-Length: 4000000") + bytes(4_000_000))
@@ -133,7 +133,7 @@ def test_a_connection_goes_on_after_a_body_that_was_too_large(running: Running) 
             assert answer(connection)[0] == 200
 
 
-def test_a_client_that_asks_first_is_told_before_it_sends(running: Running, picture: bytes) -> None:
+def test_a_client_that_sends_expect_is_answered_before_it_sends_the_body(running: Running, picture: bytes) -> None:
     expect = "Expect: 100-continue"
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         connection.sendall(post("/predict", f"Content-Length: {len(picture)}", expect))
@@ -148,7 +148,7 @@ def test_slow_headers_are_408_and_silence_ends(running: Running) -> None:
     assert problem(talk(running.port, b"GET /v2 HTTP/1.1\r\nHos"))["status"] == 408
     assert talk(running.port) == b""
     assert talk(running.port, b"\r\n\r\n") == b""
-    assert talk(running.port, GET).startswith(b"HTTP/1.1 200")  # kept for further requests, but not for long
+    assert talk(running.port, GET).startswith(b"HTTP/1.1 200")  # kept open for further requests, but not for long
     assert talk(running.port, GET, b"\r\n").startswith(b"HTTP/1.1 200")
 
 
@@ -160,7 +160,7 @@ def test_a_slow_body_is_408(running: Running) -> None:
     assert running.service.bodies.buffered == 0
 
 
-def test_a_body_that_goes_on_after_the_answer_is_cut_off(running: Running) -> None:
+def test_a_body_that_continues_after_the_answer_is_cut_off(running: Running) -> None:
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         connection.sendall(post("/nothing", "Content-Length: 1000000000"))
         with pytest.raises(OSError):  # a reset or a broken pipe
@@ -221,7 +221,7 @@ def test_pipelined_requests_are_answered_in_order(running: Running, picture: byt
     assert re.findall(rb"HTTP/1.1 (\d+)", said) == [b"200", b"200", b"404", b"200"]
 
 
-def test_an_offer_of_http_2_is_declined_and_the_connection_goes_on(running: Running, picture: bytes) -> None:
+def test_an_offer_of_http_2_is_declined_and_the_connection_stays(running: Running, picture: bytes) -> None:
     """As Java's client makes it with its first request."""
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk")
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
@@ -232,7 +232,7 @@ def test_an_offer_of_http_2_is_declined_and_the_connection_goes_on(running: Runn
         assert answer(connection)[0] == 200
 
 
-def test_who_does_not_read_the_answer_is_let_go(running: Running) -> None:
+def test_a_client_that_does_not_read_the_answer_is_disconnected(running: Running) -> None:
     script = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -244,9 +244,9 @@ def test_who_does_not_read_the_answer_is_let_go(running: Running) -> None:
 
 @pytest.fixture
 def narrow(running: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
-    """The same with room for three connections, and one newcomer."""
-    monkeypatch.setattr(running.server._room, "most", 3)
-    monkeypatch.setattr(running.server._room, "spare", 1)
+    """The service limited to three connections, and one newcomer."""
+    monkeypatch.setattr(running.server._limiter, "most", 3)
+    monkeypatch.setattr(running.server._limiter, "spare", 1)
     return running
 
 
@@ -254,7 +254,7 @@ def connections(stack: contextlib.ExitStack, port: int, count: int) -> list[sock
     return [stack.enter_context(socket.create_connection(("127.0.0.1", port), TIMEOUT)) for _ in range(count)]
 
 
-def test_one_at_work_too_many_is_told_so_and_health_is_answered(narrow: Running) -> None:
+def test_one_active_connection_too_many_is_refused_and_health_is_answered(narrow: Running) -> None:
     with contextlib.ExitStack() as stack:
         for connection in connections(stack, narrow.port, 3):
             connection.sendall(post("/predict", "Content-Length: 5", "Expect: 100-continue"))
@@ -266,7 +266,7 @@ def test_one_at_work_too_many_is_told_so_and_health_is_answered(narrow: Running)
 
 
 @pytest.mark.parametrize("sent", [b"", GET, b"GET /v2 HTTP/1.1\r\nHost: local"], ids=["silent", "answered", "slow"])
-def test_who_has_been_idle_for_longest_makes_room(narrow: Running, sent: bytes) -> None:
+def test_the_connection_that_has_been_idle_for_longest_makes_room(narrow: Running, sent: bytes) -> None:
     with contextlib.ExitStack() as stack:
         first, *others = connections(stack, narrow.port, 3)
         for connection in (first, *others):
@@ -283,11 +283,11 @@ def test_who_has_been_idle_for_longest_makes_room(narrow: Running, sent: bytes) 
             assert answer(others[-1])[0] == 200
 
 
-# One side ended
+# Clients that close their sending side
 
 
 def half_closed(port: int, *parts: bytes) -> bytes:
-    """What the service says to a client that has ended its side after this."""
+    """What the service answers to a client that closes its sending side after this."""
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
         for part in parts:
             connection.sendall(part)
@@ -295,7 +295,7 @@ def half_closed(port: int, *parts: bytes) -> bytes:
         return until_end(connection)
 
 
-def test_a_client_that_has_ended_its_side_is_answered(running: Running, picture: bytes) -> None:
+def test_a_client_that_has_closed_its_sending_side_is_answered(running: Running, picture: bytes) -> None:
     whole = post("/predict", f"Content-Length: {len(picture)}") + picture
     for said in (half_closed(running.port, whole), half_closed(running.port, GET, whole)):
         statuses = re.findall(rb"HTTP/1.1 (\d+)", said)
@@ -304,11 +304,11 @@ def test_a_client_that_has_ended_its_side_is_answered(running: Running, picture:
         assert b'"probability"' in said
 
 
-def test_a_client_that_has_ended_its_side_is_waited_for(
+def test_a_client_that_has_closed_its_sending_side_is_waited_for(
     running: Running, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until the answer is there; meanwhile its first line leaves byte by byte, and arrives whole."""
-    monkeypatch.setattr(BoundedProtocol, "seconds_to_feel", 0.01)
+    """Until the answer is ready; meanwhile its first line is sent byte by byte, and arrives complete."""
+    monkeypatch.setattr(BoundedProtocol, "seconds_to_probe", 0.01)
     open_ = threading.Event()
     classifier = running.service.model.current.classifier
     classify = classifier.classify
@@ -326,7 +326,7 @@ def test_a_client_that_has_ended_its_side_is_waited_for(
 def test_a_client_that_is_gone_is_not_waited_for(
     running: Running, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BoundedProtocol, "seconds_to_feel", 0.01)
+    monkeypatch.setattr(BoundedProtocol, "seconds_to_probe", 0.01)
     gone, open_ = threading.Event(), threading.Event()
     lost = BoundedProtocol.connection_lost
 
@@ -374,7 +374,7 @@ def test_overload_is_refused_quickly_and_what_was_accepted_is_answered(
                 refused = requests.post(running.url + "/predict", data=picture, timeout=TIMEOUT)
                 assert refused.status_code == 503
                 assert int(refused.headers["Retry-After"]) >= 1
-                assert refused.elapsed.total_seconds() < 5  # far less on an idle machine; the work takes for ever
+                assert refused.elapsed.total_seconds() < 5  # far less on an idle machine; the work never ends
             assert running.service.workers.waiting == 5
             open_.set()
             answered = accepted.result()
@@ -385,7 +385,7 @@ def test_overload_is_refused_quickly_and_what_was_accepted_is_answered(
         running.stop()
 
 
-def test_late_answers_are_504_and_clients_who_left_are_forgotten(
+def test_late_answers_are_504_and_disconnected_clients_are_forgotten(
     bundle: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = Running(bundle, Limits(queue=1000, timeout=0.2))
@@ -396,7 +396,7 @@ def test_late_answers_are_504_and_clients_who_left_are_forgotten(
         monkeypatch.setattr(classifier, "classify", lambda fitted: open_.wait(TIMEOUT) and classify(fitted))
         for _ in range(3):
             late = requests.post(running.url + "/predict", files=[("a", picture)] * 9, timeout=TIMEOUT)
-            assert late.status_code in (504, 503)  # 503 once the threads that took the place of others are stuck, too
+            assert late.status_code in (504, 503)  # 503 when the replacement threads are stuck too
             assert running.service.workers.waiting == 0
         assert requests.get(running.url + "/v2/health/live", timeout=TIMEOUT).status_code == 200
         while (ready := requests.get(running.url + "/v2/health/ready", timeout=TIMEOUT)).status_code == 200:
@@ -405,7 +405,7 @@ def test_late_answers_are_504_and_clients_who_left_are_forgotten(
         with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as leaving:
             leaving.sendall(post("/predict", f"Content-Length: {len(picture)}") + picture)
         again = requests.post(running.url + "/predict", data=picture, timeout=TIMEOUT)
-        assert again.status_code == 503  # at once: nobody could do it
+        assert again.status_code == 503  # at once: no thread could do it
         assert running.service.workers.waiting == 0
         assert running.service.bodies.buffered == 0
         open_.set()
@@ -416,7 +416,7 @@ def test_late_answers_are_504_and_clients_who_left_are_forgotten(
         running.stop()
 
 
-def test_what_a_client_who_has_gone_has_sent_is_not_begun(
+def test_images_of_a_disconnected_client_are_not_begun(
     bundle: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = Running(bundle, Limits(queue=1000))
@@ -444,13 +444,13 @@ def test_what_a_client_who_has_gone_has_sent_is_not_begun(
         assert '/predict",status="499"} 1.0' in requests.get(running.url + "/metrics", timeout=TIMEOUT).text
         open_.set()
         assert requests.post(running.url + "/predict", data=picture, timeout=TIMEOUT).status_code == 200
-        assert not begun.acquire(timeout=0) or not begun.acquire(timeout=0)  # none but that of the last request
+        assert not begun.acquire(timeout=0) or not begun.acquire(timeout=0)  # only that of the last request
     finally:
         open_.set()
         running.stop()
 
 
-def test_a_form_that_is_slow_to_take_apart_holds_up_nobody(running: Running, picture: bytes) -> None:
+def test_a_form_that_is_slow_to_parse_holds_up_nobody(running: Running, picture: bytes) -> None:
     part = b"--B\r\nContent-Disposition: form-data; a=" + b";" * 3700 + b"\r\n\r\nx\r\n"
     form = {"Content-Type": "multipart/form-data; boundary=B"}
     with ThreadPoolExecutor(3) as pool:
@@ -478,7 +478,7 @@ def png_bomb(side: int = 30_000) -> bytes:
 
 
 def hostile() -> list[tuple[str, bytes, dict[str, str], tuple[int, ...]]]:
-    """Requests that want to hurt: path, body, headers, and the statuses that are right."""
+    """Hostile requests: path, body, headers, and the right statuses."""
     form = {"Content-Type": "multipart/form-data; boundary=B"}
     part = b'--B\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r\n'
     large = base64.b64encode(bytes(5_000_000)).decode()
@@ -509,7 +509,7 @@ def hostile() -> list[tuple[str, bytes, dict[str, str], tuple[int, ...]]]:
 
 
 def test_memory_stays_flat_whatever_strangers_send_and_nothing_is_written(live: Live, picture: bytes) -> None:
-    """300 hostile requests, 4 at once, after as many of each kind as there are clients."""
+    """300 hostile requests, 4 at once, after a warm-up with each kind of request."""
     requests_ = hostile()
 
     def send(request: tuple[str, bytes, dict[str, str], tuple[int, ...]]) -> None:
@@ -554,7 +554,7 @@ def test_memory_of_large_images_and_bodies_is_bounded_and_given_back(start_servi
     assert live.megabytes < before + 60
 
 
-def test_two_thousand_idle_connections_stop_nobody(live: Live, picture: bytes) -> None:
+def test_two_thousand_idle_connections_shut_nobody_out(live: Live, picture: bytes) -> None:
     resource = pytest.importorskip("resource")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2500:
         pytest.skip("needs 2,500 open files: ulimit -n")

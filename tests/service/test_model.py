@@ -1,4 +1,4 @@
-"""The bundle in service: ready only when warm, replaced without a gap, and a broken one refused."""
+"""The bundle in service: ready only when warmed up, replaced without a gap; broken ones are refused."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def change(folder: Path, **values: Any) -> None:
 
 
 def retrain(folder: Path) -> None:
-    """Another model.onnx, described by model.json, which answers as the one before."""
+    """Another model.onnx, described by model.json, with the same predictions as before."""
     graph = onnx.load(folder / "model.onnx")
     graph.doc_string += "another"
     onnx.save(graph, folder / "model.onnx")
@@ -87,7 +87,7 @@ def own_client(new_client: NewClient, own_bundle: Path) -> TestClient:
     return new_client(Limits(queue=1000), folder=own_bundle, access=Access(admin_key=ADMIN_KEY))
 
 
-def test_a_broken_bundle_is_refused_and_the_old_one_goes_on(
+def test_a_broken_bundle_is_refused_and_the_old_one_stays(
     own_client: TestClient, bundle: Path, own_bundle: Path, picture: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = own_client.post("/predict", content=picture).json()
@@ -108,10 +108,10 @@ def test_a_broken_bundle_is_refused_and_the_old_one_goes_on(
         assert explained.status_code == 200, name
 
 
-def test_a_new_bundle_answers_from_the_reload_on(own_client: TestClient, own_bundle: Path, picture: bytes) -> None:
+def test_a_new_bundle_answers_after_the_reload(own_client: TestClient, own_bundle: Path, picture: bytes) -> None:
     versions = [own_client.get("/model").json()["version"]]
     retrain(own_bundle)
-    assert own_client.get("/model").json()["version"] == versions[0]  # not before it is told to
+    assert own_client.get("/model").json()["version"] == versions[0]  # only after a reload
     versions.append(own_client.post("/admin/reload", headers=ADMIN).json()["model"]["version"])
     change(own_bundle, labels=["first", "second", "third"])
     versions.append(own_client.post("/admin/reload", headers=ADMIN).json()["model"]["version"])
@@ -124,7 +124,7 @@ def test_a_new_bundle_answers_from_the_reload_on(own_client: TestClient, own_bun
     assert models == [f'model{{name="textures_svm",version="{versions[-1]}"}} 1.0']
 
 
-def test_metrics_written_to_a_bundle_do_not_make_it_another(own_bundle: Path) -> None:
+def test_metrics_written_to_a_bundle_do_not_change_its_version(own_bundle: Path) -> None:
     before = load_model(own_bundle, precision="f32")
     (own_bundle / "metrics.json").write_text(
         json.dumps({"files": before.classifier.model["files"], "metrics": {"overall_accuracy": 0.9}})

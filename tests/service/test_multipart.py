@@ -1,4 +1,4 @@
-"""Forms of strangers: parts, headers and names are bounded, whatever they hold costs no more than its length."""
+"""Forms from strangers: parts, headers and names are limited, and parsing takes time linear in the length."""
 
 import time
 
@@ -22,8 +22,8 @@ def refused(body: bytes) -> int:
     return problem.value.status
 
 
-def test_parts_that_are_no_files_are_counted_and_their_headers_cost_nothing() -> None:
-    """With a parser that goes back in a header, these took minutes."""
+def test_parts_that_are_not_files_are_counted_and_their_headers_cost_nothing() -> None:
+    """With a parser that backtracks in headers, these took minutes."""
     semicolons = part(b"Content-Disposition: form-data; a=" + b";" * 3700)
     quotes = part(b"Content-Disposition: form-data" + b'; a="' * 1500)
     backslashes = part(b'Content-Disposition: form-data; filename="' + b"\\" * 7001)
@@ -48,11 +48,11 @@ def test_parts_that_are_no_files_are_counted_and_their_headers_cost_nothing() ->
         [b"Content-Disposition: form-data; filename*=utf-8''" + b"a" * 1025],
     ],
 )
-def test_headers_and_names_beyond_bounds_are_refused(headers: list[bytes]) -> None:
+def test_headers_and_names_that_are_too_long_are_refused(headers: list[bytes]) -> None:
     assert refused(part(*headers)) == 400
 
 
-def test_an_image_without_a_file_name_is_taken_and_a_field_is_not() -> None:
+def test_an_image_without_a_file_name_is_accepted_and_a_field_is_not() -> None:
     body = b"".join(
         (
             part(b"Content-Disposition: form-data; name=a", b"Content-Type: image/png", content=b"1"),

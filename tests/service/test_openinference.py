@@ -241,11 +241,11 @@ def of_input(**members: Any) -> dict[str, Any]:
     ],
     ids=range(19),
 )
-def test_what_is_not_done_is_refused_by_name(client: TestClient, asked: dict[str, Any], named: str) -> None:
+def test_unsupported_members_are_refused_by_name(client: TestClient, asked: dict[str, Any], named: str) -> None:
     assert_problem(client.post(INFER, json=asked), 400, named)
 
 
-def test_what_says_nothing_is_no_matter(client: TestClient) -> None:
+def test_empty_members_are_accepted(client: TestClient) -> None:
     asked = files(encoded(), id=None, parameters={}, outputs=[{"name": "label", "parameters": None}])
     content = client.post(INFER, json=asked).json()
     assert [output["name"] for output in content["outputs"]] == ["label"]
@@ -317,7 +317,7 @@ def test_triton_classifies_pixels(
         assert np.array_equal(np.float32(found.as_numpy(name)).reshape(stacked.shape), stacked)
 
 
-def test_triton_is_told_what_is_not_done(triton_client: triton.InferenceServerClient, picture: bytes) -> None:
+def test_triton_learns_what_is_not_supported(triton_client: triton.InferenceServerClient, picture: bytes) -> None:
     given = triton.InferInput("files", [1], "BYTES")
     given.set_data_from_numpy(np.array([picture], object))
     label = triton_client.infer("textures_svm", [given]).as_numpy("label")
@@ -342,7 +342,7 @@ def test_triton_is_told_what_is_not_done(triton_client: triton.InferenceServerCl
     ("model", "image", "status", "words"),
     [
         ("textures_svm", NO_IMAGE, "422", "image 0: is no whole JPEG"),
-        ("other", NO_IMAGE, "404", "there is no such model: here is textures_svm"),
+        ("other", NO_IMAGE, "404", "there is no such model: this service has textures_svm"),
     ],
 )
 def test_triton_can_read_the_errors(

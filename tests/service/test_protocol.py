@@ -1,17 +1,67 @@
-"""The transport of an answer: head and body leave together, and nothing is lost or late when they do not."""
+"""The transport: head and body are sent together, in order, and nothing is lost. And the limit on connections."""
 
 import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from libraries.service.protocol import Connection
+from libraries.service.protocol import ConnectionLimiter, ResponseTransport
+
+
+class IdleConnection:
+    dropped = False
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+def made_idle(limiter: ConnectionLimiter, count: int) -> list[IdleConnection]:
+    made = [IdleConnection() for _ in range(count)]
+    for connection in made:
+        limiter.mark_idle(connection)
+    return made
+
+
+def dropped(connections: list[IdleConnection]) -> list[int]:
+    return [number for number, connection in enumerate(connections) if connection.dropped]
+
+
+def test_the_oldest_idle_one_goes_first() -> None:
+    limiter = ConnectionLimiter(4, spare=1)
+    connections = made_idle(limiter, 4)
+    limiter.mark_active(connections[0])
+    limiter.mark_idle(connections[0])  # now it is the newest
+    assert dropped(connections) == []
+    connections += made_idle(limiter, 2)
+    assert dropped(connections) == [1, 2]
+
+
+def test_active_connections_stay_and_newcomers_can_send_a_request() -> None:
+    limiter = ConnectionLimiter(4, spare=2)
+    workers = made_idle(limiter, 4)
+    for connection in workers:
+        limiter.mark_active(connection)
+    assert not limiter.is_full
+    newcomers = made_idle(limiter, 5)
+    assert dropped(workers) == [] and dropped(newcomers) == [0, 1, 2]
+    limiter.mark_active(newcomers[-1])
+    assert limiter.is_full
+    limiter.remove(workers[0])
+    assert not limiter.is_full
+
+
+def test_removed_connections_do_not_count() -> None:
+    limiter = ConnectionLimiter(2, spare=1)
+    for connection in made_idle(limiter, 2):
+        limiter.remove(connection)
+    assert dropped(made_idle(limiter, 2)) == []
+
 
 HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"body"
 
 
 class Transport:
-    """What was done with it, in order."""
+    """Records the calls, in order."""
 
     def __init__(self) -> None:
         self.done: list[bytes | str] = []
@@ -32,12 +82,12 @@ class Transport:
 
 
 def after(do: Callable[[Any], None]) -> list[bytes | str]:
-    """What reaches the transport when this is done with a connection, and the event loop then runs on."""
+    """What reaches the transport when `do` is called with a connection and the event loop runs on."""
 
     async def run() -> list[bytes | str]:
         transport, loop = Transport(), asyncio.get_running_loop()
-        protocol = SimpleNamespace(loop=loop, is_whole=True, give=lambda *_: None, seconds_to_close=1.0)
-        do(Connection(transport, protocol))  # type: ignore[arg-type]
+        protocol = SimpleNamespace(loop=loop, is_complete=True, end_after=lambda *_: None, seconds_to_close=1.0)
+        do(ResponseTransport(transport, protocol))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         return transport.done
 
@@ -73,7 +123,7 @@ def test_head_is_sent_before_the_end() -> None:
     assert after(head_and_end) == [HEAD, "close"]
 
 
-def test_nothing_is_sent_on_a_connection_that_was_lost_meanwhile() -> None:
+def test_nothing_is_sent_on_a_lost_connection() -> None:
     def lost(connection: Any) -> None:
         connection.write(HEAD)
         connection.abort()

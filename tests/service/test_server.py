@@ -1,4 +1,4 @@
-"""scripts/deploymain.py as a process: how it starts, reloads, stops, and whom it lets listen."""
+"""scripts/deploymain.py as a process: how it starts, reloads and stops, and where it may listen."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def own_bundle(bundle: Path, tmp_path: Path) -> Path:
 
 
 def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The service where it ends by itself."""
+    """The service in cases where it ends by itself."""
     command = [sys.executable, str(SCRIPTS / "deploymain.py"), "--port=0", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False)
 
@@ -43,7 +43,7 @@ def raw_post(port: int, picture: bytes) -> tuple[socket.socket, bytes]:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the server ends the connection."""
+    """The bytes received until the server closes the connection."""
     parts = []
     while part := connection.recv(65536):
         parts.append(part)
@@ -51,13 +51,13 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def wait_until_refused(port: int) -> None:
-    """Until no new connection is accepted."""
+    """Wait until no new connection is accepted."""
     for _ in range(10_000):
         try:
             socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
         except ConnectionRefusedError:
             return
-        except ConnectionResetError:  # it had come, but was not accepted before the end
+        except ConnectionResetError:  # it had arrived, but was not accepted before the end
             continue
     raise AssertionError("it still accepts connections")
 
@@ -87,7 +87,7 @@ def test_listening_for_others_needs_a_key_or_a_flag(bundle: Path, start_service:
     assert requests.get(guarded.url + "/v2", headers=headers, timeout=TIMEOUT).status_code == 200
 
 
-def test_a_port_in_use_and_a_bad_key_are_told_in_one_line(bundle: Path, tmp_path: Path) -> None:
+def test_a_port_in_use_and_a_bad_key_are_reported_in_one_line(bundle: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run(f"--bundle={bundle}", f"--port={taken.getsockname()[1]}")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -207,7 +207,7 @@ def test_keys_are_read_again_by_signal_and_by_path(start_service: StartService, 
         files["key"].unlink() if breakage is None else write("key", breakage)
         assert status("the-new-key-of-administrators", "/admin/reload", "POST") == 422
         assert (status("the-key-after-that-one"), status(breakage or KEY)) == (200, 401)
-        assert live.errors.count("the keys are refused, the ones in service go on: ") == number
+        assert live.errors.count("the keys are refused, the present ones stay in use: ") == number
         assert str(files["key"]) in live.errors.splitlines()[-1] and "short" not in live.errors
     live.process.send_signal(signal.SIGHUP)
     while live.errors.count("the keys are refused") < 5:

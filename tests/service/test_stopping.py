@@ -1,4 +1,4 @@
-"""SIGTERM while an image is decoded that takes for ever: the process leaves all the same, and says so to who waits."""
+"""SIGTERM while decoding an image never ends: the process exits anyway, and tells waiting clients."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.service.processes import ServerProcess
 
 TIMEOUT = 60
 
-# The service, in which what begins with 'stuck' takes for ever.
+# The service, modified so that bodies beginning with 'stuck' take for ever.
 SCRIPT = """
 import sys, threading
 from pathlib import Path
@@ -45,7 +45,7 @@ def started(bundle: Path, *, finish: float, timeout: float) -> ServerProcess:
 
 @pytest.fixture
 def stuck_late(bundle: Path) -> Iterator[ServerProcess]:
-    """Requests are given up soon."""
+    """Requests time out soon."""
     with started(bundle, finish=60, timeout=0.5) as service:
         yield service
 
@@ -74,7 +74,7 @@ def wait_for(service: ServerProcess, line: str) -> None:
         time.sleep(0.01)
 
 
-def test_nobody_waits_any_more_so_it_leaves_at_once(stuck_late: ServerProcess, picture: bytes) -> None:
+def test_it_exits_at_once_if_nobody_waits(stuck_late: ServerProcess, picture: bytes) -> None:
     url = f"http://127.0.0.1:{port(stuck_late)}"
     assert requests.post(url + "/predict", data=b"stuck", timeout=TIMEOUT).status_code == 504
     assert requests.post(url + "/predict", data=picture, timeout=TIMEOUT).status_code == 200
@@ -83,7 +83,7 @@ def test_nobody_waits_any_more_so_it_leaves_at_once(stuck_late: ServerProcess, p
     assert time.monotonic() - begun < 30  # of the 60 it might take
 
 
-def test_after_the_time_to_finish_who_still_waits_is_told_and_it_leaves(stuck_waiting: ServerProcess) -> None:
+def test_after_the_time_to_finish_waiting_clients_are_told_and_it_exits(stuck_waiting: ServerProcess) -> None:
     with send(port(stuck_waiting), b"stuck") as waiting:
         wait_for(stuck_waiting, "begun")
         stuck_waiting.process.send_signal(signal.SIGTERM)

@@ -13,7 +13,7 @@ from libraries.base.errors import ImageError, InputError
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.images import load_bytes
 from libraries.service.problems import Problem
-from libraries.service.tutorial import COLUMN, TABLE, answer, answers, from_base64, images, respond
+from libraries.service.tutorial import COLUMN, TABLE, from_base64, image_answer, images, request_answer, respond
 
 NAMES = ["blue", "red"]
 RED = Prediction("red", np.array([0.25, 0.75], np.float32), np.zeros(2, np.float32), np.zeros(4, np.float32))
@@ -41,7 +41,7 @@ def test_images_are_read_in_order() -> None:
         *(ENCODED.rstrip("="), f"DATA:;base64,{ENCODED.rstrip('=')}\n", f"data:image/png;base64,{quote(ENCODED)}"),
     ],
 )
-def test_base64_as_browsers_and_mail_write_it(text: str) -> None:
+def test_base64_as_written_by_browsers_and_mail_programs(text: str) -> None:
     assert from_base64(text) == b"an image"
 
 
@@ -55,7 +55,7 @@ def test_base64_of_either_alphabet_with_and_without_padding(data: bytes) -> None
 @pytest.mark.parametrize(
     "text", ["#", "a", "a=bc", "abcde", "Straße", 7, None, [], {}, True, "data:image/png;base64,#"]
 )
-def test_what_is_no_base64_gives_its_own_error(text: object) -> None:
+def test_text_that_is_not_base64_gives_its_own_error(text: object) -> None:
     assert isinstance(from_base64(text), ImageError)
     good, bad = images(request(ENCODED, text))
     assert good == b"an image"
@@ -76,13 +76,13 @@ def test_what_is_no_base64_gives_its_own_error(text: object) -> None:
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_other_requests_are_refused_and_told_what_is_expected(body: bytes | str) -> None:
+def test_other_requests_are_refused_with_what_is_expected(body: bytes | str) -> None:
     with pytest.raises(InputError, match=r'expected \{"input_df": \[\{"image base64 string": "\.\.\."\}\]\}$'):
         images(body)
 
 
-def test_answer_has_what_the_tutorials_callers_read() -> None:
-    assert answer(RED, NAMES, milliseconds=12.3456) == {
+def test_image_answer_has_what_the_tutorials_callers_read() -> None:
+    assert image_answer(RED, NAMES, milliseconds=12.3456) == {
         "label": "red",
         "score": 0.75,
         "allScores": [0.25, 0.75],
@@ -92,13 +92,13 @@ def test_answer_has_what_the_tutorials_callers_read() -> None:
 
 
 def test_answers_to_one_image_and_to_several() -> None:
-    row = answer(RED, NAMES, milliseconds=1.0)
+    row = image_answer(RED, NAMES, milliseconds=1.0)
     bad = ImageError("is empty (0 bytes)")
     refused = {"type": "about:blank", "title": "Not an image", "status": 422, "detail": bad.reason}
-    assert answers([RED], NAMES, milliseconds=1.0) == row
-    assert answers([RED, bad, RED], NAMES, milliseconds=1.0) == [row, {"error": refused}, row]
+    assert request_answer([RED], NAMES, milliseconds=1.0) == row
+    assert request_answer([RED, bad, RED], NAMES, milliseconds=1.0) == [row, {"error": refused}, row]
     with pytest.raises(Problem) as caught:
-        answers([bad], NAMES, milliseconds=1.0)
+        request_answer([bad], NAMES, milliseconds=1.0)
     assert caught.value.to_json() == refused
 
 
@@ -127,13 +127,13 @@ def test_respond_answers_as_the_bundle_does(classifier: Classifier, pictures: Pa
         (request(""), 422, "is empty"),
     ],
 )
-def test_respond_tells_what_the_caller_did_wrong(classifier: Classifier, body: str, status: int, said: str) -> None:
+def test_respond_says_what_the_caller_did_wrong(classifier: Classifier, body: str, status: int, said: str) -> None:
     with pytest.raises(Problem, match=said) as caught:
         respond(body, classifier, max_pixels=10**6)
     assert caught.value.status == status
 
 
-def test_respond_refuses_large_images_and_goes_on(classifier: Classifier, pictures: Path) -> None:
+def test_respond_refuses_large_images_and_continues(classifier: Classifier, pictures: Path) -> None:
     image = base64.b64encode((pictures / "blobs" / "01.jpg").read_bytes()).decode()
     with pytest.raises(Problem, match="pixels, more than the 100 allowed") as caught:
         respond(request(image), classifier, max_pixels=100)

@@ -1,4 +1,4 @@
-"""The service's page in a real browser: against a stand-in for what is rare, and against the real service."""
+"""The service's page in a real browser: against a fake for rare cases, and against the real service."""
 
 import base64
 import io
@@ -156,14 +156,14 @@ def test_a_picture_becomes_a_card(page: Page, service: FakeService, way: str) ->
     expect(page.locator(".times")).to_contain_text("13 ms of them in the service")
     expect(page.locator("#said")).to_have_text("cell.png: defective, 93%")
     (sent,) = service.sent("/predict")
-    assert sent.body == picture()  # as it is
+    assert sent.body == picture()  # unchanged
     assert sent.headers["Content-Type"] == "image/png"
     track = page.locator(".track").first.bounding_box()
     assert track is not None
     expect(page.locator(".track i").first).to_have_css("scale", "0.93 1")
 
 
-def test_the_head_tells_what_the_classifier_is(page: Page) -> None:
+def test_the_header_describes_the_classifier(page: Page) -> None:
     assert page.title() == "solarCells_svm: defective or functional?"
     expect(page.locator("h1")).to_have_text("defective or functional?")
     page.get_by_text("About this classifier").click()
@@ -207,7 +207,7 @@ def test_another_class_can_be_explained_and_the_heatmap_hidden(page: Page, servi
     expect(page.get_by_role("button", name="functional")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("button", name="defective")).to_have_attribute("aria-pressed", "false")
 
-    page.get_by_role("button", name="defective").click()  # known already: no further request
+    page.get_by_role("button", name="defective").click()  # cached: no further request
     expect(page.get_by_role("img", name="'defective'")).to_be_visible()
     page.get_by_label("Strength of the heatmap").fill("30")
     expect(page.locator("canvas")).to_have_css("opacity", "0.3")
@@ -215,7 +215,7 @@ def test_another_class_can_be_explained_and_the_heatmap_hidden(page: Page, servi
     expect(page.locator("canvas")).to_be_hidden()
     assert len(service.sent("/explain")) == 2
 
-    choose(page, file("next.png"))  # the choice holds for the next picture
+    choose(page, file("next.png"))  # the choice also applies to the next picture
     expect(page.locator(".verdict").first).to_be_visible()
     expect(page.locator("#said")).to_contain_text("next.png")
     assert len(service.sent("/explain")) == 2
@@ -280,10 +280,10 @@ def test_names_and_labels_are_never_html(service: FakeService, new_page: NewPage
     assert page.evaluate("window.harmed") is None
 
 
-# ---- Several, and what goes wrong
+# ---- Several images, and errors
 
 
-def test_at_most_three_are_in_flight_and_a_bad_one_spoils_no_other(page: Page, service: FakeService) -> None:
+def test_at_most_three_are_in_flight_and_a_bad_one_does_not_affect_the_others(page: Page, service: FakeService) -> None:
     go_on = threading.Event()
 
     def predict(request: Request) -> Answer:
@@ -321,7 +321,7 @@ def test_retry_after_is_honoured(page: Page, service: FakeService, status: int) 
     assert second.body == first.body
 
 
-def test_an_error_is_told_and_can_be_tried_again(page: Page, service: FakeService) -> None:
+def test_an_error_is_shown_and_can_be_retried(page: Page, service: FakeService) -> None:
     service.answers["/predict"] = lambda _: problem(504, "Too late", "not finished within 10 seconds")
     choose(page, file())
     expect(page.locator(".plain")).to_have_text("The service took too long over this picture.")
@@ -333,7 +333,7 @@ def test_an_error_is_told_and_can_be_tried_again(page: Page, service: FakeServic
     expect(page.locator(".problem")).to_be_hidden()
 
 
-def test_a_service_that_asks_for_minutes_is_not_waited_for(page: Page, service: FakeService) -> None:
+def test_a_retry_after_of_minutes_is_not_waited_for(page: Page, service: FakeService) -> None:
     service.answers["/predict"] = lambda _: problem(429, "Too many", "come back tomorrow", Retry_After="86400")
     choose(page, file())
     expect(page.locator(".plain")).to_have_text("The service has too much to do. Try again in a while.")
@@ -352,7 +352,7 @@ def test_before_the_service_is_ready_pictures_wait(service: FakeService, new_pag
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_the_key_is_asked_for_and_kept_in_the_tab_alone(service: FakeService, new_page: NewPage) -> None:
+def test_the_key_is_requested_and_kept_only_in_the_tab(service: FakeService, new_page: NewPage) -> None:
     def guarded(answer: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
         def guard(request: Request) -> Answer:
             known = request.headers.get("Authorization") == "Bearer open-sesame"
@@ -417,7 +417,7 @@ def test_a_new_bundle_changes_the_head(page: Page, service: FakeService) -> None
     expect(page.locator("h1")).to_have_text("defective, functional or dirty?")
 
 
-# ---- Ways in, and people
+# ---- Input, and accessibility
 
 
 def test_the_camera(service: FakeService, new_page: NewPage) -> None:
@@ -486,7 +486,7 @@ def test_every_control_has_a_name(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out(service: FakeService, new_page: NewPage, scheme: str) -> None:
-    """WCAG 2 AA: a contrast of 4.5 between text and what it stands on."""
+    """WCAG 2 AA: a contrast of 4.5 between text and background."""
     page = new_page(service.url, color_scheme=scheme)
     read = """(names) => names.map((name) => {
       const canvas = new OffscreenCanvas(1, 1).getContext("2d");

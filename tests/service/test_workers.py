@@ -1,4 +1,4 @@
-"""The queue's bounds: whole requests or none, refused quickly, timed out, and never a leak in what is waiting."""
+"""The bounded queue: requests are accepted whole or refused quickly, time out, and never leak waiting jobs."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from libraries.service.workers import Workers
 
 
 class Gate:
-    """Work that does not end before it may."""
+    """Work that does not end before it is released."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -39,7 +39,7 @@ async def workers(
 
 
 async def begun(gate: Gate, count: int) -> None:
-    """Once so many jobs have begun."""
+    """Wait until this many jobs have begun."""
     for _ in range(count):
         assert await asyncio.to_thread(gate.begun.acquire, timeout=30)
 
@@ -58,7 +58,7 @@ def test_results_come_in_order_with_the_time_they_waited() -> None:
     run(test())
 
 
-def test_who_would_wait_too_long_is_refused_at_once_and_the_others_are_answered() -> None:
+def test_requests_that_would_wait_too_long_are_refused_at_once_and_the_others_answered() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers() as pool:
@@ -91,7 +91,7 @@ def test_nothing_is_refused_while_a_thread_is_free() -> None:
     run(test())
 
 
-def test_a_request_is_taken_whole_whatever_its_number_and_others_wait_for_its_turns() -> None:
+def test_a_request_is_accepted_whole_whatever_its_size_and_others_wait_for_its_turns() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers(most_waiting=4, seconds=60.0) as pool:
@@ -110,7 +110,7 @@ def test_a_request_is_taken_whole_whatever_its_number_and_others_wait_for_its_tu
     run(test())
 
 
-def test_requests_take_turns_at_each_as_many_images_as_there_are_threads() -> None:
+def test_requests_take_turns_of_as_many_images_as_there_are_threads() -> None:
     async def test() -> None:
         gate, other_thread = Gate(), Gate()
         async with workers(threads=2, most_waiting=100) as pool:
@@ -129,12 +129,14 @@ def test_requests_take_turns_at_each_as_many_images_as_there_are_threads() -> No
     run(test())
 
 
-def test_a_request_of_many_neither_starves_others_nor_is_starved_by_those_that_come_and_go() -> None:
+def test_a_large_request_neither_starves_others_nor_is_starved_by_them() -> None:
     async def test() -> None:
         order: list[str] = []
 
         def work(name: str) -> None:
-            while pool.waiting < 34 - order.count("M") and not many.done():  # until those answered have come again
+            while (
+                pool.waiting < 34 - order.count("M") and not many.done()
+            ):  # until the clients that were answered have sent another request
                 time.sleep(0)
             order.append(name)
 
@@ -148,13 +150,13 @@ def test_a_request_of_many_neither_starves_others_nor_is_starved_by_those_that_c
         turns = "".join(order)
         assert turns.count("M") == 32
         assert all(2 <= len(between) == len({*between}) for between in turns.split("M")[1:-1])
-        for name in "abc":  # one may be at work when the client comes, another has its turn before
+        for name in "abc":  # one may be running when the client arrives, another has its turn before
             assert all(between.count("M") <= 2 for between in turns.split(name))
 
     run(test())
 
 
-def test_a_timeout_takes_back_what_has_not_begun() -> None:
+def test_a_timeout_drops_what_has_not_begun() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers() as pool:
@@ -167,7 +169,7 @@ def test_a_timeout_takes_back_what_has_not_begun() -> None:
     run(test())
 
 
-def test_a_cancelled_request_takes_back_what_has_not_begun() -> None:
+def test_a_cancelled_request_drops_what_has_not_begun() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers() as pool:
@@ -202,7 +204,7 @@ def test_a_cancelled_request_takes_no_further_turn() -> None:
     run(test())
 
 
-def test_an_error_in_the_work_is_raised_and_takes_back_the_rest() -> None:
+def test_an_error_in_the_work_is_raised_and_drops_the_rest() -> None:
     async def test() -> None:
         gate = Gate()
 
@@ -221,7 +223,7 @@ def test_an_error_in_the_work_is_raised_and_takes_back_the_rest() -> None:
     run(test())
 
 
-def test_the_bound_follows_the_time_that_jobs_take_even_those_given_up() -> None:
+def test_the_bound_follows_the_time_that_jobs_take_even_abandoned_ones() -> None:
     async def test() -> None:
         async with workers(threads=1, seconds=100.0) as pool:
             await pool.run(lambda n: n, range(200))
@@ -236,7 +238,7 @@ def test_the_bound_follows_the_time_that_jobs_take_even_those_given_up() -> None
     run(test())
 
 
-def test_waiting_is_zero_after_thousands_of_requests_of_all_fates() -> None:
+def test_waiting_is_zero_after_thousands_of_requests_of_all_outcomes() -> None:
     async def test() -> None:
         def work(item: int) -> int:
             if item % 7 == 0:
@@ -262,7 +264,7 @@ def test_waiting_is_zero_after_thousands_of_requests_of_all_fates() -> None:
 # Memory
 
 
-def test_large_jobs_wait_for_memory_in_their_order_and_small_ones_pass_them() -> None:
+def test_large_jobs_wait_for_memory_in_order_and_small_ones_overtake_them() -> None:
     async def test() -> None:
         gate, small = Gate(), 10
         async with workers(threads=2, most_waiting=100, memory=100 * 16) as pool:
@@ -274,17 +276,17 @@ def test_large_jobs_wait_for_memory_in_their_order_and_small_ones_pass_them() ->
             passed = await pool.run(lambda n: n * n, range(5), memory=lambda n: small)
             assert [result for result, _ in passed] == [0, 1, 4, 9, 16]
             assert (pool.at_work, pool.waiting) == (1, 3)
-            large[1].cancel()  # and the third has room now
+            large[1].cancel()  # now there is memory for the third
             await begun(gate, 1)
             gate.open.set()
-            for task, number in ((large[0], 1), (large[2], 3), (large[3], 4)):  # too large even alone: then alone
+            for task, number in ((large[0], 1), (large[2], 3), (large[3], 4)):  # too large even alone, so it runs alone
                 assert (await task)[0][0] == -number
             assert gate.done[-1] == 4 and 2 not in gate.done
 
     run(test())
 
 
-def test_large_jobs_of_a_request_let_those_of_others_take_turns_and_its_small_ones_pass() -> None:
+def test_large_jobs_of_a_request_let_others_take_turns_and_its_small_ones_overtake() -> None:
     async def test() -> None:
         gate, small = Gate(), 200
         async with workers(threads=2, most_waiting=100, memory=1000) as pool:
@@ -306,7 +308,7 @@ def test_large_jobs_of_a_request_let_those_of_others_take_turns_and_its_small_on
     run(test())
 
 
-def test_a_large_job_of_a_request_that_ended_while_it_was_looked_at_does_not_wait() -> None:
+def test_a_large_job_of_a_request_that_ended_while_it_was_measured_does_not_wait() -> None:
     async def test() -> None:
         gate, looked = Gate(), threading.Event()
 
@@ -328,7 +330,7 @@ def test_a_large_job_of_a_request_that_ended_while_it_was_looked_at_does_not_wai
     run(test())
 
 
-def test_what_is_quick_goes_before_what_waits_and_is_never_refused() -> None:
+def test_quick_work_goes_first_and_is_never_refused() -> None:
     async def test() -> None:
         gate, order = Gate(), []
         async with workers(threads=1, most_waiting=1) as pool:
@@ -347,7 +349,7 @@ def test_what_is_quick_goes_before_what_waits_and_is_never_refused() -> None:
 # Threads that are stuck
 
 
-def test_stuck_threads_are_replaced_so_that_others_are_served_and_later_there_are_as_many_as_before() -> None:
+def test_stuck_threads_are_replaced_and_later_there_are_as_many_as_before() -> None:
     async def test() -> None:
         gate, before = Gate(), threads_of_workers()
         async with workers(threads=2, most_waiting=0, patience=0.0) as pool:
@@ -365,7 +367,7 @@ def test_stuck_threads_are_replaced_so_that_others_are_served_and_later_there_ar
     run(test())
 
 
-def test_a_large_job_waits_for_no_thread_that_leaves() -> None:
+def test_a_large_job_does_not_wait_for_a_thread_that_ends() -> None:
     async def test() -> None:
         looked = threading.Event()
         async with workers(threads=1, most_waiting=100, patience=0.0, memory=1000) as pool:
@@ -373,14 +375,14 @@ def test_a_large_job_waits_for_no_thread_that_leaves() -> None:
             while not pool.at_work:
                 await asyncio.sleep(0)
             assert not pool.are_stuck
-            await pool.run(lambda n: n, [2])  # by the thread in the first one's place, which waits for more then
+            await pool.run(lambda n: n, [2])  # by the thread that replaced the first one, and which then waits for more
             looked.set()
             assert (await asyncio.wait_for(large, 30))[0][0] == 1
 
     run(test())
 
 
-def test_when_all_threads_and_those_in_their_place_are_stuck_it_is_told() -> None:
+def test_requests_are_refused_when_all_threads_and_their_replacements_are_stuck() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers(threads=1, most_waiting=100, patience=0.0) as pool:
@@ -401,7 +403,7 @@ def test_when_all_threads_and_those_in_their_place_are_stuck_it_is_told() -> Non
     run(test())
 
 
-def test_the_expected_wait_counts_how_long_those_at_work_have_taken() -> None:
+def test_the_expected_wait_counts_how_long_running_jobs_have_taken() -> None:
     async def test() -> None:
         gate = Gate()
         async with workers(threads=1, most_waiting=10, seconds=0.0) as pool:
@@ -416,7 +418,7 @@ def test_the_expected_wait_counts_how_long_those_at_work_have_taken() -> None:
     run(test())
 
 
-def test_the_end_does_not_wait_for_what_is_stuck() -> None:
+def test_closing_does_not_wait_for_stuck_threads() -> None:
     async def test() -> None:
         gate = Gate()
         pool = Workers(threads=1, most_waiting=10)

@@ -1,4 +1,4 @@
-"""A small stand-in for the service: the page's files, and answers that a test makes up, over real HTTP."""
+"""A small fake of the service over real HTTP: the page's files, and answers that a test configures."""
 
 import contextlib
 import json
@@ -19,19 +19,19 @@ POLICY = "default-src 'self'; img-src 'self' blob: data:"
 
 @dataclass(frozen=True)
 class Request:
-    """What the page sent, and when on this process's monotonic clock [s]."""
+    """What the page sent, and when, in seconds on this process's monotonic clock."""
 
     path: str
     query: dict[str, list[str]]
     headers: dict[str, str]
     body: bytes
-    address: str  # as it stood in the request line
+    address: str  # as in the request line
     at: float
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What it gets: JSON with a status and further headers."""
+    """The answer: JSON with a status and further headers."""
 
     content: Any
     status: int = 200
@@ -97,7 +97,7 @@ class FakeService:
         return [request for request in self.requests if request.path == path]
 
     def answer(self, request: Request) -> Answer:
-        """What the service says; counts the requests at work at once."""
+        """The service's answer; counts the requests in progress."""
         with self._lock:
             self.requests.append(request)
             self._at_once += 1
@@ -139,7 +139,7 @@ class FakeService:
         )
 
     def identity(self) -> dict[str, str]:
-        """Which model answers."""
+        """The name and version of the model."""
         return {"name": self.model["name"], "version": self.model["version"]}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -174,10 +174,10 @@ class FakeService:
                 for name, value in {**headers, "Content-Type": kind, "Content-Length": str(len(content))}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                with contextlib.suppress(ConnectionError):  # the page was closed, or gave the request up
+                with contextlib.suppress(ConnectionError):  # the page was closed, or aborted the request
                     self.wfile.write(content)
 
             def log_message(self, *arguments: object) -> None:
-                """Quiet: tests look at `requests`."""
+                """Log nothing: tests look at `requests`."""
 
         return Handler

@@ -1,4 +1,4 @@
-"""A web on this machine: a server on loopback that gives images, and misbehaves as told."""
+"""A web server on loopback that serves images, and misbehaves as configured."""
 
 import dataclasses
 import io
@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from libraries.web.download.download import download
-from libraries.web.download.options import DownloadOptions
 from libraries.web.download.outcomes import UrlOutcome
+from libraries.web.download.saving import DownloadOptions
 
 
 def download_with(urls: list[tuple[str, str]], **arguments: Any) -> Iterator[UrlOutcome]:
@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
             answers[min(count, len(answers)) - 1](self)
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """An orderly response; `Retry_After='3'` gives the header Retry-After."""
+        """A regular response; `Retry_After='3'` gives the header Retry-After."""
         self.send_response(status)
         for name, value in {"Content_Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def drip(self, start: bytes, drop: bytes) -> None:
-        """A few bytes again and again, until the client goes away."""
+        """A few bytes again and again, until the client disconnects."""
         self.close_connection = True
         self.wfile.write(start)
         while not self.server.web.stopping.wait(0.01):
@@ -78,18 +78,18 @@ class _Server(ThreadingHTTPServer):
     web: "FakeWeb"
 
     def handle_error(self, *_: object) -> None:
-        pass  # clients that go away are what these tests are about
+        pass  # disconnecting clients are part of these tests
 
 
 Answer = Callable[[_Handler], None]
 
 
 class FakeWeb:
-    """The server and what it was asked for.
+    """The server and the requests that it has received.
 
     Attributes:
-        requests: how often each path was asked for.
-        headers: of the requests for each path.
+        requests: path → number of requests.
+        headers: path → headers of its requests.
         stopping: set when the test is over.
     """
 
@@ -107,12 +107,12 @@ class FakeWeb:
         return f"{scheme}://{host}:{self.port}{path}"
 
     def on(self, path: str, *answers: Answer) -> str:
-        """Answer the first, second … request for a path like this, and all later ones like the last; gives the URL."""
+        """Answer the first, second, … request for a path with these, later ones with the last; returns the URL."""
         self.answers[path] = answers
         return self.url(path)
 
     def give(self, path: str, body: bytes, status: int = 200, **headers: str) -> str:
-        """Answer every request for a path with this; gives the URL."""
+        """Answer every request for a path with this; returns the URL."""
         return self.on(path, lambda handler: handler.answer(status, body, **headers))
 
     def redirect(self, path: str, location: str) -> str:

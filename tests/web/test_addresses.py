@@ -143,7 +143,7 @@ def test_one_spelling(url: str, spelling: str) -> None:
         "http://example.org/" + "a" * 9000,
     ],
 )
-def test_no_web_address(url: str) -> None:
+def test_not_a_web_address(url: str) -> None:
     with pytest.raises(DownloadError) as raised:
         parse(url)
     assert raised.value.reason == "not a web address"
@@ -195,7 +195,7 @@ def test_a_host_that_is_not_found_may_be_found_later(monkeypatch: pytest.MonkeyP
     assert raised.value.passing
 
 
-def test_a_host_name_that_is_none() -> None:
+def test_an_invalid_host_name() -> None:
     with pytest.raises(DownloadError, match="host not found"):
         checked_addresses(parse("http://a..b/"))
 

@@ -1,4 +1,4 @@
-"""One try at one URL, against servers that behave and servers that do not."""
+"""One try of one URL, against servers that behave and servers that do not."""
 
 import datetime
 import gzip
@@ -129,7 +129,7 @@ def test_redirects_without_end(web: Any, fetch: Fetch) -> None:
         ("http://[::ffff:127.0.0.1]:{port}/secret", "address not allowed"),
     ],
 )
-def test_redirects_to_where_nobody_may_go(web: Any, fetch: Fetch, location: str, reason: str) -> None:
+def test_redirects_to_forbidden_addresses(web: Any, fetch: Fetch, location: str, reason: str) -> None:
     web.give("/secret", b"secret")
     error = failure(fetch, web.redirect("/a", location.format(port=web.port)))
     assert (error.reason, error.passing) == (reason, False)
@@ -166,10 +166,10 @@ def test_a_name_that_becomes_private_is_refused_at_its_next_url(
     assert not answers
 
 
-# What searches need besides
+# Options for searches
 
 
-def test_other_headers_no_redirects_and_the_words_of_a_refusal(web: Any, fetch: Fetch) -> None:
+def test_other_headers_no_redirects_and_the_body_of_a_refusal(web: Any, fetch: Fetch) -> None:
     options: dict[str, Any] = {"headers": {"Accept": "text/x", "X-Key": "k"}, "redirects": 0, "refusal_bytes": 10}
     assert fetch(web.give("/a", b"answer"), **options) == b"answer"
     sent = web.headers["/a"][0]
@@ -193,7 +193,7 @@ def test_an_answer_may_ask_to_wait(web: Any) -> None:
 # Addresses
 
 
-def test_nothing_private_is_asked_unless_allowed_by_name(web: Any, fetch: Fetch) -> None:
+def test_private_addresses_are_called_only_if_allowed_by_name(web: Any, fetch: Fetch) -> None:
     url = web.give("/a", b"secret")
     assert failure(fetch, url, allowed_hosts=[]).reason == "address not allowed"
     assert failure(fetch, url, allowed_hosts=["localhost"]).reason == "address not allowed"
@@ -246,7 +246,7 @@ def test_nobody_listens(web: Any, fetch: Fetch) -> None:
     ],
     ids=["body", "body without length", "chunks", "header line", "headers", "continue"],
 )
-def test_senders_that_drip_are_left(web: Any, fetch: Fetch, start: bytes, drop: bytes) -> None:
+def test_slow_senders_are_abandoned(web: Any, fetch: Fetch, start: bytes, drop: bytes) -> None:
     url = web.on("/a", lambda handler: handler.drip(start, drop))
     started = monotonic()
     error = failure(fetch, url, timeouts=Timeouts(connect=5, read=5, total=0.3))
@@ -291,14 +291,14 @@ def test_the_cap_is_exact(web: Any, fetch: Fetch) -> None:
     ],
     ids=["no length", "tiny chunks", "chunk size", "announced", "absurd length", "headers", "continue"],
 )
-def test_senders_without_end_are_left(web: Any, fetch: Fetch, start: bytes, drop: bytes) -> None:
+def test_endless_senders_are_abandoned(web: Any, fetch: Fetch, start: bytes, drop: bytes) -> None:
     url = web.on("/a", lambda handler: handler.drip(start, drop))
     tracemalloc.start()
     error = failure(fetch, url)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert error.reason in ("too large", "broken answer")
-    assert peak < 3_000_000  # bytes; what the server itself holds included
+    assert peak < 3_000_000  # bytes; including the memory of the server itself
 
 
 @pytest.mark.parametrize(
@@ -315,13 +315,13 @@ def test_senders_without_end_are_left(web: Any, fetch: Fetch, start: bytes, drop
     ],
     ids=["short", "short chunk", "bad chunk", "two lengths", "no HTTP", "no status", "headers", "nothing"],
 )
-def test_broken_answers_may_be_whole_the_next_time(web: Any, fetch: Fetch, answer: bytes) -> None:
+def test_broken_answers_are_temporary(web: Any, fetch: Fetch, answer: bytes) -> None:
     error = failure(fetch, web.on("/a", lambda handler: handler.raw(answer)))
     assert (error.reason, error.passing) == ("broken answer", True)
     assert "\n" not in str(error)
 
 
-def test_bodies_compressed_unasked(web: Any, fetch: Fetch) -> None:
+def test_bodies_compressed_without_being_asked(web: Any, fetch: Fetch) -> None:
     body = b"picture" * 100
     assert fetch(web.give("/gzip", gzip.compress(body), Content_Encoding="gzip")) == body
     assert fetch(web.give("/deflate", zlib.compress(body), Content_Encoding="Deflate")) == body
@@ -409,7 +409,7 @@ def test_a_server_without_tls(web: Any, fetch: Fetch) -> None:
 
 @pytest.fixture
 def jitter(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Make every random number lie at this fraction of its range."""
+    """Set every random number to this fraction of its range."""
     return lambda f: monkeypatch.setattr("random.uniform", lambda low, high: low + f * (high - low))
 
 

@@ -1,4 +1,4 @@
-"""For the tests of the widgets: data sets to change, the small bundle, and what a widget sends to its page."""
+"""Fixtures of the widgets' tests: data sets to change, the small bundle, and the messages to the front end."""
 
 import shutil
 import time
@@ -22,7 +22,7 @@ Sent = list[tuple[dict[str, Any], list[bytes]]]
 
 @pytest.fixture
 def layout(tmp_path: Path, pictures: Path) -> Layout:
-    """A data set of its own that script 1 has prepared."""
+    """A separate data set that script 1 has prepared."""
     shutil.copytree(pictures, tmp_path / "data" / "images" / "textures")
     parameters = small_run(tmp_path / "data")
     run_main("1_prepareData", parameters)
@@ -45,7 +45,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """The messages of all widgets to their pages."""
+    """The messages of all widgets to their front ends."""
     messages: Sent = []
     monkeypatch.setattr(Viewer, "send", lambda self, content, buffers=None: messages.append((content, buffers or [])))
     return messages
@@ -53,7 +53,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 
 @pytest.fixture
 def wait_for(sent: Sent) -> Callable[..., tuple[dict[str, Any], list[bytes]]]:
-    """The first message of a kind, which a thread sends in a moment."""
+    """The first message of a kind; waits until a thread has sent it."""
 
     def wait(kind: str) -> tuple[dict[str, Any], list[bytes]]:
         end = time.monotonic() + 60

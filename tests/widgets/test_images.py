@@ -1,4 +1,4 @@
-"""The viewer of images without a browser: what its page shows after each action, and what happens to the files."""
+"""The viewer of images without a browser: its state after each action, and what happens to the files."""
 
 import io
 from collections.abc import Callable
@@ -112,7 +112,7 @@ def test_another_label_and_back(layout: Layout) -> None:
     assert counts(viewer) == {"blobs": 15, "checks": 18, "stripes": 15} and viewer.state["isStale"]
 
 
-def test_an_image_stays_on_the_page_until_another_is_asked_for(layout: Layout) -> None:
+def test_an_image_stays_on_the_page_until_the_filter_changes(layout: Layout) -> None:
     viewer = ImageViewer.of(layout)
     viewer.act({"do": "filter", "label": "blobs"})
     image = number(viewer, "blobs/00.png")
@@ -133,7 +133,7 @@ def test_marks_come_and_go(layout: Layout) -> None:
     assert viewer.state["marks"] == {"ambiguous": 0, "excluded": 0}
 
 
-def test_a_restart_goes_on_where_it_was(layout: Layout) -> None:
+def test_a_restart_continues_where_it_was(layout: Layout) -> None:
     first = ImageViewer.of(layout)
     first.act({"do": "relabel", "images": [0], "label": "checks"})
     first.close()
@@ -144,7 +144,7 @@ def test_a_restart_goes_on_where_it_was(layout: Layout) -> None:
     assert counts(second) == {"blobs": 16, "checks": 16, "stripes": 16} and not second.state["isStale"]
 
 
-def test_script_1_takes_the_changes_in(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+def test_script_1_applies_the_changes(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     viewer = ImageViewer.of(layout)
     viewer.act({"do": "relabel", "images": [0], "label": "checks"})
     viewer.act({"do": "mark", "images": [1, 2], "mark": "excluded"})
@@ -184,7 +184,7 @@ def test_moves_can_be_made_again_on_a_fresh_copy(layout: Layout) -> None:
     assert (layout.images / "checks" / "00-2.png").exists()
 
 
-def test_what_cannot_be_done_is_said(layout: Layout) -> None:
+def test_impossible_actions_are_reported(layout: Layout) -> None:
     viewer = ImageViewer.of(layout)
     viewer.act({"do": "relabel", "images": [0], "label": "no such class"})
     assert "has no folder 'no such class'" in viewer.state["problem"]
@@ -200,9 +200,7 @@ def test_what_cannot_be_done_is_said(layout: Layout) -> None:
     "message",
     [None, {}, {"do": "delete"}, {"do": "page"}, {"do": "relabel", "images": [999], "label": "checks"}, "undo", 7],
 )
-def test_a_message_that_is_not_ours_does_no_harm(
-    layout: Layout, message: object, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_foreign_message_does_no_harm(layout: Layout, message: object, caplog: pytest.LogCaptureFixture) -> None:
     viewer = ImageViewer.of(layout)
     before = viewer.state
     viewer._receive(viewer, message, [])
@@ -222,7 +220,7 @@ def test_another_notebook_has_moved_an_image(layout: Layout) -> None:
     Annotations(layout.images).relabel(["blobs/00.png"], "checks")
     viewer.act({"do": "relabel", "images": [0], "label": "stripes"})
     assert "blobs/00.png is left as it is" in viewer.state["problem"]
-    viewer.act({"do": "undo"})  # of the other's step
+    viewer.act({"do": "undo"})  # undoes the other notebook's step
     assert counts(viewer)["blobs"] == 16 and (layout.images / "blobs" / "00.png").exists()
 
 
@@ -235,7 +233,7 @@ def test_thumbnails_come_as_messages(layout: Layout, wait_for: WaitFor) -> None:
     assert answers[1][0]["problem"].startswith("is no whole")
 
 
-def test_the_large_view_tells_the_facts(layout: Layout, wait_for: WaitFor) -> None:
+def test_the_large_view_shows_the_facts(layout: Layout, wait_for: WaitFor) -> None:
     (layout.images / "stripes" / "copy.jpg").write_bytes((layout.images / "stripes" / "01.jpg").read_bytes())
     run_main("1_prepareData", small_run(layout.root))
     viewer = ImageViewer.of(layout)

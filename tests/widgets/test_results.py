@@ -1,4 +1,4 @@
-"""The viewer of results without a browser: orders and filters against plain loops, evidence and neighbours for real."""
+"""The viewer of results without a browser: orders and filters against plain loops; real evidence and neighbours."""
 
 import io
 import math
@@ -115,7 +115,7 @@ def test_the_threshold_counts_what_a_decision_gets_right(tmp_path: Path) -> None
     assert sorted(matching(viewer, at={**decision, "kind": "false alarm"})) == alarms
 
 
-def test_of_many_classes_the_best_and_the_true_one_are_shown(tmp_path: Path) -> None:
+def test_among_many_classes_the_best_and_the_true_one_are_shown(tmp_path: Path) -> None:
     of = drawn(k=140)
     viewer = viewer_of(of, tmp_path)
     image = int(np.argmin(of.probabilities[np.arange(90), of.labels]))
@@ -192,7 +192,7 @@ def test_evidence_for_each_class(layout: Layout, wait_for: WaitFor) -> None:
     assert not np.array_equal(maps[0], maps[1])
 
 
-def test_what_is_gone_is_said_and_the_rest_works(layout: Layout, wait_for: WaitFor) -> None:
+def test_missing_files_are_reported_and_the_rest_works(layout: Layout, wait_for: WaitFor) -> None:
     viewer = ResultsViewer.of(layout)
     shutil.rmtree(layout.features.folder)
     shutil.rmtree(layout.bundle.folder)
@@ -208,7 +208,7 @@ def test_what_is_gone_is_said_and_the_rest_works(layout: Layout, wait_for: WaitF
     assert "model.json" in wait_for("evidence")[0]["problem"]
 
 
-def test_a_label_changed_since_is_told(layout: Layout, wait_for: WaitFor) -> None:
+def test_a_label_changed_since_is_reported(layout: Layout, wait_for: WaitFor) -> None:
     before = ResultsViewer.of(layout)
     path = before.path(0)
     Annotations(layout.images).relabel([path], "stripes" if path.startswith("blobs") else "blobs")
@@ -220,7 +220,7 @@ def test_a_label_changed_since_is_told(layout: Layout, wait_for: WaitFor) -> Non
     assert message["problem"] == "" and message["facts"]["is now"] == viewer.path(0)
 
 
-def test_a_label_is_mended_where_the_mistake_shows(layout: Layout) -> None:
+def test_a_label_is_corrected_in_the_results(layout: Layout) -> None:
     viewer = ResultsViewer.of(layout)
     path, other = viewer.path(0), next(i for i, name in enumerate(viewer.state["names"]) if name != "blobs")
     assert path.startswith("blobs/") and not viewer.state["canUndo"] and not viewer.state["isStale"]
@@ -246,7 +246,7 @@ def test_results_from_before_script_1_ran_again_still_find_their_images(layout: 
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_only_a_label_that_there_is_can_be_given(layout: Layout, label: int) -> None:
+def test_only_existing_labels_can_be_given(layout: Layout, label: int) -> None:
     viewer = ResultsViewer.of(layout)
     path = layout.images / viewer.path(0)
     viewer._receive(viewer, {"do": "relabel", "image": 0, "label": label}, [])

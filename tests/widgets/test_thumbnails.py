@@ -1,4 +1,4 @@
-"""Thumbnails: made once, kept, made anew when the image changes, and never a reason to stop."""
+"""Thumbnails: made once, stored, made again when the image changes; failures never stop the viewer."""
 
 import io
 import os
@@ -26,14 +26,14 @@ def opened(jpeg: bytes) -> Image.Image:
     return Image.open(io.BytesIO(jpeg))
 
 
-def test_proportions_stay_and_small_images_too(folder: Path) -> None:
+def test_proportions_are_kept_and_small_images_not_enlarged(folder: Path) -> None:
     thumbnails = Thumbnails(folder, folder / "kept.sqlite")
     wide, clear = opened(thumbnails.get("cat/wide.jpg")), opened(thumbnails.get("cat/clear.png"))
     assert (wide.format, wide.size, clear.size) == ("JPEG", (SIDE, SIDE // 2), (20, 60))
     assert clear.getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_each_is_made_once_also_after_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_is_made_once_even_after_a_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Thumbnails(folder, folder / "kept.sqlite")
     made = first.get("cat/wide.jpg")
     first.close()
@@ -78,7 +78,7 @@ def test_without_the_file_they_are_made_each_time(folder: Path, damage: str, cap
         thumbnails._store.execute("DROP TABLE thumbnails")
     assert opened(thumbnails.get("cat/wide.jpg")).size == (SIDE, SIDE // 2)
     assert opened(thumbnails.get("cat/wide.jpg")).size == (SIDE, SIDE // 2)
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["thumbnails are not kept"]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["thumbnails are not stored"]
 
 
 def test_many_threads_and_two_notebooks(folder: Path) -> None:

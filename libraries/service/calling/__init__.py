@@ -1,1 +1,1 @@
-"""Calling a service: one image, or a folder of them."""
+"""Clients of the service: for single images, and for a folder of images."""

@@ -1,4 +1,4 @@
-"""A service's client: images in, labels and probabilities out.
+"""A client of the service: images in, labels and probabilities out.
 
 client = Client("http://127.0.0.1:8080")
 print(client.predict(Path("cell.png").read_bytes()).label)
@@ -14,24 +14,31 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from libraries.base.errors import ServiceError
-from libraries.service.calling.connection import Connection, Reply, image_refused, not_understood, problem, shown
+from libraries.service.calling.connection import (
+    Connection,
+    Reply,
+    image_refused,
+    not_understood,
+    one_line,
+    title_and_detail,
+)
 
 T = TypeVar("T")
 
-_WHOLE_URIS = ("score", "invocations")  # the last part of a scoring URI: of Azure ML and of this service, of MLflow
+_SCORING_PATHS = ("score", "invocations")  # ends of a scoring URI: of Azure ML and this service; of MLflow
 _COLUMN = "image base64 string"
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a service says of one image.
+    """A service's prediction for one image.
 
     Attributes:
         label: the most probable class.
         probability: of the label.
         probabilities: of every class.
-        milliseconds: from the request's first byte to the answer's last; earlier, failed tries do not count.
-        server_milliseconds: the time that the server says it took.
+        milliseconds: from the request's first byte to the answer's last, without earlier, failed tries.
+        server_milliseconds: the time that the server reports.
     """
 
     label: str
@@ -42,32 +49,32 @@ class Score:
 
     @property
     def overhead_milliseconds(self) -> float:
-        """What network, HTTP and encoding took."""
+        """The time for network, HTTP and encoding."""
         return self.milliseconds - self.server_milliseconds
 
 
 @dataclass(frozen=True)
-class Answer(Score):
-    """A Score, most probable class first, and the model that gave it: its name and version."""
+class ModelScore(Score):
+    """A Score, the most probable class first, with the name and version of the model."""
 
     model: str
 
 
 class Client:
-    """Calls a service, from any number of threads; a context that closes its connections.
+    """Calls a service, from any number of threads; a context manager that closes its connections.
 
     Args:
-        url: the base address of a service (http://127.0.0.1:8080), or the whole scoring URI of a cloud's
+        url: the base URL of a service (http://127.0.0.1:8080), or the scoring URI of a service in a cloud
             (https://name.region.inference.ml.azure.com/score).
         key: sent as `Authorization: Bearer …`; see `keys.read_key`.
-        timeout: seconds for one try, upload and answer included.
-        retries: further tries after a failure that may pass (no connection, time-out, 429, 5xx); at most two as long as
-            there has never been an answer.
+        timeout: seconds for one try, including upload and answer.
+        retries: further tries after a temporary failure (no connection, time-out, 429, 5xx); at most two until the
+            service has answered for the first time.
         sleep: waits a number of seconds.
 
     Raises:
-        ParameterError: no such address can be, or the key would travel the internet unencrypted.
-        ServiceError: the host is not known. Every method raises it, too, with what went wrong in one line.
+        ParameterError: the URL is invalid, or the key would be sent over the internet unencrypted.
+        ServiceError: the host is unknown. Every method raises it, too; its message says in one line what went wrong.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class Client:
         self._connection = Connection(url, key=key, timeout=timeout, retries=retries, sleep=sleep)
         path = self._connection.target.path.rstrip("/")
         base, _, last = path.rpartition("/")
-        self._base, self._score_path = (base, path) if last in _WHOLE_URIS else (path, f"{path}/score")
+        self._base, self._score_path = (base, path) if last in _SCORING_PATHS else (path, f"{path}/score")
 
     def __enter__(self) -> Self:
         return self
@@ -93,37 +100,37 @@ class Client:
         self._connection.close()
 
     def score(self, image: bytes) -> Score:
-        """Classify an image file as in the tutorial: base64 in JSON, which this service, Azure ML and MLflow take."""
+        """Classify an image file as in the tutorial: base64 in JSON, as this service, Azure ML and MLflow accept it."""
         table = "dataframe_records" if self._score_path.endswith("/invocations") else "input_df"
         body = json.dumps({table: [{_COLUMN: base64.b64encode(image).decode()}]}).encode()
-        return self._ask(_score, "POST", self._score_path, body=body, content_type="application/json")
+        return self._call(_parse_score, "POST", self._score_path, body=body, content_type="application/json")
 
-    def predict(self, image: bytes) -> Answer:
+    def predict(self, image: bytes) -> ModelScore:
         """Classify an image file, sent as it is."""
         path = f"{self._base}/predict"
-        return self._ask(_answer, "POST", path, body=image, content_type="application/octet-stream")
+        return self._call(_parse_prediction, "POST", path, body=image, content_type="application/octet-stream")
 
     def model(self) -> dict[str, Any]:
-        """What the service tells of its model: name, version, labels and more; see GET /model in its documentation."""
-        return self._ask(_model, "GET", f"{self._base}/model")
+        """The service's model: name, version, labels and more; see GET /model in the service's documentation."""
+        return self._call(_parse_model, "GET", f"{self._base}/model")
 
-    def _ask(self, understand: Callable[[Reply], T], method: str, path: str, **request: Any) -> T:
+    def _call(self, parse: Callable[[Reply], T], method: str, path: str, **request: Any) -> T:
         reply = self._connection.request(method, path, **request)
         try:
-            return understand(reply)
-        except _UNFIT as error:
+            return parse(reply)
+        except _INVALID as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-            raise not_understood(self._connection.origin + path, shown(why)) from None
+            raise not_understood(self._connection.origin + path, one_line(why)) from None
 
 
-# Answers, checked: whatever a stranger sends that is not as it should be gives one of these errors.
+# Parsers of answers: an answer that is not as expected gives one of these errors.
 
-_UNFIT = (KeyError, TypeError, ValueError, IndexError, RecursionError)
+_INVALID = (KeyError, TypeError, ValueError, IndexError, RecursionError)
 
 
-def _score(reply: Reply) -> Score:
+def _parse_score(reply: Reply) -> Score:
     content = reply.content
-    if isinstance(content, str):  # of a scoring script that returns a string of JSON
+    if isinstance(content, str):  # from a scoring script that returns JSON as a string
         content = json.loads(content)
     if isinstance(content, dict) and "predictions" in content:  # MLflow
         content = content["predictions"]
@@ -137,27 +144,27 @@ def _score(reply: Reply) -> Score:
     return Score(*_top(content["label"], probabilities), probabilities, reply.milliseconds, server_milliseconds)
 
 
-def _answer(reply: Reply) -> Answer:
+def _parse_prediction(reply: Reply) -> ModelScore:
     (prediction,) = reply.content["predictions"]
     if "error" in prediction:
         raise _refused(prediction["error"])
     probabilities = _probabilities((p["label"], p["probability"]) for p in prediction["probabilities"])
     server_milliseconds = _number(reply.content["milliseconds"]["total"])
-    label = _top(prediction["label"], probabilities)
+    top = _top(prediction["label"], probabilities)
     model = " ".join(_identity(reply.content["model"]).values())
-    return Answer(*label, probabilities, reply.milliseconds, server_milliseconds, model)
+    return ModelScore(*top, probabilities, reply.milliseconds, server_milliseconds, model)
 
 
-def _model(reply: Reply) -> dict[str, Any]:
+def _parse_model(reply: Reply) -> dict[str, Any]:
     labels = reply.content["labels"]
     if not isinstance(labels, list):
-        raise TypeError("its labels are no list")
+        raise TypeError("its labels are not a list")
     labels = list(_probabilities((label, 0.0) for label in labels))
     return {**reply.content, **_identity(reply.content), "labels": labels}
 
 
 def _identity(model: Mapping[str, Any]) -> dict[str, str]:
-    return {member: shown(str(model[member]), 100) for member in ("name", "version")}
+    return {member: one_line(str(model[member]), 100) for member in ("name", "version")}
 
 
 def _probabilities(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
@@ -165,7 +172,7 @@ def _probabilities(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
     checked = [(_label(label), _number(value, most=1 + 1e-5)) for label, value in pairs]
     found = dict(checked)
     if not found or len(found) < len(checked):
-        raise ValueError("it names no labels, or one twice")
+        raise ValueError("it has no labels, or one of them twice")
     return found
 
 
@@ -175,17 +182,17 @@ def _top(label: Any, probabilities: Mapping[str, float]) -> tuple[str, float]:
 
 def _label(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise TypeError(f"{value!r} is no label")
-    return shown(value)
+        raise TypeError(f"{value!r} is not a label")
+    return one_line(value)
 
 
 def _number(value: Any, *, most: float = 1e12) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise ValueError(f"{value!r} is no number as expected")
+        raise ValueError(f"{value!r} is not a number from 0 to {most:g}")
     return float(value)
 
 
 def _refused(error: Any) -> ServiceError:
-    """The error of one image inside an answer."""
-    title, detail = problem(json.dumps(error).encode())
+    """The error for one image inside an answer."""
+    title, detail = title_and_detail(json.dumps(error).encode())
     return image_refused(title, detail, HTTPStatus.UNPROCESSABLE_ENTITY)

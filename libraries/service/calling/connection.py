@@ -1,7 +1,7 @@
-"""HTTP with one service: bounded in time and bytes, never redirected, tried again where that may help.
+"""HTTP requests to one service: limited in time and bytes, never redirected, retried where that may help.
 
-The key goes to the service's own address only, and unencrypted only to this machine, or with a warning into a private
-network. Proxies of the environment are used, except to reach this machine.
+The key is sent only to the service's own address; unencrypted only to this machine or, with a warning, into a private
+network. Proxies from the environment are used, except to reach this machine.
 """
 
 import http.client
@@ -29,10 +29,10 @@ from libraries.web.bounded import BoundedPoolManager, BoundedProxyManager, Budge
 from libraries.web.fetch import backoff, retry_after
 
 MAX_ANSWER = 2**20  # bytes
-MAX_WAITING = 120.0  # seconds between the tries of one request, in all
-MOST_IN_VAIN = 2  # further tries as long as there has never been an answer: the address may be wrong
-IMAGE_REFUSED = frozenset({413, 415, 422})  # the service is well, this image is not
-_PASSING = frozenset({408, 425, 429})  # besides all 5xx
+MAX_WAITING = 120.0  # seconds, the sum of the waits between the tries of one request
+MOST_IN_VAIN = 2  # retries until the service has answered for the first time: the address may be wrong
+IMAGE_REFUSED = frozenset({413, 415, 422})  # these say that the image is bad, not the service
+_TEMPORARY = frozenset({408, 425, 429})  # besides all 5xx
 _BUSY = frozenset({429, 503})
 _CONNECTIONS = 64  # kept open
 _CHUNK = 64 * 1024  # bytes
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reply:
-    """A successful answer: parsed JSON, and the milliseconds from the request's first byte to the answer's last."""
+    """A successful answer: its JSON, and the milliseconds from the request's first byte to the answer's last."""
 
     content: Any
     milliseconds: float
@@ -52,44 +52,44 @@ class Connection:
     """Requests to one service, from any number of threads; connections are kept open for the next one.
 
     Attributes:
-        target: the address that was given, in its parts.
+        target: the given URL, parsed.
         origin: scheme, host and port.
     """
 
     def __init__(
         self, url: str, *, key: str | None, timeout: float, retries: int, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """Connects to nothing yet; see `Client` for the arguments.
+        """Does not connect yet; see `Client` for the arguments.
 
         Raises:
-            ParameterError: no such address can be, or the key would travel the internet unencrypted.
-            ServiceError: the host is not known.
+            ParameterError: the URL is invalid, or the key would be sent over the internet unencrypted.
+            ServiceError: the host is unknown.
         """
         try:
             self.target = parse(url)
         except DownloadError as error:
-            raise ParameterError(f"url = {shown(url)} is no address of a service: {error.detail}") from None
+            raise ParameterError(f"url = {one_line(url)} is not the address of a service: {error.detail}") from None
         if "?" in self.target.path:
-            raise ParameterError(f"url = {shown(url)} has a query ('?…'), which the address of a service has not")
+            raise ParameterError(f"url = {one_line(url)} has a query ('?…'): leave it out")
         self.origin = f"{self.target.scheme}://{self.target.authority}"
         self._headers = {"User-Agent": "image-classification-pipeline/0.1", "Accept-Encoding": "identity"}
         if key is not None:
             self._headers["Authorization"] = f"Bearer {checked_key(key, 'the argument key')}"
-            _check_way_of_key(self.target)
+            _check_key_is_safe(self.target)
         self._timeout, self._retries, self._sleep = timeout, retries, sleep
         self._has_answered = self._closed = False
         self._pools = _pools(self.target)
 
     def close(self) -> None:
-        """Close the connections that are kept open; requests that are under way are not tried again."""
+        """Close the connections that are kept open; requests in progress are not retried."""
         self._closed = True
         self._pools.clear()
 
     def request(self, method: str, path: str, *, body: bytes = b"", content_type: str = "") -> Reply:
-        """Ask, and where it may help ask again, as the service says or after about 1, 2, 4 … seconds.
+        """Send a request; retry where it may help, when the service says so or after about 1, 2, 4 … seconds.
 
         Raises:
-            ServiceError: there is no answer, or it says no, or it is not JSON.
+            ServiceError: there is no answer, or it is an error, or it is not JSON.
         """
         waited = 0.0
         for tries in itertools.count(1):
@@ -102,7 +102,7 @@ class Connection:
                     raise
             self._sleep(pause)
             waited += pause
-        raise AssertionError  # the loop has no end of its own
+        raise AssertionError("not reached")
 
     def _try(self, method: str, url: str, body: bytes, content_type: str) -> Reply:
         started = time.monotonic()
@@ -113,11 +113,11 @@ class Connection:
             try:
                 answer = _read(response)
             finally:
-                response.close()  # does nothing where the body was read to its end and the connection can be used again
+                response.close()  # no effect if the body was read to its end, so that the connection can be reused
         except (exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-            trickles = budget.received > budget.deadline - self._timeout / 2
-            raise self._failure(error, url, trickles=trickles) from None
-        except (DownloadError, ValueError) as error:  # framing or headers that no server means
+            is_slow = budget.received > budget.deadline - self._timeout / 2
+            raise self._failure(error, url, is_slow=is_slow) from None
+        except (DownloadError, ValueError) as error:  # invalid framing or headers
             raise not_understood(url, str(error)) from None
         finally:
             current_budget.reset(token)
@@ -144,12 +144,12 @@ class Connection:
             decode_content=False,
         )
 
-    def _failure(self, error: Exception, url: str, *, trickles: bool) -> ServiceError:
-        """Why there was no whole answer; one that trickles in to the end of its time would do so again."""
+    def _failure(self, error: Exception, url: str, *, is_slow: bool) -> ServiceError:
+        """The error for a missing or incomplete answer; one that arrives too slowly is not retried."""
         causes = [error, *(cause for cause in error.args if isinstance(cause, Exception))]
-        detail = shown(str(causes[-1]))
+        detail = one_line(str(causes[-1]))
         if isinstance(error, exceptions.ProxyError):
-            return ServiceError(f"the proxy on the way to {url} fails ({detail})", reason="no connection", passing=True)
+            return ServiceError(f"the proxy for {url} fails ({detail})", reason="no connection", passing=True)
         if isinstance(error, exceptions.SSLError):
             text = f"no secure connection to {url} ({detail}): check --url, https:// included"
             return ServiceError(text, reason="no secure connection")
@@ -162,19 +162,19 @@ class Connection:
                 f"no service answers at {self.origin}: {what_to_do}", reason="no connection", passing=True
             )
         if any(isinstance(cause, TimeoutError | exceptions.TimeoutError) for cause in causes):
-            if trickles:
-                text = f"the answer of {url} comes too slowly: it is not whole after {self._timeout:g} s"
+            if is_slow:
+                text = f"the answer of {url} arrives too slowly: it is incomplete after {self._timeout:g} s"
                 return ServiceError(text, reason="answer too slow")
-            text = f"{url} has given no answer within {self._timeout:g} s: try again later"
+            text = f"{url} gave no answer within {self._timeout:g} s: try again later"
             return ServiceError(text, reason="no answer in time", passing=True)
         return ServiceError(
             f"the connection to {url} broke off ({detail})", reason="the connection broke off", passing=True
         )
 
     def _refusal(self, response: urllib3.BaseHTTPResponse, url: str, answer: bytes) -> ServiceError:
-        """What an answer other than 200 says, and what to do about it."""
+        """The error for an answer other than 200, with what to do about it."""
         status = _status(response)
-        title, detail = problem(answer)
+        title, detail = title_and_detail(answer)
         title = title or (HTTPStatus(status).phrase if status in set(HTTPStatus) else f"HTTP {status}")
         said = f"{status}: {detail or title}"
         if status in IMAGE_REFUSED:
@@ -182,30 +182,30 @@ class Connection:
         if status in _BUSY:
             text = f"{url} is too busy ({said}): try again later"
         elif status == HTTPStatus.UNAUTHORIZED or status == HTTPStatus.FORBIDDEN:
-            text = f"{url} refuses the key ({said}): check SERVICE_KEY or the file --keyFile"
+            text = f"{url} refuses the key ({said}): check SERVICE_KEY or --keyFile"
             if "Authorization" not in self._headers:
-                text = f"{url} asks for a key: put it into the environment variable SERVICE_KEY, or a file --keyFile"
+                text = f"{url} needs a key: set the environment variable SERVICE_KEY, or give a file with --keyFile"
         elif status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
-            text = f"{url} is not there ({said}): is --url the address of a service of scripts/deploymain.py?"
+            text = f"{url} does not exist ({said}): is --url the address of a service of scripts/deploymain.py?"
         elif 300 <= status < 400:
-            location = shown(response.headers.get("Location") or "elsewhere")
-            text = f"{url} redirects to {location}, which is not followed: give the right address with --url"
+            location = one_line(response.headers.get("Location") or "elsewhere")
+            text = f"{url} redirects to {location}; redirects are not followed: give the right address with --url"
         else:
             text = f"{url} answers with an error ({said})"
-        passing = status in _PASSING or status >= 500
+        passing = status in _TEMPORARY or status >= 500
         wait = retry_after(response.headers.get("Retry-After")) if passing else None
         return ServiceError(text, reason=title, status=status, passing=passing, retry_after=wait)
 
 
 def _status(response: urllib3.BaseHTTPResponse) -> int:
-    """The status of an answer; that of the model where Azure ML, which puts 424 in its place, tells it in a header."""
-    told = response.headers.get("ms-azureml-model-error-statuscode", "")
-    is_told = response.status == HTTPStatus.FAILED_DEPENDENCY and re.fullmatch("[45][0-9]{2}", told)
-    return int(told) if is_told else response.status
+    """The status of an answer; the model's own where Azure ML replaced it by 424 and reports it in a header."""
+    reported = response.headers.get("ms-azureml-model-error-statuscode", "")
+    is_replaced = response.status == HTTPStatus.FAILED_DEPENDENCY and re.fullmatch("[45][0-9]{2}", reported)
+    return int(reported) if is_replaced else response.status
 
 
-def _check_way_of_key(target: Target) -> None:
-    """Make sure that a key does not travel the internet unencrypted."""
+def _check_key_is_safe(target: Target) -> None:
+    """Make sure that the key is not sent over the internet unencrypted."""
     if target.scheme == "https" or is_loopback(target.host):
         return
     try:
@@ -214,11 +214,11 @@ def _check_way_of_key(target: Target) -> None:
         raise ServiceError(f"there is no host {error.detail}: check --url", reason="no connection") from None
     if any(is_public(address) for address in addresses):
         raise ParameterError(f"url = {target.url}: the key would be sent unencrypted: use https://")
-    log.warning("the key goes to %s unencrypted: use https:// unless you trust this network", target.url)
+    log.warning("the key is sent to %s unencrypted: use https:// unless you trust this network", target.url)
 
 
 def _pools(target: Target) -> urllib3.PoolManager:
-    """Connections to the target, through the environment's proxy where there is one."""
+    """A pool of connections to the target, through a proxy if the environment names one."""
     options: dict[str, Any] = {"maxsize": _CONNECTIONS}
     if target.scheme == "https":
         options["ssl_context"] = ssl.create_default_context()
@@ -237,7 +237,7 @@ def _pools(target: Target) -> urllib3.PoolManager:
 
 
 def _blocks(body: bytes, budget: Budget) -> Iterator[bytes]:
-    """The body piece by piece, so that a slow line is given the whole time, and no more."""
+    """The body in pieces, so that a slow upload is limited by the deadline of the whole request."""
     for start in range(0, len(body), _CHUNK):
         budget.seconds(budget.read_timeout)
         yield body[start : start + _CHUNK]
@@ -252,46 +252,43 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     return bytes(body)
 
 
-# What servers say
-
-
 def _parsed(answer: bytes, url: str) -> Any:
     try:
         return json.loads(answer)
     except (ValueError, RecursionError):
-        start = shown(answer[:60].decode("utf-8", "replace"))
+        start = one_line(answer[:60].decode("utf-8", "replace"))
         raise not_understood(url, f"expected JSON, got {start!r}") from None
 
 
-def problem(answer: bytes) -> tuple[str, str]:
-    """Title and detail of an error: a JSON problem (RFC 9457), as Azure or MLflow say it, or as plain text."""
+def title_and_detail(answer: bytes) -> tuple[str, str]:
+    """Title and detail of an error: a JSON problem (RFC 9457), the JSON of Azure ML or MLflow, or plain text."""
     try:
         content = json.loads(answer)
     except (ValueError, RecursionError):
         content = {"detail": answer[:400].decode("utf-8", "replace")}
     if not isinstance(content, dict):
-        return "", shown(str(content)[:400])
+        return "", one_line(str(content)[:400])
     nested = content.get("error")
     members = nested | content if isinstance(nested, dict) else content
-    title, detail = (next((str(members[n]) for n in names if members.get(n)), "") for names in _SAID)
-    return shown(title, 60), shown(detail)
+    title, detail = (next((str(members[n]) for n in names if members.get(n)), "") for names in _MEMBERS)
+    return one_line(title, 60), one_line(detail)
 
 
-_SAID = (("title", "error_code"), ("detail", "message"))
+_MEMBERS = (("title", "error_code"), ("detail", "message"))
 
 
 def image_refused(title: str, detail: str, status: int) -> ServiceError:
-    """The error of a service that is well, about an image that is not."""
+    """The error for an image that the service refuses."""
     return ServiceError(f"the image is refused: {detail or title}", reason=title or "image refused", status=status)
 
 
 def not_understood(url: str, why: str) -> ServiceError:
-    """The error for an answer that is none of ours."""
+    """The error for an answer that is not one of this project's service."""
     text = f"the answer of {url} is not understood: {why}; is --url the address of a service of this project?"
     return ServiceError(text, reason="answer not understood")
 
 
-def shown(text: str, most: int = 200) -> str:
-    """A stranger's text as it may be shown: one line, no control characters, not long."""
+def one_line(text: str, most: int = 200) -> str:
+    """A stranger's text made safe to show: one line, no control characters, at most `most` characters."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,14 +1,14 @@
-"""A folder of images → a CSV file of what a service says of each, in the order of their paths."""
+"""A folder of images → a CSV file with a service's prediction for each, in the order of their paths."""
 
 import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.pool import Threads
@@ -16,23 +16,23 @@ from libraries.base.storage import atomic
 from libraries.base.tables import csv_line
 from libraries.data.decoding import MAX_BYTES, read
 from libraries.data.formats import Format, NotRead, kind_of, why_not_read
-from libraries.service.calling.client import Answer, Client
+from libraries.service.calling.client import Client, ModelScore
 from libraries.service.calling.connection import IMAGE_REFUSED
 from libraries.service.calling.journal import Journal, header
 
-_AHEAD = 16  # images per thread that may be done before their turn to be written
-_MOST_FAILURES = 8  # of the service, one after the other, after which it is given up
+_AHEAD = 16  # results per thread that may wait for their turn to be written
+_MOST_FAILURES = 8  # temporary failures of the service in a row, after which the run ends
 
 
 @dataclass
 class Summary:
-    """What became of a folder.
+    """The results for a folder.
 
     Attributes:
-        labels: images per predicted label; every label of the model is there.
-        errors: images without a label, per reason.
-        models: name and version of the models that answered: one, unless another was put in service meanwhile.
-        known: images of which a run that was stopped had learned the label.
+        labels: number of images per predicted label, for every label of the model.
+        errors: number of images without a label, per reason.
+        models: name and version of the models that answered: one, unless another was put into service meanwhile.
+        known: number of images whose label was known from a run that was stopped.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
@@ -42,11 +42,12 @@ class Summary:
 
 
 class _Job(NamedTuple):
-    """An image that is to be asked for, or whose row is known.
+    """An image to be classified, or whose row is known already.
 
     Attributes:
-        name: the path in the table.
-        file: as it was found; None if it cannot be looked at.
+        name: the path as in the table.
+        file: the file's status when it was found; None if that cannot be read.
+        row: without the path; None if it is not known.
     """
 
     path: Path
@@ -55,13 +56,16 @@ class _Job(NamedTuple):
     row: list[str] | None
 
 
-def image_files(folder: Path, skipped: Counter[NotRead] | None = None) -> Iterator[Path]:
-    """The image files in a folder and the folders below it, sorted, none of them hidden.
+_Result = ModelScore | list[str] | Exception  # an answer, a row that is known already, or an error
 
-    In memory are the names in one folder at a time, and in those above it. Links to folders are not followed.
+
+def walk_images(folder: Path, skipped: Counter[NotRead] | None = None) -> Iterator[Path]:
+    """The image files in a folder and the folders below it, sorted, without hidden ones.
+
+    Holds in memory only the names in one folder at a time and in its parents. Does not follow links to folders.
 
     Args:
-        skipped: counts the other files, by why they are none.
+        skipped: counts the other files, by the reason why they are not read.
 
     Raises:
         InputError: a folder cannot be read.
@@ -75,7 +79,7 @@ def image_files(folder: Path, skipped: Counter[NotRead] | None = None) -> Iterat
         if name.startswith("."):
             continue
         if is_folder:
-            yield from image_files(folder / name, skipped)
+            yield from walk_images(folder / name, skipped)
         elif not leads_to_folder:
             kind = kind_of(folder / name)
             if isinstance(kind, Format):
@@ -89,17 +93,17 @@ def classify_folder(
 ) -> Summary:
     """Send every image below a folder to a service, and write a row for each: its label and probabilities, or an error.
 
-    What is answered is remembered beside the table until that is written. So a run after one that was stopped asks only
-    for images that have no label yet, or have changed; and for all if the service has another model.
+    Until the table is written, answers are kept in a journal beside it. So a run after one that was stopped sends only
+    images that have no label yet or have changed; or all, if the service has another model.
 
     Args:
-        table: the CSV file; it appears when all is done, or not at all.
-        in_flight: requests at once.
+        table: the CSV file; it appears when everything is done, or not at all.
+        in_flight: number of requests at once.
         progress: called after every image.
 
     Raises:
-        ServiceError: the service is no service of ours, refuses the key, or has failed several times in a row.
-        InputError: a folder cannot be read, or the table that is there was not written here.
+        ServiceError: it is not a service of this project, refuses the key, or has failed several times in a row.
+        InputError: a folder cannot be read, or the existing table was not written by this function.
         StorageError: the table cannot be written.
     """
     model = client.model()
@@ -107,76 +111,94 @@ def classify_folder(
     name = f"{model['name']} {model['version']}"
     summary = Summary(Counter(dict.fromkeys(labels, 0)), models={name: None})
     classify = partial(_result, client, labels=labels, max_bytes=_max_bytes(model))
-    failures, digest = 0, hashlib.sha256()
     with Journal(table, folder=folder, model=name, labels=labels) as journal:
-        # Ctrl-C waits for no thread: one may be in the middle of a long wait for the service.
+        # abandon: Ctrl-C does not wait for threads, of which one may be in a long wait for the service.
         with atomic(table) as file, Threads(classify, in_flight, abandon=True) as pool:
-
-            def write(cells: Sequence[str]) -> None:
-                line = _line(cells)
-                digest.update(line)
-                file.write(line)
-
-            write(header(labels))
-            for job, result in pool.map(_jobs(folder, journal), ahead=_AHEAD * in_flight):
-                failures = failures + 1 if isinstance(result, ServiceError) and result.passing else 0
-                if isinstance(result, Exception) and (_ends_all(result) or failures == _MOST_FAILURES):
-                    raise result
+            writer = _TableWriter(file)
+            writer.write(header(labels))
+            for job, result in _checked(pool.map(_jobs(folder, journal), ahead=_AHEAD * in_flight)):
                 row = _row(result, labels)
-                if isinstance(result, Answer) and result.model == name and job.file is not None:
+                if isinstance(result, ModelScore) and result.model == name and job.file is not None:
                     journal.add(job.name, job.file, row)
                 _count(result, summary)
-                write([job.name, *row])
+                writer.write([job.name, *row])
                 progress()
-            journal.will_write(digest.hexdigest())
+            journal.will_write(writer.digest.hexdigest())
         journal.has_written()
     return summary
 
 
+class _TableWriter:
+    """Writes rows of CSV to a file.
+
+    Attributes:
+        digest: the SHA-256 of what has been written.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, cells: Sequence[str]) -> None:
+        """Write a row; bytes in file names that are not UTF-8 become \\udc.. ."""
+        line = csv_line(cells).encode("utf-8", "backslashreplace")
+        self.digest.update(line)
+        self._file.write(line)
+
+
+def _checked(results: Iterable[tuple[_Job, _Result]]) -> Iterator[tuple[_Job, _Result]]:
+    """Pass results on; raises an error that is not one image's own, or the last of several temporary ones in a row."""
+    failures = 0
+    for job, result in results:
+        failures = failures + 1 if isinstance(result, ServiceError) and result.passing else 0
+        if isinstance(result, Exception) and (_is_fatal(result) or failures == _MOST_FAILURES):
+            raise result
+        yield job, result
+
+
 def _jobs(folder: Path, journal: Journal) -> Iterator[_Job]:
-    """What is to be done with every image of a folder."""
-    for path in image_files(folder):
+    """A job for every image of a folder."""
+    for path in walk_images(folder):
         name, file = path.relative_to(folder).as_posix(), None
         with contextlib.suppress(OSError):
             file = path.stat()
         yield _Job(path, name, file, journal.row(name, file) if file is not None else None)
 
 
-def _result(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> Answer | list[str] | Exception:
-    """What is known of an image in the end, be it an error: whoever writes the table decides."""
+def _result(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> _Result:
+    """The result for an image; an error is returned, for the thread that writes the table to decide."""
     try:
         return _classify(client, job, labels=labels, max_bytes=max_bytes)
     except Exception as error:
         return error
 
 
-def _classify(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> Answer | list[str]:
-    """What the service says of an image, or the row if that is known."""
+def _classify(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> ModelScore | list[str]:
+    """The service's prediction for an image, or the row if it is known already."""
     if job.row is not None:
         return job.row
     answer = client.predict(read(job.path, max_bytes=max_bytes))
     if answer.probabilities.keys() != set(labels):
-        text = "the service has begun to answer with other labels, of another model: run again"
+        text = "the service now answers with other labels, of another model: run again"
         raise ServiceError(text, reason="other labels")
     return answer
 
 
 def _max_bytes(model: dict[str, Any]) -> int:
-    """The largest file that the service takes, as far as it tells."""
+    """The largest file that the service accepts, as far as it says."""
     limits = model.get("limits")
     megabytes = limits.get("megabytes") if isinstance(limits, dict) else None
     return min(MAX_BYTES, megabytes * 2**20) if isinstance(megabytes, int) and megabytes > 0 else MAX_BYTES
 
 
-def _ends_all(error: Exception) -> bool:
-    """Whether an error is neither that of one image, nor one of the service that may pass."""
+def _is_fatal(error: Exception) -> bool:
+    """Whether an error is neither one image's own nor a temporary one of the service."""
     if isinstance(error, ServiceError):
         return not error.passing and error.status not in IMAGE_REFUSED
     return not isinstance(error, ImageError)
 
 
-def _row(result: Answer | list[str] | Exception, labels: Sequence[str]) -> list[str]:
-    """Label, its probability, that of every label, and the error."""
+def _row(result: _Result, labels: Sequence[str]) -> list[str]:
+    """The label, its probability, the probability of every label, and the error."""
     if isinstance(result, list):
         return result
     if isinstance(result, Exception):
@@ -185,19 +207,14 @@ def _row(result: Answer | list[str] | Exception, labels: Sequence[str]) -> list[
     return [result.label, *(f"{p:.6f}" for p in probabilities), ""]
 
 
-def _count(result: Answer | list[str] | Exception, summary: Summary) -> None:
+def _count(result: _Result, summary: Summary) -> None:
     if isinstance(result, list):
         summary.labels[result[0]] += 1
         summary.known += 1
-    elif isinstance(result, Answer):
+    elif isinstance(result, ModelScore):
         summary.labels[result.label] += 1
         summary.models[result.model] = None
     elif isinstance(result, ServiceError):
         summary.errors[result.reason] += 1
     else:
         summary.errors["File too large" if isinstance(result, ImageTooLarge) else "File cannot be read"] += 1
-
-
-def _line(cells: Sequence[str]) -> bytes:
-    """A line of CSV; bytes in file names that are no UTF-8 become \\udc.. ."""
-    return csv_line(cells).encode("utf-8", "backslashreplace")

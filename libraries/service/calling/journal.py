@@ -1,8 +1,8 @@
-"""What is known already of a folder's images: a file beside the table, by which a run that was stopped goes on.
+"""The journal of a folder's results: a file beside the table, from which a run continues after it was stopped.
 
-Lines of JSON. The first says whose images and which model the others are about; each other is an image and its row,
-added in one piece as soon as the service has answered, so that a process killed at any moment loses the images under
-way and no others. Once the table is written only its SHA-256 stays: so a later run knows what it may replace.
+It holds lines of JSON. The first line names the folder and the model; each other line is an image with its row, written
+at once when the service has answered, so that a process killed at any moment loses only the images in progress. Once
+the table is written, only its SHA-256 stays, from which a later run knows that it may replace the table.
 """
 
 import contextlib
@@ -26,39 +26,39 @@ _OF_LABEL = "probability of "
 
 
 def header(labels: Sequence[str]) -> list[str]:
-    """The first row of a table."""
+    """The header of a table."""
     return [*_BEGINNING, *(_OF_LABEL + label for label in labels), *_END]
 
 
 class Journal:
-    """The rows of one table that are known; a context that closes its files.
+    """The known rows of one table; a context manager that closes its files.
 
     Attributes:
         path: of the journal.
     """
 
     def __init__(self, table: Path, *, folder: Path, model: str, labels: Sequence[str]) -> None:
-        """Nothing is read or written yet.
+        """Does not read or write yet.
 
         Args:
             table: the CSV file to be written.
-            folder: whose images these are.
-            model: name and version; what another has said counts no more.
+            folder: the folder of the images.
+            model: name and version; rows of another model are ignored.
         """
         self.path, self._table = table.with_name(f"{table.name}.journal"), table
         self._about = {"folder": os.fspath(folder), "model": model, "labels": list(labels)}
         self._cells = len(header(labels)) - 1
-        self._places: dict[str, int] = {}  # path of an image → where its line begins
+        self._places: dict[str, int] = {}  # path of an image → offset of its line
         self._tables: list[str] = []  # SHA-256 of tables that runs have written
         self._old: IO[bytes] | None = None
         self._new: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Read what an earlier run left, and remove the half table of one that was killed.
+        """Read the journal of an earlier run, and remove the unfinished table of one that was killed.
 
         Raises:
-            InputError: the table is there, and is none that a run has written, or was changed since.
-            StorageError: journal or table cannot be read.
+            InputError: there is a table that was not written by a run, or was changed since.
+            StorageError: the journal or the table cannot be read.
         """
         self._read()
         self._check_table()
@@ -79,7 +79,7 @@ class Journal:
                 file.close()
 
     def row(self, path: str, file: os.stat_result) -> list[str] | None:
-        """The row of an image, but for its path; None if there is none, or if the file has changed since."""
+        """The row of an image, without its path; None if there is none, or if the file has changed since."""
         place = self._places.get(path)
         if place is None or self._old is None:
             return None
@@ -90,7 +90,7 @@ class Journal:
         return row if is_row and line.get("file") == _state(file) else None
 
     def add(self, path: str, file: os.stat_result, row: Sequence[str]) -> None:
-        """Remember the row of an image; `file` is what it was before it was sent.
+        """Add the row of an image; `file` is its status from before it was sent.
 
         Raises:
             StorageError: it cannot be written.
@@ -98,22 +98,22 @@ class Journal:
         self._append({"path": path, "file": _state(file), "row": list(row)})
 
     def will_write(self, digest: str) -> None:
-        """Remember that the table is about to become one with this SHA-256."""
+        """Record that the table is about to have this SHA-256."""
         self._tables.append(digest)
         self._append({"table": digest})
 
     def has_written(self) -> None:
-        """The table is there: its rows need not be remembered any more."""
+        """Drop the rows: the table has been written."""
         self.__exit__(None, None, None)
         write_text(self.path, _line({"tables": self._tables[-1:]}))
 
     def _append(self, line: dict[str, Any]) -> None:
         try:
             if self._new is None:
-                if not self._places:  # nothing is there about the same
+                if not self._places:  # there is no journal of this folder and model
                     write_text(self.path, _line({**self._about, "tables": self._tables}))
                 self._new = self.path.open("ab", buffering=0)
-                self._new.write(b"\n")  # a line that was being written when the process was killed ends here
+                self._new.write(b"\n")  # ends a line that was cut off when a process was killed
             data = _line(line).encode()
             if self._new.write(data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -121,7 +121,7 @@ class Journal:
             raise storage_error(error, self.path) from error
 
     def _read(self) -> None:
-        """Find the lines of an earlier run about the same; of any other only which tables are ours."""
+        """Find the rows of an earlier run with the same folder and model; of others, only the hashes of tables."""
         try:
             with self.path.open("rb") as file:
                 first = _parsed(file.readline())
@@ -142,7 +142,7 @@ class Journal:
             self._places.clear()
 
     def _check_table(self) -> None:
-        """Raise InputError unless the table is missing, or one that a run has written."""
+        """Raise InputError if there is a table that no run has written."""
         try:
             with self._table.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -156,7 +156,7 @@ class Journal:
             )
 
     def _is_of_an_earlier_version(self) -> bool:
-        """Whether the table, of which no journal knows, looks like ours."""
+        """Whether the table, which has no journal, has the columns of one of ours."""
         try:
             with self._table.open(encoding="utf-8", newline="") as file:
                 columns = next(csv.reader(file), [])
@@ -171,7 +171,7 @@ def _unreadable(path: Path, error: OSError) -> StorageError:
 
 
 def _state(file: os.stat_result) -> list[int]:
-    """By which a file is known to be unchanged."""
+    """What tells whether a file has changed."""
     return [file.st_size, file.st_mtime_ns]
 
 
@@ -180,7 +180,7 @@ def _line(content: dict[str, Any]) -> str:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """The JSON object in a line; an empty one where the line is damaged."""
+    """The JSON object in a line; an empty one if the line is damaged."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):

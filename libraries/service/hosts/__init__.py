@@ -1,1 +1,1 @@
-"""The classifier in the hands of others: Azure ML, MLflow, a process of its own."""
+"""Where the classifier runs other than in the service's own process: Azure ML, MLflow, a local process."""

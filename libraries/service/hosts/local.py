@@ -1,4 +1,4 @@
-"""The service as a process of its own on this machine, for notebooks."""
+"""The service as a separate process on this machine, for notebooks."""
 
 import atexit
 import os
@@ -13,16 +13,16 @@ from typing import Self
 
 from libraries.base.errors import ServiceError
 
-_SECONDS_TO_FINISH = 35.0  # the service gives what it has accepted 30
-_LINES = 200  # of its output are remembered
+_SECONDS_TO_FINISH = 35.0  # the service itself allows 30 for accepted requests
+_LINES = 200  # of its output that are kept
 
 
 class LocalService:
-    """scripts/deploymain.py in another process, on a free port; a context that stops it.
+    """scripts/deploymain.py in another process, on a free port; a context manager that stops it.
 
     Attributes:
-        url: where it listens.
-        output: the newest lines it has written.
+        url: its base URL.
+        output: the latest lines of its output.
     """
 
     def __init__(
@@ -32,29 +32,29 @@ class LocalService:
 
         Args:
             script: scripts/deploymain.py.
-            options: of the command line, e.g. '--serve_maxImages=8'; parameters in the environment count too.
+            options: of the command line, e.g. '--serve_maxImages=8'; it also reads parameters from the environment.
             environment: further environment variables, such as keys.
-            timeout: seconds that it may take until it is ready.
+            timeout: seconds until it must be ready.
 
         Raises:
-            ServiceError: it ended, or was not ready in time; says what it wrote last.
+            ServiceError: it ended, or was not ready in time; the message has its last line of output.
         """
         self.url = ""
         self.output: deque[str] = deque(maxlen=_LINES)
         self._is_ready = False
-        self._is_decided = threading.Event()  # ready, or ended
+        self._ready_or_ended = threading.Event()
         self._process = subprocess.Popen(
             [sys.executable, str(script), "--host=127.0.0.1", "--port=0", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
-            errors="replace",  # libraries write there, too
+            errors="replace",  # libraries write to it, too
             env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         atexit.register(self.stop)
-        in_time = self._is_decided.wait(timeout)
+        in_time = self._ready_or_ended.wait(timeout)
         if not self._is_ready:
             self.stop()
             why = self.output[-1] if self.output else "it wrote nothing"
@@ -62,7 +62,7 @@ class LocalService:
             raise ServiceError(f"the service {reason}: {why}", reason="not started")
 
     def stop(self) -> None:
-        """End it, once it has answered what it has accepted."""
+        """Stop it, after it has answered the requests that it accepted."""
         atexit.unregister(self.stop)
         self._process.terminate()
         try:
@@ -87,5 +87,5 @@ class LocalService:
                     self.url = found[1]
                 elif line.startswith("Ready: "):
                     self._is_ready = True
-                    self._is_decided.set()
-        self._is_decided.set()
+                    self._ready_or_ended.set()
+        self._ready_or_ended.set()

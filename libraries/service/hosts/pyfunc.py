@@ -1,4 +1,4 @@
-"""The MLflow model of a bundle, as code: MLflow runs this file to load the model (see `packing`)."""
+"""The MLflow model of a bundle, as code: MLflow runs this file to load the model (see `mlflow_model`)."""
 
 import time
 from pathlib import Path
@@ -9,21 +9,21 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from libraries.classifier.bundle import Classifier
-from libraries.service.tutorial import COLUMN, classify, from_base64, rows
+from libraries.service.tutorial import COLUMN, classify_files, from_base64, image_answers
 
 
 class ImageClassifier(PythonModel):  # type: ignore[misc]  # MLflow has no types
-    """Images as base64 in the tutorial's column → the tutorial's answer for each, or that image's own error."""
+    """Images in base64, in the tutorial's column → the tutorial's answer for each, or the image's error."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open and verify the bundle."""
         self._classifier = Classifier(Path(context.artifacts["bundle"]))
 
     def predict(self, model_input: pd.DataFrame) -> list[dict[str, Any]]:
-        """One answer per row, in order: as POST /score gives it."""
+        """One answer per row, in order, as from POST /score."""
         begun = time.perf_counter()
-        results = classify(map(from_base64, model_input[COLUMN]), self._classifier)
-        return rows(results, self._classifier.labels, milliseconds=1000 * (time.perf_counter() - begun))
+        results = classify_files(map(from_base64, model_input[COLUMN]), self._classifier)
+        return image_answers(results, self._classifier.labels, milliseconds=1000 * (time.perf_counter() - begun))
 
 
 set_model(ImageClassifier())

@@ -1,9 +1,9 @@
 """A list of (label, URL) → images/<dataset>/<label>/, in parallel, politely, and never twice.
 
-Each URL is fetched by one of many threads, shrunk if it is large, and written under a name that depends on the URL
-alone. What became of it is a line in a table, from which the next run goes on: what was had, and what failed for good,
-is not fetched again. A file that the user moved or deleted stays so; a label's folder that was deleted as a whole is
-filled anew. One run at a time for each data set.
+Each URL is fetched by one of many threads, scaled down if it is large, and written under a name that depends only on
+the URL. Its outcome is a line in a table, from which the next run continues: what was downloaded, or failed for good,
+is not fetched again. A file that the user moved or deleted is not restored, but a label's folder that was deleted as a
+whole is filled again. One run at a time per data set.
 """
 
 import contextlib
@@ -17,16 +17,15 @@ from pathlib import Path
 from libraries.base.file_system import on_disk, sweep
 from libraries.base.pool import Pool, Work, open_pool, usable_cores
 from libraries.data.class_folders import check_label, check_labels
-from libraries.web.download.options import DownloadOptions
 from libraries.web.download.outcomes import Job, Ledger, Pair, UrlOutcome, read_outcomes
-from libraries.web.download.saving import Attempt, begin
+from libraries.web.download.saving import Attempt, DownloadOptions, open_saver
 from libraries.web.download.schedule import Downloader
 from libraries.web.fetch import backoff
 
-_DECODERS = 4  # images decoded at once, in all processes: each takes up to 3 bytes times `max_pixels` of memory
+_DECODERS = 4  # images decoded at once, in all processes: each takes up to 3 bytes per pixel of memory
 _MAX_PROCESSES = 4
-_MIN_THREADS = 4  # of a process
-_MIN_JOBS = 500  # for a process, whose start takes as long as some hundred small images
+_MIN_THREADS = 4  # per process
+_MIN_JOBS = 500  # per process, as starting one takes as long as some hundred small images
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +40,22 @@ def download(
     wait: Callable[[int, float | None], float | None] = backoff,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Iterator[UrlOutcome]:
-    """Fetch images into `folder`/<label>/. Run again, it fetches what is new, and what failed in a way that may pass.
+    """Fetch images into `folder`/<label>/. Another run fetches what is new, and what failed temporarily.
 
     Args:
-        urls: (label, URL) pairs. A URL that stands there several times is fetched once, and written under each label.
+        urls: (label, URL) pairs. A URL that occurs several times is fetched once, and written under each label.
         folder: images/<dataset>.
         outcomes: the CSV file for the table of outcomes.
-        processes: that share the work; None: as many as the list and the machine are large; 1: threads of this one.
-        wait: seconds to wait after try number n, given what the server asked for; None: do not try again.
-        progress: called with the number of pairs that are done, of all, and of images had.
+        processes: that share the work; None: as many as the list and the cores are worth; 1: only this process.
+        wait: (n, seconds the server asked for) → seconds to wait after try number n; None: do not try again.
+        progress: called with the number of pairs that are done, of all pairs, and of images downloaded.
 
     Returns:
-        One outcome for each different pair, in the order of `urls`.
+        One outcome per distinct pair, in the order of `urls`.
 
     Raises:
         InputError: a label cannot be a folder name, or two differ only in case.
-        StorageError: the disk is full, or a file cannot be written. The next run goes on from there.
+        StorageError: the disk is full, or a file cannot be written. The next run continues from there.
     """
     _warn_of_proxies()
     options = options or DownloadOptions()
@@ -64,7 +63,7 @@ def download(
     with contextlib.closing(Ledger(outcomes, _checked(urls), is_due=is_due)) as ledger:
         for label in ledger.labels():
             sweep(_folder_of(folder, label))
-        record = _recording(ledger, progress)
+        record = _recorder(ledger, progress)
         if jobs := ledger.count_jobs():
             with _open_pool(folder, options, jobs=jobs, processes=processes) as pool:
                 downloader = Downloader(pool, per_host=options.per_host, retries=options.retries, wait=wait)
@@ -78,7 +77,7 @@ def _folder_of(folder: Path, label: str) -> Path:
 
 
 def _due(folder: Path, *, retry_failed: bool) -> Callable[[UrlOutcome], bool]:
-    """Whether a pair with this outcome is to be fetched again."""
+    """The function that decides whether a pair with this outcome is to be fetched again."""
 
     @functools.cache
     def has_folder(label: str) -> bool:
@@ -92,10 +91,10 @@ def _due(folder: Path, *, retry_failed: bool) -> Callable[[UrlOutcome], bool]:
     return is_due
 
 
-def _recording(
+def _recorder(
     ledger: Ledger, progress: Callable[[int, int, int], None] | None
 ) -> Callable[[Sequence[UrlOutcome]], None]:
-    """What keeps outcomes and tells how far it is; how far it was is told at once."""
+    """The function that records outcomes and shows the progress; shows the progress so far at once."""
     counts = ledger.counts()
 
     def show() -> None:
@@ -113,7 +112,7 @@ def _recording(
 
 
 def _checked(urls: Iterable[Pair]) -> Iterator[Pair]:
-    """The pairs; the labels are checked at their end."""
+    """The pairs; checks the labels after the last one."""
     labels = set()
     for pair in urls:
         labels.add(pair[0])
@@ -124,16 +123,16 @@ def _checked(urls: Iterable[Pair]) -> Iterator[Pair]:
 def _open_pool(
     folder: Path, options: DownloadOptions, *, jobs: int, processes: int | None
 ) -> contextlib.AbstractContextManager[Pool[Job, Attempt]]:
-    """Threads of this process for a short list, several processes of them for a long one."""
+    """Threads of this process for a short list, several processes with threads for a long one."""
     if processes is None:
         processes = min(_MAX_PROCESSES, usable_cores(), options.workers // _MIN_THREADS, jobs // _MIN_JOBS)
     processes = max(1, processes)
     per_process = {"threads": -(-options.workers // processes), "decoders": -(-_DECODERS // processes)}
     settings = {"folder": str(folder.absolute()), "options": options.to_json(), **per_process}
-    work: Work[Job, Attempt] = Work(begin, settings, lambda job: (job.url, job.labels), Attempt.from_json)
+    work: Work[Job, Attempt] = Work(open_saver, settings, lambda job: (job.url, job.labels), Attempt.from_json)
     return open_pool(work, processes=processes, threads=per_process["threads"])
 
 
 def _warn_of_proxies() -> None:
     if urllib.request.getproxies().keys() & {"http", "https", "all"}:
-        log.warning("downloads go straight to the servers: the proxy of the environment is not used")
+        log.warning("downloads go straight to the servers: the proxy in the environment is not used")

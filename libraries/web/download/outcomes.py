@@ -1,7 +1,7 @@
-"""What is to be downloaded and what became of it: on disk, so that memory is the same for any number of URLs.
+"""The URLs to download and their outcomes: on disk, so that any number of URLs takes the same memory.
 
-The table of outcomes, proc/<dataset>/downloads.csv, grows line by line and outlives the process. What has to be looked
-up while it grows lies in a temporary SQLite database, which is gone with the process.
+The table of outcomes, proc/<dataset>/downloads.csv, grows line by line and survives the process. What has to be looked
+up meanwhile is in a temporary SQLite database, which disappears with the process.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ Status = Literal["ok", "failed", "passing"]
 _NUMBERS = ("http_status", "bytes", "width", "height")
 _PAIRS = """
 CREATE TABLE pairs (
-    id INTEGER PRIMARY KEY,  -- first those of the list, in its order, then those of other lists in the table
+    id INTEGER PRIMARY KEY,  -- first the pairs of the list, in its order, then those of other lists in the table
     label TEXT, url TEXT,
-    target TEXT, host TEXT,  -- the spelling of the URL that stands for all equal ones
+    target TEXT, host TEXT,  -- the normalized URL, the same for all spellings
     due INTEGER,
     status TEXT, line BLOB,  -- of the latest outcome
     UNIQUE (label, url)
@@ -39,10 +39,10 @@ _WANTED = "INSERT OR IGNORE INTO pairs VALUES (NULL, ?, ?, ?, ?, 1, NULL, NULL)"
 _EARLIER = """
 INSERT INTO pairs VALUES (NULL, ?, ?, NULL, NULL, 0, ?, ?)
 ON CONFLICT (label, url) DO UPDATE SET status = excluded.status, line = excluded.line,
-    due = target IS NOT NULL AND ?  -- those of other lists never are
+    due = target IS NOT NULL AND ?  -- pairs of other lists are never due
 """
 _OF_JOB = "SELECT label, url FROM pairs WHERE target = ? AND due ORDER BY id"
-# The first URL of every host, then the second of every host, and so on: no host waits behind the many of another.
+# The first URL of every host, then the second of every host, and so on: no host waits behind many URLs of another.
 _JOBS = """
 SELECT target, host FROM (
     SELECT target, host, first, ROW_NUMBER() OVER (PARTITION BY host ORDER BY first) AS turn
@@ -53,18 +53,18 @@ SELECT target, host FROM (
 
 @dataclass(frozen=True)
 class UrlOutcome:
-    """What became of one URL under one label: a line of the table.
+    """The outcome of one URL under one label: a line of the table.
 
     Attributes:
         label: as given.
         url: as given.
-        status: 'ok', 'failed' for good, or 'passing': failed now, and tried again by the next run.
-        reason: 'downloaded', or why not, in one of a few short texts.
-        file: the image, relative to the data set's folder, with '/'; empty when there is none.
-        http_status: of the last answer.
+        status: 'ok'; 'failed' for good; or 'passing': failed temporarily, to be tried again by the next run.
+        reason: 'downloaded', or why not, in one of a few fixed phrases.
+        file: the image, relative to the data set's folder, with '/'; empty if there is none.
+        http_status: of the last response.
         bytes: of the file.
-        width: of the image in the file, upright, in pixels.
-        height: likewise.
+        width: of the upright image in the file, in pixels.
+        height: of the upright image in the file, in pixels.
         seconds: that all tries took, without the waits between them.
         detail: what exactly went wrong.
     """
@@ -83,7 +83,7 @@ class UrlOutcome:
 
     @property
     def pair(self) -> Pair:
-        """What identifies the outcome."""
+        """The label and URL, which identify the outcome."""
         return self.label, self.url
 
 
@@ -91,18 +91,18 @@ COLUMNS = tuple(field.name for field in fields(UrlOutcome))
 
 
 def summary(outcomes: Iterable[UrlOutcome]) -> dict[str, int]:
-    """How many outcomes there are for each reason: 'downloaded' first, then the most frequent first."""
+    """The number of outcomes per reason: 'downloaded' first, then the most frequent ones."""
     counts = Counter(outcome.reason for outcome in outcomes)
     return dict(sorted(counts.items(), key=lambda item: (item[0] != "downloaded", -item[1], item[0])))
 
 
 def as_line(outcome: UrlOutcome) -> bytes:
-    """The outcome's line of the table."""
+    """The outcome as a line of the table."""
     return csv_line(getattr(outcome, name) for name in COLUMNS).encode()
 
 
 def read_outcomes(path: Path) -> Iterator[UrlOutcome]:
-    """The outcomes in a table, later ones of a pair after earlier ones; none where there is no table yet.
+    """The outcomes in a table, later ones of a pair after earlier ones; none if there is no table yet.
 
     Raises:
         StorageError: the file is not such a table.
@@ -122,13 +122,13 @@ def read_outcomes(path: Path) -> Iterator[UrlOutcome]:
 
 
 def _outcome(row: list[str]) -> UrlOutcome | None:
-    """The outcome in a line; None if the line is damaged, as the last ones are after a power cut."""
+    """The outcome in a line; None if the line is damaged, as the last ones may be after a power cut."""
     if len(row) != len(COLUMNS):
         return None
     values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
     try:
         numbers = {name: int(values[name]) if values[name] else None for name in _NUMBERS}
-        texts = {name: sys.intern(values[name]) for name in ("label", "status", "reason")}  # few, on very many lines
+        texts = {name: sys.intern(values[name]) for name in ("label", "status", "reason")}  # few distinct texts
         return UrlOutcome(**{**values, **numbers, **texts, "seconds": float(values["seconds"])})
     except ValueError:
         return None
@@ -139,11 +139,11 @@ class Job:
     """A URL to fetch.
 
     Attributes:
-        url: in the one spelling that stands for all equal ones.
+        url: normalized.
         host: of the URL.
-        pairs: the (label, URL as given) that its image is for.
-        tries: so far.
-        seconds: that they took.
+        pairs: (label, URL as given) that the image is for.
+        tries: number of tries so far.
+        seconds: that the tries took.
     """
 
     url: str
@@ -154,19 +154,19 @@ class Job:
 
     @property
     def labels(self) -> list[str]:
-        """The different folders that its image is for."""
+        """The distinct folders that the image is for."""
         return list(dict.fromkeys(check_label(label) for label, _ in self.pairs))
 
 
 class Ledger:
-    """A list of pairs, each once, with the outcomes of this run and earlier ones. For one thread.
+    """A list of distinct pairs, with the outcomes of this run and earlier ones. Not thread-safe.
 
     Attributes:
-        count: of different pairs in the list.
+        count: number of distinct pairs in the list.
     """
 
     def __init__(self, path: Path, pairs: Iterable[Pair], *, is_due: Callable[[UrlOutcome], bool]) -> None:
-        """Read the list, and the table if there is one; a last line that was cut off in the middle is dropped.
+        """Read the list, and the table if there is one; an incomplete last line is dropped.
 
         Args:
             path: of the table.
@@ -177,7 +177,7 @@ class Ledger:
             StorageError: the file is not such a table, or cannot be written.
         """
         self.path = path
-        self._store = sqlite3.connect("", isolation_level=None)  # a file of its own, under no name
+        self._store = sqlite3.connect("", isolation_level=None)  # a temporary file without a name
         try:
             with _storing():
                 self._store.execute("PRAGMA journal_mode=OFF")
@@ -196,13 +196,13 @@ class Ledger:
             raise
 
     def labels(self) -> list[str]:
-        """The different labels of the list."""
+        """The distinct labels of the list."""
         with _storing():
             rows = self._store.execute("SELECT DISTINCT label FROM pairs WHERE id <= ?", (self.count,))
             return [label for (label,) in rows]
 
     def counts(self) -> Counter[Status]:
-        """How many pairs of the list are not due, by their status."""
+        """The number of pairs of the list that are not due, per status."""
         with _storing():
             rows = self._store.execute(
                 "SELECT status, COUNT(*) FROM pairs WHERE id <= ? AND NOT due GROUP BY status", (self.count,)
@@ -210,18 +210,18 @@ class Ledger:
             return Counter(dict(rows))
 
     def count_jobs(self) -> int:
-        """How many different URLs are due."""
+        """The number of distinct URLs that are due."""
         with _storing():
             return int(self._store.execute("SELECT COUNT(DISTINCT target) FROM pairs WHERE due").fetchone()[0])
 
     def jobs(self) -> Iterator[Job]:
-        """One job for each different URL that is due, the hosts in turn."""
+        """One job per distinct URL that is due, the hosts in turn."""
         with _storing():
             for target, host in self._store.execute(_JOBS):
                 yield Job(target, host, self._store.execute(_OF_JOB, (target,)).fetchall())
 
     def add(self, outcomes: Sequence[UrlOutcome]) -> None:
-        """Append outcomes, on disk once this returns; each takes the place of an earlier one of the same pair."""
+        """Append outcomes to the file; each replaces an earlier one of the same pair."""
         lines = [as_line(outcome) for outcome in outcomes]
         try:
             self._file.write(b"".join(lines))
@@ -235,17 +235,17 @@ class Ledger:
             )
 
     def finish(self) -> None:
-        """Write the table anew: one line for each pair, first those of the list in its order, then the others."""
+        """Rewrite the table: one line per pair, first those of the list in its order, then the others."""
         self._close_file()
         self._write()
 
     def close(self) -> None:
-        """Close the table, which is complete as it is."""
+        """Close the table, which is valid at any time."""
         self._close_file()
         self._store.close()
 
     def _close_file(self) -> None:
-        with contextlib.suppress(OSError):  # after a failed `add`, whose error says it all
+        with contextlib.suppress(OSError):  # after a failed `add`, which has raised an error already
             self._file.close()
 
     def _write(self) -> None:
@@ -260,17 +260,17 @@ def _row(pair: Pair) -> tuple[str, str, str, str]:
     try:
         target = parse(url)
         return label, url, target.url, target.host
-    except DownloadError:  # will be raised again, and recorded, when its turn comes
+    except DownloadError:  # raised again, and recorded, when the URL is fetched
         return label, url, url, ""
 
 
 @contextlib.contextmanager
 def _storing() -> Iterator[None]:
-    """Say in the project's terms what SQLite cannot do."""
+    """Raise errors of SQLite as StorageError."""
     try:
         yield
     except sqlite3.Error as error:
         raise StorageError(
-            f"the list of downloads could not be kept in a temporary file in {tempfile.gettempdir()} ({error}): "
+            f"the list of downloads could not be written to a temporary file in {tempfile.gettempdir()} ({error}): "
             "free some space there and run again"
         ) from error

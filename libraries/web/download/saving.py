@@ -1,4 +1,4 @@
-"""One URL → an image file under each of its labels: fetch, check, shrink, write."""
+"""One URL → an image file under each of its labels: fetch, check, scale down, write."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -16,26 +16,63 @@ from PIL import Image
 from libraries.base.errors import DownloadError, ImageError
 from libraries.base.file_system import on_disk
 from libraries.base.storage import atomic
+from libraries.data.decoding import MAX_PIXELS
 from libraries.data.formats import HEAD, Format, recognise
 from libraries.data.images import scaled_down
-from libraries.web.download.options import DownloadOptions
-from libraries.web.fetch import Answer, Fetcher
+from libraries.web.fetch import USER_AGENT, Fetcher, FetchResult, Timeouts
 
 JPEG_QUALITY = 95
+_ERROR_ATTRIBUTES = ("reason", "detail", "passing", "http_status", "retry_after")
 
-_OF_ERRORS = ("reason", "detail", "passing", "http_status", "retry_after")
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadOptions:
+    """How to download.
+
+    Attributes:
+        workers: downloads at once.
+        per_host: of these, from one host (browsers use 6).
+        timeouts: of one try.
+        retries: further tries after a temporary failure: time-out, no connection, 408, 425, 429, 5xx.
+        max_bytes: of one file as downloaded.
+        max_pixels: width times height; larger images are refused before they are decoded.
+        max_side: images whose longer side has more pixels are scaled down to it; all others are kept as they are.
+        allowed_hosts: host names or addresses that may be private or local, and use any port.
+        user_agent: sent to every server; some want it to contain a way to contact you.
+        retry_failed: fetch URLs again that failed for good in an earlier run.
+    """
+
+    workers: int = 16
+    per_host: int = 6
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retries: int = 3
+    max_bytes: int = 50_000_000
+    max_pixels: int = MAX_PIXELS
+    max_side: int = 1000
+    allowed_hosts: Sequence[str] = ()
+    user_agent: str = USER_AGENT
+    retry_failed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, for another process."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "DownloadOptions":
+        """From the JSON of `to_json`."""
+        return DownloadOptions(**{**values, "timeouts": Timeouts(**values["timeouts"])})
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept of a download.
+class KeptImage:
+    """A downloaded image as it is kept.
 
     Attributes:
         suffix: of the file's format.
-        width: in pixels, when upright.
-        height: likewise.
-        data: the bytes that came, which stay as they are;
-        smaller: or, instead, a smaller image.
+        width: of the upright image, in pixels.
+        height: of the upright image, in pixels.
+        data: the downloaded bytes, if they are kept as they are.
+        smaller: the image scaled down, if that is kept instead.
     """
 
     suffix: str
@@ -45,18 +82,18 @@ class Kept:
     smaller: Image.Image | None
 
     def write(self, file: IO[bytes]) -> None:
-        """Write the file's content. Where it has to be encoded: into a true file, for then others may compute, too."""
+        """Write the file's content. `file` should be a real file: encoding into one releases the GIL."""
         if self.smaller is None:
             file.write(self.data)
         else:
             self.smaller.save(file, "JPEG", quality=JPEG_QUALITY)
 
 
-def keep(data: bytes, *, max_pixels: int, max_side: int) -> Kept:
-    """The bytes as they are, or, if the image's longer side has more than `max_side` pixels, a smaller JPEG of it.
+def keep(data: bytes, *, max_pixels: int, max_side: int) -> KeptImage:
+    """The bytes as they are, or a smaller JPEG if the image's longer side has more than `max_side` pixels.
 
     Raises:
-        DownloadError: not an image, more than `max_pixels` (seen from the header, before decoding), or damaged.
+        DownloadError: not an image, more than `max_pixels` (by its header, before decoding), or damaged.
     """
     kind = recognise(data[:HEAD])
     if not isinstance(kind, Format):
@@ -67,13 +104,13 @@ def keep(data: bytes, *, max_pixels: int, max_side: int) -> Kept:
         reason = "too many pixels" if "pixels" in error.reason else "damaged image"
         raise DownloadError(reason, detail=error.reason) from None
     if smaller is None:
-        return Kept(kind.suffixes[0], width, height, data, None)
-    return Kept(".jpg", width, height, b"", smaller)
+        return KeptImage(kind.suffixes[0], width, height, data, None)
+    return KeptImage(".jpg", width, height, b"", smaller)
 
 
 @dataclass(frozen=True)
-class Saved:
-    """An image that was had: its file's name in each label's folder, and what the table tells of it."""
+class SavedImage:
+    """A downloaded image: the name of its file in each label's folder, and what the table says about it."""
 
     name: str
     http_status: int
@@ -84,29 +121,30 @@ class Saved:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one try of a URL came to, and the seconds it took."""
+    """The result of one try of a URL, and the seconds it took."""
 
-    result: Saved | DownloadError
+    result: SavedImage | DownloadError
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """As it is told to another process."""
-        if isinstance(self.result, Saved):
+        """As JSON, for another process."""
+        if isinstance(self.result, SavedImage):
             return {"seconds": self.seconds, "saved": asdict(self.result)}
-        return {"seconds": self.seconds, "error": {name: getattr(self.result, name) for name in _OF_ERRORS}}
+        return {"seconds": self.seconds, "error": {name: getattr(self.result, name) for name in _ERROR_ATTRIBUTES}}
 
     @staticmethod
-    def from_json(told: dict[str, Any]) -> "Attempt":
-        """What `to_json` has told."""
-        result = Saved(**told["saved"]) if "saved" in told else DownloadError(**told["error"])
-        return Attempt(result, told["seconds"])
+    def from_json(values: dict[str, Any]) -> "Attempt":
+        """From the JSON of `to_json`."""
+        result = SavedImage(**values["saved"]) if "saved" in values else DownloadError(**values["error"])
+        return Attempt(result, values["seconds"])
 
 
 class Saver:
-    """What is done with a URL. Called by many threads.
+    """Fetches URLs and saves their images. Called by many threads.
 
     Args:
-        threads: that call it.
+        folder: images/<dataset>.
+        threads: number of threads that call it.
         decoders: images decoded at once: each takes up to 3 bytes times `max_pixels` of memory.
     """
 
@@ -124,26 +162,26 @@ class Saver:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Write nothing any more, not even what is under way."""
+        """Write nothing more, not even images in progress."""
         self._closed.set()
         self._fetcher.close()
 
     def __call__(self, job: tuple[str, Sequence[str]]) -> dict[str, Any]:
-        """Fetch a URL once and write its image under each of its labels; gives an `Attempt` as JSON.
+        """Fetch a URL once and write its image under each of its labels; returns an `Attempt` as JSON.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: a file cannot be written.
         """
         url, labels = job
         started = time.monotonic()
-        result: Saved | DownloadError
+        result: SavedImage | DownloadError
         try:
             result = self._save(url, labels, self._fetcher.fetch(url))
         except DownloadError as error:
             result = error
         return Attempt(result, time.monotonic() - started).to_json()
 
-    def _save(self, url: str, labels: Sequence[str], answer: Answer) -> Saved:
+    def _save(self, url: str, labels: Sequence[str], answer: FetchResult) -> SavedImage:
         try:
             with self._decoding:
                 kept = keep(answer.body, max_pixels=self._max_pixels, max_side=self._max_side)
@@ -156,16 +194,16 @@ class Saver:
                 with atomic(self._folder / on_disk(self._folder, label) / name) as file:
                     kept.write(file)
                     size = file.tell()
-        return Saved(name, answer.http_status, size, kept.width, kept.height)
+        return SavedImage(name, answer.http_status, size, kept.width, kept.height)
 
 
-def begin(*, folder: str, options: dict[str, Any], threads: int, decoders: int) -> Saver:
-    """The `Saver` that settings stand for, as they are told to another process."""
+def open_saver(*, folder: str, options: dict[str, Any], threads: int, decoders: int) -> Saver:
+    """Make a `Saver` from the settings that another process was given."""
     return Saver(Path(folder), DownloadOptions.from_json(options), threads=threads, decoders=decoders)
 
 
 def file_stem(url: str) -> str:
-    """The name, without suffix, of a URL's file: what can be read of the URL's own, and a hash that makes it unique."""
+    """The name, without suffix, of a URL's file: the readable part of the URL's own name, and a hash of the URL."""
     name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
     name = re.sub(r"\.[A-Za-z]{2,5}$", "", name)  # the suffix comes from the content
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()

@@ -1,4 +1,4 @@
-"""Which URL is fetched when: a few of each host at once, again where it may help, not where a host wants to rest."""
+"""Which URL is fetched when: a few per host at once, again where that may help, later where a host asks for it."""
 
 import heapq
 import itertools
@@ -10,20 +10,20 @@ from libraries.base.errors import DownloadError
 from libraries.base.pool import Failed, Pool
 from libraries.data.class_folders import check_label
 from libraries.web.download.outcomes import Job, Pair, Status, UrlOutcome
-from libraries.web.download.saving import Attempt, Saved
+from libraries.web.download.saving import Attempt, SavedImage
 from libraries.web.fetch import MAX_WAIT
 
 MAX_DETAIL = 200  # characters
-_AT_HAND = 2048  # jobs in memory; the others are where they come from
-_POLL = 0.5  # seconds between looks at the clock; Ctrl-C is noticed at the latest then
+_AT_HAND = 2048  # jobs in memory; the others stay in the iterator
+_POLL = 0.5  # seconds between checks of the clock, and at most until Ctrl-C takes effect
 Done = tuple[Job, Attempt | Failed]
 
 
 class Schedule:
-    """Jobs that wait for their time and for their host. Not for use by several threads.
+    """Jobs that wait until they are due and their host is free. Not thread-safe.
 
     Args:
-        per_host: jobs of one host at once.
+        per_host: jobs per host at once.
     """
 
     def __init__(self, per_host: int) -> None:
@@ -31,19 +31,19 @@ class Schedule:
         self._due: list[tuple[float, int, Job]] = []  # a heap by time, then by order of arrival
         self._arrivals = itertools.count()
         self._running: Counter[str] = Counter()
-        self._queued: defaultdict[str, deque[Job]] = defaultdict(deque)  # due, but their host is busy
-        self._paused: dict[str, float] = {}  # until when
+        self._queued: defaultdict[str, deque[Job]] = defaultdict(deque)  # due, but the host is busy
+        self._paused: dict[str, float] = {}  # host → until when
 
     def add(self, job: Job, at: float = 0.0) -> None:
-        """Let a job wait for its turn, not before the time `at`."""
+        """Add a job, to be started not before the time `at`."""
         heapq.heappush(self._due, (at, next(self._arrivals), job))
 
     def pause(self, host: str, until: float) -> None:
-        """Start no job of a host before a time: it has asked for it."""
+        """Start no job of a host before a time, because the host asked for that."""
         self._paused[host] = max(until, self._paused.get(host, 0.0))
 
     def next(self, now: float) -> Job | None:
-        """A job to run now; None if all that wait have to. Call `done` when it has run."""
+        """A job to run now; None if all must wait. Call `done` when it has run."""
         while self._due and self._due[0][0] <= now:
             _, _, job = heapq.heappop(self._due)
             until = self._paused.get(job.host, 0.0)
@@ -57,26 +57,26 @@ class Schedule:
         return None
 
     def done(self, job: Job) -> None:
-        """A job has run: its host has room for another."""
+        """Record that a job has run, so that its host is free for another."""
         self._running[job.host] -= 1
         if queued := self._queued.get(job.host):
             self.add(queued.popleft())
-        if not self._running[job.host] and not queued:  # there may be as many hosts as jobs
+        if not self._running[job.host] and not queued:  # forget the host: there may be as many hosts as jobs
             self._running.pop(job.host)
             self._queued.pop(job.host, None)
 
     def seconds_to_next(self, now: float) -> float:
-        """Seconds until the first waiting job is due; infinite when none waits for a time."""
+        """Seconds until the first job is due; infinite if none waits for a time."""
         return max(0.0, self._due[0][0] - now) if self._due else float("inf")
 
 
 class Downloader:
-    """Has all jobs done, and those that may succeed later again.
+    """Runs all jobs, and retries those that may succeed later.
 
     Args:
-        per_host: jobs of one host at once.
-        retries: further tries after a failure that may pass.
-        wait: seconds to wait after try number n, given what the server asked for; None: do not try again.
+        per_host: jobs per host at once.
+        retries: further tries after a temporary failure.
+        wait: (n, seconds the server asked for) → seconds to wait after try number n; None: do not try again.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Downloader:
         self._schedule = Schedule(per_host)
         self._retries = retries
         self._wait = wait
-        self._resting: dict[str, float] = {}  # hosts that want to be left alone for longer than a run, in seconds
+        self._resting: dict[str, float] = {}  # host → seconds it asked to be left alone, more than a run waits
 
     def run(self, jobs: Iterator[Job], record: Callable[[Sequence[UrlOutcome]], None]) -> None:
-        """Do jobs, read as they are needed; `record` is called with what became of them, by the handful.
+        """Run jobs, which are read as needed; `record` is called with a few outcomes at a time.
 
         Raises:
-            Exception: what a worker raised, once all that was had is recorded.
+            Exception: a worker's error, after the outcomes so far have been recorded.
         """
         at_hand = 0
         while True:
@@ -112,7 +112,7 @@ class Downloader:
                 self._schedule.done(job)
                 if isinstance(attempt, Failed):
                     failures.append(attempt.error)
-                elif not self._again(job, attempt):
+                elif not self._retries_later(job, attempt):
                     found += [_outcome(pair, job, attempt.result) for pair in job.pairs]
                     at_hand -= 1
             if found:
@@ -121,7 +121,7 @@ class Downloader:
                 raise failures[0]
 
     def _done(self) -> list[Done]:
-        """Give jobs while there is room; the jobs that were done in the meantime."""
+        """Start jobs while the pool has room; returns those that have been done since."""
         now = time.monotonic()
         done: list[Done] = []
         while self._pool.has_room and (job := self._schedule.next(now)):
@@ -133,8 +133,8 @@ class Downloader:
         pause = min(_POLL, self._schedule.seconds_to_next(now)) if self._pool.has_room else _POLL
         return done + self._pool.take(0.0 if done else pause)
 
-    def _again(self, job: Job, attempt: Attempt) -> bool:
-        """Whether a job, after this attempt, waits for another."""
+    def _retries_later(self, job: Job, attempt: Attempt) -> bool:
+        """Schedule another try of a job if this attempt calls for one; whether it does."""
         job.seconds += attempt.seconds
         error = attempt.result
         if not isinstance(error, DownloadError):
@@ -158,7 +158,7 @@ def _left_alone(seconds: float) -> Attempt:
     return Attempt(DownloadError("too many requests", detail=detail, passing=True, retry_after=seconds), 0.0)
 
 
-def _outcome(pair: Pair, job: Job, result: Saved | DownloadError) -> UrlOutcome:
+def _outcome(pair: Pair, job: Job, result: SavedImage | DownloadError) -> UrlOutcome:
     label, url = pair
     seconds = round(job.seconds, 3)
     if isinstance(result, DownloadError):

@@ -12,14 +12,14 @@ _FORM = "each line is label<TAB>url"
 
 
 def read_url_list(path: Path) -> Iterator[tuple[str, str]]:
-    """The (label, url) pairs of a tab-separated list, in its order, as they are read.
+    """The (label, url) pairs of a tab-separated list, in order, as they are read.
 
-    Text as `base.text` reads it. Blank lines, lines that begin with '#' and columns after the second are passed over.
-    URLs are not checked here: a broken one is an outcome of the download, not an error.
+    Decodes text like `base.text`. Ignores blank lines, lines that begin with '#', and columns after the second. Does
+    not check URLs: an invalid one is an outcome of the download, not an error.
 
     Raises:
         MissingInput: there is no such file.
-        InputError: it cannot be read, is no text, or holds no pair; a line has no tab, no URL or an impossible label,
+        InputError: the file cannot be read, is not text, or has no pair; a line has no tab, no URL or an invalid label;
             or (at the end) two labels differ only in case. Names the file and the line.
     """
     labels = set()
@@ -29,7 +29,7 @@ def read_url_list(path: Path) -> Iterator[tuple[str, str]]:
             labels.add(pair[0])
             yield pair
     if not labels:
-        raise InputError(f"{path} holds no image to download: {_FORM}")
+        raise InputError(f"{path} has no image to download: {_FORM}")
     try:
         check_labels(labels)
     except InputError as error:

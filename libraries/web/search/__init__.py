@@ -1,1 +1,1 @@
-"""Images found by search words: queries, the services that answer them, what was found, and who is to be named."""
+"""Images found by search words: the queries, the services that answer them, the results, and their attribution."""

@@ -1,4 +1,4 @@
-"""ATTRIBUTION.md: whose the downloaded images are, and under which licence, as most licences ask to be told."""
+"""ATTRIBUTION.md: who made the downloaded images, and under which licence, as most licences require."""
 
 import re
 from collections import defaultdict
@@ -10,40 +10,41 @@ from libraries.base.file_system import nfc, on_disk, storage_error
 from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
 from libraries.web.download.outcomes import read_outcomes
-from libraries.web.search.files import read_table
-from libraries.web.search.results import Found
+from libraries.web.search.results import FoundImage
+from libraries.web.search.search import read_results
 
 FILE = "ATTRIBUTION.md"
 _TITLE = "# Whose these images are"
 _ABOUT = (
-    "Written by scripts/0_downloadData.py, anew at each run. The images were found by searching the web; large ones "
-    "were scaled down.\nWhat stands here is what the search service says: look at the source before you publish."
+    "Written by scripts/0_downloadData.py, again at each run. The images were found by searching the web; large ones "
+    "were scaled down.\nAll details are those of the search service: check the source before you publish."
 )
 
 
 def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
-    """Write `folder`/ATTRIBUTION.md: every image that was found by a search, was downloaded, and is still there.
+    """Write `folder`/ATTRIBUTION.md: every image that was found by a search, was downloaded, and still exists.
 
-    An image whose label was changed by hand stands under its new label. Nothing is written where nothing was searched.
+    An image whose label was changed by hand is listed under its new label. Writes nothing if there was no search.
 
     Args:
         folder: images/<dataset>.
         table: of the images found.
-        outcomes: the table of what became of their URLs.
+        outcomes: the table of the outcomes of their URLs.
 
     Returns:
-        How many images are listed.
+        The number of images listed.
 
     Raises:
-        StorageError: it cannot be written, or is somebody else's file; or a table cannot be read.
+        StorageError: it cannot be written, an existing file was not written by this function, or a table cannot be
+            read.
     """
-    found = {row.pair: row.found for row in reversed(read_table(table))}
+    found = {row.pair: row.found for row in reversed(read_results(table))}
     if not found:
         return 0
     path = folder / FILE
     _check_ours(path)
     moved = Annotations(folder).moved
-    files: dict[str, Found] = {}
+    files: dict[str, FoundImage] = {}
     for outcome in read_outcomes(outcomes):
         if outcome.status == "ok" and outcome.pair in found:
             file = on_disk(folder, outcome.file)
@@ -70,7 +71,7 @@ def _check_ours(path: Path) -> None:
         raise StorageError(f"{path} was not written by scripts/0_downloadData.py: move it away and run again")
 
 
-def _line(file: str, found: Found) -> str:
+def _line(file: str, found: FoundImage) -> str:
     name = file.partition("/")[2]
     title = f"“{_escaped(found.title)}”" if found.title else "without a title"
     creator = f"by {_escaped(found.creator)}" if found.creator else "creator not known"
@@ -80,11 +81,11 @@ def _line(file: str, found: Found) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A stranger's text as Markdown that shows exactly this text."""
+    """A stranger's text, escaped so that Markdown shows it as it is."""
     return re.sub(r"([\\`*_\[\]<>&!|~$#@:])", r"\\\1", text)
 
 
 def _linked(text: str, url: str) -> str:
-    """Markdown's link; the text alone where there is no URL. The URL holds no blank and no angle bracket."""
+    """A link in Markdown; only the text if there is no URL. The URL must not contain spaces or angle brackets."""
     target = url.replace("(", "%28").replace(")", "%29").replace("&", "&amp;")
     return f"[{text}]({target})" if target else text

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from libraries.web.search.client import SearchClient, SearchService
-from libraries.web.search.results import Found, inner, link, pixels, rows, text
+from libraries.web.search.results import FoundImage, inner, link, pixels, rows, text
+
+MOST = 200  # images per query; there are no further pages
+
+
+def _pages(client: SearchClient, query: str, count: int) -> Iterator[list[FoundImage]]:
+    answer = client.ask({"q": query, "count": min(count, MOST), "safesearch": "strict"})
+    yield [image for image in map(_found, rows(answer, "results", client.name)) if image.url]
+
 
 SERVICE = SearchService(
     name="brave",
@@ -14,27 +22,14 @@ SERVICE = SearchService(
     refused="check the key in BRAVE_API_KEY, and that its plan includes images",
     key_variable="BRAVE_API_KEY",
     key_header="X-Subscription-Token",
+    has_licences=False,
+    pages=_pages,
 )
-MOST = 200  # images for one query; there are no further pages
 
 
-class Brave:
-    """A `Provider`."""
-
-    name = SERVICE.name
-
-    def __init__(self, client: SearchClient) -> None:
-        self._client = client
-
-    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
-        """See `Provider`."""
-        answer = self._client.ask({"q": query, "count": min(count, MOST), "safesearch": "strict"})
-        yield [image for image in map(_found, rows(answer, "results", self.name)) if image.url]
-
-
-def _found(row: dict[str, Any]) -> Found:
+def _found(row: dict[str, Any]) -> FoundImage:
     image = row.get("properties")
-    return Found(
+    return FoundImage(
         url=link(inner(image, "url")),
         page=link(row.get("url")),
         title=text(row.get("title")),

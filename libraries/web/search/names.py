@@ -1,4 +1,7 @@
-"""Names: of the services that find images, of the filters on licences, and of licences with what they permit."""
+"""Names of search services, of licence filters, and of licences with what they permit.
+
+PARAMETERS.py imports them, so this module imports nothing heavy.
+"""
 
 import re
 from typing import Annotated, Any, Literal
@@ -12,9 +15,9 @@ RETIRED = {
 }
 
 LicenceFilter = Literal["any", "commercial", "modify", "commercialModify"]
-_OPENVERSE = {"cc0": "CC0", "pdm": "Public Domain Mark"}  # the other codes are Creative Commons': by, by-sa …
-# Free licences besides Creative Commons', as Wikimedia Commons names them; all permit both (commons.wikimedia.org,
-# Commons:Licensing: no file there may forbid commercial use or changes).
+_OPENVERSE = {"cc0": "CC0", "pdm": "Public Domain Mark"}  # all other codes are Creative Commons': by, by-sa, …
+# Free licences other than Creative Commons', as named on Wikimedia Commons; all permit both commercial use and changes
+# (commons.wikimedia.org, Commons:Licensing: no file there may forbid either).
 _FREE = re.compile(
     r"cc0|cc[ -]zero|public domain|pd(-|$)|pdm|no restrictions|gfdl|gnu free|free art|fal\b|attribution( only)?$"
     r"|copyrighted free use|ogl|mit\b|bsd|apache|l?gpl",
@@ -24,10 +27,10 @@ _CREATIVE_COMMONS = re.compile(r"cc[ -]by\b", re.IGNORECASE)
 
 
 def refuse_retired(name: Any) -> Any:
-    """The name, unless it is that of a service that has been retired.
+    """The name, unless the service has been retired.
 
     Raises:
-        ValueError: it is; says since when, and what to use instead.
+        ValueError: it has been retired; says since when, and what to use instead.
     """
     retired = RETIRED.get(name.strip().lower()) if isinstance(name, str) else None
     if retired:
@@ -39,7 +42,7 @@ ProviderName = Annotated[Literal["openverse", "wikimedia", "brave", "serpapi"], 
 
 
 def openverse_name(code: str, version: str) -> str:
-    """What people call the licence for which Openverse has this code: 'by-sa' and '4.0' is 'CC BY-SA 4.0'."""
+    """The usual name of a licence from Openverse's code: 'by-sa' and '4.0' give 'CC BY-SA 4.0'."""
     if not code:
         return ""
     name = _OPENVERSE.get(code.lower(), f"CC {code.upper()}")

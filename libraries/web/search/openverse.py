@@ -1,46 +1,41 @@
-"""Openverse: openly licensed images of many collections, without a key. https://api.openverse.org/v1/"""
+"""Openverse: openly licensed images from many collections, without a key. https://api.openverse.org/v1/"""
 
 from collections.abc import Iterator
 from typing import Any
 
 from libraries.web.search.client import SearchClient, SearchService
-from libraries.web.search.names import LicenceFilter, openverse_name
-from libraries.web.search.results import Found, link, pixels, rows, text
+from libraries.web.search.names import openverse_name
+from libraries.web.search.results import FoundImage, link, pixels, rows, text
+
+PAGE_SIZE = 20  # for more, unregistered programs are answered with 401
+_MAX_PAGES = 12  # likewise
+
+
+def _pages(client: SearchClient, query: str, count: int) -> Iterator[list[FoundImage]]:
+    for page in range(1, _MAX_PAGES + 1):
+        answer = client.ask({"q": query, "page": page, "page_size": min(count, PAGE_SIZE)})
+        yield [image for image in map(_found, rows(answer, "results", client.name)) if image.url]
+        if answer.get("page_count") == page:
+            return
+
 
 SERVICE = SearchService(
     name="openverse",
     url="https://api.openverse.org",
     path="/v1/images/",
-    interval=3.0,  # 20 requests a minute for those who have not registered
-    refused="perhaps this network has asked too much today: try again tomorrow, or another searchProvider",
+    interval=3.0,  # 20 requests a minute for unregistered programs
+    refused="perhaps this network has sent too many requests today: try again tomorrow, or another searchProvider",
+    licence_parameters={
+        "commercial": {"license_type": "commercial"},
+        "modify": {"license_type": "modification"},
+        "commercialModify": {"license_type": "commercial,modification"},
+    },
+    pages=_pages,
 )
-PAGE_SIZE = 20  # more is for registered programs; others are answered with 401
-_MAX_PAGES = 12  # deeper ones, too
-_LICENCE_TYPES = {"commercial": "commercial", "modify": "modification", "commercialModify": "commercial,modification"}
 
 
-class Openverse:
-    """A `Provider`."""
-
-    name = SERVICE.name
-
-    def __init__(self, client: SearchClient, licence: LicenceFilter) -> None:
-        self._client = client
-        self._filter = {"license_type": _LICENCE_TYPES[licence]} if licence != "any" else {}
-
-    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
-        """See `Provider`."""
-        size = min(count, PAGE_SIZE)
-        for page in range(1, _MAX_PAGES + 1):
-            answer = self._client.ask({"q": query, "page": page, "page_size": size, **self._filter})
-            found = map(_found, rows(answer, "results", self.name))
-            yield [image for image in found if image.url]
-            if answer.get("page_count") == page:
-                return
-
-
-def _found(row: dict[str, Any]) -> Found:
-    return Found(
+def _found(row: dict[str, Any]) -> FoundImage:
+    return FoundImage(
         url=link(row.get("url")),
         page=link(row.get("foreign_landing_url")),
         title=text(row.get("title")),

@@ -1,44 +1,45 @@
-"""The services that find images: what each does, and which one a name stands for."""
+"""The services that search for images, and how to open one by name.
+
+A new service is one module with a `SERVICE`, and one entry in `SERVICES`.
+"""
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from libraries.base.errors import ParameterError
 from libraries.web.search import brave, openverse, serpapi, wikimedia
-from libraries.web.search.client import SearchClient, SearchService
+from libraries.web.search.client import SearchClient
 from libraries.web.search.names import LicenceFilter, permits, refuse_retired
-from libraries.web.search.results import Found
+from libraries.web.search.results import FoundImage
 
 MAX_PAGES = 60  # of one query
 
-SERVICES: dict[str, SearchService] = {
-    module.SERVICE.name: module.SERVICE for module in (openverse, wikimedia, brave, serpapi)
-}
-WITHOUT_LICENCES = ("brave", "serpapi")
+SERVICES = {service.name: service for service in (openverse.SERVICE, wikimedia.SERVICE, brave.SERVICE, serpapi.SERVICE)}
 
 
-class Provider(Protocol):
-    """A service that finds images by words. A new one is a module with such a class, and a line in `providers`."""
+@dataclass(frozen=True)
+class Provider:
+    """A search service that is open.
+
+    Attributes:
+        name: one of `SERVICES`.
+        pages: (query, number of images wanted) → the images found; see `SearchService`.
+    """
 
     name: str
-
-    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
-        """What it finds, page by page, the best first; a page is asked for when it is taken.
-
-        Raises:
-            SearchError: it cannot be asked, or refuses; in one line, with what to do.
-        """
+    pages: Callable[[str, int], Iterator[list[FoundImage]]]
 
 
-def first(provider: Provider, query: str, *, count: int, licence: LicenceFilter = "any") -> list[Found]:
-    """The first `count` different images whose licence permits what is wanted.
+def first_images(provider: Provider, query: str, *, count: int, licence: LicenceFilter = "any") -> list[FoundImage]:
+    """The first `count` distinct images whose licence permits what is wanted.
 
-    Ends early at a page that brings nothing new: some services repeat their last page for ever.
+    Ends early at a page without new images: some services repeat their last page for ever.
     """
     seen: set[str] = set()
-    wanted: list[Found] = []
+    wanted: list[FoundImage] = []
     for _, page in zip(range(MAX_PAGES), provider.pages(query, count), strict=False):
         before = len(seen)
         for found in page:
@@ -57,12 +58,12 @@ def open_provider(name: str, *, licence: LicenceFilter = "any", **options: Any) 
 
     Args:
         name: one of `SERVICES`.
-        licence: what the images' licences have to permit.
+        licence: what the images' licences must permit.
         options: of the `SearchClient`.
 
     Raises:
-        ParameterError: there is no such service, it has been retired, it tells no licences although they matter, or a
-            key or contact is missing.
+        ParameterError: there is no such service; it has been retired; it does not report licences although a filter
+            is set; or a key or contact is missing.
     """
     try:
         service = SERVICES.get(refuse_retired(name))
@@ -70,15 +71,10 @@ def open_provider(name: str, *, licence: LicenceFilter = "any", **options: Any) 
         raise ParameterError(f"searchProvider = {name}: {error}") from None
     if service is None:
         raise ParameterError(f"searchProvider = {name}: expected one of {', '.join(SERVICES)}")
-    if licence != "any" and name in WITHOUT_LICENCES:
+    if licence != "any" and not service.has_licences:
         raise ParameterError(
-            f"searchLicence = {licence}: {name} does not tell the images' licences; use openverse or wikimedia, "
-            "or searchLicence = any and look after the licences yourself"
+            f"searchLicence = {licence}: {name} does not report the images' licences; use openverse or "
+            "wikimedia, or searchLicence = any and check the licences yourself"
         )
-    with contextlib.closing(SearchClient(service, **options)) as client:
-        if name == "openverse":
-            yield openverse.Openverse(client, licence)
-        elif name == "wikimedia":
-            yield wikimedia.Wikimedia(client)
-        else:
-            yield brave.Brave(client) if name == "brave" else serpapi.SerpApi(client)
+    with contextlib.closing(SearchClient(service, licence=licence, **options)) as client:
+        yield Provider(name, partial(service.pages, client))

@@ -1,4 +1,4 @@
-"""The file of queries: which words to search for, for each label. `resources/fashionTextureQueries.toml` is one."""
+"""The file of queries: the words to search for, per label. An example is `resources/fashionTextureQueries.toml`."""
 
 import itertools
 import math
@@ -14,11 +14,11 @@ from libraries.base.errors import InputError
 from libraries.base.text import read_text
 from libraries.data.class_folders import check_label, check_labels
 
-IMAGES = 50  # of each query, where the file does not say
+IMAGES = 50  # per query, by default
 MAX_IMAGES = 500
 MAX_QUERIES = 500
 MAX_LENGTH = 200  # characters of a query
-MAX_WORDS = 50  # of a query: Brave's limit, the lowest
+MAX_WORDS = 50  # of a query: Brave's limit, the lowest of all
 _MAX_BYTES = 1_000_000  # of the file
 _KEYS = ("images", "labels", "words")
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -26,7 +26,7 @@ _PLACE = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked for, and the label of what is found."""
+    """The words to search for, and the label of the images found."""
 
     label: str
     text: str
@@ -34,25 +34,25 @@ class Query:
 
 @dataclass(frozen=True)
 class Queries:
-    """A file of queries: all of them, label by label, and how many images are wanted of each."""
+    """The queries of a file, label by label, and the number of images wanted per query."""
 
     images: int
     queries: tuple[Query, ...]
 
 
 def read_queries(path: Path) -> Queries:
-    """The queries of a file, every `{word}` replaced by each of its words, and several by every combination.
+    """Read queries: every `{word}` is replaced by each of its words, several by every combination.
 
-    A query that comes up twice for one label is asked once.
+    A query that occurs twice for one label is sent once.
 
     Raises:
         MissingInput: there is no such file.
-        InputError: it is no TOML, or breaks a rule. Names the file and the key.
+        InputError: the file is not TOML, or breaks a rule. Names the file and the key.
     """
     table = _table(path)
     unknown = [key for key in table if key not in _KEYS]
     if unknown:
-        raise InputError(f"{path}, {unknown[0]}: there is no such key; known are {', '.join(_KEYS)}")
+        raise InputError(f"{path}, {unknown[0]}: there is no such key; the keys are {', '.join(_KEYS)}")
     images = table.get("images", IMAGES)
     if type(images) is not int or not 1 <= images <= MAX_IMAGES:
         raise InputError(f"{path}, images: expected a whole number from 1 to {MAX_IMAGES}, found {str(images)[:40]!r}")
@@ -63,7 +63,9 @@ def read_queries(path: Path) -> Queries:
             other = queries.setdefault(query.text.casefold(), query)
             if other.label != query.label:
                 where = f"{path}, labels.{name}"
-                raise InputError(f"{where}: the query {query.text!r} is one of '{other.label}' already: keep it in one")
+                raise InputError(
+                    f"{where}: the query {query.text!r} is also one of '{other.label}': remove it from one of them"
+                )
             if len(queries) > MAX_QUERIES:
                 raise InputError(f"{path}, labels.{name}: more than {MAX_QUERIES} queries in all: use fewer words")
     try:
@@ -71,7 +73,7 @@ def read_queries(path: Path) -> Queries:
     except InputError as error:
         raise InputError(f"{path}, labels: {error}") from None
     if not queries:
-        raise InputError(f'{path}, labels: there is none; each is a line like striped = ["striped shirt"]')
+        raise InputError(f'{path}, labels: there are none; write one per line, like striped = ["striped shirt"]')
     return Queries(images, tuple(queries.values()))
 
 
@@ -91,12 +93,12 @@ def _section(path: Path, table: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _texts(path: Path, key: str, value: Any) -> list[str]:
-    """A list of texts as it should be: not empty, nor any of them."""
+    """A list of texts, checked: neither it nor any of them is empty."""
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-        raise InputError(f'{path}, {key}: expected a list of texts, like ["one", "two"]')
+        raise InputError(f'{path}, {key}: expected a list of texts, such as ["one", "two"]')
     texts = [" ".join(text.split()) for text in value]
     if not all(texts):
-        raise InputError(f"{path}, {key}: holds an empty text")
+        raise InputError(f"{path}, {key}: an empty text")
     return texts
 
 
@@ -119,11 +121,11 @@ def _expanded(path: Path, key: str, template: str, words: Mapping[str, list[str]
     names = list(dict.fromkeys(_PLACE.findall(template)))
     for name in names:
         if name not in words:
-            known = f"known are {', '.join(words)}" if words else "the section [words] has none"
+            known = f"the words are {', '.join(words)}" if words else "the section [words] has none"
             raise InputError(f"{path}, {key}: there is no word {{{name}}}; {known}")
     if set("{}") & set(_PLACE.sub("", template)):
-        raise InputError(f"{path}, {key}: a brace without its partner in {template!r}; words are written {{name}}")
-    if math.prod(len(words[name]) for name in names) > MAX_QUERIES:  # before they are all made
+        raise InputError(f"{path}, {key}: an unmatched brace in {template!r}; write words as {{name}}")
+    if math.prod(len(words[name]) for name in names) > MAX_QUERIES:  # checked before they are built
         raise InputError(f"{path}, {key}: more than {MAX_QUERIES} queries: use fewer words")
     combinations = itertools.product(*(words[name] for name in names))
     chosen = (dict(zip(names, combination, strict=True)) for combination in combinations)

@@ -1,4 +1,4 @@
-"""What a search finds, and how a stranger's answer becomes that: every value checked, cleaned and bounded."""
+"""The images that a search finds, parsed from a stranger's answer: every value is checked, cleaned and limited."""
 
 import html
 import re
@@ -10,28 +10,28 @@ from typing import Any
 from libraries.base.errors import DownloadError, SearchError
 from libraries.web.addresses import parse
 
-MAX_TEXT = 500  # characters of a title, a creator …
+MAX_TEXT = 500  # characters of a title, a creator, …
 _MAX_SIDE = 1_000_000  # pixels
 _HOST = re.compile(r"[a-z0-9._:-]+")
 _TAG = re.compile(r"<[^<>]{0,2000}>")
 
 
 @dataclass(frozen=True)
-class Found:
-    """An image that a service has found. What the service did not tell is empty.
+class FoundImage:
+    """An image that a service has found. What the service does not report is empty.
 
     Attributes:
-        url: of the image file, http or https, in one spelling.
-        page: where it stands, for people.
+        url: of the image file, http or https, normalized.
+        page: the web page about the image.
         title: of the image.
-        creator: whom to name.
-        licence: its name, like 'CC BY-SA 4.0'.
-        licence_url: its text.
+        creator: to be named.
+        licence: its name, such as 'CC BY-SA 4.0'.
+        licence_url: the URL of its text.
         attribution: the sentence that the service proposes.
         width: of the original, in pixels.
-        height: likewise.
-        provider: the service.
-        rank: 1 for the first that it gave for the query.
+        height: of the original, in pixels.
+        provider: the name of the service.
+        rank: position among the images for the query, from 1.
     """
 
     url: str
@@ -48,7 +48,7 @@ class Found:
 
 
 def text(value: Any, limit: int = MAX_TEXT) -> str:
-    """A text in one line without control characters; empty if it is none."""
+    """A text as one line without control characters; empty if the value is not a text."""
     if not isinstance(value, str):
         return ""
     visible = (c if unicodedata.category(c)[0] != "C" else " " for c in value[: 10 * limit])
@@ -56,29 +56,29 @@ def text(value: Any, limit: int = MAX_TEXT) -> str:
 
 
 def plain(value: Any, limit: int = MAX_TEXT) -> str:
-    """The text of a piece of HTML."""
+    """The text of a piece of HTML; empty if the value is not a text."""
     return text(html.unescape(_TAG.sub(" ", value[: 20 * limit])), limit) if isinstance(value, str) else ""
 
 
 def link(value: Any) -> str:
-    """An http(s) URL in ASCII without blanks, quotes or angle brackets; empty if it is none."""
+    """An http(s) URL in ASCII without spaces, quotes or angle brackets; empty if the value is not one."""
     if not isinstance(value, str):
         return ""
     value = value.strip()
     try:
         target = parse(f"https:{value}" if value.startswith("//") else value)
-    except (DownloadError, ValueError):  # the latter of characters that no encoding has
+    except (DownloadError, ValueError):  # ValueError: lone surrogates
         return ""
     return target.url if _HOST.fullmatch(target.host) else ""
 
 
 def pixels(value: Any) -> int | None:
-    """A width or height; None if it cannot be one."""
+    """A width or height; None if the value cannot be one."""
     return value if type(value) is int and 0 < value <= _MAX_SIDE else None
 
 
 def inner(value: Any, key: str) -> Any:
-    """The value of a key; None if there is none, or no place for keys."""
+    """The value of a key; None if there is none, or if `value` is not an object."""
     return value.get(key) if isinstance(value, dict) else None
 
 
@@ -86,7 +86,7 @@ def rows(answer: Mapping[str, Any], key: str, provider: str) -> list[dict[str, A
     """The list of results in an answer.
 
     Raises:
-        SearchError: there is no such list; names the provider and what was found instead.
+        SearchError: there is no such list. Names the provider and what was found instead.
     """
     listed = answer.get(key)
     if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
@@ -96,7 +96,7 @@ def rows(answer: Mapping[str, Any], key: str, provider: str) -> list[dict[str, A
 
 
 def malformed(provider: str, problem: str) -> SearchError:
-    """The error for an answer that is not what the service's description promises."""
+    """The error for an answer that does not match the service's documentation."""
     return SearchError(
-        f"{provider} gave an answer that is not understood: {problem}; try again later, or another searchProvider"
+        f"{provider} gave an answer that is not understood: {problem}; try again later, or use another searchProvider"
     )

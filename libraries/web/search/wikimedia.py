@@ -1,7 +1,7 @@
 """Wikimedia Commons: free images, without a key. https://commons.wikimedia.org/w/api.php
 
 Its etiquette (https://www.mediawiki.org/wiki/API:Etiquette): one request at a time, a User-Agent with a contact, and
-`maxlag`, by which the servers say that they are busy.
+`maxlag`, which makes busy servers refuse the request.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,27 @@ from typing import Any
 
 from libraries.base.errors import SearchError
 from libraries.web.search.client import SearchClient, SearchService
-from libraries.web.search.results import Found, inner, link, malformed, pixels, plain, text
+from libraries.web.search.results import FoundImage, inner, link, malformed, pixels, plain, text
+
+PAGE_SIZE = 50
+_WIDTH = 1200  # pixels; the largest width to download, as the servers prefer
+_MAX_LAG = 5  # seconds
+_BUSY = ("maxlag", "ratelimited", "readonly")
+
+
+def _pages(client: SearchClient, query: str, count: int) -> Iterator[list[FoundImage]]:
+    offset = 0
+    while True:
+        answer = client.ask(_question(query, min(count, PAGE_SIZE), offset), busy=_busy)
+        if (error := answer.get("error")) is not None:
+            said = text(inner(error, "info"), 200) or "without a reason"
+            raise SearchError(f"{client.name} rejects this query ({said!r}): change it")
+        yield [image for image in map(_found, _in_order(answer)) if image.url]
+        following = inner(answer.get("continue"), "gsroffset")
+        if type(following) is not int or following <= offset:
+            return
+        offset = following
+
 
 SERVICE = SearchService(
     name="wikimedia",
@@ -18,34 +38,8 @@ SERVICE = SearchService(
     interval=1.0,
     refused="set searchContact to an e-mail address or web page that is really yours",
     needs_contact=True,
+    pages=_pages,
 )
-PAGE_SIZE = 50
-_WIDTH = 1200  # pixels; images are had at most this wide, as the servers prefer it
-_MAX_LAG = 5  # seconds
-_BUSY = ("maxlag", "ratelimited", "readonly")
-
-
-class Wikimedia:
-    """A `Provider`."""
-
-    name = SERVICE.name
-
-    def __init__(self, client: SearchClient) -> None:
-        self._client = client
-
-    def pages(self, query: str, count: int) -> Iterator[list[Found]]:
-        """See `Provider`."""
-        offset = 0
-        while True:
-            answer = self._client.ask(_question(query, min(count, PAGE_SIZE), offset), busy=_busy)
-            if (error := answer.get("error")) is not None:
-                said = text(inner(error, "info"), 200) or "without a reason"
-                raise SearchError(f"{self.name} does not take this question ({said!r}): change the query")
-            yield [image for image in map(_found, _in_order(answer)) if image.url]
-            following = inner(answer.get("continue"), "gsroffset")
-            if type(following) is not int or following <= offset:
-                return
-            offset = following
 
 
 def _question(query: str, limit: int, offset: int) -> dict[str, str | int]:
@@ -70,7 +64,7 @@ def _busy(answer: dict[str, Any]) -> str | None:
 
 
 def _in_order(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pages of an answer; none where nothing was found."""
+    """The pages of an answer, best first; none if nothing was found."""
     query = answer.get("query", {})
     pages = query.get("pages", {}) if isinstance(query, dict) else None
     if not isinstance(pages, dict) or not all(isinstance(page, dict) for page in pages.values()):
@@ -79,21 +73,21 @@ def _in_order(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(pages.values(), key=lambda page: index if type(index := page.get("index")) is int else last)
 
 
-def _found(page: dict[str, Any]) -> Found:
-    """The image of a page; without a URL where there is none, as of files that were deleted."""
+def _found(page: dict[str, Any]) -> FoundImage:
+    """The image of a page; without a URL if there is none, for example because the file was deleted."""
     infos = page.get("imageinfo")
     info = infos[0] if isinstance(infos, list) and infos and isinstance(infos[0], dict) else {}
-    told = info.get("extmetadata")
-    licence = plain(inner(inner(told, "LicenseShortName"), "value"))
-    creator = plain(inner(inner(told, "Artist"), "value"))
+    metadata = info.get("extmetadata")
+    licence = plain(inner(inner(metadata, "LicenseShortName"), "value"))
+    creator = plain(inner(inner(metadata, "Artist"), "value"))
     title = text(page.get("title")).removeprefix("File:")
-    return Found(
+    return FoundImage(
         url=link(info.get("thumburl")) or link(info.get("url")),
         page=link(info.get("descriptionurl")),
         title=title,
         creator=creator,
         licence=licence,
-        licence_url=link(inner(inner(told, "LicenseUrl"), "value")),
+        licence_url=link(inner(inner(metadata, "LicenseUrl"), "value")),
         attribution=", ".join(part for part in (creator, title, licence, "via Wikimedia Commons") if part),
         width=pixels(info.get("width")),
         height=pixels(info.get("height")),

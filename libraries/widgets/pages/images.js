@@ -1,4 +1,4 @@
-// The images of a data set: filter them, look at them, give them other labels and marks.
+// The viewer of a data set's images: filter, view, change labels and marks.
 
 const MARK_KEYS = { a: "ambiguous", x: "excluded" };
 
@@ -38,17 +38,17 @@ function render({ model, el }) {
     const images = viewer.targets();
     if (!images.length) return;
     viewer.act("relabel", { images, label });
-    viewer.goOn();
+    viewer.advance();
   }
 
   function mark(name) {
     const images = viewer.targets();
     if (!images.length) return;
     viewer.act("mark", { images, mark: name });
-    viewer.goOn();
+    viewer.advance();
   }
 
-  // What is shown
+  // Filters
   const labels = select("which images", () => filter());
   const splits = select("training or test", () => filter());
   const search = element("input", { type: "search", placeholder: "file name", "aria-label": "file name" });
@@ -64,7 +64,7 @@ function render({ model, el }) {
     });
   }
 
-  // What is done
+  // Actions
   const buttons = element("span", { className: "buttons" });
   const names = element("datalist", { id: `names-${Math.random().toString(36).slice(2)}` });
   const byName = element("input", { placeholder: "label by name", "aria-label": "label by name" });
@@ -111,10 +111,10 @@ function render({ model, el }) {
     redo.disabled = !now.canRedo;
     said.textContent = now.said;
     notes.replaceChildren(
-      ...(now.isStale ? [element("p", {}, "Your changes count when scripts 1 to 5 have run again, scripts/1_prepareData.py first.")] : []),
-      ...(now.isPrepared ? [] : [element("p", {}, "Script 1 has not run yet: scripts/1_prepareData.py splits the images into training and test.")]),
-      ...(now.pending ? [element("p", {}, `${NUMBER.format(now.pending)} labels changed earlier are not in the folders. `,
-        element("button", { type: "button", onclick: () => viewer.act("replay") }, "Make these changes again"))] : []));
+      ...(now.isStale ? [element("p", {}, "To apply your changes, run scripts 1 to 5 again, beginning with scripts/1_prepareData.py.")] : []),
+      ...(now.isPrepared ? [] : [element("p", {}, "Script 1 has not run yet: run scripts/1_prepareData.py to split the images into training and test.")]),
+      ...(now.pending ? [element("p", {}, `${NUMBER.format(now.pending)} labels that were changed earlier are not in the folders. `,
+        element("button", { type: "button", onclick: () => viewer.act("replay") }, "Change them again"))] : []));
     viewer.draw();
   }
 

@@ -1,4 +1,4 @@
-// Parts that the widgets share. All text of files and labels goes in as text, never as HTML.
+// Parts that both viewers share. File names and labels are inserted as text, never as HTML.
 
 const NUMBER = new Intl.NumberFormat("en");
 const KEPT_THUMBNAILS = 3000;
@@ -18,15 +18,15 @@ function picture(bytes, type = "image/jpeg") {
   return URL.createObjectURL(new Blob([bytes], { type }));
 }
 
-// Percent with one digit, as in the report.
+// A percentage with one decimal, as in the report.
 function percent(fraction) {
   return `${(100 * fraction).toFixed(1)}%`;
 }
 
-// What every widget has: a grid with its pages, a large view, and the keys that move between images.
+// The common part of a viewer: a grid with pages, a large view, and keys to move between images.
 function makeViewer({ model, el, caption, describe, keys, help }) {
   const act = (name, details = {}) => model.send({ do: name, ...details });
-  const thumbnails = new Map(); // number of an image → URL, or null where there is none
+  const thumbnails = new Map(); // number of an image → URL, or null if it has none
   let items = [], boxes = [], cursor = 0, anchor = 0, selected = new Set(), atEnd = false, timer = 0;
 
   const grid = element("div", {
@@ -110,7 +110,7 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
     }
   }
 
-  // The large view follows the cursor, once it rests.
+  // The large view follows the cursor after a short pause.
   function look(isNew = true) {
     clearTimeout(timer);
     if (!items.length) large.replaceChildren();
@@ -164,7 +164,7 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
       ArrowDown: cursor + columns(), Home: 0, End: items.length - 1,
     };
     if (event.key in moves && !control && !event.altKey) {
-      // Down in the last but one row goes to the last image, not to the next page.
+      // Down in the last row but one goes to the last image, not to the next page.
       const rows = Math.floor(cursor / columns()) < Math.floor((items.length - 1) / columns());
       const to = event.key === "ArrowDown" && rows ? Math.min(moves.ArrowDown, items.length - 1) : moves[event.key];
       move(to, shift);
@@ -183,13 +183,13 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
     event.preventDefault();
   }
 
-  // The images that an action is for: those selected, else the one under the cursor.
+  // The images that an action applies to: the selected ones, else the one under the cursor.
   function targets() {
     return selected.size ? [...selected] : items.length ? [items[cursor].id] : [];
   }
 
-  // After an action: nothing is selected any more, and a single image makes room for the next.
-  function goOn() {
+  // After an action: clear the selection, or move from a single image to the next.
+  function advance() {
     if (selected.size) selected.clear();
     else if (cursor + 1 < items.length) cursor = anchor = cursor + 1;
     mark();
@@ -197,7 +197,7 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
   }
 
   const id = `viewer-${Math.random().toString(36).slice(2)}`;
-  const shown = new Map(); // further kinds of messages
+  const handlers = new Map(); // of further kinds of messages
   function onMessage(message, buffers) {
     if ("thumbnail" in message) {
       if (thumbnails.size >= KEPT_THUMBNAILS) {
@@ -209,9 +209,9 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
       const i = items.findIndex(item => item.id === message.thumbnail);
       if (i >= 0) drawThumbnail(i);
     } else if ("look" in message) {
-      if (items[cursor]?.id === message.look) shown.get("look")(message, buffers);
+      if (items[cursor]?.id === message.look) handlers.get("look")(message, buffers);
     } else {
-      for (const [kind, show] of shown) if (kind in message) show(message, buffers);
+      for (const [kind, show] of handlers) if (kind in message) show(message, buffers);
     }
   }
 
@@ -220,8 +220,8 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
   }
   model.on("msg:custom", onMessage);
   return {
-    root, top, pager, beside, large, act, targets, goOn, grid, draw,
-    onMessage: (kind, show) => shown.set(kind, show),
+    root, top, pager, beside, large, act, targets, advance, grid, draw,
+    onMessage: (kind, show) => handlers.set(kind, show),
     close() {
       clearTimeout(timer);
       model.off("msg:custom", onMessage);
@@ -230,7 +230,7 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
   };
 }
 
-// The large picture of an image with its facts below, or the reason why there is none.
+// Show an image large with its facts below, or the reason why it cannot be shown.
 function showLarge(viewer, message, buffers, ...more) {
   for (const old of viewer.large.querySelectorAll("img")) if (old.src) setTimeout(() => URL.revokeObjectURL(old.src), 1000);
   const sheet = element("div", { className: "sheet" });

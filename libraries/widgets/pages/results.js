@@ -1,24 +1,24 @@
-// The test images with what a classifier made of them: confusion matrix, scores, evidence, a threshold.
+// The viewer of test results: confusion matrix, scores, evidence, and a threshold.
 
 const MOST_CELLS = 20; // classes; of more, only the most frequent confusions are listed
-const HINT = "e, or a click on a class, shows what speaks for it";
+const HINT = "press e or click a class to see the evidence for it";
 const ORDERS = [
-  ["loss", "worst first (loss)"], ["margin", "closest calls first (margin)"], ["most confident", "most confident first"],
+  ["loss", "worst first (loss)"], ["margin", "most uncertain first (margin)"], ["most confident", "most confident first"],
   ["least confident", "least confident first"], ["name", "by class and name"],
 ];
 
 function render({ model, el }) {
   const state = () => model.get("state");
-  let looked = null, chosen = null, followed = null, evidence = false, url = ""; // followed: a class that the user picked
+  let looked = null, chosen = null, followed = null, evidence = false, url = ""; // followed: the class that the user picked
   const viewer = makeViewer({
     model, el,
-    help: "Arrows move · e evidence · digits: evidence for a class · l mend the label, u undo · Page Up, Page Down · Enter large · / search",
+    help: "Arrows move · e evidence · digits: evidence for a class · l correct the label, u undo · Page Up, Page Down · Enter large · / search",
     caption: item => [
       item.isRight ? "right" : "wrong",
       [element("span", { className: "score" }, percent(item.probability)), item.predicted,
         ...(item.isRight && !item.now ? [] : [element("br"), item.now ? `now ${item.now}` : `is ${item.label}`])],
     ],
-    describe: item => `${item.name}: ${item.label} taken for ${item.predicted}, ${percent(item.probability)}`,
+    describe: item => `${item.name}: ${item.label} predicted as ${item.predicted}, ${percent(item.probability)}`,
     keys(event, control) {
       if (control) return false;
       if (/^[1-9]$/.test(event.key)) {
@@ -28,14 +28,14 @@ function render({ model, el }) {
         followed = null;
         explain(evidence ? null : predicted());
       } else if (event.key === "u") viewer.act("undo");
-      else if (event.key === "l") viewer.large.querySelector(".mend")?.focus();
+      else if (event.key === "l") viewer.large.querySelector(".relabel")?.focus();
       else if (event.key === "/") search.focus();
       else return false;
       return true;
     },
   });
 
-  // Which images
+  // Filters
   const sides = select("right or wrong", () => filter({ at: null }));
   const orders = select("order", () => filter());
   fill(orders, ORDERS, "loss");
@@ -74,7 +74,7 @@ function render({ model, el }) {
       const pressed = now.truth === i && now.predicted === j;
       const button = element("button", {
         type: "button", "aria-pressed": pressed, onclick: () => chooseCell(i, j),
-        title: `${NUMBER.format(counts[i][j])} of ${NUMBER.format(total)} images of ${names[i]} taken for ${names[j]}`,
+        title: `${NUMBER.format(counts[i][j])} of ${NUMBER.format(total)} images of ${names[i]} predicted as ${names[j]}`,
       }, NUMBER.format(counts[i][j]));
       button.className = `cell ${i === j ? "diagonal" : "off"}`;
       button.style.setProperty("--part", total ? counts[i][j] / total : 0);
@@ -90,17 +90,17 @@ function render({ model, el }) {
       matrix.replaceChildren(element("p", { className: "legend" }, "most frequent confusions"),
         element("div", { className: "pairs" }, ...pairs.slice(0, MOST_CELLS).map(([count, i, j]) =>
           element("button", { type: "button", "aria-pressed": now.truth === i && now.predicted === j, onclick: () => chooseCell(i, j) },
-            `${names[i]} taken for ${names[j]}: ${NUMBER.format(count)}`))));
+            `${names[i]} predicted as ${names[j]}: ${NUMBER.format(count)}`))));
       return;
     }
     matrix.replaceChildren(element("table", {},
-      element("caption", {}, "true class (rows) and answer (columns): click to see the images"),
-      element("thead", {}, element("tr", {}, element("td"), ...names.map((name, j) => element("th", { scope: "col" }, head(name, j, "taken for"))))),
+      element("caption", {}, "true class (rows) and predicted class (columns): click to see the images"),
+      element("thead", {}, element("tr", {}, element("td"), ...names.map((name, j) => element("th", { scope: "col" }, head(name, j, "predicted as"))))),
       element("tbody", {}, ...names.map((name, i) => element("tr", {}, element("th", { scope: "row" }, head(name, i, "of")),
         ...names.map((_, j) => element("td", {}, cell(i, j))))))));
   }
 
-  // Why
+  // Evidence
   function predicted() {
     return looked?.bars.find(bar => bar.isPredicted)?.label ?? null;
   }
@@ -111,7 +111,7 @@ function render({ model, el }) {
     viewer.large.querySelector(".evidence")?.remove();
     drawBars();
     const method = viewer.large.querySelector(".method");
-    if (method) method.textContent = evidence ? "looking …" : HINT;
+    if (method) method.textContent = evidence ? "computing …" : HINT;
     if (evidence) viewer.act("evidence", { image: looked.look, label: state().names.indexOf(label) });
   }
 
@@ -124,7 +124,7 @@ function render({ model, el }) {
   viewer.onMessage("look", (message, buffers) => {
     looked = message;
     const bars = element("div", { className: "bars" }, ...message.bars.map(bar => element("button", {
-      type: "button", title: `what speaks for ${bar.label}`,
+      type: "button", title: `evidence for ${bar.label}`,
       className: bar.isPredicted ? (bar.isTrue ? "true" : "false") : "",
       onclick: () => { explain(followed = evidence && chosen === bar.label ? null : bar.label); viewer.grid.focus(); },
     },
@@ -132,18 +132,18 @@ function render({ model, el }) {
       element("span", { className: "track" }, element("span", { className: "fill", style: `width:${100 * bar.probability}%` })),
       element("span", { className: "score" }, percent(bar.probability)))));
     if (message.others > 0) bars.append(element("p", { className: "legend" }, `${NUMBER.format(message.others)} further classes`));
-    const mend = select("the right label", () => {
-      if (!mend.value) return;
-      viewer.act("relabel", { image: message.look, label: state().names.indexOf(mend.value) });
+    const relabel = select("correct label", () => {
+      if (!relabel.value) return;
+      viewer.act("relabel", { image: message.look, label: state().names.indexOf(relabel.value) });
       viewer.grid.focus();
     });
-    mend.classList.add("mend");
-    fill(mend, [["", "another label"], ...state().names.map(label => [label, label])], "");
+    relabel.classList.add("relabel");
+    fill(relabel, [["", "choose a label"], ...state().names.map(label => [label, label])], "");
     const alike = element("div", { className: "alike" }, ...message.alike.map(({ name, label }, i) =>
       element("figure", { title: name }, element("img", { src: picture(buffers[i + 1]), alt: name }), element("figcaption", {}, label))));
     showLarge(viewer, message, buffers, element("p", { className: "legend method" }, HINT), bars,
-      element("p", { className: "legend" }, "is the label wrong? give it ", mend),
-      ...(message.alike.length ? [element("p", { className: "legend" }, "training images most like it"), alike] : []));
+      element("p", { className: "legend" }, "wrong label? Change it to ", relabel),
+      ...(message.alike.length ? [element("p", { className: "legend" }, "most similar training images"), alike] : []));
     if (evidence) explain(followed && message.bars.some(bar => bar.label === followed) ? followed : predicted());
     drawBars();
   });
@@ -163,8 +163,8 @@ function render({ model, el }) {
   function draw() {
     const now = state(), { filter: f, names } = now;
     title.textContent = now.title;
-    const note = now.isStale ? "Labels have changed since these results: they count when scripts 1 to 5 have run again."
-      : now.stale && `These results are not of the present state: ${now.stale}`;
+    const note = now.isStale ? "Labels have changed since this evaluation: run scripts 1 to 5 again to apply the changes."
+      : now.stale && `These results are out of date: ${now.stale}`;
     notes.replaceChildren(...(note ? [element("p", {}, note)] : []));
     undo.hidden = !now.canUndo;
     said.textContent = now.said;
@@ -173,7 +173,7 @@ function render({ model, el }) {
     if (document.activeElement !== search) search.value = f.name;
     which.textContent = f.at
       ? `${names[f.at.label]} at ${percent(f.at.threshold)}: ${f.at.kind}`
-      : [f.truth !== null ? names[f.truth] : "", f.predicted !== null ? `taken for ${names[f.predicted]}` : ""].filter(Boolean).join(" ");
+      : [f.truth !== null ? names[f.truth] : "", f.predicted !== null ? `predicted as ${names[f.predicted]}` : ""].filter(Boolean).join(" ");
     drawMatrix(now);
     threshold.draw(now);
     viewer.draw();
@@ -184,7 +184,7 @@ function render({ model, el }) {
   return () => { model.off("change:state", draw); URL.revokeObjectURL(url); viewer.close(); };
 }
 
-// A decision 'this class if its probability is at least so much': precision and recall move with the slider.
+// The decision 'this class if its probability is at least the threshold': its precision and recall follow the slider.
 function makeThreshold(viewer, show) {
   const classes = select("class", () => viewer.act("threshold", { label: Number(classes.value) }));
   const slider = element("input", { type: "range", min: 0, step: 1, "aria-label": "threshold" });
@@ -196,16 +196,16 @@ function makeThreshold(viewer, show) {
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", "precision and recall against the threshold");
   const root = element("div", { className: "threshold" },
-    element("p", { className: "legend" }, "say ", classes, " from a probability of"), slider, svg, numbers,
+    element("p", { className: "legend" }, "predict ", classes, " from a probability of"), slider, svg, numbers,
     element("div", { className: "bar" }, missed, alarms));
   let data = null, drawn = "";
   slider.addEventListener("input", follow);
 
   function at(step) {
-    const right = data.truePositives[step], said = right + data.falsePositives[step];
+    const right = data.truePositives[step], positives = right + data.falsePositives[step];
     return {
-      right, said, missed: data.positives - right, alarms: said - right,
-      precision: said ? right / said : null, recall: data.positives ? right / data.positives : null,
+      missed: data.positives - right, alarms: positives - right,
+      precision: positives ? right / positives : null, recall: data.positives ? right / data.positives : null,
     };
   }
 

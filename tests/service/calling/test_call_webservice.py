@@ -130,12 +130,12 @@ def test_folder_gives_the_labels_of_the_bundle(served: Served, pictures: Path, t
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "asks for a key: put it into the environment variable SERVICE_KEY, or a file --keyFile"),
+        ({}, "needs a key: set the environment variable SERVICE_KEY, or give a file with --keyFile"),
         ({"SERVICE_KEY": KEY + "x"}, "refuses the key (401: "),
         ({"SERVICE_KEY": "short"}, "SERVICE_KEY has 5 characters, expected 16 to 4,096"),
     ],
 )
-def test_without_the_key_one_is_told_how_to_give_it(
+def test_without_the_key_the_error_says_how_to_give_it(
     served: Served, pictures: Path, tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     for what in ("--calls=5", f"--folder={pictures}"):
@@ -167,7 +167,7 @@ def test_no_service_no_picture_no_folder(
         ([f"--folder={tmp_path}/none"], "none cannot be read: No such file or directory"),
         ([f"--folder={tmp_path}/empty"], "empty has no images: give another --folder"),
         (["--url=ftp://127.0.0.1"], "parameter url = ftp://127.0.0.1 is refused"),
-        (["--url=http://"], "url = http:// is no address of a service"),
+        (["--url=http://"], "url = http:// is not the address of a service"),
     ):
         done = process(SCRIPT, parameters(url=url), *arguments)
         assert done.returncode in (1, 2)
@@ -176,7 +176,7 @@ def test_no_service_no_picture_no_folder(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_interrupted_folder_leaves_no_half_table_and_goes_on(
+def test_interrupted_folder_leaves_no_unfinished_table_and_continues(
     fake: FakeService, pictures: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     fake.on("/predict", *[fake.answers["/predict"][0]] * 10, lambda handler, _: handler.hang())

@@ -1,4 +1,4 @@
-"""The client against a service on loopback that answers, errs, dallies and lies."""
+"""The client against a service on loopback that answers well, badly, slowly and wrongly."""
 
 import base64
 import contextlib
@@ -41,13 +41,13 @@ Make = Callable[..., Client]
 
 @pytest.fixture
 def sleeps() -> list[float]:
-    """The seconds that the client has slept, or would have."""
+    """The seconds that the client would have slept."""
     return []
 
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of the tests names no proxy."""
+    """Remove proxies from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -55,7 +55,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def client(fake: FakeService, sleeps: list[float]) -> Make:
-    """A maker of clients of the fake service, which do not really sleep."""
+    """Makes clients of the fake service that do not really sleep."""
     random.seed(0)
 
     def make(path: str = "", **options: Any) -> Client:
@@ -73,10 +73,10 @@ def refused(call: Callable[[], object]) -> ServiceError:
     return raised.value
 
 
-# What is sent, and what is made of the answer
+# Requests, and how answers are parsed
 
 
-def test_predict_sends_the_image_as_it_is(fake: FakeService, client: Make) -> None:
+def test_predict_sends_the_image_unchanged(fake: FakeService, client: Make) -> None:
     answer = client(key=KEY).predict(IMAGE)
     assert (answer.label, answer.probability) == ("functional", 0.75)
     assert list(answer.probabilities.items()) == [("functional", 0.75), ("defective", 0.25)]
@@ -147,11 +147,11 @@ def test_large_images_arrive_whole_and_connections_are_kept(fake: FakeService, c
     assert len({request.peer for request in fake.requests}) == 1
 
 
-# Tries
+# Retries
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_again(fake: FakeService, client: Make, sleeps: list[float], status: int) -> None:
+def test_temporary_failures_are_retried(fake: FakeService, client: Make, sleeps: list[float], status: int) -> None:
     fake.on("/predict", give(problem(status, "a moment"), status), give(prediction()))
     assert client().predict(IMAGE).label == "functional"
     assert [request.body for request in fake.requests] == [IMAGE, IMAGE]
@@ -159,7 +159,7 @@ def test_what_may_pass_is_tried_again(fake: FakeService, client: Make, sleeps: l
     assert 0.5 <= sleeps[0] <= 1.5
 
 
-def test_tries_end_with_waits_that_grow(fake: FakeService, client: Make, sleeps: list[float]) -> None:
+def test_retries_wait_longer_each_time_and_end(fake: FakeService, client: Make, sleeps: list[float]) -> None:
     fake.on("/predict", give(problem(503, "the queue is full", "Busy"), 503))
     error = refused(lambda: client(retries=4).predict(IMAGE))
     assert str(error) == f"{fake.url}/predict is too busy (503: the queue is full): try again later"
@@ -169,7 +169,7 @@ def test_tries_end_with_waits_that_grow(fake: FakeService, client: Make, sleeps:
     assert len(sleeps) == 4
 
 
-def test_closed_client_does_not_try_again(fake: FakeService, client: Make, sleeps: list[float]) -> None:
+def test_closed_client_does_not_retry(fake: FakeService, client: Make, sleeps: list[float]) -> None:
     asking = client()
 
     def closes(handler: Handler, _: Request) -> None:
@@ -183,7 +183,7 @@ def test_closed_client_does_not_try_again(fake: FakeService, client: Make, sleep
 
 
 @pytest.mark.parametrize(("told", "status"), [("422", 422), ("503", 503), ("200", 424), ("4x2", 424), ("", 424)])
-def test_status_that_azure_tells_in_a_header(fake: FakeService, client: Make, told: str, status: int) -> None:
+def test_status_that_azure_reports_in_a_header(fake: FakeService, client: Make, told: str, status: int) -> None:
     header = {"ms_azureml_model_error_statuscode": told}
     fake.on("/score", give(problem(status, "no picture"), 424, **header))
     error = refused(lambda: client(retries=0).score(IMAGE))
@@ -202,9 +202,7 @@ def test_retry_after_is_honoured(fake: FakeService, client: Make, sleeps: list[f
 
 
 @pytest.mark.parametrize("value", ["3600", "9" * 5000, "Fri, 01 Jan 2100 00:00:00 GMT"])
-def test_who_asks_to_wait_for_long_is_not_waited_for(
-    fake: FakeService, client: Make, sleeps: list[float], value: str
-) -> None:
+def test_a_long_retry_after_is_not_waited_for(fake: FakeService, client: Make, sleeps: list[float], value: str) -> None:
     fake.on("/predict", give(b"", 503, Retry_After=value))
     refused(lambda: client().predict(IMAGE))
     assert len(fake.requests) == 1
@@ -212,13 +210,13 @@ def test_who_asks_to_wait_for_long_is_not_waited_for(
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-5", "1e9", "Thu, 99 Jan 2026 00:00:00 GMT"])
-def test_senseless_retry_after_is_as_none(fake: FakeService, client: Make, sleeps: list[float], value: str) -> None:
+def test_an_invalid_retry_after_is_ignored(fake: FakeService, client: Make, sleeps: list[float], value: str) -> None:
     fake.on("/predict", give(b"", 503, Retry_After=value), give(prediction()))
     client().predict(IMAGE)
     assert 0.5 <= sleeps[0] <= 1.5
 
 
-def test_the_waits_of_a_request_are_bounded_in_all(fake: FakeService, client: Make, sleeps: list[float]) -> None:
+def test_the_sum_of_the_waits_of_a_request_is_bounded(fake: FakeService, client: Make, sleeps: list[float]) -> None:
     fake.on("/predict", give(b"", 503, Retry_After="50"))
     refused(lambda: client(retries=100).predict(IMAGE))
     assert len(sleeps) == 2
@@ -226,7 +224,7 @@ def test_the_waits_of_a_request_are_bounded_in_all(fake: FakeService, client: Ma
 
 
 @pytest.mark.parametrize("behaviour", [Handler.reset, lambda handler: handler.raw(b"")], ids=["reset", "closed"])
-def test_broken_connections_are_made_again(
+def test_broken_connections_are_reopened(
     fake: FakeService, client: Make, sleeps: list[float], behaviour: Callable[[Handler], None]
 ) -> None:
     fake.on("/predict", lambda handler, _: behaviour(handler), give(prediction()))
@@ -238,7 +236,7 @@ def test_broken_connections_are_made_again(
     assert error.reason == "the connection broke off"
 
 
-def test_connection_that_the_service_closed_while_idle_is_made_again(fake: FakeService, client: Make) -> None:
+def test_a_connection_closed_while_idle_is_reopened(fake: FakeService, client: Make) -> None:
     def answer_and_leave(handler: Handler, _: Request) -> None:
         handler.answer(200, json.dumps(prediction()).encode())
         handler.close_connection = True
@@ -250,7 +248,7 @@ def test_connection_that_the_service_closed_while_idle_is_made_again(fake: FakeS
     assert len({request.peer for request in fake.requests if request.path == "/predict"}) == 3
 
 
-def test_where_no_service_is_one_is_told_how_to_start_it(sleeps: list[float]) -> None:
+def test_without_a_service_the_error_says_how_to_start_it(sleeps: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     error = refused(lambda: Client(f"http://127.0.0.1:{port}", sleep=sleeps.append).predict(IMAGE))
@@ -272,13 +270,13 @@ def test_service_that_has_answered_once_is_waited_for_longer(
 # Refusals
 
 FINAL = {
-    301: "redirects to elsewhere, which is not followed",
+    301: "redirects to elsewhere; redirects are not followed",
     400: "answers with an error (400: so it is)",
     402: "answers with an error (402: so it is)",
-    401: "asks for a key: put it into the environment variable SERVICE_KEY, or a file --keyFile",
-    403: "asks for a key",
-    404: "is not there (404: so it is): is --url the address of a service of scripts/deploymain.py?",
-    405: "is not there (405: so it is)",
+    401: "needs a key: set the environment variable SERVICE_KEY, or give a file with --keyFile",
+    403: "needs a key",
+    404: "does not exist (404: so it is): is --url the address of a service of scripts/deploymain.py?",
+    405: "does not exist (405: so it is)",
     413: "the image is refused: so it is",
     415: "the image is refused: so it is",
     422: "the image is refused: so it is",
@@ -288,7 +286,7 @@ FINAL = {
 
 @pytest.mark.parametrize(("status", "text"), FINAL.items())
 @pytest.mark.parametrize("method", ["predict", "score"])
-def test_what_will_not_pass_is_told_at_once(
+def test_permanent_failures_are_reported_at_once(
     fake: FakeService, client: Make, sleeps: list[float], method: str, status: int, text: str
 ) -> None:
     fake.on(f"/{method}", give(problem(status, "so it is", "A problem") if status != 204 else b"", status))
@@ -300,18 +298,18 @@ def test_what_will_not_pass_is_told_at_once(
     assert (len(fake.requests), sleeps) == (1, [])
 
 
-def test_wrong_key_is_told_and_not_shown(fake: FakeService, client: Make) -> None:
+def test_wrong_key_is_reported_and_not_printed(fake: FakeService, client: Make) -> None:
     fake.on("/predict", give(problem(401, "wrong key"), 401))
     error = refused(lambda: client(key=KEY).predict(IMAGE))
-    assert str(error) == f"{fake.url}/predict refuses the key (401: wrong key): check SERVICE_KEY or the file --keyFile"
+    assert str(error) == f"{fake.url}/predict refuses the key (401: wrong key): check SERVICE_KEY or --keyFile"
 
 
-def test_redirects_are_not_followed_and_keys_stay_at_home(fake: FakeService, client: Make) -> None:
+def test_redirects_are_not_followed_and_keys_are_not_sent_elsewhere(fake: FakeService, client: Make) -> None:
     with running() as stranger:
         for status in (301, 302, 303, 307, 308):
             fake.on("/predict", give(b"", status, Location=f"{stranger.url}/predict"))
             error = refused(lambda: client(key=KEY).predict(IMAGE))
-            assert f"redirects to {stranger.url}/predict, which is not followed" in str(error)
+            assert f"redirects to {stranger.url}/predict; redirects are not followed" in str(error)
         assert stranger.requests == []
 
 
@@ -336,7 +334,7 @@ def test_errors_of_other_servers_are_shown_without_control_characters(
     assert said in str(refused(lambda: client(retries=0).predict(IMAGE)))
 
 
-# Answers that are none
+# Invalid answers
 
 
 @pytest.mark.parametrize(
@@ -421,7 +419,7 @@ def test_labels_lose_their_control_characters(fake: FakeService, client: Make) -
 
 
 @pytest.mark.parametrize("error", [{"title": "Not an image", "detail": "begins with b'hello'"}, "begins with b'hello'"])
-def test_error_inside_an_answer_is_that_of_the_image(fake: FakeService, client: Make, error: object) -> None:
+def test_error_inside_an_answer_is_the_image_s(fake: FakeService, client: Make, error: object) -> None:
     fake.on("/score", give([{"error": error}]))
     fake.on("/predict", give({**prediction(), "predictions": [{"name": None, "error": error}]}))
     for call in (client().score, client().predict):
@@ -442,16 +440,16 @@ DRIPS: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("drip", DRIPS)
-def test_answers_without_end_are_given_up(fake: FakeService, client: Make, drip: str) -> None:
+def test_answers_without_end_are_abandoned(fake: FakeService, client: Make, drip: str) -> None:
     fake.on("/predict", DRIPS[drip])
     started = time.monotonic()
     error = refused(lambda: client(timeout=0.3, retries=1).predict(IMAGE))
     assert time.monotonic() - started < 3
     if drip == "nothing":
-        assert str(error) == f"{fake.url}/predict has given no answer within 0.3 s: try again later"
+        assert str(error) == f"{fake.url}/predict gave no answer within 0.3 s: try again later"
         assert error.passing
-    elif drip != "informational":  # http.client takes no more than so many
-        assert str(error) == f"the answer of {fake.url}/predict comes too slowly: it is not whole after 0.3 s"
+    elif drip != "informational":  # the most that http.client accepts
+        assert str(error) == f"the answer of {fake.url}/predict arrives too slowly: it is incomplete after 0.3 s"
         assert not error.passing
         assert fake.counts["/predict"] == 1, "nor would it be faster the next time"
 
@@ -479,7 +477,7 @@ def test_answers_are_bounded_in_size(fake: FakeService, client: Make, flood: str
         assert "it has more than 1,048,576 bytes" in str(error)
 
 
-def test_answers_are_not_unpacked(fake: FakeService, client: Make) -> None:
+def test_answers_are_not_decompressed(fake: FakeService, client: Make) -> None:
     fake.on("/predict", give(b"\x1f\x8b compressed without being asked", Content_Encoding="gzip"))
     assert "is not understood: expected JSON" in str(refused(lambda: client().predict(IMAGE)))
 
@@ -504,7 +502,7 @@ def test_answers_are_not_unpacked(fake: FakeService, client: Make) -> None:
         "http://" + "x" * 9000,
     ],
 )
-def test_what_is_no_address_is_refused_in_one_line(url: str) -> None:
+def test_invalid_urls_are_refused_in_one_line(url: str) -> None:
     with pytest.raises(ParameterError) as raised:
         Client(url)
     assert str(raised.value).startswith("url = ")
@@ -513,13 +511,13 @@ def test_what_is_no_address_is_refused_in_one_line(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "short", KEY + "\r\nX: y", "schlüssel-mit-umlaut"])
-def test_what_is_no_key_is_refused(key: str) -> None:
+def test_invalid_keys_are_refused(key: str) -> None:
     with pytest.raises(ParameterError, match="key"):
         Client("http://127.0.0.1", key=key)
 
 
 @pytest.mark.parametrize("url", ["http://8.8.8.8", "http://[2606:4700::1111]/score", "http://cells.example:8080"])
-def test_keys_do_not_travel_the_internet_unencrypted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_not_sent_over_the_internet_unencrypted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *a, **k: resolve(host.replace("cells.example", "8.8.8.8"), *a, **k)
@@ -530,7 +528,7 @@ def test_keys_do_not_travel_the_internet_unencrypted(url: str, monkeypatch: pyte
     Client(url.replace("http:", "https:"), key=KEY)
 
 
-def test_keys_go_to_an_unknown_host_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_not_sent_to_an_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -557,7 +555,7 @@ def test_keys_go_unencrypted_into_private_networks_with_a_warning(
     with caplog.at_level(logging.WARNING):
         Client(url, key=KEY)
     assert [KEY in record.getMessage() for record in caplog.records] == [False] * warned
-    assert all("the key goes to http://" in record.getMessage() for record in caplog.records)
+    assert all("the key is sent to http://" in record.getMessage() for record in caplog.records)
 
 
 def test_no_secure_connection(fake: FakeService) -> None:
@@ -629,17 +627,15 @@ def test_a_cloud_behind_a_proxy(fake: FakeService, tmp_path: Path, monkeypatch: 
         assert all("Authorization" not in request.headers for request in proxy.requests)
         proxy.on("cells.example:443", give(b"", 407))
         error = refused(lambda: predict("cells.example"))
-        assert "the proxy on the way to https://cells.example/predict fails (Tunnel connection failed: 407" in str(
-            error
-        )
+        assert "the proxy for https://cells.example/predict fails (Tunnel connection failed: 407" in str(error)
 
 
-def test_proxies_that_fail_or_cannot_be_used_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_that_fail_or_cannot_be_used_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}")
     error = refused(lambda: Client("https://cells.example", key=KEY, retries=0).predict(IMAGE))
-    assert "the proxy on the way to https://cells.example/predict fails" in str(error)
+    assert "the proxy for https://cells.example/predict fails" in str(error)
     monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
     with pytest.raises(ParameterError, match="the proxy in the environment is not http"):
         Client("https://cells.example")

@@ -1,4 +1,4 @@
-"""A folder through a service: every image a row, in order, whatever happens."""
+"""A folder sent to a service: a row per image, in order, whatever happens."""
 
 import csv
 import os
@@ -12,7 +12,7 @@ import pytest
 from libraries.base.errors import InputError, ServiceError, StorageError
 from libraries.data.formats import NotRead
 from libraries.service.calling.client import Client
-from libraries.service.calling.folder import Summary, classify_folder, image_files
+from libraries.service.calling.folder import Summary, classify_folder, walk_images
 from tests.fake_service import MODEL, FakeService, Handler, Request, give, prediction, problem
 
 HEADER = ["path", "label", "probability", "probability of defective", "probability of functional", "error"]
@@ -51,7 +51,7 @@ def rows(table: Path) -> list[list[str]]:
 
 
 def on_image(number: int, behaviour: Callable[[Handler], None]) -> Callable[[Handler, Request], None]:
-    """Behave so for the image of this number, and as one should for all others."""
+    """Behave like this for the image of this number, and normally for all others."""
 
     def answer(handler: Handler, request: Request) -> None:
         if request.body == b"%d" % number:
@@ -149,16 +149,16 @@ def test_names_of_any_kind_are_written(classify: Classify, folder: Path, table: 
     assert {'a, "b"\nc.JPG', "\\udcff\\udcfe.tif", "Zelle ü.webp"} < paths
 
 
-def test_another_model_in_service_meanwhile_is_told(fake: FakeService, classify: Classify) -> None:
+def test_another_model_put_into_service_meanwhile_is_reported(fake: FakeService, classify: Classify) -> None:
     fake.on("/predict", *[give(prediction())] * 5, give(prediction(version="new")))
     assert list(classify().models) == ["cells_svm 3f2a9c0d11ee", "cells_svm new"]
 
 
-# Going on where a run was stopped
+# Continuing after a run was stopped
 
 
 def stopped(fake: FakeService, classify: Classify, number: int) -> None:
-    """A run that ends after so many images, one after the other."""
+    """A run that ends after this many images, one after the other."""
     fake.on("/predict", on_image(number, lambda handler: handler.answer(401, problem(401, "key"))))
     with pytest.raises(ServiceError):
         classify(in_flight=1)
@@ -167,14 +167,14 @@ def stopped(fake: FakeService, classify: Classify, number: int) -> None:
 
 
 def asked(fake: FakeService) -> set[int]:
-    """The images that the service was asked for."""
+    """The images that the service was sent."""
     return {int(request.body) for request in fake.requests if request.path == "/predict"}
 
 
 FIRST = {0, 2, 4, 6, 8}  # images in the order of their paths, before that of number 10
 
 
-def test_a_run_after_one_that_was_stopped_asks_for_the_rest_only(
+def test_a_run_after_one_that_was_stopped_sends_only_the_rest(
     fake: FakeService, classify: Classify, table: Path
 ) -> None:
     classify()
@@ -189,9 +189,7 @@ def test_a_run_after_one_that_was_stopped_asks_for_the_rest_only(
     assert asked(fake) == set(range(20))
 
 
-def test_images_that_changed_are_asked_for_again(
-    fake: FakeService, classify: Classify, folder: Path, table: Path
-) -> None:
+def test_images_that_changed_are_sent_again(fake: FakeService, classify: Classify, folder: Path, table: Path) -> None:
     stopped(fake, classify, 10)
     (folder / "a" / "00.jpg").write_bytes(b"100")
     os.utime(folder / "a" / "02.jpg", ns=(1, 1))
@@ -203,7 +201,7 @@ def test_images_that_changed_are_asked_for_again(
     assert names == sorted(names) and len(names) == 20 and "a/05.jpg" in names
 
 
-def test_another_model_is_asked_for_all(fake: FakeService, classify: Classify) -> None:
+def test_another_model_gets_all_images(fake: FakeService, classify: Classify) -> None:
     stopped(fake, classify, 10)
     fake.on("/model", give({**MODEL, "version": "new"}))
     fake.on("/predict", give(prediction(version="new")))
@@ -211,7 +209,7 @@ def test_another_model_is_asked_for_all(fake: FakeService, classify: Classify) -
     assert asked(fake) == set(range(20))
 
 
-def test_images_without_a_label_are_asked_for_again(fake: FakeService, classify: Classify) -> None:
+def test_images_without_a_label_are_sent_again(fake: FakeService, classify: Classify) -> None:
     answers = [on_image(2, lambda handler: handler.answer(422, problem(422, "no image")))] * 4
     fake.on("/predict", *answers, lambda handler, _: handler.answer(401, problem(401, "key")))
     with pytest.raises(ServiceError):
@@ -222,9 +220,7 @@ def test_images_without_a_label_are_asked_for_again(fake: FakeService, classify:
     assert 2 in asked(fake)
 
 
-def test_a_journal_that_is_damaged_costs_no_more_than_its_rows(
-    fake: FakeService, classify: Classify, table: Path
-) -> None:
+def test_a_damaged_journal_costs_only_the_damaged_rows(fake: FakeService, classify: Classify, table: Path) -> None:
     classify()
     expected = table.read_bytes()
     journal = table.with_name("table.csv.journal")
@@ -242,7 +238,7 @@ def test_a_journal_that_is_damaged_costs_no_more_than_its_rows(
     assert table.read_bytes() == expected
 
 
-def test_the_half_table_of_a_run_that_was_killed_is_removed(classify: Classify, table: Path) -> None:
+def test_the_unfinished_table_of_a_killed_run_is_removed(classify: Classify, table: Path) -> None:
     table.parent.mkdir()
     (table.parent / ".tmp-0a1b2c3d-table.csv").write_text("half")
     (table.parent / ".tmp-0a1b2c3d-other.csv").write_text("of another folder")
@@ -281,7 +277,7 @@ def test_a_table_of_an_earlier_version_is_replaced(classify: Classify, table: Pa
     assert len(rows(table)) == 21
 
 
-# What ends it
+# What ends a run
 
 
 def left(table: Path) -> list[Path]:
@@ -298,7 +294,7 @@ def test_failure_of_the_service_over_one_image_is_a_row(fake: FakeService, class
     ]
 
 
-def test_service_that_keeps_failing_ends_it_and_an_earlier_table_stays(
+def test_a_service_that_keeps_failing_ends_the_run_and_an_earlier_table_stays(
     fake: FakeService, classify: Classify, table: Path
 ) -> None:
     classify()
@@ -314,15 +310,18 @@ def test_service_that_keeps_failing_ends_it_and_an_earlier_table_stays(
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        (lambda handler: handler.answer(401, problem(401, "key")), "asks for a key"),
-        (lambda handler: handler.answer(404, b"?"), "is not there"),
+        (lambda handler: handler.answer(401, problem(401, "key")), "needs a key"),
+        (lambda handler: handler.answer(404, b"?"), "does not exist"),
         (lambda handler: handler.answer(302, b"", Location="http://elsewhere.example"), "redirects"),
         (lambda handler: handler.answer(200, b"?"), "is not understood"),
-        (lambda handler: give(_other_labels())(handler, None), "answer with other labels, of another model: run again"),
+        (
+            lambda handler: give(_other_labels())(handler, None),
+            "answers with other labels, of another model: run again",
+        ),
     ],
     ids=["key", "path", "redirect", "shape", "labels"],
 )
-def test_service_that_is_none_ends_it_at_once(
+def test_a_server_that_is_not_our_service_ends_the_run_at_once(
     fake: FakeService, classify: Classify, table: Path, behaviour: Callable[[Handler], None], message: str
 ) -> None:
     fake.on("/predict", on_image(10, behaviour))
@@ -337,15 +336,15 @@ def _other_labels() -> object:
     return other
 
 
-def test_no_service_at_all_ends_it_before_it_begins(fake: FakeService, classify: Classify, table: Path) -> None:
+def test_without_a_service_the_run_ends_before_it_begins(fake: FakeService, classify: Classify, table: Path) -> None:
     fake.on("/model", give(problem(401, "key"), 401))
-    with pytest.raises(ServiceError, match="asks for a key"):
+    with pytest.raises(ServiceError, match="needs a key"):
         classify()
     assert left(table) == []
     assert fake.counts["/predict"] == 0
 
 
-def test_table_that_cannot_be_written_ends_it(fake: FakeService, folder: Path, tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_written_ends_the_run(fake: FakeService, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with Client(fake.url) as client, pytest.raises(StorageError, match="could not be written"):
         classify_folder(client, folder, tmp_path / "file" / "table.csv")
@@ -355,11 +354,11 @@ def test_table_that_cannot_be_written_ends_it(fake: FakeService, folder: Path, t
 # The files
 
 
-def test_files_that_are_no_images_are_counted_by_their_kind(folder: Path) -> None:
+def test_files_that_are_not_images_are_counted_by_kind(folder: Path) -> None:
     for name in ("a.txt", "b/c.TXT", "b/README", ".hidden"):
         (folder / name).write_bytes(b"")
     skipped: Counter[NotRead] = Counter()
-    assert len(list(image_files(folder, skipped))) == 20
+    assert len(list(walk_images(folder, skipped))) == 20
     assert {kind.describe(count) for kind, count in skipped.items()} == {
         "2 .txt files (not an image format that is read)",
         "1 file without a suffix (not an image format that is read)",
@@ -374,7 +373,7 @@ def test_image_files_are_sorted_as_paths_are(folder: Path) -> None:
     (folder / "c.jpg" / "x.jpg").symlink_to(folder / "a.jpg")
     (folder / "loop").symlink_to(folder)
     (folder / "loop.jpg").symlink_to(folder)
-    found = list(image_files(folder))
+    found = list(walk_images(folder))
     assert found == sorted(found)
     names = {p.relative_to(folder).as_posix() for p in found}
     assert {n for n in names if not n[2:4].isdigit()} == {
@@ -384,10 +383,10 @@ def test_image_files_are_sorted_as_paths_are(folder: Path) -> None:
 
 
 def test_folders_are_read_when_their_turn_comes(folder: Path) -> None:
-    found = image_files(folder)
+    found = walk_images(folder)
     assert next(found) == folder / "a" / "00.jpg"
     (folder / "b").rename(folder / "c")
     with pytest.raises(InputError, match=r"the folder .*b cannot be read: No such file"):
         list(found)
     with pytest.raises(InputError, match="nowhere cannot be read"):
-        next(image_files(folder / "nowhere"))
+        next(walk_images(folder / "nowhere"))

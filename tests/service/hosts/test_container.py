@@ -1,4 +1,4 @@
-"""The container without a container engine: what the Dockerfile says, step by step, in an environment of its own.
+"""The container without a container engine: the steps of the Dockerfile, in an environment of their own.
 
 The code lies in a copy that cannot be written, the process has no capabilities and no HOME and, where the interpreter
 is one that others may run, another user.
@@ -98,7 +98,7 @@ def is_root() -> bool:
 
 
 def confined() -> list[str]:
-    """What runs a command without capabilities and, if possible, as another user."""
+    """The command that runs others without capabilities and, if possible, as another user."""
     if not is_root():
         return []
     user = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if others_may_run(PYTHON) else []
@@ -230,7 +230,7 @@ def test_openvino_is_loaded_without_its_telemetry(tmp_path: Path) -> None:
 
 
 @real_environment
-def test_service_is_soon_ready_and_answers_as_the_bundle_does(
+def test_service_is_ready_soon_and_answers_as_the_bundle_does(
     service: Running, bundle: Path, image_files: list[Path], record_property: Callable[[str, object], None]
 ) -> None:
     record_property("seconds from start to ready", round(service.seconds, 2))
@@ -254,7 +254,7 @@ def test_everything_else_works_there_too(service: Running, picture: bytes) -> No
 
 
 @real_environment
-def test_health_check_tells_the_ready_service_from_none(service: Running, image: Image) -> None:
+def test_health_check_distinguishes_a_ready_service_from_none(service: Running, image: Image) -> None:
     (text,) = arguments("HEALTHCHECK")
     for port, healthy in ((service.url.rpartition(":")[2], True), (str(free_port()), False)):
         env = {**image.env, "PARAMETERS_port": port, "http_proxy": "http://127.0.0.1:9"}
@@ -263,7 +263,7 @@ def test_health_check_tells_the_ready_service_from_none(service: Running, image:
 
 
 @real_environment
-def test_sigterm_finishes_the_request_that_is_on_its_way(image: Image, picture: bytes) -> None:
+def test_sigterm_finishes_the_request_in_progress(image: Image, picture: bytes) -> None:
     with running(image, SERVICE_KEY=KEY) as service:
         port = int(service.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS) as caller:

@@ -20,7 +20,7 @@ def test_it_answers_until_it_is_stopped(bundle: Path) -> None:
         assert any(line.startswith("Ready: textures_svm") for line in service.output)
     with pytest.raises(requests.ConnectionError):
         requests.get(service.url, timeout=10)
-    service.stop()  # once more does no harm
+    service.stop()  # stopping again does no harm
     assert "SERVICE_KEY" not in os.environ
 
 
@@ -29,7 +29,7 @@ def test_start_that_fails_says_why(tmp_path: Path) -> None:
         LocalService(SCRIPT, f"--bundle={tmp_path}")
 
 
-def test_start_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+def test_start_that_takes_too_long_is_abandoned(tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text("import threading\nprint('loading', flush=True)\nthreading.Event().wait()\n")
     with pytest.raises(ServiceError, match=r"the service was not ready within 1 s: (loading|it wrote nothing)"):

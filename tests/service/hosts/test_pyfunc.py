@@ -19,13 +19,13 @@ from libraries.base.errors import ServiceError
 from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.service.calling.client import Client
-from libraries.service.hosts.packing import installed
+from libraries.service.hosts.mlflow_model import installed
 from libraries.service.tutorial import COLUMN
 from PARAMETERS import Parameters
 from tests.conftest import files, run_main, small_run
 from tests.service.processes import ServerProcess
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what MLflow's own dependencies warn of is not ours to mend
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of MLflow's own dependencies
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def stored(evaluated: Parameters) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(evaluated: Parameters) -> dict[Path, Prediction]:
-    """What the bundle itself says of a few images of every class."""
+    """The bundle's own predictions for a few images of every class."""
     layout = Layout(evaluated)
     paths = [path for label in layout.images.iterdir() for path in sorted(label.iterdir())[:3]]
     predictions = dict(Classifier(layout.bundle.folder).predict_files(paths))
@@ -135,7 +135,7 @@ def test_real_server_answers_as_the_bundle_does(stored: Path, expected: dict[Pat
 
 @contextlib.contextmanager
 def serving(model: Path) -> Iterator[str]:
-    """`mlflow models serve` as a process on a free port, while the block lasts; its scoring address."""
+    """`mlflow models serve` as a process on a free port during the block; gives its scoring URI."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

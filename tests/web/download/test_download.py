@@ -1,4 +1,4 @@
-"""Whole runs: what lies on disk afterwards, what a second run does, and what ends one."""
+"""Whole runs: the files afterwards, what a second run does, and what ends a run."""
 
 import csv
 import errno
@@ -136,7 +136,7 @@ def test_a_second_run_fetches_nothing(
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")
-def test_a_folder_that_is_there_in_another_form_of_unicode_is_the_label_s(
+def test_a_folder_in_another_unicode_form_is_the_label_s(
     web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     (tmp_path / "images" / "Mu\u0308ll").mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_a_folder_that_is_there_in_another_form_of_unicode_is_the_label_s(
     assert web.requests["/1.jpg"] == 1
 
 
-def test_failures_that_may_pass_are_tried_again_by_the_next_run(
+def test_temporary_failures_are_retried_by_the_next_run(
     web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make
 ) -> None:
     image = make_picture()
@@ -160,7 +160,7 @@ def test_failures_that_may_pass_are_tried_again_by_the_next_run(
     assert web.requests["/a"] == 3
 
 
-def test_files_that_the_user_took_away(
+def test_files_that_the_user_removed(
     web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     urls = [(label, web.give(f"/{label}{i}.jpg", make_picture(i))) for label in "ab" for i in range(2)]
@@ -192,7 +192,7 @@ def test_one_url_is_fetched_once(
     assert files(tmp_path / "images") == {a.file: make_picture(), b.file: make_picture()}
 
 
-# Tries
+# Retries
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_one_url_is_fetched_once(
     ],
     ids=["500", "429", "no answer", "cut short", "drip"],
 )
-def test_what_may_pass_is_tried_again(
+def test_temporary_failures_are_retried(
     web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make, fault: Callable[[Any], None]
 ) -> None:
     url = web.on("/a", fault, lambda h: h.answer(200, make_picture()))
@@ -216,12 +216,14 @@ def test_what_may_pass_is_tried_again(
 
 
 @pytest.mark.parametrize(("status", "times"), [(404, 1), (410, 1), (403, 1), (500, 4), (429, 4)])
-def test_how_often(web: Any, run: Callable[..., list[UrlOutcome]], status: int, times: int) -> None:
+def test_number_of_tries(web: Any, run: Callable[..., list[UrlOutcome]], status: int, times: int) -> None:
     [outcome] = run([("a", web.give("/a", b"", status))], retries=3)
     assert (web.requests["/a"], outcome.http_status) == (times, status)
 
 
-def test_waits_are_what_the_server_asks(web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make) -> None:
+def test_waits_are_as_long_as_the_server_asks(
+    web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make
+) -> None:
     asked: list[tuple[int, float | None]] = []
 
     def wait(tries: int, retry_after: float | None) -> float:
@@ -239,7 +241,7 @@ def test_waits_are_what_the_server_asks(web: Any, run: Callable[..., list[UrlOut
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_host_that_wants_a_long_rest_is_left_alone(
+def test_a_host_that_asks_for_a_long_wait_is_left_alone(
     web: Any, run: Callable[..., list[UrlOutcome]], processes: int
 ) -> None:
     urls = [("a", web.give(f"/{i}", b"", 429, Retry_After="3600")) for i in range(20)]
@@ -297,7 +299,7 @@ def test_one_slow_host_does_not_hold_up_the_others(
     assert summary(outcomes) == {"downloaded": 20}
 
 
-# What is said
+# Messages
 
 
 def test_progress(web: Any, run: Callable[..., list[UrlOutcome]], make_picture: Make) -> None:
@@ -311,7 +313,7 @@ def test_progress(web: Any, run: Callable[..., list[UrlOutcome]], make_picture: 
     assert calls == [(4, 4, 3)]
 
 
-def test_a_proxy_is_not_used_and_that_is_said(
+def test_a_proxy_is_not_used_and_a_warning_says_so(
     web: Any,
     run: Callable[..., list[UrlOutcome]],
     make_picture: Make,
@@ -344,19 +346,17 @@ def test_names(url: str, stem: str) -> None:
 
 
 @pytest.mark.parametrize("labels", [["a/b"], [".."], [""], ["a\x00b"], ["a\nb"], ["nul"], ["Cat", "cat"]])
-def test_labels_that_cannot_be(
-    web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, labels: list[str]
-) -> None:
+def test_invalid_labels(web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, labels: list[str]) -> None:
     with pytest.raises(InputError):
         run([(label, web.give("/a", b"")) for label in labels])
     assert not web.requests
     assert not files(tmp_path)
 
 
-# What ends a run, and how the next one goes on
+# What ends a run, and how the next one continues
 
 
-def test_a_full_disk_ends_the_run_and_the_next_goes_on(
+def test_a_full_disk_ends_the_run_and_the_next_continues(
     web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [("a", web.give(f"/{i}.jpg", make_picture(i))) for i in range(10)]
@@ -375,11 +375,11 @@ def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     assert 4 <= asked < 10
     done = len(rows(tmp_path / "proc" / "downloads.csv"))
     assert summary(run(urls)) == {"downloaded": 10}
-    assert web.requests.total() - (asked + 10 - done) in (0, 1)  # the thread may have had the next one in hand
+    assert web.requests.total() - (asked + 10 - done) in (0, 1)  # the thread may have begun the next one
     assert len(files(tmp_path / "images")) == 10
 
 
-def test_ctrl_c_ends_the_run_at_once_and_the_next_goes_on(
+def test_ctrl_c_ends_the_run_at_once_and_the_next_continues(
     web: Any, run: Callable[..., list[UrlOutcome]], tmp_path: Path, make_picture: Make
 ) -> None:
     urls = [("a", web.give(f"/{i}.jpg", make_picture(i))) for i in range(6)]
@@ -402,7 +402,7 @@ PROCESS = """
 import json, sys
 from pathlib import Path
 from libraries.web.download.download import download
-from libraries.web.download.options import DownloadOptions
+from libraries.web.download.saving import DownloadOptions
 root, urls = Path(sys.argv[1]), [tuple(pair) for pair in json.loads(sys.argv[2])]
 options, processes = DownloadOptions(workers=4, allowed_hosts=["127.0.0.1"]), int(sys.argv[3])
 download(urls, folder=root / "images", outcomes=root / "downloads.csv", options=options, processes=processes)
@@ -436,10 +436,10 @@ def test_kill_9_and_run_again_is_as_if_undisturbed(
     assert halfway.wait(30)
     process.kill()
     go_on.set()
-    process.communicate(timeout=60)  # ends once its processes have gone, too, which may ask for one more image
+    process.communicate(timeout=60)  # ends when its processes have ended too, which may request one more image
     assert 9 <= len(files(killed)) - 1 < 24
     known = {row["url"] for row in rows(killed / "downloads.csv")}
-    assert known  # of the twelve that were answered, those in the hands of the threads are not there
+    assert known  # of the twelve that were answered, those that the threads were processing are missing
     (killed / "images" / "a" / ".tmp-0123-x.jpg").write_bytes(b"half")  # killed while writing
 
     asked = web.requests.total()

@@ -1,4 +1,4 @@
-"""The list of what is wanted and the table of what became of it."""
+"""The list of URLs to download, and the table of their outcomes."""
 
 import dataclasses
 import sqlite3
@@ -51,7 +51,7 @@ def test_pairs_are_counted_once_and_urls_are_one_job_for_all_their_labels(path: 
     assert (ledger.count, ledger.count_jobs(), ledger.labels()) == (5, 3, ["x", "y"])
     assert jobs(ledger) == [
         (a, [("x", a), ("y", a), ("x", "HTTP://h/a.jpg#part")]),
-        ("ftp://h/a", [("x", "ftp://h/a")]),  # of no host
+        ("ftp://h/a", [("x", "ftp://h/a")]),  # without a host
         (b, [("x", b)]),
     ]
     ledger.close()
@@ -65,7 +65,7 @@ def test_hosts_take_turns(path: Path) -> None:
     ledger.close()
 
 
-def test_what_is_done_is_no_job_and_what_may_pass_is_one_again(path: Path) -> None:
+def test_finished_urls_are_not_jobs_and_temporary_failures_are(path: Path) -> None:
     new = ("dog", "http://a/new.jpg")
     write(path, OK, LOST, LATER)
     ledger = opened(path, [new, LATER.pair, LOST.pair])
@@ -77,8 +77,8 @@ def test_what_is_done_is_no_job_and_what_may_pass_is_one_again(path: Path) -> No
     ledger.close()
 
 
-def test_what_another_list_left_twice_in_the_table_is_no_job(path: Path) -> None:
-    """As a run leaves it that was killed after a second failure."""
+def test_pairs_of_another_list_are_not_jobs_even_twice_in_the_table(path: Path) -> None:
+    """The table as left by a run that was killed after a second failure."""
     write(path, LATER)
     with path.open("ab") as file:
         file.write(path.read_bytes().splitlines(keepends=True)[1])
@@ -115,7 +115,7 @@ def test_a_list_that_is_wrong_at_its_end_changes_nothing(path: Path) -> None:
 # The table
 
 
-def test_what_was_added_is_on_disk_at_once_and_read_back(path: Path) -> None:
+def test_outcomes_are_on_disk_at_once_and_read_back(path: Path) -> None:
     ledger = opened(path, ALL)
     for n, outcome in enumerate((OK, LOST, LATER), start=1):
         ledger.add([outcome])
@@ -125,13 +125,13 @@ def test_what_was_added_is_on_disk_at_once_and_read_back(path: Path) -> None:
     assert read(path) == [OK, LOST, LATER]
 
 
-def test_a_later_outcome_takes_the_place_of_an_earlier_one(path: Path) -> None:
+def test_a_later_outcome_replaces_an_earlier_one(path: Path) -> None:
     again = dataclasses.replace(LATER, status="ok", reason="downloaded")
     write(path, LATER, OK, again)
     assert read(path) == [again, OK]
 
 
-def test_the_end_puts_it_in_order_and_keeps_other_lists(path: Path) -> None:
+def test_finish_sorts_the_table_and_keeps_other_lists(path: Path) -> None:
     write(path, LOST, OK, LATER)
     ledger = opened(path, [LATER.pair, OK.pair])
     ledger.finish()

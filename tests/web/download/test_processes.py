@@ -1,4 +1,4 @@
-"""Long lists are downloaded by several processes: as threads do it, and nobody is left behind."""
+"""Long lists are downloaded by several processes: like threads, and without leaving processes behind."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ import pytest
 from libraries.base.errors import DownloadError, StorageError
 from libraries.web.download import download as download_module
 from libraries.web.download.outcomes import UrlOutcome, read_outcomes, summary
-from libraries.web.download.saving import Attempt, Saved
+from libraries.web.download.saving import Attempt, SavedImage
 from libraries.web.fetch import Timeouts
 from PARAMETERS import Parameters
 from tests.conftest import command_line, hashes
@@ -66,7 +66,7 @@ def test_processes_do_what_threads_do(web: Any, tmp_path: Path, make_picture: Ma
     assert set(web.requests.values()) == {1}
 
 
-def test_what_cannot_be_written_ends_the_run_and_what_was_had_is_known(
+def test_a_write_error_ends_the_run_and_earlier_outcomes_are_recorded(
     web: Any, tmp_path: Path, make_picture: Make
 ) -> None:
     (tmp_path / "images").mkdir()
@@ -85,12 +85,12 @@ def test_what_cannot_be_written_ends_the_run_and_what_was_had_is_known(
 @pytest.mark.parametrize(
     "attempt",
     [
-        Attempt(Saved("a.jpg", 200, 1234, 40, 30), 0.5),
+        Attempt(SavedImage("a.jpg", 200, 1234, 40, 30), 0.5),
         Attempt(DownloadError("time-out", detail="10 s", passing=True, http_status=429, retry_after=3.0), 0.25),
         Attempt(DownloadError("not an image", detail="begins with b'<html>' \u2028 ü"), 0.25),
     ],
 )
-def test_attempts_arrive_as_they_were(attempt: Attempt) -> None:
+def test_attempts_survive_json(attempt: Attempt) -> None:
     arrived = Attempt.from_json(json.loads(json.dumps(attempt.to_json())))
     if isinstance(attempt.result, DownloadError):
         assert isinstance(arrived.result, DownloadError)
@@ -101,7 +101,9 @@ def test_attempts_arrive_as_they_were(attempt: Attempt) -> None:
 
 
 @pytest.mark.parametrize(("cores", "jobs", "count"), [(1, 9999, 1), (2, 400, 1), (2, 1000, 2), (64, 9999, 4)])
-def test_how_many(web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, count: int) -> None:
+def test_number_of_processes(
+    web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, jobs: int, count: int
+) -> None:
     started: list[int] = []
 
     class Started(Exception):
@@ -119,10 +121,10 @@ def test_how_many(web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cor
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals to a group of processes")
-def test_ctrl_c_ends_all_of_them_with_one_line_and_the_next_run_goes_on(
+def test_ctrl_c_ends_all_processes_with_one_line_and_the_next_run_continues(
     web: Any, tmp_path: Path, make_picture: Make
 ) -> None:
-    """As typed at a terminal, which sends the signal to all processes that it knows."""
+    """Like Ctrl-C in a terminal, which sends the signal to all processes of the group."""
     image, count = make_picture(), 1500
     halfway, go_on = threading.Event(), threading.Event()
 
@@ -148,7 +150,7 @@ def test_ctrl_c_ends_all_of_them_with_one_line_and_the_next_run_goes_on(
     asked = web.requests.total()
     go_on.set()
     time.sleep(0.5)
-    assert web.requests.total() == asked  # nobody goes on
+    assert web.requests.total() == asked  # no process continues
     done = sum(1 for _ in read_outcomes(tmp_path / "proc" / "listed" / "downloads.csv"))
     assert asked - 40 <= done < count
     subprocess.run(command, check=True, capture_output=True)

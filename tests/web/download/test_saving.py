@@ -56,7 +56,7 @@ def test_a_fine_pattern_is_averaged_not_sampled() -> None:
     assert np.abs(np.asarray(Image.open(io.BytesIO(content)), np.float32)[:, 10:-10] - 127.5).max() < 6
 
 
-def test_a_gray_picture_stays_gray_and_a_transparent_one_lies_on_white() -> None:
+def test_a_gray_picture_stays_gray_and_a_transparent_one_is_put_on_white() -> None:
     for mode, colour, expected in (("L", 77, "L"), ("RGBA", (200, 0, 0, 0), "RGB"), ("P", 0, "RGB")):
         file = io.BytesIO()
         Image.new(mode, (1400, 700), colour).save(file, "PNG")
@@ -87,7 +87,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [2001, 10_500, 30_000, 2**31 - 1])
-def test_bombs_are_seen_in_the_header(side: int) -> None:
+def test_bombs_are_recognized_by_their_headers(side: int) -> None:
     with pytest.raises(DownloadError) as raised:
         kept(png_header(side, side))
     assert (raised.value.reason, raised.value.passing) == ("too many pixels", False)
@@ -96,7 +96,7 @@ def test_bombs_are_seen_in_the_header(side: int) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"<!DOCTYPE html><html></html>", b"\xff\xd8", b"RIFF\0\0\0\0WAVE", b"%!PS-Adobe"]
 )
-def test_what_is_no_image(data: bytes) -> None:
+def test_not_an_image(data: bytes) -> None:
     with pytest.raises(DownloadError, match="not an image"):
         kept(data)
 

@@ -58,7 +58,7 @@ def test_bad_lists_name_file_and_line(tmp_path: Path, content: bytes, words: lis
     assert all(word in message for word in words), message
 
 
-def test_a_list_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_list(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"urls\.tsv does not exist"):
         list(read_url_list(tmp_path / "urls.tsv"))
     with pytest.raises(InputError, match="cannot be read"):

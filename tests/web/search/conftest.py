@@ -1,4 +1,4 @@
-"""A service on this machine, and clients that never really wait."""
+"""A search service on this machine, and clients that never really wait."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from tests.fake_search import KEY, FakeSearch, serving
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSearch]:
-    """The server, and keys that it knows in the environment."""
+    """The server, and its keys in the environment."""
     monkeypatch.setenv("BRAVE_API_KEY", KEY)
     monkeypatch.setenv("SERPAPI_API_KEY", KEY)
     with serving() as server:
@@ -22,7 +22,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSearch]:
 
 @pytest.fixture
 def waits() -> list[tuple[int, float | None]]:
-    """What clients would have waited after: the number of the try, and what the server asked for."""
+    """The waits of the clients: the number of the try, and the seconds that the server asked for."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""ATTRIBUTION.md: the right images, under the right labels, and nothing that a stranger has smuggled in."""
+"""ATTRIBUTION.md: the right images, under the right labels, and no markup injected by strangers."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from libraries.base.errors import StorageError
 from libraries.data.annotations import Annotations
 from libraries.web.download.outcomes import Ledger, UrlOutcome
 from libraries.web.search.attribution import write_attribution
-from libraries.web.search.files import Row, write_results
-from libraries.web.search.results import Found, link, text
+from libraries.web.search.results import FoundImage, link, text
+from libraries.web.search.search import SearchRow, write_results
 
 
 class DataSet:
@@ -18,7 +18,7 @@ class DataSet:
     def __init__(self, root: Path) -> None:
         self.images, self.table, self.outcomes = root / "images", root / "search.csv", root / "downloads.csv"
 
-    def found(self, *rows: Row) -> None:
+    def found(self, *rows: SearchRow) -> None:
         write_results(rows, urls=self.table.with_suffix(".tsv"), table=self.table)
 
     def downloaded(self, *outcomes: UrlOutcome) -> None:
@@ -42,26 +42,26 @@ def data(tmp_path: Path) -> DataSet:
     return DataSet(tmp_path)
 
 
-def image(number: int, **changes: object) -> Found:
+def image(number: int, **changes: object) -> FoundImage:
     values: dict[str, object] = {"page": f"https://pages.example/{number}", "title": f"Cat {number}", "creator": "Ann"}
     values |= {"licence": "CC BY 2.0", "licence_url": "https://licences.example/by"}
-    return Found(f"https://images.example/{number}.jpg", **{**values, **changes})
+    return FoundImage(f"https://images.example/{number}.jpg", **{**values, **changes})
 
 
-def had(label: str, found: Found, file: str) -> UrlOutcome:
+def had(label: str, found: FoundImage, file: str) -> UrlOutcome:
     return UrlOutcome(label, found.url, "ok", "downloaded", file)
 
 
-def test_images_that_are_there_are_named_by_label(data: DataSet) -> None:
+def test_existing_images_are_listed_by_label(data: DataSet) -> None:
     cats = [image(n) for n in range(6)]
-    data.found(*(Row("cat", "cats", cat) for cat in cats[:4]), Row("a dog", "dogs", cats[4]))
+    data.found(*(SearchRow("cat", "cats", cat) for cat in cats[:4]), SearchRow("a dog", "dogs", cats[4]))
     data.downloaded(
         had("cat", cats[1], "cat/1.jpg"),
         had("cat", cats[0], "cat/0.jpg"),
         UrlOutcome("cat", cats[2].url, "failed", "not found"),
         had("a dog", cats[4], "a dog/4.jpg"),
         had("cat", cats[3], "cat/3.jpg"),
-        had("cat", cats[5], "cat/5.jpg"),  # from a list of the user's own
+        had("cat", cats[5], "cat/5.jpg"),  # from the user's own list
         had("cat", cats[4], "cat/4.jpg"),  # likewise
     )
     (data.images / "cat" / "3.jpg").unlink()  # by the user
@@ -75,9 +75,9 @@ def test_images_that_are_there_are_named_by_label(data: DataSet) -> None:
     ]
 
 
-def test_what_is_not_known_is_said(data: DataSet) -> None:
-    bare = Found("https://images.example/1.jpg")
-    data.found(Row("cat", "cats", bare))
+def test_unknown_details_are_said_to_be_unknown(data: DataSet) -> None:
+    bare = FoundImage("https://images.example/1.jpg")
+    data.found(SearchRow("cat", "cats", bare))
     data.downloaded(had("cat", bare, "cat/1.jpg"))
     said = "without a title, creator not known, licence not known, [source](https://images.example/1.jpg)"
     assert data.write()[1:] == [f"- [1.jpg](cat/1.jpg): {said}"]
@@ -85,7 +85,7 @@ def test_what_is_not_known_is_said(data: DataSet) -> None:
 
 def test_an_image_whose_label_was_changed_by_hand(data: DataSet) -> None:
     cat, dog = image(1), image(2)
-    data.found(Row("cat", "cats", cat), Row("dog", "dogs", dog))
+    data.found(SearchRow("cat", "cats", cat), SearchRow("dog", "dogs", dog))
     data.downloaded(had("cat", cat, "cat/1.jpg"), had("dog", dog, "dog/2.jpg"))
     Annotations(data.images).relabel(["cat/1.jpg"], "dog")
     assert [line.partition(":")[0] for line in data.write()] == [
@@ -107,9 +107,9 @@ def test_an_image_whose_label_was_changed_by_hand(data: DataSet) -> None:
         ("$x^2$ @all #12", r"\$x^2\$ \@all \#12"),
     ],
 )
-def test_strangers_texts_are_only_texts(data: DataSet, hostile: str, shown: str) -> None:
+def test_texts_from_strangers_are_only_text(data: DataSet, hostile: str, shown: str) -> None:
     found = image(1, title=text(hostile), creator=text(hostile), licence=text(hostile))
-    data.found(Row("cat", "cats", found))
+    data.found(SearchRow("cat", "cats", found))
     data.downloaded(had("cat", found, "cat/1.jpg"))
     [line] = data.write()[1:]
     assert f"“{shown}”, by {shown}, [{shown}](https://licences.example/by)" in line
@@ -118,9 +118,9 @@ def test_strangers_texts_are_only_texts(data: DataSet, hostile: str, shown: str)
 @pytest.mark.parametrize(
     "url", ["javascript:alert(1)", "data:text/html,x", 'https://a.example/"><b>', "https://a.example/) x"]
 )
-def test_links_lead_to_the_web_alone_and_end_where_they_should(data: DataSet, url: str) -> None:
+def test_links_lead_only_to_the_web_and_end_where_they_should(data: DataSet, url: str) -> None:
     found = image(1, page=link(url), licence_url=link(url))
-    data.found(Row("cat", "cats", found))
+    data.found(SearchRow("cat", "cats", found))
     data.downloaded(had("cat", found, "cat/1.jpg"))
     [line] = data.write()[1:]
     assert "javascript" not in line and "data:" not in line and "<" not in line
@@ -131,21 +131,21 @@ def test_links_lead_to_the_web_alone_and_end_where_they_should(data: DataSet, ur
 
 def test_addresses_with_brackets_and_ampersands_stay_whole(data: DataSet) -> None:
     found = image(1, page=link("https://a.example/File:Cat_(2)).jpg?a=1&copy;=2"))
-    data.found(Row("cat", "cats", found))
+    data.found(SearchRow("cat", "cats", found))
     data.downloaded(had("cat", found, "cat/1 (a).jpg"))
     [line] = data.write()[1:]
     assert line.startswith("- [1 (a).jpg](cat/1%20%28a%29.jpg): ")
     assert line.endswith("[source](https://a.example/File:Cat_%282%29%29.jpg?a=1&amp;copy;=2)")
 
 
-def test_nothing_is_written_where_nothing_was_searched(data: DataSet) -> None:
+def test_nothing_is_written_without_a_search(data: DataSet) -> None:
     data.downloaded(had("cat", image(1), "cat/1.jpg"))
     assert write_attribution(data.images, table=data.table, outcomes=data.outcomes) == 0
     assert not (data.images / "ATTRIBUTION.md").exists()
 
 
 def test_somebody_elses_file_is_left_alone(data: DataSet) -> None:
-    data.found(Row("cat", "cats", image(1)))
+    data.found(SearchRow("cat", "cats", image(1)))
     data.downloaded(had("cat", image(1), "cat/1.jpg"))
     path = data.images / "ATTRIBUTION.md"
     path.write_text("# My own notes\n")

@@ -1,4 +1,4 @@
-"""Asking: politely, with patience, and without giving the key away."""
+"""The client: polite, persistent, and without revealing the key."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from libraries.web import addresses
 from libraries.web.fetch import Timeouts
 from libraries.web.search.client import SearchClient, user_agent
 from libraries.web.search.openverse import SERVICE
-from libraries.web.search.providers import SERVICES, first, open_provider
+from libraries.web.search.providers import SERVICES, first_images, open_provider
 from tests import fake_search
 from tests.fake_search import KEY, FakeSearch, Reply
 
@@ -21,7 +21,7 @@ Waits = list[tuple[int, float | None]]
 
 def failure(provider: Any) -> str:
     with pytest.raises(SearchError) as raised:
-        first(provider, "cat", count=5)
+        first_images(provider, "cat", count=5)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -36,10 +36,9 @@ def failure(provider: Any) -> str:
             "openverse",
             400,
             {"error": "InputError", "detail": "Invalid input given.", "fields": ["q"]},
-            "openverse does not take this question (HTTP 400, 'Invalid input given.'): change the query, or check "
-            "searchUrl",
+            "openverse rejects this query (HTTP 400, 'Invalid input given.'): change it, or check searchUrl",
         ),
-        ("openverse", 404, b"<html>", "openverse does not take this question (HTTP 404): change the query, or check "),
+        ("openverse", 404, b"<html>", "openverse rejects this query (HTTP 404): change it, or check "),
         (
             "openverse",
             401,
@@ -53,7 +52,7 @@ def failure(provider: Any) -> str:
             {"type": "ErrorResponse", "error": {"code": "X", "detail": f"The token {KEY} is invalid."}},
             "brave refuses (HTTP 401, 'The token *** is invalid.'): check the key in BRAVE_API_KEY",
         ),
-        ("brave", 422, {"error": {"detail": "too long"}}, "brave does not take this question (HTTP 422, 'too long')"),
+        ("brave", 422, {"error": {"detail": "too long"}}, "brave rejects this query (HTTP 422, 'too long')"),
         (
             "serpapi",
             401,
@@ -63,7 +62,7 @@ def failure(provider: Any) -> str:
         ("serpapi", 403, {"error": ["\x1b[2J"]}, "serpapi refuses (HTTP 403): check the key in SERPAPI_API_KEY"),
     ],
 )
-def test_refusals_end_it_at_once(
+def test_refusals_end_the_search_at_once(
     fake: FakeSearch, provider: Open, waits: Waits, name: str, status: int, body: Any, message: str
 ) -> None:
     fake.answers = [lambda _: Reply(body, status)]
@@ -72,18 +71,18 @@ def test_refusals_end_it_at_once(
     assert not waits
 
 
-def test_openverse_refuses_large_pages_and_none_is_asked(fake: FakeSearch, provider: Open) -> None:
-    """The fake answers as the service does; a client that asked for 50 at once would fail here."""
+def test_openverse_refuses_large_pages_and_none_is_requested(fake: FakeSearch, provider: Open) -> None:
+    """The fake answers like the service; a client that requests 50 at once would fail here."""
     fake.answers = [fake_search.openverse(100)]
-    assert len(first(provider("openverse"), "cat", count=50)) == 50
+    assert len(first_images(provider("openverse"), "cat", count=50)) == 50
 
 
-# What may pass
+# Temporary failures
 
 
 @pytest.mark.parametrize("name", list(SERVICES))
 @pytest.mark.parametrize(("status", "retry_after"), [(429, "7"), (429, None), (500, None), (503, "2"), (502, "soon")])
-def test_what_may_pass_is_tried_again(
+def test_temporary_failures_are_retried(
     fake: FakeSearch, provider: Open, waits: Waits, name: str, status: int, retry_after: str | None
 ) -> None:
     headers = {} if retry_after is None else {"Retry-After": retry_after}
@@ -93,7 +92,7 @@ def test_what_may_pass_is_tried_again(
         lambda _: Reply({"detail": "later"}, status, headers),
         working,
     ]
-    assert len(first(provider(name), "cat", count=5)) == 3
+    assert len(first_images(provider(name), "cat", count=5)) == 3
     asked = float(retry_after) if retry_after and retry_after.isdecimal() else None
     assert waits == [(1, asked), (2, asked)]
     assert len(fake.requests) == 3
@@ -102,18 +101,24 @@ def test_what_may_pass_is_tried_again(
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (429, "openverse has had too many requests (HTTP 429, 'Request was throttled.'; it asks to wait 9 s): run the"),
-        (503, "openverse is out of order (HTTP 503, 'Request was throttled.'): run the script again later: it goes on"),
+        (
+            429,
+            "openverse has received too many requests (HTTP 429, 'Request was throttled.'; it asks to wait 9 s): run",
+        ),
+        (
+            503,
+            "openverse is out of order (HTTP 503, 'Request was throttled.'): run the script again later: it",
+        ),
     ],
 )
-def test_patience_has_an_end(fake: FakeSearch, provider: Open, waits: Waits, status: int, message: str) -> None:
+def test_retries_end(fake: FakeSearch, provider: Open, waits: Waits, status: int, message: str) -> None:
     fake.answers = [lambda _: Reply({"detail": "Request was throttled."}, status, {"Retry-After": "9"})]
     assert failure(provider("openverse", retries=2)).startswith(message)
     assert len(fake.requests) == 3
     assert waits == [(1, 9.0), (2, 9.0)]
 
 
-def test_a_long_rest_is_left_to_the_next_run(fake: FakeSearch, provider: Open) -> None:
+def test_a_long_wait_is_left_to_the_next_run(fake: FakeSearch, provider: Open) -> None:
     fake.answers = [lambda _: Reply(b"", 429, {"Retry-After": "86400"})]
     assert "it asks to wait 86400 s): run the script again later" in failure(provider("openverse"))
     assert len(fake.requests) == 1
@@ -126,7 +131,7 @@ def test_a_slow_service(fake: FakeSearch, provider: Open, waits: Waits) -> None:
 
     fake.answers = [slow, fake_search.openverse(3)]
     short = {"timeouts": Timeouts(connect=5, read=0.5, total=5), "retries": 1}
-    assert len(first(provider("openverse", **short), "cat", count=5)) == 3
+    assert len(first_images(provider("openverse", **short), "cat", count=5)) == 3
     assert waits == [(1, None)]
     fake.answers = [slow]
     assert "gave no answer at http://127.0.0.1:" in (message := failure(provider("openverse", **short)))
@@ -151,27 +156,27 @@ def test_a_service_that_cannot_be_reached(fake: FakeSearch, provider: Open, monk
     message = failure(provider("openverse", url=None, sleep=lambda _: None))
     assert message == (
         "openverse gave no answer at https://api.openverse.org (host not found: api.openverse.org: Name or service not "
-        "known): check the connection, or searchUrl; then run the script again later: it goes on where it stopped"
+        "known): check the connection, or searchUrl; then run the script again later: it continues where it stopped"
     )
 
 
-def test_private_addresses_are_asked_only_if_named(fake: FakeSearch, provider: Open) -> None:
+def test_private_addresses_are_called_only_if_named(fake: FakeSearch, provider: Open) -> None:
     message = failure(provider("openverse", allowed_hosts=[]))
-    assert message.startswith("openverse is not asked: port ") and "name the host in download_allowedHosts" in message
+    assert message.startswith("openverse was not called: port ") and "add the host to download_allowedHosts" in message
     assert not fake.requests
 
 
 def test_redirects_are_not_followed(fake: FakeSearch, provider: Open) -> None:
-    """They could carry the key to another server."""
+    """They could send the key to another server."""
     fake.answers = [lambda _: Reply(b"", 302, {"Location": f"{fake.url}/elsewhere"}), fake_search.brave(3)]
-    assert failure(provider("brave")).startswith(f"brave is no longer at {fake.url}: give its present address with")
+    assert failure(provider("brave")).startswith(f"brave has moved away from {fake.url}: give its new address with")
     assert len(fake.requests) == 1
 
 
-# Politeness
+# Intervals between requests
 
 
-def test_requests_keep_their_distance_and_never_overlap(fake: FakeSearch) -> None:
+def test_requests_keep_an_interval_and_never_overlap(fake: FakeSearch) -> None:
     now = 100.0
     slept: list[float] = []
 
@@ -191,7 +196,7 @@ def test_requests_keep_their_distance_and_never_overlap(fake: FakeSearch) -> Non
     assert all(a.ended <= b.began for a, b in zip(fake.requests, fake.requests[1:], strict=False))
 
 
-def test_services_are_asked_as_often_as_they_like() -> None:
+def test_services_are_called_as_often_as_they_allow() -> None:
     assert {name: service.interval for name, service in SERVICES.items()} == {
         "openverse": 3.0,
         "wikimedia": 1.0,
@@ -203,15 +208,15 @@ def test_services_are_asked_as_often_as_they_like() -> None:
 @pytest.mark.parametrize(
     ("url", "pause"), [(None, 3.0), ("https://mirror.example", 3.0), ("http://localhost:8000", 0.0)]
 )
-def test_only_a_server_of_this_machine_is_asked_without_pauses(url: str | None, pause: float) -> None:
+def test_only_a_server_on_this_machine_is_called_without_pauses(url: str | None, pause: float) -> None:
     client = SearchClient(SERVICE, url=url)
     client.close()
     assert client._interval == pause
 
 
-def test_who_asks(fake: FakeSearch, provider: Open) -> None:
+def test_the_user_agent(fake: FakeSearch, provider: Open) -> None:
     fake.answers = [fake_search.openverse(1)]
-    first(provider("openverse", contact="https://example.org/me"), "cat", count=1)
+    first_images(provider("openverse", contact="https://example.org/me"), "cat", count=1)
     headers = fake.requests[0].headers
     assert headers["User-Agent"] == "image-classification-pipeline/0.1 (https://example.org/me)"
     assert headers["Accept"] == "application/json"
@@ -219,13 +224,13 @@ def test_who_asks(fake: FakeSearch, provider: Open) -> None:
 
 
 @pytest.mark.parametrize("contact", ["a\r\nX: y", "käse@example.org", "x" * 201])
-def test_contacts_that_cannot_be(contact: str) -> None:
+def test_invalid_contacts(contact: str) -> None:
     with pytest.raises(ParameterError, match="searchContact: expected"):
         user_agent(contact)
 
 
-def test_wikimedia_wants_a_contact() -> None:
-    with pytest.raises(ParameterError, match="wikimedia wants to know whom to contact: set searchContact"):
+def test_wikimedia_needs_a_contact() -> None:
+    with pytest.raises(ParameterError, match="wikimedia needs a contact: set searchContact"):
         SearchClient(SERVICES["wikimedia"])
 
 
@@ -233,7 +238,7 @@ def test_wikimedia_wants_a_contact() -> None:
 
 
 @pytest.mark.parametrize(("name", "variable"), [("brave", "BRAVE_API_KEY"), ("serpapi", "SERPAPI_API_KEY")])
-def test_keys_that_are_missing_or_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, variable: str) -> None:
+def test_missing_and_invalid_keys(monkeypatch: pytest.MonkeyPatch, name: str, variable: str) -> None:
     for value, words in [(None, f"set the environment variable {variable}"), ("", variable), ("a\nX: b", "characters")]:
         if value is None:
             monkeypatch.delenv(variable, raising=False)
@@ -244,7 +249,7 @@ def test_keys_that_are_missing_or_cannot_be(monkeypatch: pytest.MonkeyPatch, nam
 
 
 @pytest.mark.parametrize("name", ["brave", "serpapi"])
-def test_keys_are_not_sent_in_clear(fake: FakeSearch, name: str) -> None:
+def test_keys_are_not_sent_unencrypted(fake: FakeSearch, name: str) -> None:
     with (
         pytest.raises(ParameterError, match=r"http://elsewhere\.example/: the key would be sent unencrypted"),
         open_provider(name, url="http://elsewhere.example"),
@@ -253,7 +258,7 @@ def test_keys_are_not_sent_in_clear(fake: FakeSearch, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["brave", "serpapi"])
-def test_keys_stand_in_no_log_and_no_error(
+def test_keys_appear_in_no_log_and_no_error(
     fake: FakeSearch, provider: Open, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -273,7 +278,7 @@ def test_keys_stand_in_no_log_and_no_error(
         fake.answers = [lambda _, reply=reply: reply]
         assert "secret" not in failure(provider(name))
     fake.answers = [getattr(fake_search, name)(3)]
-    first(provider(name), "cat", count=5)
+    first_images(provider(name), "cat", count=5)
     fake.server.server_close()
     fake.server.shutdown()
     assert "secret" not in failure(provider(name))
@@ -282,12 +287,12 @@ def test_keys_stand_in_no_log_and_no_error(
 
 
 @pytest.mark.parametrize("url", ["api.openverse.org", "ftp://api.openverse.org", "http://", "http://a:b@c/"])
-def test_addresses_that_cannot_be(url: str) -> None:
+def test_invalid_addresses(url: str) -> None:
     with pytest.raises(ParameterError, match="searchUrl: not a web address"):
         SearchClient(SERVICE, url=url)
 
 
 def test_a_base_with_a_path(fake: FakeSearch, provider: Open) -> None:
     fake.answers = [fake_search.openverse(1)]
-    first(provider("openverse", url=f"{fake.url}/mirror/"), "cat", count=1)
+    first_images(provider("openverse", url=f"{fake.url}/mirror/"), "cat", count=1)
     assert fake.requests[0].path == "/mirror/v1/images/"

@@ -54,9 +54,9 @@ LABEL = '[labels]\na = ["x"]\n'
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", ["labels", "there is none"]),
-        ("images = 5", ["labels", "there is none"]),
-        ('[labels]\na = ["{garmnt}"]\n[words]\ngarment = ["vest"]', ["labels.a", "{garmnt}", "known are garment"]),
+        ("", ["labels", "there are none"]),
+        ("images = 5", ["labels", "there are none"]),
+        ('[labels]\na = ["{garmnt}"]\n[words]\ngarment = ["vest"]', ["labels.a", "{garmnt}", "the words are garment"]),
         ('[labels]\na = ["{garment}"]', ["labels.a", "{garment}", "[words] has none"]),
         ('[labels]\na = ["x {"]', ["labels.a", "brace"]),
         ('[labels]\na = ["{two words}"]', ["labels.a", "brace"]),
@@ -78,7 +78,7 @@ LABEL = '[labels]\na = ["x"]\n'
         ('images = true\n[labels]\na = ["x"]', ["images", "1 to 500"]),
         ('images = 501\n[labels]\na = ["x"]', ["images", "1 to 500"]),
         ('images = "50"\n[labels]\na = ["x"]', ["images", "1 to 500"]),
-        ('imges = 50\n[labels]\na = ["x"]', ["imges", "known are images, labels, words"]),
+        ('imges = 50\n[labels]\na = ["x"]', ["imges", "the keys are images, labels, words"]),
         (f'[labels]\na = ["{{w}} {{v}}"]\n[words]\nw = {MANY}\nv = {MANY}', ["labels.a", f"more than {MAX_QUERIES}"]),
         (f'[labels]\na = ["{"{w}" * 9}"]\n[words]\nw = ["{"long" * 10}"]', ["labels.a", "200 characters"]),
         (f'[labels]\na = ["{"x " * 51}"]', ["labels.a", "50 words"]),
@@ -104,7 +104,7 @@ def test_many_small_lists_are_bounded_too(tmp_path: Path) -> None:
         read_queries(written(tmp_path, f"[labels]\na = [{queries}]"))
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"someQueries\.toml does not exist"):
         read_queries(tmp_path / "someQueries.toml")
     with pytest.raises(InputError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""What strangers answer, made harmless."""
+"""Answers from strangers, made harmless."""
 
 from typing import Any
 
@@ -56,12 +56,12 @@ def test_link(value: Any, expected: str) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -3, True, "640", 640.0, 10**9, None, [640]])
-def test_what_is_no_number_of_pixels(value: Any) -> None:
+def test_invalid_numbers_of_pixels(value: Any) -> None:
     assert pixels(value) is None
     assert pixels(640) == 640
 
 
 @pytest.mark.parametrize("answer", [{}, {"results": None}, {"results": {}}, {"results": [1]}, {"results": "no"}])
-def test_results_that_are_no_list(answer: dict[str, Any]) -> None:
+def test_results_that_are_not_a_list(answer: dict[str, Any]) -> None:
     with pytest.raises(SearchError, match=r"^openverse gave an answer that is not understood: .* 'results', found"):
         rows(answer, "results", "openverse")

@@ -1,4 +1,4 @@
-"""A bundle as an MLflow model: the bundle, the code that runs it and what has to be installed, in one folder."""
+"""A bundle as an MLflow model: one folder with the bundle, the code that runs it, and its requirements."""
 
 import base64
 import contextlib
@@ -20,10 +20,10 @@ _MODEL = Path(__file__).with_name("pyfunc.py")
 
 
 def pack(bundle: Path, *, name: str, requirements: Path) -> PackedModel:
-    """What the run history needs to keep a bundle that `mlflow models serve` can serve.
+    """A bundle for the run history, as a model that `mlflow models serve` can serve.
 
     Args:
-        requirements: file with the packages a service needs; the model asks for them as they are installed here.
+        requirements: file with the packages that a service needs; the model requires the versions installed here.
     """
     packages = installed(requirements)
     content = {path.relative_to(root).as_posix(): sha256(path) for root, path in _files(bundle)}
@@ -33,7 +33,7 @@ def pack(bundle: Path, *, name: str, requirements: Path) -> PackedModel:
 
 
 def installed(requirements: Path) -> list[str]:
-    """The packages of a requirements file, each pinned to the version installed here, if it is."""
+    """The packages of a requirements file, each pinned to the installed version, if it is installed."""
     lines = (line.partition("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines())
     return [_pinned(line) for line in lines if line]
 
@@ -49,7 +49,7 @@ def _pinned(line: str) -> str:
 
 
 def _files(bundle: Path) -> Iterator[tuple[Path, Path]]:
-    """Everything that goes into the model, and the folder that it is named from."""
+    """Every file of the model, after the folder that its name is relative to."""
     yield from ((bundle.parent, path) for path in sorted(bundle.iterdir()))
     yield from ((_CODE.parent, path) for path in sorted(_CODE.rglob("*")) if _is_code(path))
 
