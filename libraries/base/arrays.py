@@ -1,4 +1,4 @@
-"""Names of NumPy arrays by what they hold; a docstring gives the shape of each: [N, K], say."""
+"""Type aliases of NumPy arrays by dtype; docstrings give the shapes, e.g. [N, K]."""
 
 from typing import Any
 

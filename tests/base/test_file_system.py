@@ -131,7 +131,7 @@ def test_a_file_that_stays_open_elsewhere_is_named_after_some_tries(tmp_path: Pa
     with replacing(in_use), pytest.raises(StorageError) as caught:
         storage.write_text(target, "new")
     assert str(caught.value) == (
-        f"{target} could not be written: permission denied; give your user the right, or close the program that has it "
+        f"{target} could not be written: permission denied; give your user access, or close the program that has it "
         "open"
     )
     assert 1 < sum(no_waiting) < 5

@@ -154,8 +154,8 @@ def test_a_table_of_an_earlier_or_later_version(tmp_path: Path) -> None:
         ("legs", "arms", "line 1 has no column 'legs'"),
         (",4,", ",four,", "line 2, column legs: invalid literal for int"),
         (",4,", ",4,4,", "line 2 has 8 cells instead of 7"),
-        (",cat", ",dog", "line 2, column kind: 'dog' is none of cat, bird"),
-        (",True", ",yes", "line 2, column tame: 'yes' is none of False, True"),
+        (",cat", ",dog", "line 2, column kind: 'dog' is not one of cat, bird"),
+        (",True", ",yes", "line 2, column tame: 'yes' is not one of False, True"),
         (",1.00", ",", "line 2, column likes fish: could not convert"),
     ],
 )

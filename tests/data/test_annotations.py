@@ -435,7 +435,7 @@ WHOLE = '{"time": "2026-01-01T00:00:00+00:00", "kind": "change", "changes": [], 
 )
 def test_a_damaged_log_names_its_line(folder: Path, line: bytes) -> None:
     (folder / ANNOTATIONS).write_bytes(WHOLE.encode() + b"\n\n" + line)
-    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 3 \(.*mend the line") as caught:
+    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 3 \(.*fix the line") as caught:
         Annotations(folder)
     assert len(str(caught.value).splitlines()) == 1
     assert (folder / ANNOTATIONS).read_bytes().endswith(line)
@@ -444,7 +444,7 @@ def test_a_damaged_log_names_its_line(folder: Path, line: bytes) -> None:
 @pytest.mark.parametrize("line", [b"\xff\xfe\x00\n", b'{"state": 7}\n', b"null\n", b"[" * 100_000 + b"\n", b"\x00"])
 def test_the_layout_names_the_line_that_is_damaged(folder: Path, line: bytes) -> None:
     (folder / ANNOTATIONS).write_bytes(WHOLE.encode() + b"\n" + line)
-    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 2 \(.*: mend the line, or move"):
+    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 2 \(.*: fix the line, or move"):
         _ = Layout(small_run(folder.parents[1])).examples
 
 

@@ -91,7 +91,7 @@ def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
         ("image,a,b\n1,0,1\n2,0,7\n", r"line 3: expected 0 or 1 in column 'b', found '7'"),
         ('image,label\na,"' + "x" * 140_000 + "\n", r"line \d is not of a table"),
         ("image,label\na,c\xe9\n".encode("cp1252"), r"line 2 is neither UTF-8 nor UTF-16 text"),
-        (b"image,label\na,c\0t\n", r"line 2 holds NUL characters"),
+        (b"image,label\na,c\0t\n", r"line 2 contains NUL characters"),
     ],
 )
 def test_bad_tables_name_file_and_line(tmp_path: Path, content: str | bytes, problem: str) -> None:

@@ -166,7 +166,7 @@ def test_no_service_no_picture_no_folder(
         ([f"--imagePath={tmp_path}/none.jpg"], "none.jpg: does not exist"),
         ([f"--folder={tmp_path}/none"], "none cannot be read: No such file or directory"),
         ([f"--folder={tmp_path}/empty"], "empty holds no image: give another --folder"),
-        (["--url=ftp://127.0.0.1"], "parameter url = ftp://127.0.0.1 is refused"),
+        (["--url=ftp://127.0.0.1"], "parameter url = ftp://127.0.0.1 is invalid"),
         (["--url=http://"], "url = http:// is no address of a service"),
     ):
         done = process(SCRIPT, parameters(url=url), *arguments)
