@@ -45,7 +45,7 @@ class ImageError(PipelineError):
         return self if self.path is not None or path is None else type(self)(self.reason, path)
 
 
-PIXELS = "maxMegapixels"  # the parameter that allows larger images
+PIXEL_LIMIT = "maxMegapixels"  # the parameter that allows larger images
 
 
 class ImageTooLarge(ImageError):

@@ -20,7 +20,7 @@ from libraries.base.storage import read_json
 from libraries.base.tables import csv_rows
 from libraries.classifier.bundle import Classifier
 from libraries.classifier.explain import heatmap, nearest, paint
-from libraries.data.annotations import Annotations, Outcome
+from libraries.data.annotations import Annotations, StepResult
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
@@ -292,7 +292,7 @@ class ResultsViewer(Viewer):
         name = self._of.names[label]
         self._step(self._annotations.relabel([self.path(image)], name), name)
 
-    def _step(self, outcome: Outcome, what: str) -> None:
+    def _step(self, outcome: StepResult, what: str) -> None:
         self._moved = self._annotations.moves_since(self._then)
         self._said = "; ".join(f"{shown(change.after.path)}: {what}" for change in outcome.changes[:1])
         self._problem = " ".join(outcome.problems[:3])

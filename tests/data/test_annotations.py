@@ -37,7 +37,7 @@ def files(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text() for p in found}
 
 
-def whole(outcome: module.Outcome) -> list[tuple[str, str]]:
+def whole(outcome: module.StepResult) -> list[tuple[str, str]]:
     """The moves of a step that met no problem."""
     assert outcome.problems == ()
     return [(change.before.path, change.after.path) for change in outcome.changes]
@@ -117,7 +117,7 @@ def test_everything_survives_a_restart(folder: Path) -> None:
     for _ in range(2):
         whole(second.undo())
     assert files(folder) == before and not second.can_undo
-    assert second.undo() == module.Outcome()
+    assert second.undo() == module.StepResult()
 
 
 def test_moves_since_a_state(folder: Path) -> None:
@@ -192,7 +192,7 @@ def test_replay_leaves_another_image_of_the_same_name_alone(folder: Path) -> Non
     (folder / "cow" / "9.jpg").write_text("another cow")
     outcome = annotations.replay()
     assert outcome.changes == ()
-    assert outcome.problems == ("cow/9.jpg is left there: it is not the image that was moved to dog/9.jpg",)
+    assert outcome.problems == ("cow/9.jpg is not moved: it is not the image that belongs at dog/9.jpg",)
     assert files(folder)["cow/9.jpg"] == "another cow"
 
 
@@ -249,7 +249,7 @@ def test_changes_are_made_where_the_file_system_knows_no_flush(
 
 
 def test_class_must_exist(folder: Path) -> None:
-    with pytest.raises(InputError, match="has no folder 'bird': make it"):
+    with pytest.raises(InputError, match="has no folder 'bird': create it"):
         Annotations(folder).relabel(["cat/1.jpg"], "bird")
     with pytest.raises(InputError, match="cannot be a folder name"):
         Annotations(folder).relabel(["cat/1.jpg"], "../elsewhere")

@@ -47,19 +47,19 @@ def test_srgb_in_any_writing_changes_nothing(profile: bytes) -> None:
 
 def test_a_known_profile_is_only_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     first = colour.to_srgb(DISPLAY_P3, "RGB")
-    monkeypatch.setattr(colour, "_made", None)
+    monkeypatch.setattr(colour, "_conversion", None)
     assert first is not None and colour.to_srgb(bytes(bytearray(DISPLAY_P3)), "RGB") is first
 
 
 def test_only_some_conversions_are_kept() -> None:
     for gamma in range(40):
         colour.to_srgb(gray_profile(1 + gamma / 40), "L")
-    assert len(colour._kept) <= 16
+    assert len(colour._cache) <= 16
 
 
 def test_many_threads_give_what_one_gives() -> None:
     data = encoded(smooth(203, 117), "PNG", icc_profile=DISPLAY_P3)
-    colour._kept.clear()
+    colour._cache.clear()
     barrier = threading.Barrier(4)
 
     def work(number: int) -> bytes:

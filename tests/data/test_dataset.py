@@ -92,7 +92,7 @@ def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path) -> Non
     (cat / "itself").symlink_to("itself")
     (cat / "gone").symlink_to(tmp_path / "nowhere")
     found = image_files(cat)
-    assert found.others["gone"].describe(1) == "1 broken link (mend it, or remove it)"
+    assert found.others["gone"].describe(1) == "1 broken link (fix it, or remove it)"
     assert [path for path in found.images if "a.png" in path] == ["linked/deep/a.png"]
     assert [path for path in found.images if path.count("/") == 0] == ["0.png", "1.png", "2.png"]
     assert len(found.images) == 3 + 1  # own and linked
@@ -111,7 +111,7 @@ def test_a_class_that_loses_many_of_its_pictures_is_warned_of(tmp_path: Path) ->
     (tmp_path / "dog" / "1.png").write_bytes(b"no picture")
     found = dataset.scan(tmp_path)
     lines = dataset.left_out(found, dataset.check_images(tmp_path, found, workers=1))
-    assert lines[-1] == "Warning: class 'cat' loses 3 of its 23 pictures: see above why"
+    assert lines[-1] == "Warning: class 'cat' loses 3 of its 23 pictures: see the reasons above"
     assert [line for line in lines if "Warning" in line] == lines[-1:]  # a tenth is not more than a tenth
     assert sum(line.startswith("left out: dog/") for line in lines) == 2
     assert sum(line.startswith("left out: 3 raw camera files (") for line in lines) == 1
@@ -125,7 +125,7 @@ def test_what_a_class_loses_is_counted_over_all_parts_of_a_split(tmp_path: Path)
     found = dataset.scan(tmp_path)
     lines = dataset.left_out(found, dataset.check_images(tmp_path, found, workers=1))
     assert [line for line in lines if "Warning" in line] == [
-        "Warning: class 'cat' loses 2 of its 12 pictures: see above why"
+        "Warning: class 'cat' loses 2 of its 12 pictures: see the reasons above"
     ]
 
 
@@ -133,7 +133,7 @@ def test_what_a_class_loses_is_counted_over_all_parts_of_a_split(tmp_path: Path)
 def test_a_class_that_is_a_broken_link_is_named(tmp_path: Path, place: str) -> None:
     two_classes(tmp_path / place)
     (tmp_path / place / "rat").symlink_to(tmp_path / "gone")
-    with pytest.raises(InputError, match=r"rat is a broken link to .*gone: mend it, or remove it"):
+    with pytest.raises(InputError, match=r"rat is a broken link to .*gone: fix it, or remove it"):
         dataset.scan(tmp_path)
 
 
@@ -294,7 +294,7 @@ def test_images_beside_the_classes_are_told(tmp_path: Path) -> None:
     two_classes(tmp_path)
     picture(tmp_path / "1.png")
     (tmp_path / "notes.txt").touch()
-    assert told(dataset.scan(tmp_path)) == ["1 image beside the folders of the classes, which tells no class"]
+    assert told(dataset.scan(tmp_path)) == ["1 image beside the class folders, so without a class"]
 
 
 def test_a_flat_folder_is_told_where_a_table_of_labels_goes(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_only_images_of_another_depth_are_decoded_twice(folder: Path, monkeypatc
 def test_a_given_level_is_taken(folder: Path) -> None:
     checked = check(folder / "deep", white_level=FULL_RANGE)
     assert checked.white.level == FULL_RANGE
-    assert sum("dark" in row["finding"] for row in checked.review()) == 9
+    assert sum(row.finding == "dark" for row in checked.review()) == 9
 
 
 def test_same_pixels_by_the_level(folder: Path) -> None:

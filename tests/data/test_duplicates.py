@@ -156,7 +156,7 @@ def test_a_giant_group_is_warned_of() -> None:
 
 def test_the_first_ten_contradictions_are_told() -> None:
     told = of_pairs("ab" * 20, near=[(2 * i, 2 * i + 1, 3.0) for i in range(13)]).summary_lines()
-    assert told[1].startswith("  Warning: a/0.png and b/1.png look the same but stand under two labels")
+    assert told[1].startswith("  Warning: a/0.png and b/1.png look the same but have different labels")
     assert len(told) == 12 and told[-1] == "  and 3 more such pairs: see duplicates.csv"
 
 
@@ -202,4 +202,4 @@ def test_without_duplicates_the_split_is_what_it_was() -> None:
 def test_images_parted_by_a_given_test_set_are_counted() -> None:
     examples = of_pairs("aabb").examples
     sides = [replace(e, split="test" if i in (1, 3) else "train") for i, e in enumerate(examples)]
-    assert duplicates.parted(sides, np.array([0, 0, 2, 3])) == 1
+    assert duplicates.count_leaks(sides, np.array([0, 0, 2, 3])) == 1

@@ -323,9 +323,9 @@ def test_a_jpeg_that_misses_its_last_bytes_is_refused_at_any_scale(name: str, at
 
 
 NOT_IMAGES = {
-    "text": (b"This is not an image.", "is no whole JPEG, PNG"),
-    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is no whole"),
-    "zeros": (bytes(4096), "is no whole"),
+    "text": (b"This is not an image.", "is not a whole JPEG, PNG"),
+    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is not a whole"),
+    "zeros": (bytes(4096), "is not a whole"),
     "postscript": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) run\n",
         "is a PostScript document, which is not read: export it as PNG",

@@ -21,7 +21,7 @@ from libraries.data import annotations as annotations_module
 from libraries.data import removal
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
-from libraries.data.exchange.label_studio import describe, is_ours, take_over
+from libraries.data.exchange.label_studio import describe, import_answers, is_ours
 from libraries.data.removal import Removal
 
 PATHS = ("cat/0.jpg", "cat/a & b.jpg", "cat/ö.png", "dog & big/0.jpg", "dog & big/c.jpg", "cow/9.jpg")
@@ -100,8 +100,8 @@ class Project:
 
     def again(self, path: Path) -> list[str]:
         """What is told of it; the first line is cut to the number."""
-        first, *others = take_over(path, Annotations(self.folder), dataset="pets")
-        assert first.endswith(f" labels and marks taken over from {path}")
+        first, *others = import_answers(path, Annotations(self.folder), dataset="pets")
+        assert first.endswith(f" labels and marks imported from {path}")
         return [first.split()[0], *(line.strip().removeprefix("left as it is: ") for line in others)]
 
     def label(self, first: str) -> str:
@@ -176,17 +176,17 @@ def test_the_short_form(project: Project) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("text", "it is no list of tasks"),
-        (7, "it is no list of tasks"),
-        ({}, "it is no list of tasks"),
+        ("text", "it is not a list of tasks"),
+        (7, "it is not a list of tasks"),
+        ({}, "it is not a list of tasks"),
         ([1], "task 1: "),
         ([{}], "task 1: no 'image'"),
         ([{"data": {}}], "task 1: no 'image'"),
         ([old_task("cat/0.jpg"), {"data": []}], "task 2: "),
         ([{"data": {"path": "a"}, "annotations": 3}], "task 1: "),
-        ([{"data": {"path": ["a"]}}], "task 1: path is no text"),
-        ([{"data": {"path": "a", "sha256": 1}}], "task 1: sha256 is no text"),
-        ([{"path": "a", "label": 7}], "task 1: a choice is no text"),
+        ([{"data": {"path": ["a"]}}], "task 1: path is not a text"),
+        ([{"data": {"path": "a", "sha256": 1}}], "task 1: sha256 is not a text"),
+        ([{"path": "a", "label": 7}], "task 1: a choice is not a text"),
         ([answered(old_task("cat/0.jpg"), "cat", at="yesterday")], "task 1: Invalid isoformat string"),
         ([{**answered(old_task("cat/0.jpg"), "cat"), "created_at": {}}], "task 1: "),
         ([answered(old_task("cat/0.jpg"), "cat", at="0001-01-01T00:00:00+10:00")], "task 1: time"),
@@ -194,7 +194,7 @@ def test_the_short_form(project: Project) -> None:
     ids=str,
 )
 def test_another_file_is_refused_by_name(project: Project, content: object, problem: str) -> None:
-    with pytest.raises(InputError, match=rf"export-0\.json is no export of Label Studio in JSON \({problem}"):
+    with pytest.raises(InputError, match=rf"export-0\.json is not an export of Label Studio in JSON \({problem}"):
         project.take(content)
     assert log(project.folder) == b"" and where(project.folder) == {path: path for path in PATHS}
 
@@ -205,7 +205,7 @@ def test_another_file_is_refused_by_name(project: Project, content: object, prob
 def test_bytes_that_are_no_json_are_refused(project: Project, content: bytes) -> None:
     path = project.save([])
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"is no export of Label Studio in JSON \(|is neither UTF-8 nor UTF-16 text"):
+    with pytest.raises(InputError, match=r"is not an export of Label Studio in JSON \(|is neither UTF-8 nor UTF-16"):
         project.again(path)
 
 
@@ -294,7 +294,7 @@ def test_an_image_whose_file_has_changed_is_known_by_its_path_and_told(project: 
     written = {task["data"]["path"]: task for task in tasks(project.folder)}
     (project.folder / "cat" / "0.jpg").write_text("turned")
     told = project.take([answered(written["cat/0.jpg"], "cow")])
-    assert told == ["1", "1 images have changed since the tasks were written: look at their labels"]
+    assert told == ["1", "1 images have changed since the tasks were written: check their labels"]
     assert project.label("turned") == "cow"
 
 
@@ -321,7 +321,7 @@ def test_exports_of_different_weeks_add_up_in_their_order(project: Project) -> N
     assert [project.again(path)[0] for path in (monday, tuesday)] == ["2", "1"]
     assert project.label("cat/0.jpg") == "dog & big" and project.label("cow/9.jpg") == "cat"
     told = project.again(monday)
-    assert told == ["0", "dog & big/0-2.jpg: 'cow' was said before it was last changed, at 2026-01-06 12:00 UTC"]
+    assert told == ["0", "dog & big/0-2.jpg: the answer 'cow' is older than the last change, at 2026-01-06 12:00 UTC"]
     assert project.again(tuesday) == ["0"]
 
 
@@ -349,7 +349,9 @@ def test_what_was_changed_by_hand_later_stays_and_is_told(project: Project, at: 
     annotations.relabel([where(project.folder)["cat/0.jpg"]], "dog & big")
     after, annotated = where(project.folder), log(project.folder)
     told, problem = project.again(path)
-    assert told == "0" and problem.startswith("dog & big/0-2.jpg: 'cow' was said before it was last changed, at 20")
+    assert told == "0" and problem.startswith(
+        "dog & big/0-2.jpg: the answer 'cow' is older than the last change, at 20"
+    )
     annotations.undo()
     annotations.undo()
     assert where(project.folder) == {path: path for path in PATHS}, "taken back by hand"

@@ -51,7 +51,7 @@ def test_a_file_that_was_changed_since_is_somebody_elses(tmp_path: Path, change:
     change(other)
     before = contents(one.parent) if other.is_file() else None
     for attempt in (lambda: own.check([one, other]), lambda: own.write({one: "3", other: "4"})):
-        with pytest.raises(StorageError, match=r"other\.json was not written by this script, or was changed"):
+        with pytest.raises(StorageError, match=r"other\.json was not written by this script, or has been changed"):
             attempt()
     assert one.read_text() == "1" and (tmp_path / "proc" / "record.json").read_bytes() == record
     assert before is None or contents(one.parent) == before

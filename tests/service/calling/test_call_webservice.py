@@ -151,7 +151,7 @@ def test_bodies_beyond_the_limit_are_refused_as_images(served: Served) -> None:
     with Client(served.url, key=KEY) as client:
         with pytest.raises(ServiceError, match=r"the image is refused: the request has more than the 33,554,432 bytes"):
             client.predict(bytes(33 * 2**20))
-        with pytest.raises(ServiceError, match=r"the image is refused: is no whole JPEG, .*hello"):
+        with pytest.raises(ServiceError, match=r"the image is refused: is not a whole JPEG, .*hello"):
             client.score(b"hello")
 
 
