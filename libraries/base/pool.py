@@ -261,7 +261,7 @@ class Work(Generic[J, R]):
 
 @contextlib.contextmanager
 def open_pool(work: Work[J, R], *, processes: int, threads: int) -> Iterator[Pool[J, R]]:
-    """A pool of `processes` with so many `threads` each; if `processes` is 1, of threads of this process."""
+    """A pool of several processes with several threads each; if `processes` is 1, of threads of this process."""
     with contextlib.ExitStack() as stack:
         if processes > 1:
             yield stack.enter_context(Processes(work, processes=processes, threads=threads))

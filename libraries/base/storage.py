@@ -169,7 +169,7 @@ class Artefact:
 
     @property
     def folder(self) -> Path:
-        """Where its files lie."""
+        """The folder of its files."""
         return self.manifest.parent
 
     def recipe(self) -> dict[str, Any]:

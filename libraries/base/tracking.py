@@ -119,9 +119,9 @@ def _log(record: Record, *, store: str, root: Path, values: Mapping[str, Any], s
 
     client = MlflowClient(tracking_uri=store)
     name = values["datasetName"]
-    found = client.get_experiment_by_name(name)
+    stored = client.get_experiment_by_name(name)
     artifacts = (root / "mlruns").as_uri() if store.startswith("sqlite") else None
-    experiment_id = found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
+    experiment_id = stored.experiment_id if stored else client.create_experiment(name, artifact_location=artifacts)
     created = client.create_run(
         experiment_id, start_time=int(started * 1000), run_name=record.tags["step"], tags=dict(record.tags)
     )
@@ -161,9 +161,9 @@ def _whole_models(client: "MlflowClient", experiment_id: str, which: str) -> "It
     from mlflow.entities import LoggedModelStatus
 
     newest = {"field_name": "creation_timestamp", "ascending": False}
-    for found in client.search_logged_models([experiment_id], which, order_by=[newest]):
-        if found.status == LoggedModelStatus.READY and client.list_logged_model_artifacts(found.model_id):
-            yield found
+    for model in client.search_logged_models([experiment_id], which, order_by=[newest]):
+        if model.status == LoggedModelStatus.READY and client.list_logged_model_artifacts(model.model_id):
+            yield model
 
 
 def _store_model(client: "MlflowClient", model: PackedModel, *, run_id: str, experiment_id: str) -> "LoggedModel":
@@ -235,11 +235,14 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
 
     with _reading(store):
         client = MlflowClient(tracking_uri=store)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        stored = client.get_experiment_by_name(experiment)
+        if stored is None:
             return []
         runs = client.search_runs(
-            [found.experiment_id], f"tags.step = '{step}'", order_by=["attributes.start_time DESC"], max_results=count
+            [stored.experiment_id],
+            f"tags.step = '{step}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=count,
         )
     return [
         {
@@ -277,10 +280,10 @@ def newest_model(store: str, *, experiment: str, name: str) -> str | None:
 
     with _reading(store):
         client = MlflowClient(tracking_uri=store)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        stored = client.get_experiment_by_name(experiment)
+        if stored is None:
             return None
-        models = _whole_models(client, found.experiment_id, f"name = '{_model_name(name)}'")
+        models = _whole_models(client, stored.experiment_id, f"name = '{_model_name(name)}'")
         return next(map(_uri, models), None)
 
 

@@ -226,13 +226,13 @@ class _Reader:
 
     def single(self, data: memoryview, kinds: dict[int, int]) -> dict[int, Any]:
         """The fields of a message that has each of them at most once, by number; others are ignored."""
-        found = {}
+        parts = {}
         for number, kind, value in self.fields(data):
             if number in kinds:
-                if kind != kinds[number] or number in found:
+                if kind != kinds[number] or number in parts:
                     raise ModelError("not a model of CNTK 2, or damaged")
-                found[number] = value
-        return found
+                parts[number] = value
+        return parts
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:

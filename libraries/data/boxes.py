@@ -76,16 +76,16 @@ def _items(data: bytes) -> tuple[int, dict[int, _Item]]:
     meta = next((box for box in _boxes(data, 0, len(data)) if box[0] == b"meta"), None)
     if meta is None:
         raise ImageError("is a HEIC or AVIF file that holds no picture: it is cut off, or a video")
-    found = {kind: (begin, end) for kind, begin, end in _boxes(data, meta[1] + 4, meta[2])}
-    if b"pitm" not in found or b"iinf" not in found or b"iloc" not in found:
+    boxes = {kind: (begin, end) for kind, begin, end in _boxes(data, meta[1] + 4, meta[2])}
+    if b"pitm" not in boxes or b"iinf" not in boxes or b"iloc" not in boxes:
         raise ImageError("is a HEIC or AVIF file that holds no picture: it is cut off, or a video")
-    begin, _ = found[b"pitm"]
+    begin, _ = boxes[b"pitm"]
     primary = struct.unpack_from(">H" if data[begin] == 0 else ">I", data, begin + 4)[0]
-    kinds = _kinds(data, *found[b"iinf"])
-    areas = _areas(data, *found[b"iprp"]) if b"iprp" in found else {}
-    parts = _parts(data, *found[b"iref"]) if b"iref" in found else {}
-    idat = found.get(b"idat", (0, 0))[0]
-    extents = _extents(data, *found[b"iloc"], idat=idat)
+    kinds = _kinds(data, *boxes[b"iinf"])
+    areas = _areas(data, *boxes[b"iprp"]) if b"iprp" in boxes else {}
+    parts = _parts(data, *boxes[b"iref"]) if b"iref" in boxes else {}
+    idat = boxes.get(b"idat", (0, 0))[0]
+    extents = _extents(data, *boxes[b"iloc"], idat=idat)
     return primary, {
         number: _Item(kind, areas.get(number, 0), tuple(parts.get(number, ())), tuple(extents.get(number, ())))
         for number, kind in kinds.items()
@@ -182,7 +182,7 @@ def _extents(data: bytes, begin: int, end: int, *, idat: int) -> dict[int, list[
     width = 4 if version == 2 else 2
     count = int.from_bytes(data[at : at + width], "big")
     at += width
-    found: dict[int, list[tuple[int, int]]] = {}
+    by_item: dict[int, list[tuple[int, int]]] = {}
     left = _MOST_BOXES
     for _ in range(min(count, _MOST_ITEMS)):
         number = int.from_bytes(data[at : at + width], "big")
@@ -201,8 +201,8 @@ def _extents(data: bytes, begin: int, end: int, *, idat: int) -> dict[int, list[
             at += offset_size
             length = int.from_bytes(data[at : at + length_size], "big")
             at += length_size
-            found.setdefault(number, []).append((offset, offset + length if length else len(data)))
-    return found
+            by_item.setdefault(number, []).append((offset, offset + length if length else len(data)))
+    return by_item
 
 
 # Streams

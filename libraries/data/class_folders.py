@@ -253,8 +253,8 @@ def _folders_below(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
         names: list[str] = []
         folders: list[str] = []
         try:
-            with os.scandir(place) as found:
-                for entry in found:
+            with os.scandir(place) as entries:
+                for entry in entries:
                     if not entry.name.startswith("."):
                         (folders if is_folder(entry) else names).append(entry.name)
         except FileNotFoundError:  # deleted meanwhile

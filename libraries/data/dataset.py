@@ -108,10 +108,10 @@ def scan(folder: Path) -> Scan:
         raise InputError(
             f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
         )
-    found = find_class_folders(folder)
-    for place in (folder, *(folder / part for part in found.parts)):
+    class_folders = find_class_folders(folder)
+    for place in (folder, *(folder / part for part in class_folders.parts)):
         _check_links(place)
-    folders = found.by_label
+    folders = class_folders.by_label
     loose = _images_in(folder)
     if len(folders) < 2:
         classes = f"only '{next(iter(folders))}'" if folders else "none"
@@ -173,7 +173,7 @@ class _Decoded(NamedTuple):
 
 def check_images(
     folder: Path,
-    found: Scan,
+    scanned: Scan,
     *,
     workers: int,
     white_level: int | None = None,
@@ -189,7 +189,7 @@ def check_images(
     Raises:
         InputError: no file of a class is an intact image.
     """
-    labels = {path: label for label, paths in found.paths.items() for path in paths}
+    labels = {path: label for label, paths in scanned.paths.items() for path in paths}
 
     def check(path: str, level: int | None) -> _Decoded | ImageError:
         try:
@@ -212,20 +212,20 @@ def check_images(
     good = [c for c in checked.values() if isinstance(c, _Decoded)]
     refused = [c for c in checked.values() if isinstance(c, ImageError)]
     examples = [c.example for c in good]
-    for label in found.paths:
+    for label in scanned.paths:
         if not any(e.label == label for e in examples):
             where = " and ".join(str(folder / each) for each in find_class_folders(folder).by_label[label])
             raise InputError(f"no file in {where} is an intact image: replace them, or remove the folder")
     return Checked(examples, refused, np.stack([c.tiny for c in good]), [c.measures for c in good], white)
 
 
-def left_out(found: Scan, checked: Checked) -> list[str]:
+def left_out(scanned: Scan, checked: Checked) -> list[str]:
     """Lines about files that are not examples, and a warning for each class that loses more than a tenth of them."""
     lines = [f"left out: {error}" for error in checked.refused]
-    lines += [f"left out: {other.describe(count)}" for other, count in found.skipped.items()]
+    lines += [f"left out: {other.describe(count)}" for other, count in scanned.skipped.items()]
     refused = {str(error.path) for error in checked.refused}
-    for label, paths in found.paths.items():
-        lost, count = len(refused.intersection(paths)) + found.lost[label], len(paths) + found.lost[label]
+    for label, paths in scanned.paths.items():
+        lost, count = len(refused.intersection(paths)) + scanned.lost[label], len(paths) + scanned.lost[label]
         if lost > _MOST_LOST * count:
             lines.append(f"Warning: class '{label}' loses {lost:,} of its {count:,} pictures: see the reasons above")
     return lines
@@ -269,17 +269,17 @@ def _by_label(examples: Iterable[Example]) -> dict[str, list[Example]]:
     return by_label
 
 
-def leave_out(found: Scan, paths: Collection[str]) -> Scan:
+def leave_out(scanned: Scan, paths: Collection[str]) -> Scan:
     """A scan without these images.
 
     Raises:
         InputError: no image of a class is left.
     """
-    kept = {label: [path for path in of_label if path not in paths] for label, of_label in found.paths.items()}
+    kept = {label: [path for path in of_label if path not in paths] for label, of_label in scanned.paths.items()}
     for label, of_label in kept.items():
         if not of_label:
             raise InputError(f"every image of class '{label}' is marked: remove some marks, or the folder")
-    return replace(found, paths=kept)
+    return replace(scanned, paths=kept)
 
 
 def counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:

@@ -211,7 +211,7 @@ def decode_as_stored(
     """Decode; a JPEG at the smallest scale at which width and height are at least `enough(full size)`.
 
     Args:
-        white_level: of a picture of more than 8 bits; None: that of its own depth, which is measured.
+        white_level: of a picture of more than 8 bits; None: measured from the picture itself.
 
     Raises:
         ImageError: not a whole image within the limits.

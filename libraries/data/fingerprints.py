@@ -87,8 +87,8 @@ def within_distance(bits: Bool, others: Bool, *, most: int, most_pairs: int = MO
     """
     length = bits.shape[1]
     signs, mirrored = (np.where(each, np.float32(1), np.float32(-1)) for each in (bits, others))  # a.b = B - 2 distance
-    found = _pairs_above([(signs, signs), (mirrored, signs)], least=length - 2 * most, most_pairs=most_pairs)
-    return found._replace(measure=(length - found.measure) / 2)
+    pairs = _pairs_above([(signs, signs), (mirrored, signs)], least=length - 2 * most, most_pairs=most_pairs)
+    return pairs._replace(measure=(length - pairs.measure) / 2)
 
 
 def above_similarity(

@@ -191,11 +191,11 @@ def kind_of(path: Path) -> Format | Foreign | None:
         if not path.is_file():  # reading a pipe would block
             return named
         with path.open("rb") as file:
-            found = recognise(file.read(HEAD))
+            seen = recognise(file.read(HEAD))
     except (OSError, ValueError):
         return named
-    is_raw = named is _RAW and isinstance(found, Format) and found.name == "TIFF"  # most raw files look like TIFF
-    return named if found is None or is_raw else found
+    is_raw = named is _RAW and isinstance(seen, Format) and seen.name == "TIFF"  # most raw files look like TIFF
+    return named if seen is None or is_raw else seen
 
 
 class NotRead(NamedTuple):
@@ -212,7 +212,7 @@ class NotRead(NamedTuple):
     is_loss: bool
 
     def describe(self, count: int) -> str:
-        """The message about so many files."""
+        """The message about `count` files."""
         return f"{counted(count, self.name)} {self.reason}"
 
 

@@ -74,10 +74,10 @@ def _refuse_more(count: int, most: int, what: str) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Count segments and scans. What lies between markers is skipped by a search; one whole scan ends the walk."""
+    """Count segments and scans. The data between markers is skipped by a search; one complete scan ends the walk."""
     at, segments, scans, most, components = 2, 0, 0, MOST_SCANS, 0
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, at = data[found.start() + 1], found.end()
+    while (match := _MARKER.search(data, at)) is not None:
+        marker, at = data[match.start() + 1], match.end()
         if marker == _EOI:
             return
         if marker in _ALONE:

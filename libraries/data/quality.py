@@ -25,7 +25,7 @@ MIN_SHARPNESS = 0.004  # see Measures; photographs blurred by 1/100 of their sid
 MAX_DARK, MIN_BRIGHT = 0.32, 0.95  # of `dark` and `bright`, see Measures
 MIN_ENTROPY = 3.0  # bits
 MIN_SHAPE = 0.35  # shorter by longer side
-MOST = 0.95  # if so many images of a data set are in colour, or gray, the others are odd
+MOST = 0.95  # if this share of a data set is in colour, or gray, the others are odd
 COLOURFUL = 6  # gray levels between the channels; smaller differences come from JPEG's rounding
 
 

@@ -92,8 +92,8 @@ def test_bad_parameter_has_its_own_exit_code() -> None:
     assert outcome(lambda parameters: None, ["--rf_mbSize", "0"]) == 2
 
 
-def test_errors_of_files_and_of_memory_are_told_as_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    def told(error: Exception) -> str:
+def test_errors_of_files_and_of_memory_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    def message(error: Exception) -> str:
         def main(parameters: Parameters) -> None:
             raise error
 
@@ -101,10 +101,10 @@ def test_errors_of_files_and_of_memory_are_told_as_what_they_are(capsys: pytest.
         return capsys.readouterr().err.removeprefix("test_command.py: ").removesuffix("\n")
 
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/proc/a.csv")
-    assert told(denied).startswith("/data/proc/a.csv cannot be used: permission denied; give your user access")
-    assert told(OSError(errno.ENOSPC, "No space left")) == "the disk is full; free some space and run again"
-    assert told(MemoryError()).startswith("out of memory")
-    assert told(ConnectionResetError(errno.ECONNRESET, "reset")).startswith("unexpected ConnectionResetError")
+    assert message(denied).startswith("/data/proc/a.csv cannot be used: permission denied; give your user access")
+    assert message(OSError(errno.ENOSPC, "No space left")) == "the disk is full; free some space and run again"
+    assert message(MemoryError()).startswith("out of memory")
+    assert message(ConnectionResetError(errno.ECONNRESET, "reset")).startswith("unexpected ConnectionResetError")
 
 
 @pytest.mark.parametrize(

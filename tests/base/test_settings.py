@@ -120,7 +120,7 @@ def test_parameters_are_frozen() -> None:
         Parameters.load().classifier = "dnn"
 
 
-def test_home_folder_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder_that_does_not_exist_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "~")
     with pytest.raises(ParameterError, match=r"rootDir = ~/imageClassification is invalid: this user has no home"):
         Parameters.load()

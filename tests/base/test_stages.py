@@ -27,7 +27,7 @@ def test_what_an_output_is_made_from_is_made_before_it() -> None:
             made.append(output.name)
 
 
-def test_every_subject_is_of_parameters_and_heeded() -> None:
+def test_every_subject_is_used_by_parameters_and_outputs() -> None:
     of_parameters = set().union(*Parameters.subjects().values())
     used = {subject for _, output in stages.outputs() for subject in output.depends_on}
     assert of_parameters == used == set(get_args(Subject))

@@ -159,7 +159,7 @@ def test_a_table_of_an_earlier_or_later_version(tmp_path: Path) -> None:
         (",1.00", ",", "line 2, column likes fish: could not convert"),
     ],
 )
-def test_what_is_wrong_with_a_typed_table_is_told_in_one_line(
+def test_what_is_wrong_with_a_typed_table_is_reported_in_one_line(
     before: str, after: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x.csv").write_text(TABLE.replace(before, after), encoding="utf-8")

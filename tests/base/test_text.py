@@ -41,7 +41,7 @@ def test_what_editors_save_is_read(tmp_path: Path, encoding: str, end: str) -> N
     ],
     ids=["cp1252", "old Mac", "no mark", "half a pair", "cut off", "UTF-32", "surrogates", "NUL"],
 )
-def test_what_is_no_text_is_refused_by_file_and_line(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_what_is_not_text_is_refused_by_file_and_line(tmp_path: Path, content: bytes, problem: str) -> None:
     path = written(tmp_path, content)
     with pytest.raises(InputError) as by_line:
         list(read_lines(path, what="the list"))

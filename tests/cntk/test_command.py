@@ -22,7 +22,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
 
 
-def test_converts_a_file_as_it_stands(tmp_path: Path) -> None:
+def test_converts_a_file_unchanged(tmp_path: Path) -> None:
     path = unpacked("cntk_fixed.model", tmp_path)
     done = run(path, tmp_path / "fixed.onnx")
     assert (done.returncode, done.stderr) == (0, "")
@@ -88,7 +88,7 @@ def test_other_nodes_and_sizes(tmp_path: Path) -> None:
         (["/proc/none/out.onnx"], 1, "/proc/none/out.onnx"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
+def test_mistakes_are_reported_in_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
     path = unpacked("cntk_fixed.model", tmp_path)
     done = run(path, *arguments)
     assert done.returncode == status
@@ -96,7 +96,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], sta
     assert "Traceback" not in done.stderr
 
 
-def test_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
+def test_missing_file_is_reported_in_one_line(tmp_path: Path) -> None:
     done = run(tmp_path / "gone.model", "--describe")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"libraries.cntk: {tmp_path / 'gone.model'} cannot be read: No such file or directory\n"

@@ -196,7 +196,7 @@ def test_replay_leaves_another_image_of_the_same_name_alone(folder: Path) -> Non
     assert files(folder)["cow/9.jpg"] == "another cow"
 
 
-def test_an_image_that_is_gone_is_told_and_the_others_are_done(folder: Path) -> None:
+def test_an_image_that_is_gone_is_reported_and_the_others_are_done(folder: Path) -> None:
     annotations = Annotations(folder)
     (folder / "cat" / "1.jpg").unlink()
     outcome = annotations.relabel(["cat/1.jpg", "cat/2.jpg"], "cow")
@@ -378,7 +378,7 @@ def test_many_at_once_lose_nothing(folder: Path) -> None:
     assert len([path for path in files(folder) if path.startswith("cow/")]) == 41
 
 
-def test_a_log_in_use_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_in_use_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.05)
     annotations = Annotations(folder)
     with module.FileLock(folder / f".{ANNOTATIONS}.lock"), pytest.raises(StorageError, match="in use by another"):
@@ -450,7 +450,7 @@ def test_the_layout_names_the_line_that_is_damaged(folder: Path, line: bytes) ->
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: os.mkfifo(path)], ids=["folder", "pipe"])
-def test_a_log_that_is_no_file_is_refused(folder: Path, make: Callable[[Path], None]) -> None:
+def test_a_log_that_is_not_a_file_is_refused(folder: Path, make: Callable[[Path], None]) -> None:
     make(folder / ANNOTATIONS)
     with pytest.raises(StorageError, match=r"annotations\.jsonl cannot be read: it is not a regular file"):
         Annotations(folder)

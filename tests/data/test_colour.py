@@ -76,7 +76,7 @@ def test_many_threads_give_what_one_gives() -> None:
     [b"", b"x", bytes(4000), DISPLAY_P3[:200], DISPLAY_P3[:-100], b"\xff" * 128 + DISPLAY_P3[128:], bytes(5 * 2**20)],
     ids=["none", "one byte", "zeros", "cut off early", "cut off late", "bad header", "too long"],
 )
-def test_a_damaged_profile_is_not_heeded(profile: bytes) -> None:
+def test_a_damaged_profile_is_ignored(profile: bytes) -> None:
     assert np.array_equal(decode(encoded(smooth(), "TIFF", icc_profile=profile)), np.asarray(smooth()))
 
 
@@ -91,7 +91,7 @@ def test_any_bytes_as_a_profile_raise_nothing() -> None:
                     assert convert(Image.new(mode, (4, 4))).size == (4, 4)
 
 
-def test_a_profile_for_other_pictures_is_not_heeded() -> None:
+def test_a_profile_for_other_pictures_is_ignored() -> None:
     assert np.array_equal(decode(encoded(smooth(), "TIFF", icc_profile=gray_profile(1.0))), np.asarray(smooth()))
     assert colour.to_srgb(DISPLAY_P3, "CMYK") is None
 

@@ -31,7 +31,7 @@ def two_classes(folder: Path, *, images: int = 3) -> None:
             picture(folder / label / f"{i}.png", (i, 7, 100 if label == "cat" else 200))
 
 
-def told(found: dataset.Scan) -> list[str]:
+def reasons(found: dataset.Scan) -> list[str]:
     """What is said of the files that are no images."""
     return sorted(kind.describe(count) for kind, count in found.skipped.items())
 
@@ -46,7 +46,7 @@ def test_scan_finds_images_of_every_kind_and_in_subfolders(tmp_path: Path) -> No
     found = dataset.scan(tmp_path)
     assert found.paths["cat"] == ["cat/0.PNG", "cat/0.png", "cat/1.png", "cat/2.png", "cat/session 1/ünïcode näme.JPG"]
     assert found.paths["dog"] == ["dog/0.png", "dog/1.png", "dog/2.png"]
-    assert told(found) == ["1 .txt file (not an image format that is read)"]
+    assert reasons(found) == ["1 .txt file (not an image format that is read)"]
 
 
 def test_images_are_known_by_their_content_where_the_name_does_not_tell(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_images_are_known_by_their_content_where_the_name_does_not_tell(tmp_path
     (tmp_path / "dog" / "boxes.json").write_text("{}")
     found = dataset.scan(tmp_path)
     assert found.paths["cat"][3:] == ["cat/no suffix", "cat/photo.dat", "cat/scan.0001"]
-    assert told(found) == [
+    assert reasons(found) == [
         "1 .json file (not an image format that is read)",
         "1 raw camera file (not read: develop it to JPEG, PNG or TIFF, or take the camera's own JPEG)",
         "2 Photoshop documents (not read: export it as PNG or TIFF)",
@@ -163,13 +163,13 @@ def test_what_was_let_in_is_read_whatever_its_size(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
-def test_a_name_that_is_not_unicode_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode_is_left_out_and_reported(tmp_path: Path) -> None:
     two_classes(tmp_path)
     before = dataset.scan(tmp_path)
     (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"))
     found = dataset.scan(tmp_path)
     assert found.paths["cat"] == [path for path in before.paths["cat"] if path != "cat/0.png"]
-    assert told(found) == ["1 file with a name that is not Unicode (rename it)"]
+    assert reasons(found) == ["1 file with a name that is not Unicode (rename it)"]
 
 
 @pytest.mark.parametrize(
@@ -290,14 +290,14 @@ def test_examples_csv_round_trip(tmp_path: Path) -> None:
     assert dataset.read_examples(tmp_path / "examples.csv") == examples
 
 
-def test_images_beside_the_classes_are_told(tmp_path: Path) -> None:
+def test_images_beside_the_classes_are_reported(tmp_path: Path) -> None:
     two_classes(tmp_path)
     picture(tmp_path / "1.png")
     (tmp_path / "notes.txt").touch()
-    assert told(dataset.scan(tmp_path)) == ["1 image beside the class folders, so without a class"]
+    assert reasons(dataset.scan(tmp_path)) == ["1 image beside the class folders, so without a class"]
 
 
-def test_a_flat_folder_is_told_where_a_table_of_labels_goes(tmp_path: Path) -> None:
+def test_the_message_about_a_flat_folder_names_the_parameter_for_labels(tmp_path: Path) -> None:
     picture(tmp_path / "1.png")
     with pytest.raises(InputError, match=r"found none, but images without one: imgLabelsPath of scripts/0_"):
         dataset.scan(tmp_path)

@@ -143,7 +143,7 @@ def test_groups_are_what_links_join_and_named_by_the_loosest_needed() -> None:
     assert found.summary_lines() == ["Duplicates: 8 images in 3 groups (1 near, 2 scene)"]
     rows = {row.path: (row.group, row.kind, row.like, row.distance) for row in found.rows()}
     assert rows["a/0.png"] == (1, "exact", "a/1.png", 0)
-    assert rows["a/3.png"] == (2, "near", "a/2.png", 4), "the closest is told"
+    assert rows["a/3.png"] == (2, "near", "a/2.png", 4), "the closest is reported"
     assert rows["a/5.png"] == (1, "scene", "a/0.png", None)
 
 
@@ -154,10 +154,10 @@ def test_a_giant_group_is_warned_of() -> None:
     assert len(of_pairs("a" * 400, near=chain).summary_lines()) == 1, "of many images, twelve are few"
 
 
-def test_the_first_ten_contradictions_are_told() -> None:
-    told = of_pairs("ab" * 20, near=[(2 * i, 2 * i + 1, 3.0) for i in range(13)]).summary_lines()
-    assert told[1].startswith("  Warning: a/0.png and b/1.png look the same but have different labels")
-    assert len(told) == 12 and told[-1] == "  and 3 more such pairs: see duplicates.csv"
+def test_the_first_ten_contradictions_are_reported() -> None:
+    lines = of_pairs("ab" * 20, near=[(2 * i, 2 * i + 1, 3.0) for i in range(13)]).summary_lines()
+    assert lines[1].startswith("  Warning: a/0.png and b/1.png look the same but have different labels")
+    assert len(lines) == 12 and lines[-1] == "  and 3 more such pairs: see duplicates.csv"
 
 
 def test_the_table_has_its_header_without_rows(tmp_path: Path) -> None:

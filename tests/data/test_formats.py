@@ -91,7 +91,7 @@ def test_what_is_not_read_is_named_with_what_to_do(name: str, tmp_path: Path) ->
             decode(content)
 
 
-def test_a_raw_camera_file_that_is_called_tif_is_no_image() -> None:
+def test_a_raw_camera_file_that_is_called_tif_is_not_an_image() -> None:
     """Its first picture is a preview."""
     data = encoded(smooth(), "TIFF", tiffinfo={50706: b"\1\4\0\0"})
     with pytest.raises(ImageError, match="raw camera file"):

@@ -539,7 +539,7 @@ def test_gray_stays_one_channel_until_the_end_with_the_same_result(photographs: 
 
 @pytest.mark.parametrize("mode", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("size", [(60, 40), (40, 60), (31, 97), (50, 50), (300, 200)])
-def test_area_says_where_a_fitted_image_lies_in_the_picture(size: tuple[int, int], mode: str) -> None:
+def test_area_is_where_a_fitted_image_is_in_the_picture(size: tuple[int, int], mode: str) -> None:
     """A bright spot, found in the fitted image, is where it is in the picture, to half a fitted pixel."""
     rule = ResizeRule(48, mode, "bilinear")  # type: ignore[arg-type]
     left, top, right, bottom = area(size, rule)

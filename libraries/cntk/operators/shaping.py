@@ -136,7 +136,7 @@ def pad(writer: Writer, function: Function, x: Tensor) -> Tensor:
         raise ModelError(f"{function} pads in the mode {mode}: only 0 (constant) and 1 (reflect) are read")
     head, foot = (attributes.wholes(function, f"padding{end}")[::-1] for end in ("Head", "Foot"))
     if len(head) != x.rank or len(foot) != x.rank or min(head + foot, default=0) < 0:
-        raise ModelError(f"{function}: {head} before and {foot} behind {list(x.shape)}")
+        raise ModelError(f"{function}: {head} before and {foot} after {list(x.shape)}")
     value = writer.constant(attributes.number(function, "paddingConstantValue", 0.0))
     batch = [0] * x.batched
     sizes = [low + size + high for low, size, high in zip(head, x.shape, foot, strict=True)]

@@ -91,7 +91,7 @@ def test_a_run_that_was_killed_goes_on(source: Path, target: Path, monkeypatch: 
     assert files(target) == PLACED
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_files(
+def test_a_full_disk_is_reported_and_leaves_no_half_files(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Tasks for Label Studio, and what people have said there taken over: once, in order, and for the right image."""
+"""Tasks for Label Studio, and importing the answers: once, in order, and for the right image."""
 
 import itertools
 import json
@@ -83,7 +83,7 @@ def answered(task: dict[str, Any], *choices: str | None, at: str | None = None) 
 
 
 class Project:
-    """A data set, and the exports that are taken over."""
+    """A data set, and the exports that are imported."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ class Project:
         return self.again(self.save(content))
 
     def again(self, path: Path) -> list[str]:
-        """What is told of it; the first line is cut to the number."""
+        """The report; its first line is cut to the number."""
         first, *others = import_answers(path, Annotations(self.folder), dataset="pets")
         assert first.endswith(f" labels and marks imported from {path}")
         return [first.split()[0], *(line.strip().removeprefix("left as it is: ") for line in others)]
@@ -129,7 +129,7 @@ def test_a_task_shows_the_image_and_the_present_label_and_knows_the_image(folder
 
 
 def test_what_people_have_said(project: Project) -> None:
-    told = project.take(
+    report = project.take(
         [
             answered(old_task(PATHS[0]), "dog & big", "dog & big"),
             answered(old_task(PATHS[1]), "cat", "excluded"),
@@ -141,7 +141,7 @@ def test_what_people_have_said(project: Project) -> None:
             answered(old_task(PATHS[4]), "horse"),
         ]
     )
-    assert told == [
+    assert report == [
         "2",
         "cow/e.jpg: there is no such image",
         "../secret.jpg: there is no such image",
@@ -160,7 +160,7 @@ def test_what_people_have_said(project: Project) -> None:
 
 
 def test_the_short_form(project: Project) -> None:
-    told = project.take(
+    report = project.take(
         [
             {"image": "/data/local-files/?d=pets/cat/%C3%B6.png", "label": "dog & big", "id": 1, "updated_at": MONDAY},
             {"image": "/data/local-files/?d=pets/cow/9.jpg", "label": {"choices": ["cat"]}, "id": 2},
@@ -169,7 +169,7 @@ def test_the_short_form(project: Project) -> None:
             {"image": "/data/local-files/?d=pets/cat/0.jpg", "label": "cat", "id": 4, "updated_at": TUESDAY},
         ]
     )
-    assert told == ["2", "cat/0.jpg: people disagree"]
+    assert report == ["2", "cat/0.jpg: people disagree"]
     assert project.label("cat/ö.png") == "dog & big" and project.label("cow/9.jpg") == "cat"
 
 
@@ -290,11 +290,11 @@ def test_an_image_that_was_moved_by_another_program_is_known_by_its_content(proj
     assert where(project.folder)["cat/0.jpg"] == "cow/renamed.jpg"
 
 
-def test_an_image_whose_file_has_changed_is_known_by_its_path_and_told(project: Project) -> None:
+def test_an_image_whose_file_has_changed_is_known_by_its_path_and_reported(project: Project) -> None:
     written = {task["data"]["path"]: task for task in tasks(project.folder)}
     (project.folder / "cat" / "0.jpg").write_text("turned")
-    told = project.take([answered(written["cat/0.jpg"], "cow")])
-    assert told == ["1", "1 images have changed since the tasks were written: check their labels"]
+    report = project.take([answered(written["cat/0.jpg"], "cow")])
+    assert report == ["1", "1 images have changed since the tasks were written: check their labels"]
     assert project.label("turned") == "cow"
 
 
@@ -308,8 +308,8 @@ def test_a_removed_duplicate_speaks_for_the_image_that_stayed(project: Project) 
     assert project.take(exported) == ["1"], "what was said of itself comes first"
     assert Annotations(project.folder).marks == {"cat/9.jpg": "excluded"}
     (project.folder / ".duplicates" / "removed.csv").unlink()
-    told = project.take(exported[:1])
-    assert told == ["0", "cat/0.jpg: it was removed as a duplicate: bring it back with --restoreDuplicates"]
+    report = project.take(exported[:1])
+    assert report == ["0", "cat/0.jpg: it was removed as a duplicate: bring it back with --restoreDuplicates"]
 
 
 def test_exports_of_different_weeks_add_up_in_their_order(project: Project) -> None:
@@ -320,8 +320,8 @@ def test_exports_of_different_weeks_add_up_in_their_order(project: Project) -> N
     tuesday = project.save([answered(task["cat/0.jpg"], "dog & big", at=TUESDAY)])
     assert [project.again(path)[0] for path in (monday, tuesday)] == ["2", "1"]
     assert project.label("cat/0.jpg") == "dog & big" and project.label("cow/9.jpg") == "cat"
-    told = project.again(monday)
-    assert told == ["0", "dog & big/0-2.jpg: the answer 'cow' is older than the last change, at 2026-01-06 12:00 UTC"]
+    report = project.again(monday)
+    assert report == ["0", "dog & big/0-2.jpg: the answer 'cow' is older than the last change, at 2026-01-06 12:00 UTC"]
     assert project.again(tuesday) == ["0"]
 
 
@@ -342,14 +342,14 @@ def test_of_two_tasks_about_one_image_the_later_answer_counts(project: Project) 
 
 
 @pytest.mark.parametrize("at", [None, MONDAY, "9999-01-01T00:00:00Z"])
-def test_what_was_changed_by_hand_later_stays_and_is_told(project: Project, at: str | None) -> None:
+def test_what_was_changed_by_hand_later_stays_and_is_reported(project: Project, at: str | None) -> None:
     path = project.save([answered(task, "cow", at=at) for task in tasks(project.folder)[:2]])
     assert project.again(path) == ["2"]
     annotations = Annotations(project.folder)
     annotations.relabel([where(project.folder)["cat/0.jpg"]], "dog & big")
     after, annotated = where(project.folder), log(project.folder)
-    told, problem = project.again(path)
-    assert told == "0" and problem.startswith(
+    report, problem = project.again(path)
+    assert report == "0" and problem.startswith(
         "dog & big/0-2.jpg: the answer 'cow' is older than the last change, at 20"
     )
     annotations.undo()
@@ -465,7 +465,7 @@ def test_a_damaged_log_is_not_built_upon(project: Project) -> None:
         project.take([answered(old_task("cat/0.jpg"), "cow")])
 
 
-def test_tasks_and_interface_are_told_from_what_people_have_changed(tmp_path: Path) -> None:
+def test_own_tasks_and_interface_are_distinguished_from_changed_ones(tmp_path: Path) -> None:
     example = Example("a \"b\" & 'c'/<0>.jpg", "a \"b\" & 'c'", "train", "g", 8, 8, 1, "0" * 64)
     for name, text in describe([example], dataset="pets").items():
         path = tmp_path / name

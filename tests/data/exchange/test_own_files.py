@@ -43,7 +43,7 @@ def test_own_files_are_written_again(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_was_changed_since_is_somebody_elses(tmp_path: Path, change: Callable[[Path], object]) -> None:
+def test_a_changed_file_belongs_to_the_user(tmp_path: Path, change: Callable[[Path], object]) -> None:
     own = OwnFiles(tmp_path / "proc" / "record.json", is_ours=lambda path: False)
     one, other = tmp_path / "one.csv", tmp_path / "other.json"
     own.write({one: "1", other: "2"})

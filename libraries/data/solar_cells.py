@@ -1,4 +1,4 @@
-"""Data sets that come inside a Python package."""
+"""The solar-cell images, a data set that comes inside a Python package."""
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +44,7 @@ def copy_solar_cells(
     taken_out = {folder / path for path in removed(folder)}
     missing = [(source, target) for source, target in pairs if not target.exists() and target not in taken_out]
     for source, target in progress(missing):
-        image = _packaged(source)
+        image = _read(source)
         with atomic(target) as file:
             file.write(image)
     return len(missing)
@@ -52,11 +52,11 @@ def copy_solar_cells(
 
 def _solar_cell_labels(table: Path) -> list[tuple[str, str]]:
     """File name and label of every image, from a table of path, probability and mono|poly, separated by blanks."""
-    rows = [line.split() for line in _packaged(table).decode().splitlines() if line.strip()]
+    rows = [line.split() for line in _read(table).decode().splitlines() if line.strip()]
     return [(path, "defective" if float(probability) > 0.5 else "functional") for path, probability, *_ in rows]
 
 
-def _packaged(file: Path) -> bytes:
+def _read(file: Path) -> bytes:
     """The content of a file of the package."""
     try:
         return file.read_bytes()
