@@ -37,7 +37,7 @@ KINDS: tuple[Kind, ...] = ("exact", "near", "scene")
 _SAME_PIXELS_WITHIN = 12  # bits
 
 CONTRADICTIONS_SHOWN = 10
-LARGE_SHARE, LARGE_GROUP = 0.05, 10  # a group with more than this share of all images, and more images, is reported
+LARGE_SHARE, LARGE_GROUP = 0.05, 10  # a larger group, by share of all images and by number, is reported
 
 
 @dataclass(frozen=True)

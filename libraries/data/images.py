@@ -88,7 +88,7 @@ class ResizeRule:
 
 
 TINY = (17, 16)  # width and height of the picture that near-duplicates are found with
-# A JPEG is decoded at a scale that leaves so many times as much. At 8, the difference hash of photographs differs from
+# A JPEG is decoded at a scale that leaves this many times more. At 8, the difference hash of photographs differs from
 # that of full decoding in 0.9 of 256 bits on average, 5 at most; at 4 in 2.5, at 1 in 11. It costs no more than at 4.
 _TINY_DETAIL = 8
 SMALL = 256  # pixels of the longer side of the picture that quality is measured on

@@ -24,7 +24,7 @@ MIN_SIDE = 64  # pixels of the shorter side of the picture
 MIN_SHARPNESS = 0.004  # see Measures; photographs blurred by 1/100 of their side have 0.001, solar cells 0.01 and more
 MAX_DARK, MIN_BRIGHT = 0.32, 0.95  # of `dark` and `bright`, see Measures
 MIN_ENTROPY = 3.0  # bits
-MIN_SHAPE = 0.35  # shorter by longer side
+MIN_SHAPE = 0.35  # shorter / longer side
 MOST = 0.95  # if this share of a data set is in colour, or gray, the others are odd
 COLOURFUL = 6  # gray levels between the channels; smaller differences come from JPEG's rounding
 

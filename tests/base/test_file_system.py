@@ -161,7 +161,7 @@ def test_what_is_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
 
 
 def two_disks(replace: Replace, source: str, target: str) -> None:
-    """Every folder is a disk of its own."""
+    """Every folder is a separate disk."""
     if Path(source).parent != Path(target).parent:
         raise error_of(errno.EXDEV, names=Path(source))
     replace(source, target)

@@ -13,7 +13,7 @@ from libraries.base import tracking
 from libraries.base.errors import StorageError
 from PARAMETERS import Parameters
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what MLflow's own dependencies warn of is not ours to mend
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of MLflow's own dependencies are not ours to fix
 
 
 def test_a_run_is_logged_with_parameters_metrics_tags_and_files(

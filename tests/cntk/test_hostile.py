@@ -258,7 +258,7 @@ def test_refused(case: int, written: Writer) -> None:
 
 @pytest.mark.parametrize("name", ["two\nlines\r\0\x1b[31m", "n" * 9_999])
 def test_names_of_any_kind(name: str, written: Writer) -> None:
-    """They reach messages on one line and cut, and are no reason to refuse a model."""
+    """In messages they are cut to one line; they are no reason to refuse a model."""
     pooling = function("p", "Pooling", "x", name=name, **WINDOW | {"strides": Shape((0,))})
     assert refusal(written(model(pooling))).endswith(" (Pooling): a window of 2 on an axis of 5, at a stride of 0")
     assert convert(written(model(RELU | {"name": name}))).graph.output[0].name == name

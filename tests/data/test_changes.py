@@ -15,7 +15,7 @@ from tests.data.test_dataset import two_classes
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Layout:
-    """A data set of two classes as script 1 leaves it, with a file that is no image."""
+    """A data set of two classes as script 1 leaves it, with a file that is not an image."""
     layout = Layout(small_run(tmp_path))
     two_classes(layout.images)
     (layout.images / "cat" / "text.jpg").write_text("no picture")

@@ -32,7 +32,7 @@ def two_classes(folder: Path, *, images: int = 3) -> None:
 
 
 def reasons(found: dataset.Scan) -> list[str]:
-    """What is said of the files that are no images."""
+    """The lines about files that are not images."""
     return sorted(kind.describe(count) for kind, count in found.skipped.items())
 
 

@@ -150,7 +150,7 @@ def test_groups_are_what_links_join_and_named_by_the_loosest_needed() -> None:
 def test_a_giant_group_is_warned_of() -> None:
     chain = [(i, i + 1, 5.0) for i in range(11)]
     assert "Warning: the largest group has 12 images" in of_pairs("a" * 40, near=chain).summary_lines()[1]
-    assert len(of_pairs("a" * 40, near=chain[:-2]).summary_lines()) == 1, "ten pictures are no giant group"
+    assert len(of_pairs("a" * 40, near=chain[:-2]).summary_lines()) == 1, "ten pictures are not a giant group"
     assert len(of_pairs("a" * 400, near=chain).summary_lines()) == 1, "of many images, twelve are few"
 
 

@@ -182,7 +182,7 @@ def test_the_limit_on_pixels_has_a_way_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(PICTURES.keys() - {"WEBP"}))  # which Pillow checks in its own way
 def test_pillows_own_limit_is_none_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lies at 179 million pixels, for the whole process."""
+    """It is 179 million pixels, for the whole process."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert decode(PICTURES[name], max_pixels=48 * 32).shape == (32, 48, 3)
 

@@ -429,7 +429,7 @@ def test_inspect_gives_the_facts(name: str, tmp_path: Path) -> None:
 
 
 def jpeg_with_damaged_exif() -> bytes:
-    # a directory of one entry whose value lies beyond the end: Pillow warns of corrupt EXIF data
+    # a directory of one entry whose value is beyond the end: Pillow warns of corrupt EXIF data
     return encoded(RGB, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0" + struct.pack("<HHII", 0x010F, 2, 900, 4000))
 
 

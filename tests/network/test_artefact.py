@@ -24,7 +24,7 @@ def artefact(tmp_path: Path) -> Artefact:
 
 @pytest.fixture
 def export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands for the export, which takes seconds and has tests of its own."""
+    """Replaces the export, which takes seconds and has its own tests."""
 
     def save_network(network: Any, target: Path) -> dict[str, Any]:
         target.mkdir(exist_ok=True)

@@ -169,7 +169,7 @@ def test_local_files(tmp_path: Path, wrapped: str) -> None:
 
 def test_weights_that_step_2_wrote_can_be_gone_on_from(saved: tuple[EmbeddingNetwork, Path]) -> None:
     network, folder = saved
-    again = load_pretrained(str(folder / WEIGHTS), input_size=64)  # the architecture stands in the file
+    again = load_pretrained(str(folder / WEIGHTS), input_size=64)  # the architecture is in the file
     images = random_images(2, 64)
     with torch.inference_mode():
         assert torch.equal(again(images)[0], network.eval()(images)[0])

@@ -167,7 +167,7 @@ def test_no_image_at_all_gives_no_features(tmp_path: Path, write: Callable) -> N
         read_features(tmp_path)
 
 
-def test_another_key_is_written_anew(tmp_path: Path, write: Callable) -> None:
+def test_parts_with_another_key_are_written_again(tmp_path: Path, write: Callable) -> None:
     write(Network(), key=OTHER_KEY)
     network = Network()
     write(network)
@@ -207,7 +207,7 @@ def damaged(data: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "text", "one bit flipped", "no key"])
-def test_a_damaged_part_is_named_and_written_anew(tmp_path: Path, write: Callable, kind: str) -> None:
+def test_a_damaged_part_is_named_and_written_again(tmp_path: Path, write: Callable, kind: str) -> None:
     parts, _ = write(Network())
     before = contents(tmp_path)
     parts[1].write_bytes(damaged(parts[1].read_bytes())[kind])

@@ -15,7 +15,7 @@ from libraries.data.class_folders import image_files
 from libraries.data.dataset import Example, scan
 from libraries.data.exchange.export import describe, is_ours
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what those libraries warn of is not ours to mend
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of those libraries are not ours to fix
 
 
 @pytest.fixture

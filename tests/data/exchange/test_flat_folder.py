@@ -21,7 +21,7 @@ from tests.data.test_dataset import picture
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A flat folder of four images, each of its own colour, and a table beside them."""
+    """A flat folder of four images of different colours, and a table beside them."""
     folder = tmp_path / "flat"
     for number in range(4):
         picture(folder / f"{number}.png", (60 * number, 7, 7))

@@ -228,7 +228,7 @@ TASKS: tuple[Callable[[Path, str], dict[str, Any]], ...] = (
 def test_a_second_time_changes_nothing(
     project: Project, task: Callable[[Path, str], dict[str, Any]], at: str | None
 ) -> None:
-    """Two images of one name change places, so that each comes to stand where the other was."""
+    """Two images of the same name swap places."""
     exported = [
         answered(task(project.folder, "cat/0.jpg"), "dog & big", at=at),
         answered(task(project.folder, "dog & big/0.jpg"), "cat", at=at),
@@ -392,7 +392,7 @@ def test_a_name_in_another_unicode_form_means_the_same(project: Project) -> None
 
 
 class Killed(BaseException):
-    """Nothing catches it: what is on the disk stays as it is, as after kill -9."""
+    """Nothing catches it: the disk is left unchanged, as after kill -9."""
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
