@@ -28,10 +28,10 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 from libraries.base.console import table
 from libraries.data.fingerprints import above_similarity, dhash, is_plain, mirrored, within_distance
 from libraries.data.images import fit, tiny
+from libraries.network.artefact import resize_rule
 from libraries.network.backbones import load_pretrained
 from libraries.network.engine import Engine
 from libraries.network.export import export_onnx
-from libraries.network.folder import resize_rule
 from libraries.network.runners import INNER_MARGIN
 from PARAMETERS import Parameters
 

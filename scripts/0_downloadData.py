@@ -11,7 +11,7 @@ from libraries.base.console import ProgressBar, progress, table
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.file_system import on_disk
 from libraries.base.layout import Layout
-from libraries.data import packaged
+from libraries.data import solar_cells
 from PARAMETERS import RESOURCES, Parameters
 
 
@@ -39,8 +39,8 @@ def main(parameters: Parameters) -> None:
 
 
 def copy_solar_cells(layout: Layout, record: tracking.Record) -> None:
-    print(f"{packaged.SOLAR_CELLS_ABOUT}\nRule: {packaged.SOLAR_CELLS_RULE}")
-    copied = packaged.copy_solar_cells(layout.images, progress=lambda pairs: progress(pairs, "Copying"))
+    print(f"{solar_cells.SOLAR_CELLS_ABOUT}\nRule: {solar_cells.SOLAR_CELLS_RULE}")
+    copied = solar_cells.copy_solar_cells(layout.images, progress=lambda pairs: progress(pairs, "Copying"))
     record.metrics["copied"] = copied
     print(f"{copied:,} images copied" if copied else "All images are already there")
 

@@ -40,7 +40,7 @@ def main(
         print(f"Reading the images in {layout.images}")
         annotations = Annotations(layout.images)
         if parameters.importLabels is not None:
-            print(*label_studio.take_over(parameters.importLabels, annotations, dataset=layout.dataset), sep="\n")
+            print(*label_studio.import_answers(parameters.importLabels, annotations, dataset=layout.dataset), sep="\n")
         checked = check(layout, annotations, parameters.whiteLevel)
         alike = find_alike(parameters, layout, checked)
         if removeDuplicates:

@@ -41,7 +41,7 @@ def main(parameters: Parameters) -> None:
 
 def make_network(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
     print(f"Loading {parameters.rf_pretrainedModelFilename}")
-    from libraries.network.folder import resize_rule, write_network
+    from libraries.network.artefact import resize_rule, write_network
     from libraries.network.graphs.graph_network import GraphNetwork
     from libraries.network.pretrained import load_as_it_is, load_network_for
 

@@ -14,7 +14,7 @@ from PARAMETERS import RESOURCES, Parameters
 from tests import fake_search
 from tests.cntk.goldens import unpacked
 from tests.conftest import ROOT, SCRIPTS, STEPS, run_main
-from tests.data.test_packaged import package
+from tests.data.test_solar_cells import package
 from tests.documented import OTHERS, PROMPTS, Block, Command, Page
 from tests.service.conftest import Live, bundle, start_service
 from tests.trying import Place

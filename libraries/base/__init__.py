@@ -1,1 +1,1 @@
-"""What every floor stands on: errors, settings, storage and run history."""
+"""Shared by every floor: errors, settings, storage and run history."""

@@ -1,4 +1,4 @@
-"""Names of NumPy arrays by what they hold; a docstring gives the shape of each: [N, K], say."""
+"""Type aliases of NumPy arrays by dtype; docstrings give the shapes, e.g. [N, K]."""
 
 from typing import Any
 
@@ -11,4 +11,4 @@ Integer = npt.NDArray[np.integer[Any]]  # of any width
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Floating = npt.NDArray[np.floating[Any]]  # of any precision
-Pixels = npt.NDArray[np.uint8]  # RGB unless said otherwise, [H, W, 3]
+Pixels = npt.NDArray[np.uint8]  # RGB unless stated otherwise, [H, W, 3]

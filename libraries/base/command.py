@@ -1,4 +1,4 @@
-"""What the scripts have in common at the command prompt: arguments, help, errors in one line, Ctrl-C."""
+"""The command line that all scripts share: arguments, help, one-line errors and Ctrl-C."""
 
 import inspect
 import sys
@@ -17,8 +17,8 @@ from libraries.base.settings import Settings
 def run(main: Callable[..., None], parameters: type[Settings], arguments: Sequence[str] | None = None) -> None:
     """Run a script's `main(parameters, **flags)` and exit: 0 done, 1 an error, 2 a bad argument, 130 Ctrl-C.
 
-    Flags are main's keyword-only boolean arguments: `def main(parameters, *, compare=False)` makes `--compare`. Every
-    script knows `--help` and `--verbose` (tracebacks).
+    Flags are main's keyword-only boolean arguments: `def main(parameters, *, compare=False)` adds `--compare`. Every
+    script also accepts `--help` and `--verbose` (tracebacks).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     script = Path(inspect.getfile(main)).name
@@ -37,7 +37,7 @@ def _outcome(
     verbose: bool,
 ) -> int:
     started = time.monotonic()
-    errors = sys.stderr  # an interruption can come between a library's replacing it and putting it back
+    errors = sys.stderr  # Ctrl-C may arrive while a library has sys.stderr replaced
     prepare_console()
     try:
         if "--help" in arguments or "-h" in arguments:
@@ -52,27 +52,27 @@ def _outcome(
             traceback.print_exc(file=errors)
         print(f"{script}: {_one_line(str(error))}", file=errors)
         return 2 if isinstance(error, ParameterError) else 1
-    except BrokenPipeError:  # whoever read our output, `head` perhaps, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed the pipe
         sys.stdout = None
         return 1
     except KeyboardInterrupt:
-        print(f"\n{script}: stopped. Run it again to go on where it was.", file=errors)
+        print(f"\n{script}: stopped. Run it again to continue.", file=errors)
         return 130
     except Exception as error:
         if verbose:
             raise
-        print(f"{script}: {_in_one_line(error)}", file=errors)
+        print(f"{script}: {_explained(error)}", file=errors)
         return 1
 
 
-def _in_one_line(error: Exception) -> str:
-    """What is beyond the script's power: a file or disk, or memory; or else a fault of ours."""
+def _explained(error: Exception) -> str:
+    """The error as one line: a file, disk or memory problem in plain words, anything else as unexpected."""
     if isinstance(error, OSError) and (of_file := file_error(error)):
         return _one_line(str(of_file))
     if isinstance(error, AttributeError) and isinstance(error.obj, Settings):
-        return f"PARAMETERS.py has no parameter '{error.name}', which is needed here: bring it back"
+        return f"PARAMETERS.py has no parameter '{error.name}', which this script needs: add it again"
     if isinstance(error, MemoryError):
-        return "there is not enough memory: close other programs, or run it on a larger machine"
+        return "out of memory: close other programs, or use a machine with more memory"
     return f"unexpected {type(error).__name__}: {_one_line(str(error))} (run again with --verbose to see where)"
 
 
@@ -93,9 +93,7 @@ def parse(arguments: Sequence[str], parameters: type[Settings], *, flags: set[st
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--"):
-            raise ParameterError(
-                f"'{argument}' is not understood: parameters are given as --name value (--help lists all)"
-            )
+            raise ParameterError(f"unknown argument '{argument}': write parameters as --name value (--help lists all)")
         name, equals, value = argument[2:].partition("=")
         if name in flags and not equals:
             given.add(name)
@@ -108,7 +106,7 @@ def parse(arguments: Sequence[str], parameters: type[Settings], *, flags: set[st
             elif field.annotation is bool:
                 value = "true"
             else:
-                raise ParameterError(f"--{name} needs a value: --{name} {field.default}")
+                raise ParameterError(f"--{name} needs a value, e.g. --{name} {field.default}")
         overrides[name] = value
     return overrides, given
 
@@ -123,10 +121,10 @@ def usage(main: Callable[..., None], parameters: type[Settings], *, script: str,
 
 
 def reference(parameters: type[Settings], scripts: Mapping[str, Callable[..., None]]) -> str:
-    """What `--help` says of all scripts, as one page in Markdown.
+    """The `--help` text of all scripts, as one Markdown page.
 
     Args:
-        scripts: the main of each script, by the script's name without `.py`.
+        scripts: each script's main, by the script's name without `.py`.
     """
     tables = parameters.reference()
     common = [f"## {title}\n\n{table}" for title, table in tables.items() if title not in scripts]
@@ -141,7 +139,7 @@ def reference(parameters: type[Settings], scripts: Mapping[str, Callable[..., No
 
 
 def _about(main: Callable[..., None]) -> str:
-    """The docstring of the script that a main stands in, and what that step reads and writes."""
+    """The docstring of main's script, and what the step reads and writes."""
     about = inspect.cleandoc(main.__globals__.get("__doc__") or main.__doc__ or "")
     stage = stages.stage_of(Path(inspect.getfile(main)).stem)
     return about if stage is None else f"{about}\n\n{stages.described(stage)}"

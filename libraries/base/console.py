@@ -1,7 +1,7 @@
-"""What scripts show to people: progress bars and tables. Quiet where no terminal looks on.
+"""Console output of the scripts: progress bars, tables, and text that every console can show.
 
-Consoles, and the pipes and files that take their place, often know few characters: code page 1252 or 932 on Windows,
-ASCII in a container. What they cannot show is written in another way, and never ends a script.
+Consoles, and the pipes and files that replace them, often support few characters: code page 1252 or 932 on Windows,
+ASCII in a container. Unsupported characters are replaced, and never stop a script.
 """
 
 import codecs
@@ -18,15 +18,15 @@ _PLAIN = dict(zip("–−×…→·±‘’“”", ("-", "-", "x", "...", "->",
 
 
 def prepare_console() -> None:
-    """Let standard output and error take any text, line by line, so that one can follow what happens in a file too."""
+    """Make standard output and error accept any text, and write each line at once, so that log files are up to date."""
     codecs.register_error("plain", _plainly)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # neither a test's, nor None, as under pythonw.exe
+        if isinstance(stream, io.TextIOWrapper):  # not a test's stream, nor None, as under pythonw.exe
             stream.reconfigure(line_buffering=True, errors="plain")
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """A handler of `codecs`: other characters for those that an encoding does not have, or their numbers."""
+    """A `codecs` error handler: replaces unsupported characters by similar ASCII ones, or by their escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -34,7 +34,7 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
 
 
 class ProgressBar:
-    """A bar for long work, shown once it has taken a second, and only where standard error is a terminal."""
+    """A progress bar, shown after one second, and only if standard error is a terminal."""
 
     def __init__(self, what: str, *, total: int | None = None, unit: str = "images") -> None:
         from tqdm import tqdm
@@ -43,11 +43,11 @@ class ProgressBar:
         self._bar = tqdm(desc=what, total=total, unit=f" {unit}", delay=1, leave=False, disable=hidden)
 
     def update(self, count: int = 1) -> None:
-        """Count further work as done."""
+        """Count more items as done."""
         self._bar.update(count)
 
     def show(self, done: int, total: int | None = None) -> None:
-        """Say how much is done in all; and of how much, where that was not known before."""
+        """Set the number of items done so far and, if it was unknown, their total."""
         if total is not None:
             self._bar.total = total
         self._bar.update(done - self._bar.n)
@@ -89,7 +89,7 @@ def progress(items: Sequence[T], what: str) -> Iterator[T]:
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, footer: Sequence[object] = ()) -> str:
-    """A table as text: the first column to the left, the others to the right."""
+    """A table as text: the first column left-aligned, the others right-aligned."""
     lines = [[str(cell) for cell in row] for row in (header, *rows, *([footer] if footer else []))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 

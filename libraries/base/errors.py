@@ -1,11 +1,11 @@
-"""The one tree of errors. Each message is one line: what is wrong, where, and what to do."""
+"""All errors of the project. Each message is one line: what is wrong, where, and what to do."""
 
 from pathlib import Path
 from typing import Self
 
 
 class PipelineError(Exception):
-    """Anything a user can mend. Scripts print it as one line and exit with status 1."""
+    """Anything a user can fix. Scripts print it as one line and exit with status 1."""
 
 
 class ParameterError(PipelineError):
@@ -13,7 +13,7 @@ class ParameterError(PipelineError):
 
 
 class InputError(PipelineError):
-    """What a step was given to read (folders, lists, tables) cannot be used."""
+    """A step's input (a folder, list or table) cannot be used."""
 
 
 class MissingInput(InputError):
@@ -21,7 +21,7 @@ class MissingInput(InputError):
 
 
 class StaleInput(InputError):
-    """A step's input was made from other parameters or other data than the present ones."""
+    """A step's input was made from parameters or data that have changed since."""
 
 
 class StorageError(PipelineError):
@@ -33,7 +33,7 @@ class NetworkError(PipelineError):
 
 
 class ImageError(PipelineError):
-    """Bytes that are not a whole image within the limits. Never ends a batch: callers skip the file and report it."""
+    """A file is not a complete image within the limits. Never ends a batch: callers skip the file and report it."""
 
     def __init__(self, reason: str, path: str | Path | None = None) -> None:
         super().__init__(f"{path}: {reason}" if path is not None else reason)
@@ -41,15 +41,15 @@ class ImageError(PipelineError):
         self.path = path
 
     def at(self, path: str | Path | None) -> Self:
-        """The same of the file at `path`, if it was not known yet."""
+        """The same error with `path`, unless it already has one."""
         return self if self.path is not None or path is None else type(self)(self.reason, path)
 
 
-PIXELS = "maxMegapixels"  # the parameter that allows larger images
+PIXEL_LIMIT = "maxMegapixels"  # the parameter that allows larger images
 
 
 class ImageTooLarge(ImageError):
-    """An image of more pixels or bytes than allowed, refused before it is decoded.
+    """An image has more pixels or bytes than allowed; it is rejected before decoding.
 
     Attributes:
         limit: the parameter that allows more; None for a fixed limit.
@@ -65,7 +65,7 @@ class ImageTooLarge(ImageError):
         return self if self.path is not None or path is None else type(self)(self._reason, path, limit=self.limit)
 
     def limited_by(self, parameter: str) -> Self:
-        """The same where another parameter allows more."""
+        """The same error, naming another parameter as the limit."""
         return self if self.limit is None else type(self)(self._reason, self.path, limit=parameter)
 
 
@@ -74,11 +74,11 @@ class DownloadError(PipelineError):
 
     Attributes:
         reason: one of a few short texts, by which failures are counted.
-        detail: what exactly, for the one who looks into it.
-        passing: whether it may be over in a moment (time-outs, 429, 5xx, no connection) and so is worth another try.
-        http_status: the server's answer, where there was one.
+        detail: the technical cause.
+        passing: whether it may be temporary (time-outs, 429, 5xx, no connection), so that a retry may succeed.
+        http_status: of the response, if there was one.
         retry_after: seconds that the server asks to wait.
-        body: the beginning of the server's refusal, where the fetcher was asked to keep it.
+        body: the beginning of the error response, if the fetcher was asked to keep it.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class DownloadError(PipelineError):
         http_status: int | None = None,
         retry_after: float | None = None,
     ) -> None:
-        detail = " ".join(detail.split())  # servers and libraries say things in several lines
+        detail = " ".join(detail.split())  # messages of servers and libraries may have several lines
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
@@ -101,16 +101,16 @@ class DownloadError(PipelineError):
 
 
 class SearchError(PipelineError):
-    """A service that finds images cannot be reached, refuses, or gives an answer that is not understood."""
+    """An image search cannot be reached, rejects the request, or returns an unexpected answer."""
 
 
 class ServiceError(PipelineError):
-    """A service cannot be reached, refuses a request, or gives an answer that is not understood.
+    """A service cannot be reached, rejects a request, or returns an unexpected answer.
 
     Attributes:
         reason: one of a few short texts, by which failures are counted.
-        status: of HTTP, where there was an answer.
-        passing: whether it may be over in a moment (time-outs, 429, 5xx, no connection) and so is worth another try.
+        status: the HTTP status, if there was a response.
+        passing: whether it may be temporary (time-outs, 429, 5xx, no connection), so that a retry may succeed.
         retry_after: seconds that the service asks to wait.
     """
 

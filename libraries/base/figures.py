@@ -1,6 +1,6 @@
-"""The look of every picture: colours, axes, legends, and class names of any length, number and script.
+"""The style of all figures: colours, axes, legends, and class names of any number, length and script.
 
-The colours are Okabe & Ito's (2008), which colour-blind people tell apart.
+The colours are those of Okabe & Ito (2008), which colour-blind people can distinguish.
 """
 
 import warnings
@@ -34,7 +34,7 @@ LABEL_SIZE = 9  # points
 DPI = 150
 LETTER = 0.6  # width of a letter, in font sizes
 POINTS_PER_INCH = 72
-# Fonts with the scripts that DejaVu Sans lacks, where the system has one.
+# Fonts for the scripts that DejaVu Sans lacks, used where installed.
 WIDE_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -50,7 +50,7 @@ Curve = tuple[Float64, Float64]  # x and y of its points
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches, with a canvas of its own that needs no display."""
+    """An empty figure of this size [inches], on a canvas that needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.04)  # type: ignore[union-attr, call-arg]
@@ -58,14 +58,14 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def short_name(name: str, longest: int = 22) -> str:
-    """A name as text that matplotlib takes literally, cut in the middle when too long."""
+    """The name, shortened in the middle if too long, and escaped so that matplotlib takes it literally."""
     if len(name) > longest:
         name = f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
     return name.replace("$", r"\$")
 
 
 def font_families() -> list[str]:
-    """The fonts to look for a letter in, one after the other."""
+    """The fonts to search for a glyph, in order."""
     installed = set(font_manager.get_font_names())
     return ["DejaVu Sans", *(name for name in WIDE_FONTS if name in installed)]
 
@@ -93,12 +93,12 @@ def unit_square(axes: Axes, *, x: str, y: str) -> None:
 
 
 def percent(value: float, _position: Any = None) -> str:
-    """A tick label: 0.85 as 85%, with a digit behind the point only where needed."""
+    """A tick label: 0.85 as 85%, with decimals only where needed."""
     return f"{round(100 * value, 2):g}%"
 
 
 def legend_beside(axes: Axes, handles: Sequence[Any] | None = None) -> None:
-    """A legend right of the axes, where it hides nothing."""
+    """A legend to the right of the axes, where it hides nothing."""
     axes.legend(
         handles=handles or axes.get_legend_handles_labels()[0],
         loc="upper left",
@@ -111,9 +111,9 @@ def legend_beside(axes: Axes, handles: Sequence[Any] | None = None) -> None:
 def curves_by_class(
     axes: Axes, curves: dict[int, Curve], scores: dict[int, float], *, names: Sequence[str], score: str, place: Place
 ) -> None:
-    """A curve for each class with its score in the legend.
+    """A curve for each class, with its score in the legend.
 
-    Few classes have a colour each. Of many, all are thin and gray, and the weakest, which one looks for, stand out.
+    Up to seven classes get a colour each. With more, only the weakest are coloured; the others are thin and gray.
     """
     weakest_first = sorted(curves, key=lambda c: scores[c])
     many = len(curves) > len(COLOURS)
@@ -126,7 +126,7 @@ def curves_by_class(
     for c, colour in zip(coloured, COLOURS, strict=False):
         x, y = curves[c]
         (line,) = axes.plot(x, y, color=colour, linewidth=1.7, zorder=2)
-        # The number first: it lines up, and matplotlib leaves out labels that begin with an underscore.
+        # The number comes first: it lines up, and matplotlib skips labels that begin with an underscore.
         line.set_label(f"{scores[c]:.3f}  {short_name(names[c])}")
         handles.append(line)
     if many:
@@ -145,14 +145,14 @@ def curves_by_class(
 
 
 def apply_fonts(figure: Figure) -> None:
-    """Give every text of the figure the fonts that its letters need."""
+    """Set fonts that cover the glyphs of every text in the figure."""
     families = font_families()
     for text in figure.findobj(matplotlib.text.Text):
         text.set_fontfamily(families)
 
 
 def column(rows: Sequence[Row], key: str) -> Float64:
-    """[rows] float64; NaN, which matplotlib leaves out, where a value is missing."""
+    """A column of N rows, float64 [N]; NaN, which matplotlib skips, where a value is missing."""
     return np.array([np.nan if row.get(key) is None else float(row[key]) for row in rows])
 
 
@@ -164,8 +164,8 @@ def mark(axes: Axes, x: Float64, y: Float64, label: str) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG at 150 dpi, whole or not at all."""
+    """Write the figure as PNG at 150 dpi, atomically; raises StorageError."""
     apply_fonts(figure)
     with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # a box has to do
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # shown as a box
         figure.savefig(temporary, dpi=DPI, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.1)

@@ -1,4 +1,4 @@
-"""Where everything lies under DATA_DIR, and what each artefact is made from."""
+"""Where everything is stored under DATA_DIR, and what each artefact is made from."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from libraries.base.stages import NETWORK_FORMAT, Output, Subject
 from libraries.base.storage import Artefact, read_json, sha256_once
 from libraries.base.text import split_lines
 
-MEGAPIXELS = 100  # an image may have, by default
+MEGAPIXELS = 100  # default limit for an image
 
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
-MAX_LOG_BYTES = 2**29  # of that file: some millions of changes
+MAX_LOG_BYTES = 2**29  # of that file: millions of changes
 
 
 class Layout:
@@ -25,7 +25,7 @@ class Layout:
     def __init__(self, parameters: Settings, *, with_annotations: bool = True) -> None:
         """
         Args:
-            with_annotations: whether all is stale, too, once labels were changed by hand.
+            with_annotations: whether changing labels by hand makes the artefacts stale.
         """
         self._with_annotations = with_annotations
         self._matters_to = parameters.subjects()
@@ -52,12 +52,12 @@ class Layout:
 
     @property
     def scene_network(self) -> Artefact:
-        """The pretrained network as it is, by whose embeddings step 1 finds duplicates."""
+        """The unchanged pretrained network, whose embeddings step 1 compares to find duplicates."""
         return self._artefact("features_duplicates/network")
 
     @property
     def network(self) -> Artefact:
-        """dnn_fixed/ (pretrained, as it is: it needs no examples) or dnn_refined/ (trained on the user's images)."""
+        """dnn_fixed/ (pretrained, unchanged, made without examples) or dnn_refined/ (trained on the user's images)."""
         return self._artefact("dnn_refined" if self.is_refined else "dnn_fixed")
 
     @property
@@ -72,7 +72,7 @@ class Layout:
 
     @property
     def bundle(self) -> Artefact:
-        """model_<classifier>/: the one folder that classifies an image anywhere."""
+        """model_<classifier>/: the folder that is deployed."""
         return self._artefact(f"model_{self.classifier}")
 
     @property
@@ -95,14 +95,14 @@ class Layout:
 
     def _mattering(self, output: Output) -> dict[str, Any]:
         """The parameters that matter to an output."""
-        subjects = {subject for subject in output.heeds if self._counts(subject)}
-        if "scene duplicates" in subjects:  # they are found by the embeddings of the pretrained network
+        subjects = {subject for subject in output.depends_on if self._is_relevant(subject)}
+        if "scene duplicates" in subjects:  # found by comparing embeddings of the pretrained network
             network = stages.find("features_duplicates/network", self.classifier)[1]
-            subjects |= {subject for subject in network.heeds if self._counts(subject)}
+            subjects |= {subject for subject in network.depends_on if self._is_relevant(subject)}
         return {name: self._values[name] for name, matters_to in self._matters_to.items() if subjects & matters_to}
 
-    def _counts(self, subject: Subject) -> bool:
-        """Whether a subject matters at all with the present parameters."""
+    def _is_relevant(self, subject: Subject) -> bool:
+        """Whether a subject matters with the current parameters."""
         match subject:
             case "near duplicates":
                 return bool(self._values["duplicates"] != "exact")
@@ -118,9 +118,9 @@ class Layout:
         return True
 
     def _fact(self, fact: str, name: str) -> Any:
-        """What matters to the output of a name and is no parameter."""
+        """The value of a fact that an output depends on, by the output's name."""
         match fact:
-            case "annotations":  # the present state, or what script 1 has seen
+            case "annotations":  # the current state, or the one that script 1 saw
                 if self._with_annotations:
                     return _newest_state(self.images / ANNOTATIONS)
                 return self._made_with("examples.json").get("annotations")
@@ -128,35 +128,35 @@ class Layout:
                 return NETWORK_FORMAT
             case "weights":
                 return self._weights(name)
-            case "white_level":  # found by script 1 in images of more than 8 bits; None: all that 16 bits can hold
-                return self._noted("examples.json").get("white_level")
+            case "white_level":  # measured by script 1 in images of more than 8 bits; None: the full 16-bit range
+                return self._manifest("examples.json").get("white_level")
         raise KeyError(fact)
 
     def _weights(self, name: str) -> str | None:
-        """SHA-256 of the local file that the network is from; of one that is gone by now, what it was; else None."""
+        """SHA-256 of the local weights file, as recorded if the file is gone; None if there never was one."""
         source = self._values["rf_pretrainedModelFilename"]
         path = expanded(source.partition("@")[2] or source)
         if path.is_file():
             return sha256_once(path)
-        noted: str | None = self._made_with(f"{name}/model.json").get("weights")
-        return noted
+        recorded: str | None = self._made_with(f"{name}/model.json").get("weights")
+        return recorded
 
     def _made_with(self, manifest: str) -> Mapping[str, Any]:
         """The parameters that an artefact was made with."""
-        parameters = self._noted(manifest).get("parameters")
+        parameters = self._manifest(manifest).get("parameters")
         return parameters if isinstance(parameters, dict) else {}
 
-    def _noted(self, manifest: str) -> Mapping[str, Any]:
-        """What an artefact's manifest says; nothing where there is none, or a damaged one, as its readers will tell."""
+    def _manifest(self, name: str) -> Mapping[str, Any]:
+        """An artefact's manifest; empty if it is missing, or damaged, which `Artefact.read` reports."""
         try:
-            noted = read_json(self.proc / manifest)
+            manifest = read_json(self.proc / name)
         except StorageError:
             return {}
-        return noted if isinstance(noted, dict) else {}
+        return manifest if isinstance(manifest, dict) else {}
 
 
 def _newest_state(log: Path) -> str | None:
-    """What stands for all annotations in the newest whole line of their log (see `data.annotations`); None for none."""
+    """The state after the last complete line of the annotation log (see `data.annotations`); None without one."""
     try:
         lines = split_lines(read_regular(log, most=MAX_LOG_BYTES)).whole
     except FileNotFoundError:
@@ -176,11 +176,11 @@ def _newest_state(log: Path) -> str | None:
 
 
 def unreadable_log(log: Path, error: OSError) -> StorageError:
-    """The error for a log of annotations that cannot be opened."""
+    """The error for an annotation log that cannot be read."""
     return StorageError(f"{log} cannot be read: {explained(error)}")
 
 
 def damaged_log(log: Path, line: int, error: Exception) -> StorageError:
-    """The error for a line of a log of annotations that is none."""
+    """The error for an invalid line of an annotation log."""
     what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
-    return StorageError(f"{log} is damaged in line {line} ({what}): mend the line, or move the file away")
+    return StorageError(f"{log} is damaged in line {line} ({what}): fix the line, or move the file away")

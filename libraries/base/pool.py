@@ -1,8 +1,8 @@
-"""The same function over many items, side by side: in their order (`ordered_map`), or given and taken one by one.
+"""One function over many items in parallel: in order (`ordered_map`), or with jobs given and results taken one by one.
 
-Who does the work is one of two kinds of `Pool`: `Threads` of this process, or `Processes` of several threads each, for
-work that holds the GIL; `open_pool` takes whichever is asked for. The machines of a cluster would be a third: all they
-need to know is `Work`, which can be told to another process without pickle.
+There are two kinds of `Pool`: `Threads` of this process, and `Processes` of several threads each, for work that holds
+the GIL; `open_pool` opens either. A cluster would be a third: all it needs is `Work`, which can be sent to another
+process without pickle.
 """
 
 import contextlib
@@ -29,22 +29,22 @@ from libraries.base.file_system import file_error
 J = TypeVar("J")
 R = TypeVar("R")
 
-_AHEAD = 32  # items per worker: keeps all busy while the consumer does something else for a moment
-_POLL = 0.5  # seconds; Ctrl-C is noticed at the latest then
-_GATHER = 0.003  # seconds; answers of processes come in handfuls, or each would wake this one
+_AHEAD = 32  # items per worker, so that all stay busy while the consumer is briefly occupied
+_POLL = 0.5  # seconds until Ctrl-C is noticed, at most
+_GATHER = 0.003  # seconds to collect answers of processes, so that not every answer wakes this one
 _ROOT = Path(__file__).parents[2]
-_APART: dict[str, Any]  # Ctrl-C is for this process alone, which then ends the others
+_OWN_GROUP: dict[str, Any]  # Ctrl-C reaches this process alone, which then ends the others
 if sys.platform == "win32":
-    _APART = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    _OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 else:
-    _APART = {"start_new_session": True}
+    _OWN_GROUP = {"start_new_session": True}
 
 
 def usable_cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores this process may use; fewer than the machine's under `taskset`, or in a container with a `limit`."""
+    """How many cores this process may use: fewer than the machine has under `taskset`, or in a limited container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        microseconds, period = map(int, limit.read_text(encoding="ascii").split())  # "max 100000" where there is none
+        microseconds, period = map(int, limit.read_text(encoding="ascii").split())  # "max 100000" if unlimited
     except (OSError, ValueError):
         return cores
     return max(1, min(cores, round(microseconds / period)))
@@ -59,7 +59,8 @@ def ordered_map(
     the threads have ended when control returns.
 
     Args:
-        workers: threads; as many as there are usable cores by default.
+        workers: number of threads; by default one per usable core.
+        ahead: see `Pool.map`.
     """
     with Threads(function, workers or usable_cores(), name="ordered_map") as pool:
         yield from pool.map(items, ahead=ahead)
@@ -68,15 +69,15 @@ def ordered_map(
 def side_by_side(tasks: Sequence[Callable[[], None]], *, at_most: int) -> None:
     """Run independent calculations in up to `at_most` threads, or one after the other if that is 1.
 
-    Side by side, numpy's linear algebra is held to one thread: products of a few columns are too small to share between
-    cores, and waiting for each other costs more than it gains, ten times as much on a machine that others use too.
+    In parallel, NumPy's linear algebra is limited to one thread: products of a few columns are too small to split
+    between cores, and synchronizing costs more than it saves, ten times as much on a busy machine.
     """
     workers = min(at_most, len(tasks), usable_cores())
     if workers <= 1:
         for task in tasks:
             task()
         return
-    from threadpoolctl import threadpool_limits  # not there where bundles are only used
+    from threadpoolctl import threadpool_limits  # not installed where bundles are only used
 
     with threadpool_limits(1, user_api="blas"):
         for _ in ordered_map(lambda task: task(), tasks, workers=workers):
@@ -85,19 +86,18 @@ def side_by_side(tasks: Sequence[Callable[[], None]], *, at_most: int) -> None:
 
 @dataclass(frozen=True)
 class Failed:
-    """In place of a result: what was raised."""
+    """In place of a result: the exception that the job raised."""
 
     error: BaseException
 
 
 class Pool(ABC, Generic[J, R]):
-    """Workers that each do one job at a time; a context, in which one thread gives jobs and takes results.
+    """Workers that each do one job at a time. A context manager, in which one thread gives jobs and takes results.
 
-    At its regular end all that was given is done; when it ends by an exception (Ctrl-C, a full disk), what was not
-    begun is dropped.
+    Left normally, it finishes all jobs; left by an exception (Ctrl-C, a full disk), it drops those not yet started.
 
     Args:
-        workers: jobs done at once.
+        workers: number of jobs done at once.
     """
 
     gather = 0.0  # seconds to wait for more results, once there is one
@@ -110,26 +110,27 @@ class Pool(ABC, Generic[J, R]):
 
     @property
     def has_room(self) -> bool:
-        """Whether a worker is idle, or has no next job lying ready."""
+        """Whether a worker is idle, or has no further job queued."""
         return len(self._in_hand) < 2 * self._workers
 
     def give(self, job: J) -> int:
-        """Let a worker do a job, the first that is idle; its number."""
+        """Queue a job for the first idle worker; returns the job's number."""
         number = next(self._numbers)
         self._in_hand[number] = job
         self._start(number, job)
         return number
 
     def take(self, timeout: float) -> list[tuple[J, R | Failed]]:
-        """The jobs that were done and their results; empty if there is none within `timeout` seconds."""
+        """Finished jobs with their results; empty if none finishes within `timeout` seconds."""
         return [(self._in_hand.pop(number), result) for number, result in self._take(timeout)]
 
     def map(self, items: Iterable[J], *, ahead: int | None = None) -> Iterator[tuple[J, R]]:
-        """Each item with its result, in order; an exception is raised in its item's place. Not beside give and take.
+        """Yield each item with its result, in order; an exception is raised in place of its item's result.
+
+        Not to be mixed with `give` and `take`.
 
         Args:
-            ahead: so many items, at most, are taken from `items` and not yet yielded: memory stays bounded however
-                long the stream.
+            ahead: how many items are taken from `items` but not yet yielded, at most; this bounds memory.
         """
         items, ahead = iter(items), ahead or _AHEAD * self._workers
         pending: deque[int] = deque()
@@ -149,13 +150,13 @@ class Pool(ABC, Generic[J, R]):
             yield item, result
 
     def close(self) -> None:
-        """Finish what was given, and end the workers."""
+        """Finish all jobs, and end the workers."""
         while self._in_hand:
             self.take(_POLL)
         self._end()
 
     def cancel(self) -> None:
-        """Drop what was given, and end the workers."""
+        """Drop the jobs not yet started, and end the workers."""
         self._end()
 
     def __enter__(self) -> Self:
@@ -170,17 +171,17 @@ class Pool(ABC, Generic[J, R]):
             self.cancel()
 
     def _take(self, timeout: float) -> list[tuple[int, R | Failed]]:
-        found = []
+        results = []
         with contextlib.suppress(queue.Empty):
-            found.append(self._done.get(timeout=timeout))
+            results.append(self._done.get(timeout=timeout))
             time.sleep(self.gather)
             while True:
-                found.append(self._done.get_nowait())
-        return found
+                results.append(self._done.get_nowait())
+        return results
 
     @abstractmethod
     def _start(self, number: int, job: J) -> None:
-        """Have a job done, and its number and result put into `_done`."""
+        """Start a job; its number and result go into `_done`."""
 
     @abstractmethod
     def _end(self) -> None:
@@ -188,12 +189,12 @@ class Pool(ABC, Generic[J, R]):
 
 
 class Threads(Pool[J, R]):
-    """Threads of this process, started as they are needed.
+    """Threads of this process, started when needed.
 
     Args:
-        function: what is done with a job.
-        name: of the threads, for those who look at them.
-        abandon: after an exception, do not wait for jobs in hand, which may wait long for somebody else. They hold up
+        function: does a job.
+        name: of the threads, for debugging.
+        abandon: after an exception, do not wait for running jobs, which may be waiting for a slow server. They delay
             neither the program nor its exit.
     """
 
@@ -229,13 +230,13 @@ class Threads(Pool[J, R]):
             result: R | Failed
             try:
                 result = self._function(job)
-            except BaseException as error:  # not swallowed: whoever takes the result decides
+            except BaseException as error:  # not swallowed: the caller gets it as the result
                 result = Failed(error)
             self._done.put((number, result))
 
 
 class Worker(Protocol):
-    """What is done with a job, by the threads of one process; both the job and the result can be written as JSON."""
+    """Does jobs, in the threads of one process; jobs and results are JSON values."""
 
     def __call__(self, job: Any, /) -> Any: ...
     def close(self) -> None: ...
@@ -243,13 +244,13 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class Work(Generic[J, R]):
-    """Work that can be told to another process.
+    """Work that can be sent to another process.
 
     Attributes:
-        setup: a function of a module; called once in each process, gives what does the jobs there.
-        settings: its keyword arguments, which can be written as JSON.
-        encode: a job, as JSON can be made of it.
-        decode: the result, of what was made of JSON.
+        setup: a module-level function, called once in each process; returns the worker.
+        settings: its keyword arguments, JSON values.
+        encode: job → JSON value.
+        decode: JSON value → result.
     """
 
     setup: Callable[..., Worker]
@@ -260,7 +261,7 @@ class Work(Generic[J, R]):
 
 @contextlib.contextmanager
 def open_pool(work: Work[J, R], *, processes: int, threads: int) -> Iterator[Pool[J, R]]:
-    """So many processes of so many threads each, or, if it is one, threads of this process."""
+    """A pool of several processes with several threads each; if `processes` is 1, of threads of this process."""
     with contextlib.ExitStack() as stack:
         if processes > 1:
             yield stack.enter_context(Processes(work, processes=processes, threads=threads))
@@ -276,8 +277,8 @@ def open_pool(work: Work[J, R], *, processes: int, threads: int) -> Iterator[Poo
 class Processes(Pool[J, R]):
     """Several processes of several threads each: one Python process cannot keep two cores busy with short jobs.
 
-    Each is told on its standard input what to do, and answers on its standard output, one line of JSON for each job. It
-    ends at once when its input ends, so that nothing goes on after this process was killed.
+    Each reads jobs from its standard input and answers on its standard output, one line of JSON per job. It exits when
+    its input ends, so that nothing keeps running after this process is killed.
     """
 
     gather = _GATHER
@@ -300,7 +301,7 @@ class _Process(Generic[J, R]):
     """One process, and the thread that reads its answers."""
 
     def __init__(self, work: Work[J, R], threads: int, done: "queue.SimpleQueue[tuple[int, R | Failed]]") -> None:
-        self.numbers: set[int] = set()  # of the jobs that it has
+        self.numbers: set[int] = set()  # of its unfinished jobs
         self._decode = work.decode
         self._done = done
         self._has_ended = threading.Event()
@@ -310,7 +311,7 @@ class _Process(Generic[J, R]):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
-            **_APART,
+            **_OWN_GROUP,
         )
         self._say(json.dumps({"settings": work.settings, "threads": threads}))
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
@@ -323,7 +324,7 @@ class _Process(Generic[J, R]):
             self._give_up()
 
     def end(self) -> None:
-        self._process.kill()  # what it was given has been done, or is not wanted any more
+        self._process.kill()  # its jobs are done, or no longer wanted
         self._process.wait()
         self._reader.join()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -331,7 +332,7 @@ class _Process(Generic[J, R]):
                 pipe.close()  # type: ignore[union-attr]
 
     def _say(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # it has died, which `_read` tells
+        with contextlib.suppress(OSError):  # it has died, which `_read` notices
             self._process.stdin.write(line.encode() + b"\n")  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]
 
@@ -345,8 +346,8 @@ class _Process(Generic[J, R]):
         self._give_up()
 
     def _give_up(self) -> None:
-        """Hand back what a process that has ended will not do."""
-        died = PipelineError("a process that does part of the work has died, of lack of memory perhaps: run again")
+        """Fail the unfinished jobs of a process that has ended."""
+        died = PipelineError("a worker process has died, perhaps for lack of memory: run again")
         for number in list(self.numbers):
             with contextlib.suppress(KeyError):  # two threads may be here
                 self.numbers.remove(number)
@@ -354,16 +355,16 @@ class _Process(Generic[J, R]):
 
 
 def _answer(worker: Worker, line: bytes) -> bytes:
-    """What a process answers to a line: the result of the job in it, or what is told of an error."""
+    """The answer to a line: the result of its job, or the text of an error."""
     number, job = json.loads(line)
     answer: dict[str, Any] = {"number": number}
     try:
         answer["result"] = worker(job)
-    except Exception as error:  # not swallowed: whoever asked decides
+    except Exception as error:  # not swallowed: the parent process raises it
         of_file = file_error(error) if isinstance(error, OSError) else None
-        told = of_file if of_file is not None else error
-        answer["error"] = str(told) if isinstance(told, StorageError) else f"{type(told).__name__}: {told}"
-        answer["of_storage"] = isinstance(told, StorageError)
+        raised = of_file if of_file is not None else error
+        answer["error"] = str(raised) if isinstance(raised, StorageError) else f"{type(raised).__name__}: {raised}"
+        answer["of_storage"] = isinstance(raised, StorageError)
     return json.dumps(answer).encode() + b"\n"
 
 
@@ -372,9 +373,9 @@ def _error(answer: dict[str, Any]) -> Exception:
 
 
 def _serve(module: str, setup: str) -> None:
-    """Do what the lines of standard input ask for, the first of which says how, until they end."""
+    """Do the jobs on standard input, one per line after a first one with the settings, until it ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # should a library print something
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # in case a library prints something
     order = json.loads(sys.stdin.buffer.readline())
     worker = getattr(importlib.import_module(module), setup)(**order["settings"])
     todo: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -391,7 +392,7 @@ def _serve(module: str, setup: str) -> None:
         threading.Thread(target=work, daemon=True).start()
     for line in sys.stdin.buffer:
         todo.put(line)
-    os._exit(0)  # whoever asked has all answers, or has died
+    os._exit(0)  # the parent has all answers, or has died
 
 
 if __name__ == "__main__":

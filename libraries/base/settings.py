@@ -18,50 +18,50 @@ from libraries.base.stages import Subject
 ENVIRONMENT_PREFIX = "PARAMETERS_"
 
 
-def _named(text: Any) -> Any:
-    if text == "":  # which would be the present folder
+def _not_empty(text: Any) -> Any:
+    if text == "":  # would mean the current folder
         raise ValueError("it is empty")
     return text
 
 
-def _understood(path: Path) -> Path:
+def _absolute(path: Path) -> Path:
     try:
         if path.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # it would mean the root of the file system
             raise RuntimeError
         path = path.expanduser().absolute()
         return Path(path.anchor, on_disk(Path(path.anchor), path.relative_to(path.anchor).as_posix()))
-    except RuntimeError:  # in a container, say
-        raise ValueError("this user has no home folder that '~' could mean") from None
+    except RuntimeError:  # in a container, for instance
+        raise ValueError("this user has no home folder for '~'") from None
 
 
-UserPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_understood)]
+UserPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_absolute)]
 """A path as a person types it: `~`, relative paths, and names in another form of Unicode than the disk's."""
 
 Name = Annotated[str, BeforeValidator(lambda value: nfc(value) if isinstance(value, str) else value)]
-"""A name, in Unicode's form C."""
+"""A name, in Unicode form C."""
 
 
-def _a_folder(name: str) -> str:
+def _folder_name(name: str) -> str:
     if is_reserved(name):
         raise ValueError("Windows reserves it")
     if name.endswith((".", " ")):
-        raise ValueError("Windows has no names that end with a dot or blank")
+        raise ValueError("Windows allows no names that end with a dot or space")
     return name
 
 
-FolderName = Annotated[Name, AfterValidator(_a_folder)]
-"""A name, in Unicode's form C, that a folder can have on every system, as far as its end and Windows' devices go."""
+FolderName = Annotated[Name, AfterValidator(_folder_name)]
+"""A name, in Unicode form C, that is not a device of Windows and has no ending that Windows forbids."""
 
 
 def group(title: str, *, matters_to: Subject | tuple[()] | None = None) -> Callable[..., Any]:
-    """A maker of parameters that `--help` lists under `title`: `maker(default, description, **limits)`.
+    """A factory for parameters that `--help` lists under `title`: `factory(default, description, **limits)`.
 
-    Limits are pydantic's (`ge`, `le`, `gt`, `lt`, `min_length`, `pattern` …); `formerly` gives other spellings that
-    are understood too; `private` values are never written into what others get.
+    Limits are pydantic's (`ge`, `le`, `gt`, `lt`, `min_length`, `pattern` …); `formerly` lists old names that are
+    still accepted; `private` values are never written to files meant for others.
 
     Args:
-        matters_to: what the parameters of the group matter to, unless they say otherwise themselves: a subject of
-            `stages`, or (), nothing. None: each of them has to say. So a new parameter cannot be forgotten.
+        matters_to: default for the group's parameters: a subject of `stages`, or () for none. None: each parameter
+            must say, so that none is forgotten.
     """
     usual = matters_to
 
@@ -75,7 +75,7 @@ def group(title: str, *, matters_to: Subject | tuple[()] | None = None) -> Calla
         **limits: Any,
     ) -> Any:
         if matters_to is None:
-            raise TypeError(f"the parameter '{description}' has to say what it matters to")
+            raise TypeError(f"the parameter '{description}' must say what it matters to")
         subjects = [matters_to] if isinstance(matters_to, str) else list(matters_to)
         extra: dict[str, Any] = {
             "group": title,
@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _understand(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Map former spellings to today's, and text from a command line to lists and None."""
+        """Map former names to current ones, and text from a command line to lists and None."""
         former = cls.former_names()
         values = {former.get(name, name): value for name, value in values.items()}
         return {
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def former_names(cls) -> dict[str, str]:
-        """Other spellings that are understood: former name → today's."""
+        """Old names that are still accepted: former name → current name."""
         return {str(old): name for name, field in cls.model_fields.items() for old in _extra(field)["formerly"]}
 
     @classmethod
@@ -143,16 +143,16 @@ class Settings(BaseSettings):
 
     @classmethod
     def subjects(cls) -> dict[str, set[Subject]]:
-        """What each parameter matters to; of those that matter to anything."""
-        found = {name: set(_extra(field)["matters_to"]) for name, field in cls.model_fields.items()}
-        return {name: subjects for name, subjects in found.items() if subjects}
+        """What each parameter matters to, without those that matter to nothing."""
+        all_subjects = {name: set(_extra(field)["matters_to"]) for name, field in cls.model_fields.items()}
+        return {name: subjects for name, subjects in all_subjects.items() if subjects}
 
     def mattering(self) -> dict[str, Any]:
-        """The values of all parameters that can change what comes out."""
+        """The values of all parameters that affect results."""
         return {name: getattr(self, name) for name in self.subjects()}
 
     def portable(self) -> dict[str, Any]:
-        """All values that mean something on another machine, ready for JSON: no paths, addresses or private ones."""
+        """All values that make sense on another machine, as JSON values: no paths, addresses or private ones."""
         places = {name for name, value in self if isinstance(value, Path) or "://" in str(value)}
         private = {name for name, field in type(self).model_fields.items() if _extra(field)["private"]}
         return self.model_dump(mode="json", exclude=places | private)
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
         if name not in cls.model_fields:
             return message
         rule = rule_of(cls.model_fields[name])
-        return f"parameter {name} = {_shown(problem['input'])} is refused: {message} (expected: {rule})"
+        return f"parameter {name} = {_shown(problem['input'])} is invalid: {message} (expected: {rule})"
 
     @classmethod
     def help_text(cls) -> str:
@@ -194,14 +194,14 @@ class Settings(BaseSettings):
 
     @classmethod
     def reference(cls) -> dict[str, str]:
-        """Every parameter as `help_text` has it, the same on every machine: a table in Markdown for each group."""
+        """The same as `help_text`, but a Markdown table for each group, identical on every machine."""
         tables: dict[str, list[str]] = {}
         project = Path(inspect.getfile(cls)).parent
         for name, field in cls.model_fields.items():
             default = field.default
             if isinstance(default, Path):  # paths below the project are shown from there
                 default = (default.relative_to(project) if default.is_relative_to(project) else default).as_posix()
-            known_as = "".join(f"; also understood: `{old}`" for old in _extra(field)["formerly"])
+            known_as = "".join(f"; also accepted: `{old}`" for old in _extra(field)["formerly"])
             cells = [rule_of(field), _shown(default) or "empty", f"{field.description}{known_as}"]
             rows = tables.setdefault(
                 _extra(field)["group"], ["| parameter | values | default | what it does |", "|---|---|---|---|"]
@@ -211,7 +211,7 @@ class Settings(BaseSettings):
 
 
 def rule_of(field: FieldInfo) -> str:
-    """What values a parameter takes, in words."""
+    """The values that a parameter accepts, in words."""
     return _described(field.annotation, field.metadata)
 
 
@@ -230,13 +230,13 @@ def _described(kind: Any, metadata: Sequence[Any] = ()) -> str:
         text = " | ".join(_described(a) for a in arguments)
     limits = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "pattern": "matching"}
     for limit in (m for data in metadata for m in getattr(data, "metadata", [data])):  # Annotated nests FieldInfo
-        found = {words: getattr(limit, key) for key, words in limits.items() if hasattr(limit, key)}
-        text += "".join(f", {words} {_shown(value)}" for words, value in found.items())
+        bounds = {words: getattr(limit, key) for key, words in limits.items() if hasattr(limit, key)}
+        text += "".join(f", {words} {_shown(value)}" for words, value in bounds.items())
     return text
 
 
 def _in_a_table(text: str) -> str:
-    """Plain text as a cell of a table in Markdown; what stands between backticks is code already."""
+    """Plain text as a cell of a Markdown table; text between backticks is code already."""
     parts = text.replace("|", r"\|").split("`")
     return "`".join(part if i % 2 else part.replace("<", "&lt;").replace("*", r"\*") for i, part in enumerate(parts))
 
@@ -266,7 +266,7 @@ def _parsed(value: Any, kind: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value as one would type it."""
+    """A value as a user would type it."""
     if isinstance(value, tuple | list):
         return ",".join(_shown(v) for v in value) or "empty"
     if isinstance(value, float):

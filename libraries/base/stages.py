@@ -1,10 +1,10 @@
-"""The steps as data: what each reads and writes, and which parameters matter to what it writes.
+"""The steps as data: what each reads and writes, and which parameters matter to its outputs.
 
-A parameter says in PARAMETERS.py what it matters to: one or more subjects. An output says which subjects it heeds, and
-from which other outputs it is made. From that follow which outputs are stale, the order of the scripts, their `--help`,
-the tables in the documentation, and the picture of how data flows.
+Each parameter in PARAMETERS.py names the subjects it matters to; each output names the subjects it depends on and the
+other outputs it is made from. This determines which outputs are stale, the order of the scripts, their `--help`, the
+tables in the documentation, and the diagram of the data flow.
 
-A parameter that changes only how fast a result comes, where, or for whom matters to no subject.
+A parameter that changes only the speed, the place or the recipient of a result matters to no subject.
 """
 
 import textwrap
@@ -14,29 +14,29 @@ from typing import Literal
 
 Subject = Literal[
     "examples",  # which images there are, and on which side of the split
-    "pixel limit",  # unless it is and was the usual one, of which earlier versions did not tell
+    "pixel limit",  # unless it is and was the default, which earlier versions did not record
     "near duplicates",
     "scene duplicates",
     "network",  # the pretrained one
-    "network file",  # .model and .onnx: how they are cut and normalised
+    "network file",  # .model and .onnx: where they are cut, and how images are normalised
     "training",  # of the network
-    "own classes",  # of a network that is taken as it is
+    "own classes",  # of a network that is used unchanged
     "features",
     "svm",
     "bundle",
 ]
 
-NETWORK_FORMAT = 2  # of what step 2 writes; 2 since model.onnx also has the feature map
+NETWORK_FORMAT = 2  # of the network that step 2 writes; since 2, model.onnx also has the feature map
 
 
 @dataclass(frozen=True)
 class File:
-    """What a step reads or writes that no other step needs to be up to date.
+    """A file that a step reads or writes, and that is never checked for being up to date.
 
     Attributes:
-        path: as a person types it, or the name of a parameter.
-        holds: what it is.
-        only: when there is one; empty: always.
+        path: as a user types it, or the name of a parameter.
+        holds: what it contains.
+        only: when it is used; empty: always.
     """
 
     path: str
@@ -49,14 +49,14 @@ class File:
 
 @dataclass(frozen=True)
 class Output:
-    """What a step leaves in proc/<datasetName> for later steps, whole when its manifest is there.
+    """What a step writes to proc/<datasetName> for later steps; complete once its manifest exists.
 
     Attributes:
-        name: as messages call it; {classifier} stands for the parameter.
+        name: used in messages; {classifier} stands for the parameter.
         manifest: the JSON file that is written last.
         holds: the files in it.
-        heeds: the subjects that matter to it, where they do (`Layout` knows when).
-        facts: what else matters: a state that `Layout` looks up, not a parameter.
+        depends_on: the subjects that matter to it, when they are relevant (see `Layout`).
+        facts: what else matters to it: values that `Layout` looks up, not parameters.
         made_from: names of other outputs; 'network' is dnn_fixed or dnn_refined.
         only: the values of `classifier` for which it is made; empty: all.
     """
@@ -64,7 +64,7 @@ class Output:
     name: str
     manifest: str
     holds: str
-    heeds: tuple[Subject, ...] = ()
+    depends_on: tuple[Subject, ...] = ()
     facts: tuple[str, ...] = ()
     made_from: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -76,11 +76,11 @@ class Output:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step: a script and what goes in and comes out.
+    """A step: a script with its inputs and outputs.
 
     Attributes:
         script: its name without .py.
-        reads: beside what its outputs are made from.
+        reads: inputs other than those that its outputs are made from.
     """
 
     script: str
@@ -113,7 +113,7 @@ STAGES = (
             IMAGES,
             File("proc/<datasetName>/downloads.csv", "every URL with its outcome", only="list or search"),
             File("proc/<datasetName>/search.tsv, search.csv, images/<datasetName>/ATTRIBUTION.md",
-                 "what was found, and whose it is", only="search"),
+                 "what was found, with authors and licences", only="search"),
         ),
     ),
     Stage(
@@ -122,19 +122,19 @@ STAGES = (
             File("images/<datasetName>/<label>/*", "the images; or, where the split is on disk, train/<label>/*, "
                  "val/<label>/* and test/<label>/*"),
             File("images/<datasetName>/dedicatedTestImages.tsv", "the test set", only="if it is there"),
-            File("images/<datasetName>/annotations.jsonl", "labels and marks given by hand", only="if it is there"),
+            File("images/<datasetName>/annotations.jsonl", "labels and marks set by hand", only="if it is there"),
         ),
         writes=(
             Output(
                 "examples.csv", "examples.json", "path, label, split, group, size and SHA-256 of every intact image",
-                heeds=("examples", "near duplicates", "scene duplicates", "pixel limit"), facts=("annotations",),
+                depends_on=("examples", "near duplicates", "scene duplicates", "pixel limit"), facts=("annotations",),
             ),
             Output(
                 "features_duplicates/network", "features_duplicates/network/model.json",
                 "the pretrained network, and beside it embeddings (duplicates = scene)",
-                heeds=("network", "network file"), facts=("format", "weights"),
+                depends_on=("network", "network file"), facts=("format", "weights"),
             ),
-            File("proc/<datasetName>/duplicates.csv", "which images are alike: these always stand on one side"),
+            File("proc/<datasetName>/duplicates.csv", "images that show the same picture, which stay on one side"),
             File("proc/<datasetName>/quality.csv", "which images are worth a second look"),
         ),
     ),
@@ -146,17 +146,17 @@ STAGES = (
         ),
         writes=(
             Output(
-                "dnn_fixed", "dnn_fixed/model.json", "the pretrained network as it is", only=("svm",),
-                heeds=("network", "network file"), facts=("format", "weights"),
+                "dnn_fixed", "dnn_fixed/model.json", "the pretrained network, unchanged", only=("svm",),
+                depends_on=("network", "network file"), facts=("format", "weights"),
             ),
             Output(
                 "dnn_refined", "dnn_refined/model.json", "the network trained on your images, training.csv and .png",
-                heeds=("network", "network file", "training", "own classes"),
+                depends_on=("network", "network file", "training", "own classes"),
                 facts=("format", "weights", "white_level"), made_from=("examples.csv",), only=("dnn", "svmDnnRefined"),
             ),
             Output(
                 "model_dnn", "model_dnn/model.json", "the bundle that is deployed",
-                heeds=("bundle",), facts=("white_level",), made_from=("dnn_refined",), only=("dnn",),
+                depends_on=("bundle",), facts=("white_level",), made_from=("dnn_refined",), only=("dnn",),
             ),
         ),
     ),
@@ -167,7 +167,7 @@ STAGES = (
             Output(
                 "features_{classifier}", "features_{classifier}/manifest.json",
                 "part-*.parquet: path, label, split, embedding, and of a refined network its scores",
-                heeds=("features",), facts=("white_level",), made_from=("examples.csv", "network"),
+                depends_on=("features",), facts=("white_level",), made_from=("examples.csv", "network"),
             ),
         ),
     ),
@@ -177,11 +177,11 @@ STAGES = (
             Output(
                 "svm_{classifier}", "svm_{classifier}/manifest.json",
                 "svm.npz, sweep.csv, sweep.png, learning_curve.csv, learning_curve.png",
-                heeds=("svm",), made_from=("features_{classifier}",),
+                depends_on=("svm",), made_from=("features_{classifier}",),
             ),
             Output(
                 "model_{classifier}", "model_{classifier}/model.json", "the bundle that is deployed",
-                heeds=("bundle",), facts=("white_level",), made_from=("network", "svm_{classifier}"),
+                depends_on=("bundle",), facts=("white_level",), made_from=("network", "svm_{classifier}"),
                 only=("svm", "svmDnnRefined"),
             ),
         ),
@@ -195,7 +195,7 @@ STAGES = (
                 "metrics.json, predictions.csv, pictures, and report.html (open it in a browser)",
                 made_from=("model_{classifier}", "features_{classifier}"),
             ),
-            File("proc/<datasetName>/model_<classifier>/metrics.json", "how good the bundle is, for whoever uses it"),
+            File("proc/<datasetName>/model_<classifier>/metrics.json", "how accurate the bundle is"),
         ),
     ),
     Stage(
@@ -206,8 +206,8 @@ STAGES = (
             File("SERVICE_KEY, keyFile", "the key, from the environment or a file", only="if the service wants one"),
         ),
         writes=(
-            File("proc/<datasetName>/predictions/<folder>.csv", "path, label, probabilities, or what is wrong; beside "
-                 "it <folder>.csv.journal, by which a run that was stopped goes on", only="with folder"),
+            File("proc/<datasetName>/predictions/<folder>.csv", "path, label, probabilities, or the problem; beside it "
+                 "<folder>.csv.journal, from which a stopped run continues", only="with folder"),
         ),
     ),
     Stage(
@@ -231,7 +231,7 @@ def outputs() -> Iterator[tuple[Stage, Output]]:
 
 
 def find(name: str, classifier: str) -> tuple[Stage, Output]:
-    """The output of a name, {classifier} filled in, as it is made for a classifier."""
+    """The output of a name, {classifier} filled in, for a classifier, and its stage; KeyError if no step makes it."""
     for stage, output in outputs():
         if output.name.format(classifier=classifier) == name and classifier in (output.only or (classifier,)):
             return stage, output
@@ -239,12 +239,12 @@ def find(name: str, classifier: str) -> tuple[Stage, Output]:
 
 
 def stage_of(script: str) -> Stage | None:
-    """The step of a script; None of scripts that are none."""
+    """The step of a script; None for other scripts."""
     return next((stage for stage in STAGES if stage.script == script), None)
 
 
 def described(stage: Stage) -> str:
-    """What a step reads and writes, as lines for a person."""
+    """What a step reads and writes, as lines of text."""
     inputs = [output for _, output in outputs() if output.name in stage.made_from()]
     if "network" in stage.made_from():
         inputs += [output for _, output in outputs() if output.name in ("dnn_fixed", "dnn_refined")]
@@ -276,7 +276,7 @@ _BOXES = {"network": "dnn_fixed or dnn_refined", "model": "model_<classifier>"}
 
 
 def flowchart() -> str:
-    """How data flows through the steps, as a flowchart in Mermaid; what differs by classifier is one box."""
+    """The data flow through the steps as a Mermaid flowchart; outputs that differ by classifier share a box."""
     edges = ["0_downloadData --> images"]
     boxes = {"images": "images/&lt;label&gt;/*"}
     for stage in STAGES:
@@ -292,7 +292,7 @@ def flowchart() -> str:
 
 
 def _box(name: str) -> str:
-    """The box of an output in the picture."""
+    """The box of an output in the flowchart."""
     if name in ("dnn_fixed", "dnn_refined"):
         return "network"
     return name.partition("{")[0].rstrip("_").replace("model_dnn", "model").replace(".csv", "")

@@ -30,7 +30,11 @@ MAX_JSON_BYTES = 256 * 2**20
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file handle whose content appears at `path` whole, at the end of the block, or not at all."""
+    """A binary file handle whose content appears at `path` at the end of the block, completely or not at all.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
     with _replacing(path) as temporary, temporary.open("wb") as file:
         yield file
         flush(file)
@@ -38,16 +42,16 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, for libraries that want a name; renamed to `path` at the end of the block.
+    """A temporary path beside `path`, for libraries that need a file name; renamed to `path` at the end of the block.
 
-    The temporary name keeps the suffix, which such libraries look at.
+    It keeps the suffix, by which such libraries choose the format.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
     with _replacing(path) as temporary:
         yield temporary
-        with temporary.open("r+b") as file:  # Windows flushes no file that was opened for reading
+        with temporary.open("r+b") as file:  # Windows cannot flush a file that was opened for reading
             flush(file)
 
 
@@ -68,13 +72,13 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically, with Unix line ends on every system."""
+    """Write UTF-8 text atomically, with Unix line endings on every system."""
     with atomic(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, NaN refused."""
+    """Write JSON atomically, indented; raises ValueError for NaN."""
     with atomic(path) as file:
         file.write(json_text(value).encode(errors="backslashreplace"))  # a path need not be Unicode: JSON's "\udcff"
 
@@ -85,20 +89,24 @@ def json_text(value: Any) -> str:
 
 
 def read_json(path: Path, *, most: int = MAX_JSON_BYTES) -> Any:
-    """Read JSON of at most so many bytes; a damaged file is a StorageError that names it."""
+    """Read a JSON file of at most `most` bytes.
+
+    Raises:
+        StorageError: it is missing, damaged or larger.
+    """
     with reading(path, advice="delete it and run the script that writes it again"):
         return json.loads(read_regular(path, most=most).decode("utf-8"))
 
 
 @contextlib.contextmanager
 def reading(path: Path, *, advice: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is told of the file that it reads: damaged, cut off, another file, not readable.
+    """Turn any error in the block, which reads `path`, into one that names this file.
 
     Args:
         advice: what to do about it, e.g. which script to run again.
 
     Raises:
-        StorageError: in one line.
+        StorageError: the file is damaged, cut off, of another kind, or cannot be read.
     """
     try:
         yield
@@ -106,13 +114,13 @@ def reading(path: Path, *, advice: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageError(f"{path} cannot be read ({explained(error).partition(';')[0]}): {advice}") from error
-    except Exception as error:  # what the libraries raise for bytes that are not theirs has nothing in common
+    except Exception as error:  # libraries raise all kinds of exceptions for damaged files
         first, *_ = str(error).splitlines() or [""]
         raise StorageError(f"{path} cannot be read ({first or type(error).__name__}): {advice}") from error
 
 
 def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
-    """The manifest of an artefact, which has at least the hashes of its `files` by their names.
+    """The manifest of an artefact; its `files` map names to hashes.
 
     Raises:
         StorageError: it is damaged; names the script to run again.
@@ -120,7 +128,7 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
     with reading(path, advice=f"run {made_by} again"):
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(manifest.get(name, {}), dict) for name in ("parameters", "inputs")):
-            raise ValueError("it is no manifest")
+            raise ValueError("it is not a manifest")
         return {**manifest, "files": dict(manifest["files"])}
 
 
@@ -131,7 +139,7 @@ def sha256(path: Path) -> str:
 
 
 def sha256_once(path: Path) -> str:
-    """SHA-256 of a file, computed once for as long as it looks the same."""
+    """SHA-256 of a file, computed again only when its size or modification time has changed."""
     status = path.stat()
     return _sha256_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
 
@@ -146,10 +154,10 @@ class Artefact:
     """Something one step writes and others read: files, and a manifest that says what they were made from.
 
     Attributes:
-        name: what a message calls it.
+        name: used in messages.
         manifest: the JSON file written last; the artefact exists when it does.
         made_by: the script that makes it, as the user types it.
-        parameters: the parameters that matter to its content, with their present values.
+        parameters: the parameters that matter to its content, with their current values.
         inputs: the artefacts it is made from.
     """
 
@@ -161,11 +169,11 @@ class Artefact:
 
     @property
     def folder(self) -> Path:
-        """Where its files lie."""
+        """The folder of its files."""
         return self.manifest.parent
 
     def recipe(self) -> dict[str, Any]:
-        """What it would be made from if it were made now: parameters, and the identity of each input."""
+        """What it would be made from now: parameters, and the identity of each input."""
         parameters = json.loads(json.dumps(dict(self.parameters), default=str))
         return {"parameters": parameters, "inputs": {i.name: i.identity() for i in self.inputs}}
 
@@ -174,7 +182,7 @@ class Artefact:
         return hashlib.sha256(json.dumps(self.recipe(), sort_keys=True).encode()).hexdigest()
 
     def identity(self) -> str:
-        """What stands for this artefact in the recipes of those made from it: a hash of its files' hashes."""
+        """A hash of its files' hashes, which identifies it in the recipes of artefacts made from it."""
         files = self.read()["files"]
         return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
@@ -190,16 +198,16 @@ class Artefact:
         return read_manifest(self.manifest, made_by=self.made_by)
 
     def begin(self) -> None:
-        """Declare the artefact unfinished, before its files are changed."""
+        """Mark the artefact as unfinished, before its files are changed."""
         self.manifest.unlink(missing_ok=True)
 
     def commit(self, files: list[Path], **extra: Any) -> None:
-        """Write the manifest: recipe, SHA-256 of every file, and whatever else readers want to know."""
+        """Write the manifest: recipe, SHA-256 of every file, and `extra` entries."""
         hashes = {file.relative_to(self.folder).as_posix(): sha256(file) for file in files}
         write_json(self.manifest, {"made_by": self.made_by, **self.recipe(), "files": hashes, **extra})
 
     def is_current(self) -> bool:
-        """Whether it exists and was made from the present parameters and inputs."""
+        """Whether it exists and was made from the current parameters and inputs."""
         try:
             self.check()
         except (MissingInput, StaleInput, StorageError):
@@ -207,12 +215,12 @@ class Artefact:
         return True
 
     def check(self) -> dict[str, Any]:
-        """The manifest, after making sure that it, and all it was made from, is up to date.
+        """The manifest, after checking that it, and everything it was made from, is up to date.
 
         Raises:
             MissingInput: it, or something it is made from, does not exist.
-            StaleInput: it was made from other parameters or inputs, or its files are not those that were written; names
-                the first difference and the script to run.
+            StaleInput: it was made from other parameters or inputs, or its files have changed since; names the first
+                difference and the script to run.
             StorageError: a file cannot be read.
         """
         for made_from in self.inputs:
@@ -234,9 +242,9 @@ class Artefact:
             if not path.exists():
                 raise StaleInput(f"{path} is gone: run {self.made_by} again")
             with reading(path, advice=f"run {self.made_by} again"):
-                found = sha256_once(path)
-            if found != written:
-                raise StaleInput(f"{path} is not as it was written, damaged perhaps: run {self.made_by} again")
+                digest = sha256_once(path)
+            if digest != written:
+                raise StaleInput(f"{path} was changed or damaged after it was written: run {self.made_by} again")
         return manifest
 
 

@@ -1,10 +1,10 @@
-"""CSV that holds no cell a spreadsheet would run, and comes back exactly as it was.
+"""CSV without cells that a spreadsheet would run as formulas; reading restores the exact values.
 
-Strangers choose titles, file names and labels, and a spreadsheet takes a cell for a formula that begins with one of a
-few characters (OWASP, 'CSV Injection'). Before such a text stands an apostrophe, which spreadsheets take for 'this is
-text'; reading takes it away again. Tables of earlier versions, without apostrophes, are read as they are.
+Titles, file names and labels are chosen by strangers, and a spreadsheet treats a cell that begins with certain
+characters as a formula (OWASP, 'CSV Injection'). Such texts are written with a leading apostrophe, which marks text in
+spreadsheets; reading removes it. Tables of earlier versions, without apostrophes, are read unchanged.
 
-A typed table is declared once, by a dataclass whose fields are its columns; from that it is written, read, described.
+A typed table is declared by a dataclass whose fields are its columns; it is written, read and described from that.
 """
 
 import csv
@@ -21,15 +21,15 @@ from libraries.base.storage import reading, write_text
 
 Row = TypeVar("Row")
 
-# An apostrophe before the rest protects a formula, and one more what would be taken for a protected one. Spreadsheets
-# pass over blanks and what is not seen; East Asian ones take wide signs for the narrow ones.
+# A leading apostrophe protects a formula, and one more protects text that looks like a protected formula. Spreadsheets
+# skip blanks and invisible characters; East Asian ones also accept full-width signs.
 _BLANK = r"\s\x00-\x20\x7f-\xa0\u200b-\u200f\u2060\ufeff"
 _RUN = re.compile(rf"'*(?:[\t\r\n]|[{_BLANK}]*[-=+@\uff0d\uff1d\uff0b\uff20])")
-_QUOTED = re.compile('[,;\t"\r\n]')  # the separators of all countries' spreadsheets
+_QUOTED = re.compile('[,;\t"\r\n]')  # the separators of spreadsheets in any locale
 
 
 def protected(text: str) -> str:
-    """Text as a cell that no spreadsheet runs."""
+    """Text as a cell that no spreadsheet runs as a formula."""
     return f"'{text}" if _RUN.match(text) else text
 
 
@@ -39,7 +39,7 @@ def plain(cell: str) -> str:
 
 
 def csv_line(cells: Iterable[object]) -> str:
-    """A line of CSV with its end. Texts are protected, numbers are not: -1.5 stays a number; None is an empty cell."""
+    """A line of CSV, with its ending. Texts are protected, numbers (-1.5) are not; None is an empty cell."""
     return ",".join(_cell(protected(cell) if isinstance(cell, str) else cell) for cell in cells) + "\n"
 
 
@@ -49,12 +49,12 @@ def _cell(value: object) -> str:
 
 
 def csv_rows(lines: Iterable[str]) -> Iterator[list[str]]:
-    """The rows of CSV, as `csv_line` was given them, as texts; csv.Error where it is none."""
+    """The rows of CSV as texts, the inverse of `csv_line`; raises csv.Error if it is malformed."""
     return ([plain(cell) for cell in row] for row in csv.reader(lines))
 
 
 def csv_records(lines: Iterable[str]) -> Iterator[dict[str, str]]:
-    """The rows of CSV by the header's names, blank lines passed over.
+    """The rows of CSV by the header's names, without blank lines.
 
     Raises:
         ValueError: a row has more or fewer cells than the header.
@@ -65,10 +65,7 @@ def csv_records(lines: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) -> None:
-    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys.
-
-    No cell is one that a spreadsheet would run; see above.
-    """
+    """Write a table atomically, one row per mapping; the header is `columns`, by default the first row's keys."""
     write_text(path, csv_text(rows, columns=columns))
 
 
@@ -80,15 +77,15 @@ def csv_text(rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = ()) 
 
 @dataclass(frozen=True)
 class Column:
-    """What is to be known of a column of a typed table: `name: Annotated[type, Column(...)]` in its dataclass.
+    """Describes a column of a typed table: `name: Annotated[type, Column(...)]` in its dataclass.
 
-    The type is str, int, float, bool or a Literal, or one of these or None. A field that has a default may be missing,
-    as in tables of earlier versions.
+    The type is str, int, float, bool or a Literal, or one of these `| None`. A field with a default may be missing from
+    the file, as in tables of earlier versions.
 
     Attributes:
-        about: what stands in it, in one line.
-        prefix: of the names of several columns, one for each key of a field of type Mapping[str, type].
-        decimals: of numbers; by default as many as it takes to give them back.
+        about: what it contains, in one line.
+        prefix: for a field of type Mapping[str, type]: begins the names of its columns, one for each key.
+        decimals: of numbers; by default as many as are needed to restore them exactly.
     """
 
     about: str = ""
@@ -103,17 +100,17 @@ def described(kind: type) -> list[tuple[str, str]]:
 
 @cache
 def _columns(kind: Any) -> list[tuple[str, Any, Column]]:
-    """The fields of a typed table: name, type, what is to be known."""
-    hints, found = get_type_hints(kind, include_extras=True), []
+    """The fields of a typed table: name, type and description."""
+    hints, columns = get_type_hints(kind, include_extras=True), []
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         of_type, about = get_args(hint) if get_origin(hint) is Annotated else (hint, Column())
-        found.append((field.name, of_type, about))
-    return found
+        columns.append((field.name, of_type, about))
+    return columns
 
 
 def write_table(path: Path, kind: type, rows: Sequence[Any]) -> None:
-    """Write a typed table atomically; without rows it is its header alone."""
+    """Write a typed table atomically; without rows, only its header."""
     names = [name for name, _, about in _columns(kind) if not about.prefix]
     write_csv(path, [row_cells(row) for row in rows], columns=() if rows else names)
 
@@ -135,13 +132,13 @@ def _written(value: Any, decimals: int | None) -> Any:
 
 
 def read_table(path: Path, kind: type[Row], *, advice: str) -> list[Row]:
-    """Read a typed table; columns that are not declared are passed over.
+    """Read a typed table; columns that are not declared are ignored.
 
     Args:
-        advice: what to do where it cannot be read, e.g. which script to run again.
+        advice: what to do if it cannot be read, e.g. which script to run again.
 
     Raises:
-        StorageError: in one line, which names the line of the file where a value is not what it should be.
+        StorageError: it cannot be read, lacks a column or has an invalid value; names the line.
     """
     with reading(path, advice=advice), path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file)
@@ -151,15 +148,15 @@ def read_table(path: Path, kind: type[Row], *, advice: str) -> list[Row]:
 
 
 def _values(cells: Sequence[str], fields: Sequence["_Field"], header: Sequence[str], line: int) -> dict[str, Any]:
-    """The values of a row by field; a ValueError names the line."""
+    """The values of a row by field; raises a ValueError that names the line."""
     if len(cells) != len(header):
         raise ValueError(f"line {line} has {len(cells)} cells instead of {len(header)}")
     values: dict[str, Any] = {}
-    for name, key, place, parse in fields:
+    for name, key, position, parse in fields:
         try:
-            value = parse(plain(cells[place]))
+            value = parse(plain(cells[position]))
         except ValueError as error:
-            raise ValueError(f"line {line}, column {header[place]}: {error}") from None
+            raise ValueError(f"line {line}, column {header[position]}: {error}") from None
         if key is None:
             values[name] = value
         else:
@@ -168,32 +165,32 @@ def _values(cells: Sequence[str], fields: Sequence["_Field"], header: Sequence[s
 
 
 class _Field(NamedTuple):
-    """A cell of each row: of which field, under which key of it, in which place, and what makes it a value."""
+    """How to read one cell of every row: its field, its key if that is a mapping, its position, and its parser."""
 
     name: str
     key: str | None
-    place: int
+    position: int
     parse: Callable[[str], Any]
 
 
 def _fields(kind: type, header: Sequence[str]) -> list[_Field]:
-    """What becomes of the cells under a header."""
-    found: list[_Field] = []
+    """How to read the cells under a header."""
+    fields: list[_Field] = []
     with_default = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
     for name, of_type, about in _columns(kind):
         if about.prefix:
             parse = _parser(get_args(of_type)[1])
-            keys = {place: column for place, column in enumerate(header) if column.startswith(about.prefix)}
-            found += [_Field(name, column.removeprefix(about.prefix), place, parse) for place, column in keys.items()]
+            keys = {i: column for i, column in enumerate(header) if column.startswith(about.prefix)}
+            fields += [_Field(name, column.removeprefix(about.prefix), i, parse) for i, column in keys.items()]
         elif name in header:
-            found.append(_Field(name, None, header.index(name), _parser(of_type)))
+            fields.append(_Field(name, None, header.index(name), _parser(of_type)))
         elif name not in with_default:
             raise ValueError(f"line 1 has no column '{name}'")
-    return found
+    return fields
 
 
 def _parser(of_type: Any) -> Callable[[str], Any]:
-    """What turns a cell into a value of a type; ValueError where it is none."""
+    """A function from a cell to a value of a type; it raises ValueError for any other cell."""
     if get_origin(of_type) in (Union, types.UnionType):
         inner = _parser(next(choice for choice in get_args(of_type) if choice is not type(None)))
         return lambda cell: inner(cell) if cell else None
@@ -202,7 +199,7 @@ def _parser(of_type: Any) -> Callable[[str], Any]:
 
         def choice(cell: str) -> Any:
             if cell not in known:
-                raise ValueError(f"'{cell[:40]}' is none of {', '.join(known)}")
+                raise ValueError(f"'{cell[:40]}' is not one of {', '.join(known)}")
             return known[cell]
 
         return choice

@@ -1,8 +1,7 @@
-"""Text files that people or earlier runs leave: lists in whatever form an editor saves them, and logs of JSON lines.
+"""Text files from people or earlier runs: lists in any form that an editor saves, and logs of JSON lines.
 
-Lists may be UTF-8 with or without a byte order mark, or UTF-16 with one, with any line ends. Everything else is an
-error of one line that names the file, the line, and what to do. Of a log, what a killed process left behind its last
-whole line is passed over.
+Lists may be UTF-8 with or without a byte order mark, or UTF-16 with one, with any line endings. Everything else is an
+error that names the file, the line, and what to do. In a log, an incomplete last line of a killed process is ignored.
 """
 
 import codecs
@@ -15,22 +14,22 @@ from typing import NamedTuple
 from libraries.base.errors import InputError, MissingInput
 
 MAX_LINE = 1_000_000  # characters of a line in a list
-_UNREADABLE = "\udc80"  # stands for bytes that are no text; no text that is read holds it
+_UNREADABLE = "\udc80"  # stands for bytes that are not text; no valid text contains it
 _HANDLER = "unreadable bytes are marked"
 _ADVICE = "save it with the encoding UTF-8"
 
-BEGIN = b'{"time": "'  # of every line
+BEGIN = b'{"time": "'  # of every line of a log
 
 
 def read_lines(path: Path, *, what: str) -> Iterator[str]:
-    """The lines of a list, as they are read, without their ends (which are LF, CR LF or CR).
+    """Yield the lines of a list, without their endings (LF, CR LF or CR).
 
     Args:
-        what: it is, for messages: 'the list of images'.
+        what: names the file in messages: 'the list of images'.
 
     Raises:
         MissingInput: there is no such file.
-        InputError: it cannot be read, or a line is no text or too long.
+        InputError: it cannot be read, or a line is not text or is too long.
     """
     try:
         with path.open("rb") as file:
@@ -49,15 +48,15 @@ def read_lines(path: Path, *, what: str) -> Iterator[str]:
 
 
 def read_text(path: Path, *, what: str, max_bytes: int) -> str:
-    """The text of a file with LF line ends.
+    """The text of a file, with LF line endings.
 
     Args:
-        what: it is, for messages: 'the file of queries'.
-        max_bytes: that it may have.
+        what: names the file in messages: 'the file of queries'.
+        max_bytes: largest size of the file.
 
     Raises:
         MissingInput: there is no such file.
-        InputError: it cannot be read, is too large, or is no text.
+        InputError: it cannot be read, is too large, or is not text.
     """
     try:
         with path.open("rb") as file:
@@ -72,13 +71,13 @@ def read_text(path: Path, *, what: str, max_bytes: int) -> str:
 
 
 def as_text(data: bytes, path: Path) -> str:
-    """The content of a file as text with LF line ends.
+    """The content of a file as text, with LF line endings.
 
     Args:
         path: of the file, for messages.
 
     Raises:
-        InputError: it is no text.
+        InputError: it is not text; names the line.
     """
     text = decoded(data)
     if _is_text(text):
@@ -89,13 +88,13 @@ def as_text(data: bytes, path: Path) -> str:
 
 
 def decoded(data: bytes) -> str:
-    """Bytes as text with LF line ends, by their byte order mark; where they are no text it holds lone surrogates."""
+    """Bytes as text, by their byte order mark, with LF line endings; undecodable bytes become lone surrogates."""
     text = data.decode(_encoding(data), errors=_HANDLER)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _encoding(start: bytes) -> str:
-    """What text that begins so is written in."""
+    """The encoding of text that begins with these bytes."""
     return "utf-16" if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
@@ -104,9 +103,9 @@ def _is_text(text: str) -> bool:
 
 
 def _checked(text: str, where: str) -> str:
-    """The text, if it is some."""
+    """The text; raises InputError if it is not text."""
     if "\0" in text:
-        raise InputError(f"{where} holds NUL characters, as no text does: {_ADVICE}")
+        raise InputError(f"{where} contains NUL characters, so it is not text: {_ADVICE}")
     if not _is_text(text):
         raise InputError(f"{where} is neither UTF-8 nor UTF-16 text: {_ADVICE}")
     return text
@@ -125,9 +124,9 @@ class Lines(NamedTuple):
     """The lines of a log.
 
     Attributes:
-        whole: without their ends; some may be blank.
-        length: of all whole lines together, in bytes, ends included.
-        is_ended: whether the last has its end; an editor may have taken it away.
+        whole: without their endings; some may be blank.
+        length: of all whole lines together, in bytes, endings included.
+        is_ended: whether the last line has its ending; an editor may have removed it.
     """
 
     whole: list[bytes]
@@ -136,7 +135,7 @@ class Lines(NamedTuple):
 
 
 def split_lines(content: bytes) -> Lines:
-    """The lines of a log, without a last one that was cut off: what was to be written there never was."""
+    """The lines of a log, without a last one that is incomplete: its write never finished."""
     *whole, rest = content.split(b"\n")
     if not rest:
         return Lines(whole, len(content), True)

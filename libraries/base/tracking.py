@@ -1,4 +1,4 @@
-"""Run history: what every script did, in MLflow. A server that cannot be reached is a warning, never a lost run."""
+"""Run history: what every script did, in MLflow. An unreachable server causes a warning, never a lost run."""
 
 import contextlib
 import logging
@@ -42,11 +42,11 @@ _UNWRITABLE = "mlflow.db in DATA_DIR cannot be written, this run is not in the h
 
 @dataclass(frozen=True)
 class PackedModel:
-    """A model in MLflow's form, to be kept with a run.
+    """A model in MLflow's format, to be stored with a run.
 
     Attributes:
-        name: what people call it.
-        fingerprint: equal fingerprints, equal models: the store keeps one of them.
+        name: of the model in the history.
+        fingerprint: identifies its content; the store keeps one model per fingerprint.
         save: `save(path, mlflow_model=...)` writes it into a folder that does not exist yet.
     """
 
@@ -57,13 +57,13 @@ class PackedModel:
 
 @dataclass
 class Record:
-    """What one run of a script has to tell: fill it in while the script runs.
+    """What to log about one run of a script; filled in while it runs.
 
     Attributes:
         tags: short texts.
         metrics: numbers.
         files: pictures and tables, copied into the history.
-        model: to be kept too.
+        model: stored as well.
         model_uri: where the model is, once the run is logged: `mlflow models serve -m <model_uri>`.
     """
 
@@ -84,7 +84,7 @@ def run(step: str, parameters: Settings) -> Iterator[Record]:
     root, uri = values["rootDir"], values.pop("trackingUri")  # a tracking address may hold a password: never logged
     record = Record(tags={"step": step, "code": code_version()})
     started = time.time()
-    importing = threading.Thread(target=_import_mlflow, daemon=True)  # its two seconds pass while the step works
+    importing = threading.Thread(target=_import_mlflow, daemon=True)  # takes two seconds, while the step works
     if values["runHistory"]:
         importing.start()
     yield record
@@ -95,9 +95,9 @@ def run(step: str, parameters: Settings) -> Iterator[Record]:
         try:
             _log(record, store=server or local_store(root), root=root, values=values, started=started)
             return
-        except Exception as error:  # whatever a store may raise, the step's own work is done and safe
+        except Exception as error:  # whatever a store raises, the step's own output is safe
             reason = type(error).__name__
-            if server:  # only the kind of error: its text may repeat the address, and that a password
+            if server:  # only the type: the text may contain the address, and that a password
                 logger.warning("run history: %s (%s)", _UNREACHABLE, reason)
             else:
                 logger.warning("run history: %s (%s: %s)", _UNWRITABLE, reason, " ".join(str(error).split())[:100])
@@ -131,9 +131,9 @@ def _log(record: Record, *, store: str, root: Path, values: Mapping[str, Any], s
     _check_database(store, "BEGIN IMMEDIATE")
     client = MlflowClient(tracking_uri=store)
     name = values["datasetName"]
-    found = client.get_experiment_by_name(name)
+    stored = client.get_experiment_by_name(name)
     artifacts = (root / "mlruns").as_uri() if store.startswith("sqlite") else None
-    experiment_id = found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts)
+    experiment_id = stored.experiment_id if stored else client.create_experiment(name, artifact_location=artifacts)
     created = client.create_run(
         experiment_id, start_time=int(started * 1000), run_name=record.tags["step"], tags=dict(record.tags)
     )
@@ -153,7 +153,7 @@ def _log(record: Record, *, store: str, root: Path, values: Mapping[str, Any], s
 
 
 def _keep_model(client: "MlflowClient", model: PackedModel, *, run_id: str, experiment_id: str) -> "LoggedModel | None":
-    """The model as an earlier run has stored it, or stored now, as the outcome of this run; None: it could not be."""
+    """The model as stored by an earlier run, or stored now, linked to this run; None if that fails."""
     from mlflow.entities import LoggedModelOutput
 
     try:
@@ -162,20 +162,20 @@ def _keep_model(client: "MlflowClient", model: PackedModel, *, run_id: str, expe
         if stored is None:
             stored = _store_model(client, model, run_id=run_id, experiment_id=experiment_id)
         client.log_outputs(run_id, [LoggedModelOutput(stored.model_id, step=0)])
-    except Exception as error:  # the rest of the run can be logged all the same
-        logger.warning("run history: the model is not in it (%s)", type(error).__name__)
+    except Exception as error:  # the rest of the run can still be logged
+        logger.warning("run history: the model could not be stored (%s)", type(error).__name__)
         return None
     return stored
 
 
 def _whole_models(client: "MlflowClient", experiment_id: str, which: str) -> "Iterator[LoggedModel]":
-    """Newest first; none that was broken off, or whose files somebody has deleted since."""
+    """Stored models, newest first, without those that are incomplete or whose files were deleted."""
     from mlflow.entities import LoggedModelStatus
 
     newest = {"field_name": "creation_timestamp", "ascending": False}
-    for found in client.search_logged_models([experiment_id], which, order_by=[newest]):
-        if found.status == LoggedModelStatus.READY and client.list_logged_model_artifacts(found.model_id):
-            yield found
+    for model in client.search_logged_models([experiment_id], which, order_by=[newest]):
+        if model.status == LoggedModelStatus.READY and client.list_logged_model_artifacts(model.model_id):
+            yield model
 
 
 def _store_model(client: "MlflowClient", model: PackedModel, *, run_id: str, experiment_id: str) -> "LoggedModel":
@@ -198,13 +198,13 @@ def _store_model(client: "MlflowClient", model: PackedModel, *, run_id: str, exp
 
 
 def _uri(model: "LoggedModel") -> str:
-    """A file's address is understood everywhere; others are found by whoever knows the tracking server."""
+    """A file's address, which works everywhere, or else one for which the tracking server must be known."""
     location = str(model.artifact_location)
     return location if location.startswith("file:") else f"models:/{model.model_id}"
 
 
 def _metric_name(name: str) -> str:
-    """MLflow allows letters, digits and a few signs in names; a label may hold others."""
+    """MLflow allows letters, digits and a few symbols in names; a label may contain others."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
 
 
@@ -226,14 +226,14 @@ def code_version() -> str:
 
 @contextlib.contextmanager
 def _reading(store: str) -> Iterator[None]:
-    """Say of whatever a store may raise which one it is; its own text may repeat a password in the address."""
+    """Turn any error of a store into one that names it, without its text: that may contain a password."""
     try:
         _check_database(store, "PRAGMA schema_version")
         yield
     except Exception as error:
         where, advice = "trackingUri", "check the server"
         if store.startswith(_SQLITE):
-            where, advice = store.removeprefix(_SQLITE), "move it away to begin a new one"
+            where, advice = store.removeprefix(_SQLITE), "move it away to start a new one"
         raise StorageError(f"the run history, {where}, cannot be read ({type(error).__name__}): {advice}") from error
 
 
@@ -248,11 +248,14 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
 
     with _reading(store):
         client = MlflowClient(tracking_uri=store)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        stored = client.get_experiment_by_name(experiment)
+        if stored is None:
             return []
         runs = client.search_runs(
-            [found.experiment_id], f"tags.step = '{step}'", order_by=["attributes.start_time DESC"], max_results=count
+            [stored.experiment_id],
+            f"tags.step = '{step}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=count,
         )
     return [
         {
@@ -267,7 +270,7 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
 
 
 def earlier_runs(step: str, parameters: Settings, *, count: int) -> list[dict[str, Any]]:
-    """`recent_runs` of the data set of these parameters; none where no history is kept, or it cannot be reached."""
+    """`recent_runs` for the data set of these parameters; empty if no history is kept, or it cannot be read."""
     values = parameters.model_dump()
     if not values["runHistory"]:
         return []
@@ -280,7 +283,7 @@ def earlier_runs(step: str, parameters: Settings, *, count: int) -> list[dict[st
 
 
 def newest_model(store: str, *, experiment: str, name: str) -> str | None:
-    """Where the newest model of this name is: `mlflow models serve -m <it>`; None: the history has no such model.
+    """The URI of the newest model of this name, as for `mlflow models serve -m <uri>`; None if there is none.
 
     Raises:
         StorageError: the history cannot be read.
@@ -290,10 +293,10 @@ def newest_model(store: str, *, experiment: str, name: str) -> str | None:
 
     with _reading(store):
         client = MlflowClient(tracking_uri=store)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        stored = client.get_experiment_by_name(experiment)
+        if stored is None:
             return None
-        models = _whole_models(client, found.experiment_id, f"name = '{_model_name(name)}'")
+        models = _whole_models(client, stored.experiment_id, f"name = '{_model_name(name)}'")
         return next(map(_uri, models), None)
 
 

@@ -1,4 +1,4 @@
-"""The attributes of a function, checked, with the axes the way NumPy has them."""
+"""The attributes of a function, checked, with axes in NumPy's order."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -9,9 +9,9 @@ from libraries.cntk.wire import Axis, ModelError, Shape
 T = TypeVar("T", bool, int)
 
 MAX_FLOAT = 3e38
-ALL_STATIC_AXES = 2**31 - 2  # instead of an axis's number
-LARGEST = 2**31  # of sizes, counts and places: nothing that computes with them overflows
-LAST_STATIC_INDEX = 2**31 - 16  # the numbers above it stand for axes without an index: all, the batch, …
+ALL_STATIC_AXES = 2**31 - 2  # in place of an axis's index
+LARGEST = 2**31  # of sizes, counts and positions, so that computing with them does not overflow
+LAST_STATIC_INDEX = 2**31 - 16  # larger numbers stand for axes without an index: all, the batch, …
 MISSING: Any = object()
 
 
@@ -21,9 +21,9 @@ def flag(function: Function, name: str, default: bool = MISSING) -> bool:
 
 
 def number(function: Function, name: str, default: float = MISSING) -> float:
-    """A numeric attribute, one that a float32 can hold."""
+    """A numeric attribute within the range of float32."""
     value = float(_typed(function, name, (int, float), default))
-    if not abs(value) < MAX_FLOAT:  # so that NaN is refused, too
+    if not abs(value) < MAX_FLOAT:  # refuses NaN, too
         raise ModelError(f"{function}: its attribute {name!r} is {value}")
     return value
 
@@ -39,7 +39,7 @@ def text(function: Function, name: str, default: str = MISSING) -> str:
 
 
 def shape(function: Function, name: str, default: Sequence[int] = MISSING) -> list[int]:
-    """An attribute with a number per axis, slowest varying axis first."""
+    """An attribute with a whole number per axis, slowest varying axis first."""
     return _within(function, name, list(_typed(function, name, (Shape,), default)))[::-1]
 
 
@@ -49,7 +49,7 @@ def flags(function: Function, name: str) -> list[bool]:
 
 
 def wholes(function: Function, name: str) -> list[int]:
-    """An attribute that is a list of whole numbers, as the file has them."""
+    """An attribute that is a list of whole numbers, in the file's order."""
     return _within(function, name, _each(function, name, int))
 
 
@@ -59,42 +59,42 @@ def axes(function: Function, name: str, rank: int) -> list[int]:
     values = values if isinstance(values, list) else [values]
     if len(values) > rank:
         raise ModelError(f"{function}: {len(values)} axes of a sample with {rank}")
-    found: list[int] = []
+    numbers: list[int] = []
     for value in values:
         if not isinstance(value, Axis):
-            raise ModelError(f"{function}: its {name!r} is no axis")
-        found += range(rank) if value.index == ALL_STATIC_AXES else [static(function, value, rank)]
-    if not found:
+            raise ModelError(f"{function}: its {name!r} is not an axis")
+        numbers += range(rank) if value.index == ALL_STATIC_AXES else [static(function, value, rank)]
+    if not numbers:
         raise ModelError(f"{function}: its {name!r} names no axis")
-    return found
+    return numbers
 
 
 def axis(function: Function, name: str, rank: int) -> int:
     """An attribute that is one axis of a sample with `rank` axes."""
-    found = axes(function, name, rank)
-    if len(found) > 1:
-        raise ModelError(f"{function}: its {name!r} is not one axis, but {len(found)}")
-    return found[0]
+    numbers = axes(function, name, rank)
+    if len(numbers) > 1:
+        raise ModelError(f"{function}: its {name!r} is not one axis, but {len(numbers)}")
+    return numbers[0]
 
 
 def is_whole(function: Function, name: str) -> bool:
-    """Whether an attribute that is an axis stands for the whole sample."""
+    """Whether an axis attribute stands for the whole sample."""
     value = function.attributes.get(name)
     return isinstance(value, Axis) and value.index == ALL_STATIC_AXES
 
 
 def static(function: Function, axis: Axis, rank: int) -> int:
-    """The place, in a sample with `rank` axes, of an axis of the file."""
+    """The number, in a sample with `rank` axes, of an axis of the file."""
     index = axis.index + rank if axis.index < 0 else axis.index
     if axis.index > LAST_STATIC_INDEX:
-        raise ModelError(f"{function} works on the axis {axis.name!r}, and not on those of one image: this is not read")
+        raise ModelError(f"{function} works on the axis {axis.name!r}, not on those of one image: this is not read")
     if not 0 <= index < rank:
-        raise ModelError(f"{function}: it has no axis {axis.index}")
+        raise ModelError(f"{function}: there is no axis {axis.index}")
     return rank - 1 - index
 
 
 def per_axis(values: Sequence[T], *, given: int, rank: int, default: T) -> list[T]:
-    """A value for each axis of a sample: the last `given` have them, a single one stands for all of those."""
+    """A value for each axis of a sample: `values` are for the last `given` axes (one stands for all of them)."""
     values = list(values) * given if len(values) == 1 else list(values)
     if len(values) > rank:
         raise ModelError(f"{len(values)} values for {rank} axes")

@@ -1,7 +1,7 @@
-"""A CNTK model as ONNX.
+"""Converts CNTK models to ONNX.
 
-Inputs and outputs keep their names and their shapes, [C, H, W] for an image, with the batch as first axis. What the
-network computes with, float32 or float64, stays too; float16 becomes float32.
+Inputs and outputs keep their names and shapes ([C, H, W] for an image), with the batch as the first axis. The dtype,
+float32 or float64, stays too; float16 becomes float32.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ from libraries.cntk.wire import ModelError
 from libraries.cntk.writer import OPSET, Tensor, Writer
 
 MAX_INPUTS = 1000
-LARGEST_MESSAGE = 2_000_000_000  # bytes of weights that one ONNX file takes; protobuf's limit is 2 GiB
+LARGEST_MESSAGE = 2_000_000_000  # bytes of weights in one ONNX file; protobuf's limit is 2 GiB
 MAX_INPUT = 2**28  # numbers in one sample of an input
 
 
@@ -36,14 +36,14 @@ def convert(
     """The model of a CNTK v2 file as an onnx.ModelProto, checked by onnx.
 
     Args:
-        outputs: names or uids of the nodes whose values it gives; by default what the file's root gives, less the
-            losses and errors of training.
-        image_size: height and width [pixels] of images [C, H, W], where they are to be other than in training; global
-            poolings then take the whole map, too.
-        dtype: what it computes with, where that is to be other than in the file.
+        outputs: names or uids of the nodes whose values are the outputs; by default the outputs of the file's root,
+            without the losses and errors of training.
+        image_size: height and width [pixels] of images [C, H, W], if different from training; global poolings still
+            cover the whole map.
+        dtype: float32 or float64, if different from the file's.
 
     Raises:
-        NetworkError: the file is missing, damaged, or a model that cannot be converted; says which node and why.
+        NetworkError: the file is missing or damaged, or the model cannot be converted; says which node and why.
     """
     graph = read_graph(path)
     try:
@@ -53,7 +53,7 @@ def convert(
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a model; the weights of one too large for a single message go beside it, into `<path>.data`.
+    """Write a model; if it is too large for one message, its weights go into `<path>.data` beside it.
 
     Raises:
         StorageError: the file cannot be written.
@@ -83,7 +83,7 @@ def convert_graph(
     image_size: tuple[int, int] | None = None,
     dtype: npt.DTypeLike | None = None,
 ) -> Any:
-    """The same for a graph in memory; raises ModelError."""
+    """As `convert`, for a graph in memory; raises ModelError."""
     wanted = choose(graph, outputs)
     inputs = inputs_of(graph, graph.order(wanted), wanted)
     dtype = dtype or np.result_type(np.float32, *(variable.dtype for variable in inputs))
@@ -99,9 +99,9 @@ def convert_graph(
 
 
 def choose(graph: Graph, outputs: Sequence[str] | None) -> dict[str, str]:
-    """The values that are asked for, resolved uid → name; raises ModelError for a name that no node has."""
+    """The requested outputs, resolved uid → name; raises ModelError for a name that no node has."""
     if outputs is None:
-        return _of_network(graph)
+        return _without_measures(graph)
     chosen = {}
     for name in outputs:
         function = graph.find(name)
@@ -112,36 +112,36 @@ def choose(graph: Graph, outputs: Sequence[str] | None) -> dict[str, str]:
     return chosen
 
 
-def _of_network(graph: Graph) -> dict[str, str]:
-    """What the file's root gives, less the losses and errors of training: these also take the truth."""
+def _without_measures(graph: Graph) -> dict[str, str]:
+    """The outputs of the file's root without the losses and errors of training, which also need the true labels."""
     values = {graph.resolve(uid): name for uid, name in graph.outputs.items() if not _is_measure(graph, uid)}
     inputs = [uid for uid, variable in graph.variables.items() if variable.value is None]
     if len(inputs) > MAX_INPUTS:
         raise ModelError(f"{len(inputs):,} inputs")
-    taken = {uid: 1 << place for place, uid in enumerate(inputs)}  # for every value a bit for each input it needs
+    needs = {uid: 1 << i for i, uid in enumerate(inputs)}  # for every value, a bit for each input that it needs
     for function in graph.order(values):
         needed = 0
         for uid in function.inputs:
-            needed |= taken.get(graph.resolve(uid), 0)
-        taken[graph.value_of(function)] = needed
-    selections = {taken.get(uid, 0) for uid in values} - {0}
+            needed |= needs.get(graph.resolve(uid), 0)
+        needs[graph.value_of(function)] = needed
+    selections = {needs.get(uid, 0) for uid in values} - {0}
     if len(selections) > MAX_INPUTS:
         raise ModelError(f"outputs that need {len(selections):,} selections of its inputs")
     larger = {one for one in selections if any(other & one == other != one for other in selections)}
-    kept = {uid: name for uid, name in values.items() if taken.get(uid, 0) not in larger}
+    kept = {uid: name for uid, name in values.items() if needs.get(uid, 0) not in larger}
     if not kept:
-        raise ModelError("all it gives are losses and errors of training: name a node of the network as the output")
+        raise ModelError("its outputs are all losses or errors of training: name a node of the network as the output")
     return kept
 
 
 def _is_measure(graph: Graph, uid: str) -> bool:
-    """Whether a value is a measure of how far the network is off."""
+    """Whether a value is a loss or an error of training."""
     function, _ = graph.producer(uid)
     return function is not None and not MEASURES.isdisjoint((function.operation, function.block))
 
 
 def inputs_of(graph: Graph, order: Collection[Function], values: Collection[str]) -> list[Variable]:
-    """The variables without a value that are needed, in the file's order."""
+    """The needed variables that have no value, in the file's order."""
     needed = {graph.resolve(uid) for function in order for uid in function.inputs} | set(values)
     return [v for v in graph.variables.values() if v.value is None and v.uid in needed]
 
@@ -152,14 +152,14 @@ def _size(variable: Variable, image_size: tuple[int, int] | None) -> tuple[int, 
     if image_size is not None and len(shape) == 3:
         shape = (shape[0], *image_size)
     if min(shape, default=1) < 1:
-        raise ModelError(f"the file does not say how large {variable.name or variable.uid} is ({list(shape)})")
+        raise ModelError(f"the file does not give the size of {variable.name or variable.uid} ({list(shape)})")
     if np.prod(shape, dtype=object) > MAX_INPUT:
         raise ModelError(f"{variable.name or variable.uid} is too large: {list(shape)}")
     return shape
 
 
 class Conversion:
-    """One pass over the functions, for inputs of certain sizes."""
+    """One conversion of a graph, for inputs of certain sizes."""
 
     def __init__(self, graph: Graph, wanted: Mapping[str, str], dtype: npt.DTypeLike) -> None:
         self.graph, self.order = graph, graph.order(wanted)
@@ -168,7 +168,15 @@ class Conversion:
         self.tensors: dict[str, Tensor] = {}
 
     def run(self, sizes: Mapping[str, tuple[int, ...]], pooled: Collection[str] = frozenset()) -> frozenset[str]:
-        """Add all nodes; poolings in `pooled` take all positions together, and those that did so are returned."""
+        """Add all nodes.
+
+        Args:
+            sizes: shape of each input's samples, by uid.
+            pooled: uids of poolings that are to cover all positions.
+
+        Returns:
+            The uids of the poolings that cover all positions.
+        """
         for uid, variable in self.graph.variables.items():
             if variable.value is not None:
                 self.tensors[uid] = Tensor(
@@ -176,15 +184,15 @@ class Conversion:
                 )
             elif uid in sizes:
                 self.tensors[uid] = Tensor(self.writer.name(variable.name or uid), sizes[uid])
-        found = set()
+        covering = set()
         for function in self.order:
             inputs = [self.tensors[self.graph.resolve(uid)] for uid in function.inputs]
             if function.uid in pooled:
-                function = _over_everything(function)
+                function = _over_all_positions(function)
             self.tensors[f"{function.uid}_Output_0"] = self._add(function, inputs)
             if function.operation == "Pooling" and is_global(function, inputs[0].shape):
-                found.add(function.uid)
-        return frozenset(found)
+                covering.add(function.uid)
+        return frozenset(covering)
 
     def _add(self, function: Function, inputs: Sequence[Tensor]) -> Tensor:
         if function.operation not in OPERATORS:
@@ -214,7 +222,7 @@ class Conversion:
             tensor = self.tensors[uid]
             self.writer.nodes.append(helper.make_node("Identity", [self.writer.use(tensor)], [name], name=name))
             outputs.append(described(name, tensor))
-        taken = {name for node in self.writer.nodes for name in node.input}  # of some inputs only the shape mattered
+        taken = {name for node in self.writer.nodes for name in node.input}  # of some inputs only the shape was needed
         graph = helper.make_graph(
             self.writer.nodes,
             "cntk",
@@ -222,15 +230,15 @@ class Conversion:
             outputs,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-        for name, array in self.writer.initializers.items():  # here, since make_graph and make_model copy what they get
+        for name, array in self.writer.initializers.items():  # only now, since make_graph and make_model copy
             model.graph.initializer.append(numpy_helper.from_array(array, name))
         if sum(array.nbytes for array in self.writer.initializers.values()) < LARGEST_MESSAGE:
             onnx.checker.check_model(model)
         return model
 
 
-def _over_everything(function: Function) -> Function:
-    """The pooling with a window of all positions."""
+def _over_all_positions(function: Function) -> Function:
+    """The pooling with a window over all positions."""
     window = {"poolingWindowShape": type(function.attributes["poolingWindowShape"])([-1])}
     return Function(function.uid, function.name, function.operation, function.inputs, function.attributes | window)
 

@@ -1,4 +1,4 @@
-"""A CNTK model in words: what goes in, what comes out, and every node between."""
+"""A CNTK model as text: inputs, outputs, and every node."""
 
 import math
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def _lines(path: Path, graph: Graph) -> Iterator[str]:
     for uid, name in graph.outputs.items():
         yield f"Output  {name} {_size(shapes.get(graph.resolve(uid)))}"
     if problem:
-        yield f"It cannot be converted as it stands: {problem}"
+        yield f"It cannot be converted: {problem}"
     yield ""
     names = {variable.uid: variable.name for variable in inputs if variable.name} | graph.names()
     rows: list[tuple[str, ...]] = [("Node", "Operation", "Takes", "Gives", "Parameters")]
@@ -49,7 +49,7 @@ def _lines(path: Path, graph: Graph) -> Iterator[str]:
 
 
 def _shapes(graph: Graph, inputs: list[Variable]) -> tuple[dict[str, tuple[int, ...]], str]:
-    """The shape of one sample of every value that can be converted, by uid; and what stands in the way of others."""
+    """The shape of one sample of every value that can be converted, by uid, and why others cannot ('' if all can)."""
     conversion = Conversion(graph, choose(graph, None), "float32")
     problem = ""
     try:
@@ -74,7 +74,7 @@ def _row(
 
 
 def _parameter(variable: Variable) -> str:
-    """Its name and its shape, or its value where that is a single number."""
+    """Its name and its shape, or its value if that is a single number."""
     value = variable.value
     content = _size(variable.shape) if value is None or value.ndim else f"= {value.item():.6g}"
     return f"{variable.name or variable.uid} {content}"

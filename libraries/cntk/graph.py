@@ -1,6 +1,6 @@
-"""A CNTK model as a graph of primitive operations: blocks opened, placeholders resolved, in the order of computation.
+"""A CNTK model as a graph of primitive operations: blocks expanded, placeholders resolved, in order of computation.
 
-Sizes and axes are as NumPy has them from here on, slowest varying first: an image is [C, H, W].
+From here on, shapes have NumPy's order, slowest varying axis first: an image is [C, H, W].
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ OPERATIONS = dict(enumerate(_NAMES.split()))
 
 BLOCK, COMBINE = "Block", "Combine"
 
-# What training needs and a classification does not: measures of how far the network is off, which take the truth.
+# Losses and errors of training: they need the true labels, and classification does not need them.
 MEASURES = frozenset(
     {
         "SquaredError", "CrossEntropyWithSoftmax", "ClassificationError", "Logistic", "LambdaRank", "NDCG",
@@ -44,10 +44,10 @@ INPUT, OUTPUT, PARAMETER, CONSTANT, PLACEHOLDER = range(5)
 
 @dataclass(frozen=True)
 class Variable:
-    """Something that flows into the graph.
+    """An input, parameter or constant of the graph.
 
     Attributes:
-        shape: of one sample, e.g. [3, 224, 224]; below 0 where the file does not say.
+        shape: of one sample, e.g. [3, 224, 224]; negative where the file does not say.
         value: of a parameter or constant; None for an input.
     """
 
@@ -60,12 +60,12 @@ class Variable:
 
 @dataclass(frozen=True)
 class Function:
-    """A primitive operation, or a block of some.
+    """A primitive operation, or a block of several.
 
     Attributes:
-        operation: CNTK's name of it, e.g. 'Convolution'.
+        operation: CNTK's name, e.g. 'Convolution'.
         inputs: the uids of values: variables, or outputs of functions (`<uid>_Output_<k>`).
-        block: the name of what a block is, e.g. 'Dense'; '' for a primitive.
+        block: the block's kind, e.g. 'Dense'; '' for a primitive.
         block_root: the uid of the function whose outputs are the block's.
     """
 
@@ -88,7 +88,7 @@ class Graph:
     Attributes:
         variables, functions: by uid.
         arguments: what the placeholders in blocks stand for: uid → uid of a value.
-        outputs: the values that the model gives, by uid, each with the name it has.
+        outputs: the names of the model's outputs, by uid.
     """
 
     variables: dict[str, Variable]
@@ -98,7 +98,7 @@ class Graph:
     _resolved: dict[str, str] = field(default_factory=dict)  # so that long chains of blocks are followed once
 
     def resolve(self, uid: str) -> str:
-        """The uid of the variable, or of the output of a primitive function, that a value is in the end.
+        """The uid of the variable, or of the output of a primitive function, that a value stands for.
 
         Raises:
             ModelError: the file refers to a value it does not hold, or in a circle.
@@ -116,7 +116,7 @@ class Graph:
         return self._resolved[uid]
 
     def _following(self, uid: str) -> str:
-        """What a value is called one level deeper; itself at the end."""
+        """The uid that a value stands for, one level deeper; its own uid at the end."""
         function, index = self.producer(uid)
         if function is not None and function.operation == BLOCK:
             return f"{function.block_root}_Output_{index}"
@@ -136,13 +136,13 @@ class Graph:
 
     def producer(self, uid: str) -> tuple[Function | None, int]:
         """The function that a value is an output of, and which of its outputs; (None, 0) for a variable."""
-        owner, found, index = uid.rpartition("_Output_")
-        if found and index.isascii() and index.isdecimal() and len(index) < 4 and owner in self.functions:
+        owner, separator, index = uid.rpartition("_Output_")
+        if separator and index.isascii() and index.isdecimal() and len(index) < 4 and owner in self.functions:
             return self.functions[owner], int(index)
         return None, 0
 
     def find(self, name: str) -> Function | None:
-        """The function of a name, or of a uid."""
+        """The function with a name or, if there is none, with a uid."""
         named = [function for function in self.functions.values() if function.name == name]
         return named[0] if named else self.functions.get(name)
 
@@ -151,16 +151,16 @@ class Graph:
         return self.resolve(f"{function.uid}_Output_0")
 
     def names(self) -> dict[str, str]:
-        """What the file calls the values: resolved uid → name; of several names the outermost, which comes last."""
+        """The file's names of values: resolved uid → name; of several names, the outermost, which comes last."""
         return {self.value_of(f): f.name for f in self.functions.values() if f.name and f.operation != COMBINE}
 
     def order(self, values: Iterable[str]) -> list[Function]:
-        """The primitive functions that some values need, every one behind those it needs.
+        """The primitive functions that some values need, each after those that it needs itself.
 
         Raises:
             ModelError: the graph has a loop, as recurrent networks do.
         """
-        done: dict[str, bool] = {}  # False while what the function needs is being looked at
+        done: dict[str, bool] = {}  # False while the functions that this one needs are being visited
         ordered: list[Function] = []
         stack = [function for function, _ in map(self.producer, map(self.resolve, values)) if function is not None]
         while stack:
@@ -186,7 +186,7 @@ def read_graph(path: str | Path) -> Graph:
     """The model in a CNTK v2 file (.model).
 
     Raises:
-        NetworkError: the file is missing, not such a model, damaged, or has functions that a user defined.
+        NetworkError: the file is missing, not such a model, damaged, or has user-defined functions.
     """
     path = Path(path)
     try:
@@ -198,23 +198,23 @@ def read_graph(path: str | Path) -> Graph:
 
 
 def build(dictionary: dict[str, Any]) -> Graph:
-    """The graph that the dictionary of a file describes."""
+    """The graph that the dictionary of a file describes; raises ModelError."""
     if str(dictionary.get("type")) != "CompositeFunction":
-        raise ModelError("not a model of CNTK 2: its dictionary is no CompositeFunction")
+        raise ModelError("not a model of CNTK 2: its dictionary is not a CompositeFunction")
     variables: dict[str, Variable] = {}
     for entry in _list(dictionary, "inputs"):
         variable = _variable(entry)
         if variable is None:
             continue
         if variable.uid in variables:
-            raise ModelError(f"{variable.uid} stands twice in it")
+            raise ModelError(f"{variable.uid} is defined twice")
         variables[variable.uid] = variable
     functions: dict[str, Function] = {}
     arguments: dict[str, str] = {}
     for entry in _list(dictionary, "primitive_functions"):
         function = _function(entry, arguments)
         if function.uid in functions:
-            raise ModelError(f"{function.uid} stands twice in it")
+            raise ModelError(f"{function.uid} is defined twice")
         functions[function.uid] = function
     root = _text(dictionary, "root")
     if root not in functions:
@@ -228,7 +228,7 @@ def build(dictionary: dict[str, Any]) -> Graph:
 
 
 def _outputs(graph: Graph, root: Function) -> dict[str, str]:
-    """What the root gives: all that a Combine holds, else its first output; uid → name."""
+    """The outputs of the root, uid → name: the inputs of a Combine, else its first output."""
     outputs: dict[str, str] = {}
     for uid in root.inputs if root.operation == COMBINE else [f"{root.uid}_Output_0"]:
         function, _ = graph.producer(uid)
@@ -239,7 +239,7 @@ def _outputs(graph: Graph, root: Function) -> dict[str, str]:
 def _variable(entry: Any) -> Variable | None:
     """One of the file's variables; None for a placeholder, which stands for a value that has its own entry."""
     if not isinstance(entry, dict):
-        raise ModelError("an input that is no dictionary")
+        raise ModelError("an input that is not a dictionary")
     kind, value = _number(entry, "kind"), entry.get("value")
     if kind == PLACEHOLDER:
         return None
@@ -259,14 +259,14 @@ def _variable(entry: Any) -> Variable | None:
 def _function(entry: Any, arguments: dict[str, str]) -> Function:
     """One of the file's functions; what a block's placeholders stand for is added to `arguments`."""
     if not isinstance(entry, dict):
-        raise ModelError("a function that is no dictionary")
+        raise ModelError("a function that is not a dictionary")
     uid = _uid(entry)
     name = _text(entry, "name") if "name" in entry else ""
     if str(entry.get("type")) != "PrimitiveFunction":
-        raise ModelError(f"{name or uid} is a function that a user defined ({_class(entry)}): it cannot be read")
+        raise ModelError(f"{name or uid} is a user-defined function ({_class(entry)}): it cannot be read")
     code, attributes, inputs = _number(entry, "op"), entry.get("attributes", {}), _list(entry, "inputs")
     if code not in OPERATIONS:
-        raise ModelError(f"{name or uid} is an operation of the unknown number {code}")
+        raise ModelError(f"{name or uid} is an operation with the unknown number {code}")
     if not isinstance(attributes, dict) or not all(isinstance(value, str) for value in inputs):
         raise ModelError(f"{name or uid}: no attributes, or no inputs")
     operation = OPERATIONS[code]
@@ -279,7 +279,7 @@ def _function(entry: Any, arguments: dict[str, str]) -> Function:
         or len(keys) != len(values)
         or not all(isinstance(k, str) for k in keys + values)
     ):
-        raise ModelError(f"{name or uid}: a block that is not whole")
+        raise ModelError(f"{name or uid}: an incomplete block")
     for key, value in zip(keys, values, strict=True):
         if arguments.setdefault(key, value) != value:
             raise ModelError(f"{name or uid}: its {key} stands for two values")
@@ -288,15 +288,15 @@ def _function(entry: Any, arguments: dict[str, str]) -> Function:
 
 
 def _class(entry: dict[str, Any]) -> str:
-    """What a file tells of a user's function: its class in Python, or its operation in a library."""
+    """The class in Python, or the operation in a library, of a user-defined function, as far as the file says."""
     state = entry.get("user_defined_state")
-    told = [
+    names = [
         holder.get(key)
         for holder in (state, entry)
         if isinstance(holder, dict)
         for key in ("module", "class", "op_name", "op", "type")
     ]
-    return ", ".join(dict.fromkeys(value for value in told if isinstance(value, str) and value)) or "unknown"
+    return ", ".join(dict.fromkeys(value for value in names if isinstance(value, str) and value)) or "unknown"
 
 
 def _uid(entry: dict[str, Any]) -> str:

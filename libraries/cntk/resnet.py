@@ -1,10 +1,10 @@
-"""Finds a ResNet in a CNTK model and gives its weights under timm's names, so that they can be trained on.
+"""Finds a ResNet in a CNTK model and returns its weights under timm's names, so that it can be trained further.
 
 CNTK's ResNets (Examples/Image/Classification/ResNet/Python/resnet_models.py) are the networks of He et al. 2015, 'Deep
-residual learning for image recognition'; their automatic padding is PyTorch's for kernels of odd size at a stride of 2.
-What differs: the order of the channels of images, and what batch normalisation adds to the variance. The ResNet-18 of
-its examples has a third block in its last stage (later it was called ResNet-20 there), and those that come from Caffe
-halve the map in the first convolution of a bottleneck, as in the paper; `network.names` has both.
+residual learning for image recognition'; for kernels of odd size at a stride of 2, their automatic padding equals
+PyTorch's. Two things differ: the order of the image channels, and the epsilon of batch normalisation. The ResNet-18 of
+CNTK's examples has a third block in its last stage (it was later renamed to ResNet-20), and the networks from Caffe
+halve the map in the first convolution of a bottleneck, as in the paper; `network.names` has both variants.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ LAST_MAP = "z.x.x.r"
 
 @dataclass(frozen=True)
 class Unit:
-    """A convolution with its batch normalisation, both behind the value `source`."""
+    """A convolution with its batch normalisation, applied to the value `source`."""
 
     weights: Floating  # [out, in, k, k]
     normalisation: dict[str, Floating]
@@ -47,7 +47,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block: units one behind the other, and perhaps one on the short cut, all behind `source`."""
+    """A residual block, applied to the value `source`: units in sequence, and perhaps one on the shortcut."""
 
     units: tuple[Unit, ...]
     shortcut: Unit | None
@@ -69,10 +69,10 @@ class Block:
 
 
 def read_resnet(graph: Graph) -> tuple[str, dict[str, Floating]]:
-    """The architecture, as timm calls it, and its weights without the classifier's, for images in CNTK's BGR.
+    """timm's name of the architecture, and the weights without the classifier's, for images in CNTK's BGR.
 
     Raises:
-        ModelError: the network is no ResNet that timm has; says where it differs.
+        ModelError: the network is not a ResNet that timm has; says where it differs.
     """
     walk = _Walk(graph)
     blocks, value = [], walk.last_map()
@@ -90,7 +90,7 @@ def read_resnet(graph: Graph) -> tuple[str, dict[str, Floating]]:
     architecture = ARCHITECTURES.get((units, tuple(len(stage) for stage in stages)))
     if stem is None or architecture is None:
         counts = " + ".join(str(len(stage)) for stage in stages) or "no"
-        raise ModelError(f"{counts} residual blocks, which is none of {', '.join(ARCHITECTURES.values())}")
+        raise ModelError(f"{counts} residual blocks, unlike {', '.join(ARCHITECTURES.values())}")
     weights = stem.named("conv1", "bn1")
     for number, stage in enumerate(stages, 1):
         for place, block in enumerate(stage):
@@ -99,7 +99,7 @@ def read_resnet(graph: Graph) -> tuple[str, dict[str, Floating]]:
 
 
 def _variant(architecture: str, stem: Unit, stages: list[list[Block]]) -> str:
-    """The architecture, by where a stage halves the map: in a convolution of 3 x 3, or in that of 1 x 1 before it."""
+    """The variant, by where a stage halves the map: in a convolution of 3 x 3, or in the 1 x 1 one before it."""
     early, late = ([2, 1, 1], [1, 2, 1]) if len(stages[0][0].units) == 3 else ([], [2, 1])
     halving = [stage[0] for stage in stages[1:]]
     resting = [*stages[0], *(block for stage in stages[1:] for block in stage[1:])]
@@ -109,17 +109,17 @@ def _variant(architecture: str, stem: Unit, stages: list[list[Block]]) -> str:
         return architecture
     if fits and all(block.strides == early for block in halving):
         return f"caffe_{architecture}"
-    raise ModelError("its convolutions have other strides than those of a ResNet")
+    raise ModelError("the strides of its convolutions are not those of a ResNet")
 
 
 class _Walk:
-    """Goes backwards through a graph, from the end of a ResNet to its beginning."""
+    """Walks backwards through a graph, from the end of a ResNet to its beginning."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
 
     def last_map(self) -> str:
-        """The value that the last pooling takes."""
+        """The value that is the input of the last pooling."""
         named = self.graph.find(LAST_MAP)
         if named is not None:
             return self.graph.value_of(named)
@@ -129,27 +129,27 @@ class _Walk:
         return self.graph.resolve(poolings[-1].inputs[0])
 
     def maker(self, value: str, operation: str) -> Function | None:
-        """The function that makes a value, if it is this operation."""
+        """The function that computes a value, if it is this operation."""
         function, _ = self.graph.producer(value)
         return function if function is not None and function.operation == operation else None
 
     def inputs(self, function: Function) -> list[str]:
-        """The values that a function takes, parameters and constants left out."""
+        """The inputs of a function, without parameters and constants."""
         values = [self.graph.resolve(uid) for uid in function.inputs]
         return [uid for uid in values if self.known(uid) is None]
 
     def known(self, value: str) -> Floating | None:
-        """The numbers of a parameter or constant."""
+        """The numbers of a parameter or constant; None for other values."""
         variable = self.graph.variables.get(value)
         return None if variable is None else variable.value
 
     def parameters(self, function: Function) -> list[Floating]:
-        """The numbers of the parameters and constants that a function takes, in order."""
+        """The numbers of the parameters and constants among a function's inputs, in order."""
         known = [self.known(self.graph.resolve(uid)) for uid in function.inputs]
         return [values for values in known if values is not None]
 
     def unit(self, value: str, *, has_relu: bool) -> Unit | None:
-        """The convolution and batch normalisation, perhaps with a ReLU behind, that make a value."""
+        """The convolution and batch normalisation, perhaps followed by a ReLU, that compute a value."""
         if has_relu:
             relu = self.maker(value, "ReLU")
             if relu is None:
@@ -165,7 +165,7 @@ class _Walk:
         return Unit(weights, _normalisation(self, normalisation), _stride(convolution), self.inputs(convolution)[0])
 
     def block(self, value: str) -> Block | None:
-        """The residual block that makes a value."""
+        """The residual block that computes a value."""
         relu = self.maker(value, "ReLU")
         plus = self.maker(self.inputs(relu)[0], "Plus") if relu is not None else None
         if plus is None or len(self.inputs(plus)) != 2:
@@ -174,7 +174,7 @@ class _Walk:
         return self._block(first, second) or self._block(second, first)
 
     def _block(self, main: str, short: str) -> Block | None:
-        """The same for what is added, if `main` is the way through the convolutions."""
+        """The same from the two inputs of its sum, if `main` is the path through the convolutions."""
         shortcut = self.unit(short, has_relu=False)
         units: list[Unit] = []
         value = main
@@ -188,7 +188,7 @@ class _Walk:
         return None
 
     def stem(self, value: str) -> Unit | None:
-        """The first convolution, behind which a pooling makes a value."""
+        """The first convolution, whose result a pooling turns into a value."""
         pooling = self.maker(value, "Pooling")
         return self.unit(self.inputs(pooling)[0], has_relu=True) if pooling is not None else None
 
@@ -201,14 +201,14 @@ def _stride(convolution: Function) -> int:
 
 
 def _normalisation(walk: _Walk, function: Function) -> dict[str, Floating]:
-    """Scale, bias, mean and variance [C] as PyTorch has them, with timm's epsilon instead of the file's."""
+    """Scale, bias, mean and variance [C] under PyTorch's names, adjusted to timm's epsilon."""
     known = walk.parameters(function)
     if len(known) < 4:
-        raise ModelError(f"{function}: parameters that are computed")
+        raise ModelError(f"{function}: its parameters are computed, not stored")
     names = ("weight", "bias", "running_mean", "running_var")
     values: Mapping[str, Floating] = dict(zip(names, (p.reshape(-1) for p in known), strict=False))
     epsilon = attributes.number(function, "epsilon")
     variance = values["running_var"].astype(np.float64) + (epsilon - TIMM_EPSILON)
     if (variance < 0).any():
-        raise ModelError(f"{function}: an epsilon of {epsilon:g}, which timm's {TIMM_EPSILON:g} cannot stand for")
+        raise ModelError(f"{function}: its epsilon of {epsilon:g} cannot be replaced by timm's {TIMM_EPSILON:g}")
     return {**values, "running_var": variance.astype(np.float32)}

@@ -1,4 +1,4 @@
-"""The bytes of a CNTK v2 model file as plain Python values, read within bounds and without copying any weights.
+"""The content of a CNTK v2 model file as plain Python values, read within limits and without copying any weights.
 
 A file is one protobuf message, as CNTK's own CNTK.proto describes it (https://github.com/microsoft/CNTK, folder
 Source/CNTKv2LibraryDll/proto):
@@ -12,8 +12,8 @@ Source/CNTKv2LibraryDll/proto):
     Vector           1: DictionaryValue, repeated
     NDArrayView      1: data type   2: storage format   3: NDShape   4, 5, 6: a message with the values in its field 1
 
-Above 2 GB the message comes after the magic number `ktnc` and its length in 32 bits, and the values of its arrays
-follow behind it, in order.
+Above 2 GB, the message comes after the magic number `ktnc` and its length in 32 bits, and is followed by the values of
+its arrays, in order.
 """
 
 import mmap
@@ -28,8 +28,8 @@ import numpy.typing as npt
 
 MAGIC = b"ktnc"
 V1_MAGIC = "BCN\0".encode("utf-16-le")
-MAX_DEPTH = 32  # of values inside values; the format's own is 9
-MAX_FIELDS = 1_000_000  # of messages, read in a second; a ResNet-152 has some 170,000
+MAX_DEPTH = 32  # of nested values; CNTK's own files reach 9
+MAX_FIELDS = 1_000_000  # of messages, read in a second; a ResNet-152 has about 170,000
 MAX_TEXT = 10_000  # bytes
 MAX_RANK = 16
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -37,19 +37,19 @@ VALUE = {2: VARINT, 3: VARINT, 4: VARINT, 5: VARINT, 6: FIXED32, 7: FIXED64} | d
 DTYPES: dict[int, "np.dtype[Any]"] = {  # of the values of an array, by its data type
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
-    4: np.dtype("<f4"),  # Float16, whose values a file has in 32 bits
+    4: np.dtype("<f4"),  # Float16, stored in 32 bits
 }
 
 
 class ModelError(ValueError):
-    """What is wrong with a model, without its path: one line, whatever the file calls its parts."""
+    """What is wrong with a model, without its path; always one line, whatever names the file contains."""
 
     def __init__(self, text: str) -> None:
         super().__init__(shown(text, 500))
 
 
 def shown(text: str, length: int) -> str:
-    """A text with something of a file in it, for a message: on one line, and cut off behind `length` characters."""
+    """A text that contains parts of a file, made safe for a message: one line of at most `length` characters."""
     text = text if len(text) <= length else text[: length - 1] + "…"
     return "".join(character if character.isprintable() else "?" for character in text)
 
@@ -63,17 +63,17 @@ class Axis:
 
 
 class Shape(tuple[int, ...]):
-    """Sizes as a file gives them: fastest varying axis first; below 0 where a size is not known."""
+    """Sizes in the file's order, fastest varying axis first; negative where a size is not known."""
 
 
 def read_contents(path: Path) -> dict[str, Any]:
     """The dictionary in a CNTK v2 file.
 
-    Its values are bool, int, float, str, Shape, Axis, list, dict, and NumPy arrays, slowest varying axis first: views
-    of the file, which is mapped read-only into memory.
+    Its values are bool, int, float, str, Shape, Axis, list, dict, and NumPy arrays, slowest varying axis first. The
+    arrays are views of the file, which is mapped read-only into memory.
 
     Raises:
-        ModelError: not such a file, damaged, of CNTK's version 1, or beyond the bounds of this module.
+        ModelError: not such a file, damaged, of CNTK's version 1, or beyond the limits of this module.
         OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
@@ -84,7 +84,7 @@ def read_contents(path: Path) -> dict[str, Any]:
 
 
 def parse(data: memoryview) -> dict[str, Any]:
-    """The same from bytes."""
+    """As `read_contents`, from bytes."""
     if data[: len(V1_MAGIC)] == V1_MAGIC:
         raise ModelError(
             "a file of CNTK's version 1 (BrainScript), which is not read: load it in CNTK 2.x and save it from there"
@@ -100,7 +100,7 @@ def parse(data: memoryview) -> dict[str, Any]:
     reader = _Reader(payload)
     dictionary = reader.dictionary(message, 0)
     if payload is not None and reader.taken != len(payload):
-        raise ModelError(f"{len(payload) - reader.taken:,} bytes too many behind its last array")
+        raise ModelError(f"{len(payload) - reader.taken:,} extra bytes after its last array")
     return dictionary
 
 
@@ -120,7 +120,7 @@ class _Reader:
                 parts = self.single(_bytes(kind, field), {1: BYTES, 2: BYTES})
                 key = _text(parts.get(1, b""))
                 if key in entries:
-                    raise ModelError(f"the entry {key!r} stands twice in one dictionary")
+                    raise ModelError(f"the entry {key!r} occurs twice in one dictionary")
                 entries[key] = self.value(parts.get(2, memoryview(b"")), depth + 1)
         return entries
 
@@ -158,7 +158,7 @@ class _Reader:
         return self.array(content)
 
     def array(self, data: memoryview) -> npt.NDArray[Any]:
-        """An NDArrayView as an array whose axes run the other way round, slowest varying first."""
+        """An NDArrayView as an array with its axes reversed, slowest varying first."""
         parts = self.single(data, {1: VARINT, 2: VARINT, 3: BYTES, 4: BYTES, 5: BYTES, 6: BYTES, 7: BYTES})
         if parts.get(1, 0) not in DTYPES:
             raise ModelError(f"an array of the data type {parts.get(1, 0)}, which is not read")
@@ -199,7 +199,7 @@ class _Reader:
         return Axis(_signed(parts.get(1, 0)), _text(parts.get(2, b"")))
 
     def fields(self, data: memoryview) -> Iterator[tuple[int, int, Any]]:
-        """The fields of a message: number, kind, and an int (VARINT) or the bytes of the value."""
+        """Yield the fields of a message: number, kind, and an int (VARINT) or the bytes of the value."""
         position, end = 0, len(data)
         while position < end:
             self.count += 1
@@ -225,14 +225,14 @@ class _Reader:
             position += length
 
     def single(self, data: memoryview, kinds: dict[int, int]) -> dict[int, Any]:
-        """The fields of a message that has each of them at most once, by number; others are passed over."""
-        found = {}
+        """The fields of a message that has each of them at most once, by number; others are ignored."""
+        parts = {}
         for number, kind, value in self.fields(data):
             if number in kinds:
-                if kind != kinds[number] or number in found:
+                if kind != kinds[number] or number in parts:
                     raise ModelError("not a model of CNTK 2, or damaged")
-                found[number] = value
-        return found
+                parts[number] = value
+        return parts
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Collects the nodes of an ONNX graph, and keeps for every tensor in it what a sample of it looks like."""
+"""Collects the nodes of an ONNX graph, with the sample shape of every tensor in it."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from libraries.cntk.wire import ModelError
 
 OPSET = 18
-MAX_ELEMENTS = 2**31  # of one sample of a tensor: far more than any network has, far less than what overflows
+MAX_ELEMENTS = 2**31  # of one sample of a tensor: far more than any network has, far below overflow
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Tensor:
     """A tensor of the ONNX graph.
 
     Attributes:
-        shape: of one sample, e.g. (3, 224, 224); in the graph an axis for the batch comes before it if `batched`.
-        array: its values where they are known: of a parameter or constant.
+        shape: of one sample, e.g. (3, 224, 224); if `batched`, the graph's tensor has a batch axis before it.
+        array: the values of a parameter or constant.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Tensor:
         return len(self.shape)
 
     def axis(self, index: int) -> int:
-        """Where axis `index` of a sample stands in the graph's tensor."""
+        """The axis of the graph's tensor that is axis `index` of a sample."""
         return index + self.batched
 
 
@@ -42,7 +42,7 @@ class Writer:
     """Nodes and initialisers of a graph that computes in `dtype`.
 
     Attributes:
-        scope: the beginning of the names of what is added.
+        scope: begins the names of the nodes that are added.
     """
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
@@ -61,7 +61,12 @@ class Writer:
         batched: bool | None = None,
         **attributes: Any,
     ) -> Tensor:
-        """Add a node; returns its output, whose samples have this shape, and which has a batch if an input has."""
+        """Add a node; returns its output.
+
+        Args:
+            shape: of a sample of the output.
+            batched: whether the output has a batch; by default if an input has.
+        """
         from onnx import helper
 
         if min(shape, default=1) < 1 or math.prod(shape) > MAX_ELEMENTS:
@@ -82,7 +87,7 @@ class Writer:
         return self.constant(values, np.int64)
 
     def use(self, tensor: Tensor | None) -> str:
-        """The name of a tensor as a node's input; '' for one that is left out."""
+        """The name of a tensor as a node's input; '' for an omitted one."""
         if tensor is None:
             return ""
         if tensor.array is not None:
@@ -90,7 +95,7 @@ class Writer:
         return tensor.name
 
     def name(self, wanted: str) -> str:
-        """`wanted`, with a number behind it where that is taken."""
+        """`wanted`, followed by a number if that is taken."""
         while True:
             count = self._names[wanted] = self._names.get(wanted, 0) + 1
             if count == 1:
@@ -98,7 +103,7 @@ class Writer:
             wanted = f"{wanted}.{count}"
 
     def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """The same values in the same order in samples of another shape."""
+        """The same values, in the same order, in samples of another shape."""
         if math.prod(shape) != math.prod(x.shape):
             raise ModelError(f"{list(x.shape)} cannot become {list(shape)}")
         if tuple(shape) == x.shape:
@@ -108,13 +113,13 @@ class Writer:
         return self.node("Reshape", [x, self.indices([*([0] if x.batched else []), *shape])], shape)
 
     def of_rank(self, x: Tensor, rank: int) -> Tensor:
-        """With axes of size 1 in front of a sample's own, as broadcasting has it."""
+        """The tensor with axes of size 1 before a sample's own, as in broadcasting."""
         return self.reshape(x, (1,) * (rank - x.rank) + x.shape) if x.batched and x.rank < rank else x
 
     def crop(
         self, x: Tensor, starts: Sequence[int], stops: Sequence[int], steps: Sequence[int] | None = None
     ) -> Tensor:
-        """What lies from `starts` to before `stops` on the axes of a sample."""
+        """The part from `starts` up to, but excluding, `stops` on the axes of a sample."""
         steps = steps or [1] * x.rank
         sizes = [len(range(start, stop, step)) for start, stop, step in zip(starts, stops, steps, strict=True)]
         if tuple(sizes) == x.shape:

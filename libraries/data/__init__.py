@@ -1,1 +1,1 @@
-"""The world → examples: images, data sets and where they come from."""
+"""Image files → examples: images, data sets and where they come from."""

@@ -1,8 +1,8 @@
-"""The log of annotations: steps that move and mark images, what they come to, and what can be undone.
+"""The annotation log: steps that move and mark images, the state they lead to, and what can be undone.
 
 Each line is a JSON object: time (UTC), kind, changes (of each image path, mark, new path, new mark, and the SHA-256 of
-its file if that moves), and the state after it. A line that takes over what people have said elsewhere also has
-`said`, when that was for each image, and `source`, the SHA-256 of the file with their answers.
+its file if that moves), and the state after it. A line that imports answers given elsewhere also has `said`, the time
+of each answer, and `source`, the SHA-256 of the file with the answers.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from libraries.data.class_folders import check_label
 Mark = Literal["ambiguous", "excluded"]
 MARKS: tuple[Mark, ...] = ("ambiguous", "excluded")
 
-# 'undo' takes back the newest change or redo that stands, 'redo' the newest undo; 'failure' what could not be done;
-# 'answers' changes nothing: people have said what was so already.
+# 'undo' reverts the newest change or redo in effect, 'redo' the newest undo, 'failure' what could not be done;
+# 'answers' changes nothing: it records answers that confirm a label or mark.
 Kind = Literal["change", "undo", "redo", "failure", "answers"]
 _KINDS: tuple[Kind, ...] = ("change", "undo", "redo", "failure", "answers")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -44,8 +44,8 @@ class Change(NamedTuple):
     """What a step does to one image.
 
     Attributes:
-        sha256: of the file, where it moves.
-        said: when people said so; None where it was done by hand, and so at the time of the step.
+        sha256: of the file, if it moves.
+        said: when the answer was given; None for a change by hand, which has the time of its step.
     """
 
     before: Place
@@ -62,7 +62,7 @@ class Change(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What people have said of an image: its label, or a mark, and when; None where that is not known."""
+    """What people chose for an image, a label or a mark, and when (None if unknown)."""
 
     choice: str
     time: datetime | None = None
@@ -74,24 +74,24 @@ class Step(NamedTuple):
     kind: Kind
     changes: tuple[Change, ...]
     state: str | None = None  # of all annotations after it
-    time: datetime | None = None  # None in a line that does not say
-    source: str | None = None  # SHA-256 of the file with answers that it takes over
+    time: datetime | None = None  # None in a line without a time
+    source: str | None = None  # SHA-256 of the file with the answers that it imports
 
 
 @dataclass
 class State:
-    """What all steps come to."""
+    """The result of all steps."""
 
-    marks: dict[str, Mark] = field(default_factory=dict)  # by present path
-    first: dict[str, str] = field(default_factory=dict)  # first path by present path, of images that moved
-    said: dict[str, datetime] = field(default_factory=dict)  # by present path, when label and mark were last decided
+    marks: dict[str, Mark] = field(default_factory=dict)  # by current path
+    first: dict[str, str] = field(default_factory=dict)  # original path of moved images, by current path
+    said: dict[str, datetime] = field(default_factory=dict)  # by current path, when label and mark were last decided
 
     def take(self, step: Step) -> None:
-        """Go on to the state after a step."""
+        """Update to the state after a step."""
         self.apply(step.changes)
         for change in step.changes:
             self.said.pop(change.before.path, None)
-            # a failure goes back to an earlier decision, and says when that was
+            # a failure restores an earlier decision, with its time
             said = change.said if step.kind == "failure" else change.said or step.time
             if said is not None:
                 self.said[change.after.path] = said
@@ -108,13 +108,13 @@ class State:
                     self.first[after.path] = first
 
     def after(self, changes: Iterable[Change]) -> "State":
-        """A copy, with changes made."""
+        """A copy with these changes made."""
         new = State(dict(self.marks), dict(self.first))
         new.apply(changes)
         return new
 
     def digest(self) -> str | None:
-        """How many images are moved and marked, and a hash of all that; None where there are none."""
+        """Identifies the state: how many images are moved and marked, and a hash; None if there are none."""
         first, marks = self.first.items(), self.marks.items()
         content = [sorted((nfc(now), nfc(then)) for now, then in first), sorted((nfc(p), mark) for p, mark in marks)]
         if not any(content):
@@ -142,8 +142,8 @@ def from_line(line: bytes) -> Step:
     """A line of the log, which may come from a stranger, as a step.
 
     Raises:
-        ValueError, KeyError, TypeError, RecursionError, InputError: it is none; paths that leave the data set's folder
-            are refused.
+        ValueError, KeyError, TypeError, RecursionError, InputError: it is invalid, or a path leaves the data set's
+            folder.
     """
     entry: dict[str, Any] = json.loads(line)
     if entry["kind"] not in _KINDS:
@@ -159,7 +159,7 @@ def from_line(line: bytes) -> Step:
 
 
 def _place(path: Any, mark: Any) -> Place:
-    """A place of a file in a class folder; ValueError or InputError if it is none."""
+    """The place of a file in a class folder; raises ValueError or InputError if it is invalid."""
     label, *rest = path.split("/") if isinstance(path, str) else ("", "")
     check_label(label)
     if not rest or "\0" in path or any(part in ("", ".", "..") or os.sep in part for part in rest):
@@ -182,23 +182,23 @@ def _text(value: Any, name: str) -> str | None:
 
 
 def to_time(value: Any) -> datetime | None:
-    """A time in ISO 8601; one without an offset is meant in UTC."""
+    """A time in ISO 8601, in UTC if it has no offset; raises ValueError or TypeError if it is invalid."""
     if value is None:
         return None
     time = datetime.fromisoformat(value)
     try:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except OverflowError as error:  # in the first or the last year there is
+    except OverflowError as error:  # in year 1 or 9999
         raise ValueError(f"time {value!r}") from error
 
 
 class LogFile:
-    """The log of annotations on disk, which is only ever appended to."""
+    """The annotation log on disk, which is only appended to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._bytes = self._lines = 0  # that have been read
-        self._is_ended = True  # whether the last of these lines has its end
+        self._bytes = self._lines = 0  # read so far
+        self._is_ended = True  # whether the last of these lines has its ending
 
     def read_new(self) -> list[Step]:
         """The steps that were added since the last call.
@@ -228,7 +228,7 @@ class LogFile:
         return steps
 
     def append(self, step: Step) -> None:
-        """Write a step, whole and safe on the disk, or not at all.
+        """Append a step and flush it to disk, completely or not at all.
 
         Raises:
             OSError: it cannot be written.
@@ -236,7 +236,7 @@ class LogFile:
         line = to_line(step) if self._is_ended else b"\n" + to_line(step)
         with self.path.open("ab") as file:
             try:
-                file.truncate(self._bytes)  # the rest of a write that did not end
+                file.truncate(self._bytes)  # removes the rest of an incomplete write
                 file.write(line)
                 flush(file)
             except OSError:
@@ -249,12 +249,12 @@ class LogFile:
 
 
 class History:
-    """All steps, in their order.
+    """All steps, in order.
 
     Attributes:
-        state: what they come to.
-        done, undone: the steps that can be undone, and redone, the next one last.
-        sha256: of the image that was moved to a path last, by path.
+        state: their result.
+        done, undone: the steps that can be undone and redone, the next one last.
+        sha256: of the image last moved to a path, by path.
     """
 
     def __init__(self) -> None:
@@ -263,10 +263,10 @@ class History:
         self.undone: list[Step] = []
         self.sha256: dict[str, str | None] = {}
         self._steps: list[Step] = []
-        self._times: list[datetime] = []  # of the latest of these steps so far: a clock can have been set back
+        self._times: list[datetime] = []  # the latest time up to each step: a clock may have been set back
 
     def take(self, step: Step) -> None:
-        """Go on by a step."""
+        """Add a step."""
         self._steps.append(step)
         self._times.append(max([step.time or _LONG_AGO, *self._times[-1:]]))
         self.state.take(step)
@@ -285,32 +285,32 @@ class History:
         return self._steps[-1] if self._steps else None
 
     def steps_until(self, time: datetime) -> int:
-        """How many steps had been made at a time."""
+        """How many steps had been made by a time."""
         return bisect_right(self._times, time)
 
     def steps_to(self, state: str | None) -> int:
-        """How many steps had been made when they last came to a state, as `State.digest` tells it."""
+        """How many steps had been made when they last led to a state, as identified by `State.digest`; 0 if never."""
         return max((i for i, step in enumerate(self._steps, 1) if step.state == state), default=0)
 
     def moves_after(self, steps: int) -> dict[str, str]:
-        """The present path of every image that has moved since so many steps, by its path then."""
+        """The current path of every image that has moved since the first `steps` steps, by its path then."""
         return _moves(self._steps[steps:])
 
     def last_at(self, path: str) -> str | None:
-        """The present path of the image that a step moved to a path last; None if none did."""
+        """The current path of the image that was last moved to a path; None if none was."""
         arrivals = [i for i, step in enumerate(self._steps, 1) if any(c.after.path == path for c in step.changes)]
         return self.moves_after(arrivals[-1]).get(path, path) if arrivals else None
 
     def first_from(self, source: str) -> datetime | None:
-        """When answers in this file were first taken over; None if they never were."""
+        """When answers of this file were first imported; None if never."""
         return min((step.time for step in self._steps if step.source == source and step.time), default=None)
 
 
 def _moves(steps: Sequence[Step]) -> dict[str, str]:
-    """The path after some steps of every image that they move, by its path before them."""
-    found: dict[str, str] = {}  # by path before the steps that are already gone through, the newest first
+    """The path of every image that these steps move, after them, by its path before them."""
+    last: dict[str, str] = {}  # final path, by path before the steps visited so far, the newest first
     for step in reversed(steps):
         for change in reversed(step.changes):
             if change.is_move:
-                found[change.before.path] = found.pop(change.after.path, change.after.path)
-    return {before: after for before, after in found.items() if before != after}
+                last[change.before.path] = last.pop(change.after.path, change.after.path)
+    return {before: after for before, after in last.items() if before != after}

@@ -1,8 +1,8 @@
-"""Corrections of a data set by hand: an image gets another label, or a mark that keeps it out.
+"""Corrections of a data set by hand: an image gets another label, or a mark that excludes it.
 
-Another label moves the file to that class's folder, under a free name; a mark moves nothing. Every step is one line of
-a log beside the class folders, written before the files are touched and only ever appended to: each step can be undone,
-also after a restart, and all can be made again on a fresh copy of the images.
+A new label moves the file to that class's folder, under an unused name; a mark moves nothing. Every step is one line of
+a log beside the class folders, written before any file moves and never changed: each step can be undone, even after a
+restart, and all can be repeated on a fresh copy of the images.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ from libraries.data.annotation_log import (
 )
 from libraries.data.class_folders import ClassFolders, check_label, find_class_folders
 
-_PATIENCE = 10.0  # seconds that a step waits for one of another notebook
+_PATIENCE = 10.0  # seconds to wait for another notebook's step
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The changes that were made, and for every image that was left as it is one line that says why."""
+class StepResult:
+    """The changes that were made, and for every image that was left as it is, one line that says why."""
 
     changes: tuple[Change, ...] = ()
     problems: tuple[str, ...] = ()
@@ -52,31 +52,31 @@ class Annotations:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read the log; no file is touched.
+        """Read the log; no image is touched.
 
         Raises:
             StorageError: it cannot be read, or is damaged; names the line.
         """
         self.folder = folder
         self._log = LogFile(folder / ANNOTATIONS)
-        self._forms: dict[str, str] = {}  # paths that are not ASCII, as they stand on disk, by their form C
+        self._forms: dict[str, str] = {}  # non-ASCII paths as spelled on disk, by their form C
         self._folders: ClassFolders | None = None
         self.history = History()
         self.refresh()
 
     @property
     def marks(self) -> dict[str, Mark]:
-        """The mark of every image that has one, by its present path."""
+        """The mark of every image that has one, by its current path."""
         return self.history.state.marks
 
     @property
     def moved(self) -> dict[str, str]:
-        """The present path of every image that is not where it was, by its first path."""
+        """The current path of every moved image, by its original path."""
         return {first: now for now, first in self.history.state.first.items()}
 
     @property
     def state(self) -> str | None:
-        """What stands for all of them: equal texts, equal annotations; None where there are none."""
+        """Identifies all annotations: equal texts mean equal annotations; None if there are none."""
         return self.history.newest.state if self.history.newest else None
 
     @property
@@ -84,7 +84,7 @@ class Annotations:
         """The folders of the classes, as they were when the log was last read.
 
         Raises:
-            InputError: they cannot be told; see `find_class_folders`.
+            InputError: see `find_class_folders`.
         """
         if self._folders is None:
             self._folders = find_class_folders(self.folder)
@@ -99,23 +99,23 @@ class Annotations:
         return bool(self.history.undone)
 
     def spelled(self, path: str) -> str:
-        """A path as the log tells it on this disk, in whatever form of Unicode it is given."""
+        """A path, given in any form of Unicode, as spelled on this disk if the log has it."""
         return self._forms.get(nfc(path), path)
 
     def first_path(self, path: str) -> str:
-        """Where the image that is now at `path` was before any annotation."""
+        """The original path of the image that is now at `path`."""
         return self.history.state.first.get(path, path)
 
     def moves_since(self, state: str | None) -> dict[str, str]:
-        """The present path of every image that has moved since the annotations were in a state, by its path then."""
+        """The current path of every image that has moved since the annotations had a state, by its path then."""
         return self.history.moves_after(self.history.steps_to(state))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One step at a time, also between notebooks and scripts, from what the log says now.
+        """Make steps one at a time, across notebooks and scripts, starting from the log as it is now.
 
         Raises:
-            StorageError: another one takes too long, or a file cannot be written.
+            StorageError: another step takes too long, or a file cannot be written.
         """
         try:
             with FileLock(self.folder / f".{ANNOTATIONS}.lock", timeout=_PATIENCE):
@@ -123,13 +123,13 @@ class Annotations:
                 yield
         except Timeout as error:
             raise StorageError(
-                f"{self._log.path} is in use by another notebook or script for {_PATIENCE:.0f} s: "
-                "try again, or end that one"
+                f"{self._log.path} has been in use by another notebook or script for {_PATIENCE:.0f} s: "
+                "try again, or close that one"
             ) from error
         except OSError as error:
             raise storage_error(error, self._log.path) from error
 
-    def relabel(self, paths: Sequence[str], label: str) -> Outcome:
+    def relabel(self, paths: Sequence[str], label: str) -> StepResult:
         """Move images to another class, whose folder exists; sub-folders inside the class, and the split, stay.
 
         Raises:
@@ -138,16 +138,16 @@ class Annotations:
         """
         label = check_label(label)
         with self.locked():
-            if label not in self.folders.of:
-                raise InputError(f"{self.folder} has no folder '{label}': make it, and open the data set again")
+            if label not in self.folders.by_label:
+                raise InputError(f"{self.folder} has no folder '{label}': create it, and open the data set again")
             taken: set[str] = set()
             places = [Place(path, self.marks.get(path)) for path in paths if self.folders.label(path) != label]
             return self._carry_out(
                 "change", [Change(old, self._free(old, self.folders.under(label, old.path), taken)) for old in places]
             )
 
-    def mark(self, paths: Sequence[str], mark: Mark | None) -> Outcome:
-        """Mark images, or take their marks away.
+    def mark(self, paths: Sequence[str], mark: Mark | None) -> StepResult:
+        """Mark images, or remove their marks.
 
         Raises:
             StorageError: the log cannot be written; nothing has changed.
@@ -156,29 +156,29 @@ class Annotations:
             places = [Place(path, self.marks.get(path)) for path in paths]
             return self._carry_out("change", [Change(old, Place(old.path, mark)) for old in places if old.mark != mark])
 
-    def undo(self) -> Outcome:
-        """Take back the newest step that stands; where there is none, nothing is done."""
+    def undo(self) -> StepResult:
+        """Revert the newest step in effect, if there is one."""
         with self.locked():
             return self._invert("undo", self.history.done)
 
-    def redo(self) -> Outcome:
-        """Make again what was undone last; after another change there is nothing to redo."""
+    def redo(self) -> StepResult:
+        """Repeat the step that was undone last; after another change there is none."""
         with self.locked():
             return self._invert("redo", self.history.undone)
 
-    def take_over(self, answers: Mapping[str, Answer], *, source: str) -> Outcome:
-        """Change labels and marks as people have said, one step for each label and mark; all can be undone.
+    def apply_answers(self, answers: Mapping[str, Answer], *, source: str) -> StepResult:
+        """Change labels and marks as people answered, in one step for each label and mark; all can be undone.
 
-        Images keep their side of a split that is on disk. The newest counts: what was decided after an answer, by hand
-        or by a newer answer, stays. An answer without a time is as old as the first time that its source was taken
-        over; so a second time changes nothing.
+        Images keep their side of a split that is on disk. The newest decision wins: whatever was decided after an
+        answer, by hand or by a newer answer, stays. An answer without a time counts as old as the first import of its
+        source, so that importing it again changes nothing.
 
         Args:
-            answers: by present path; the folders of their labels exist.
-            source: SHA-256 of the file that they stand in.
+            answers: by current path; the folders of their labels exist.
+            source: SHA-256 of the file with the answers.
 
         Raises:
-            StorageError: the log cannot be written; what stands in it is done, and running again goes on.
+            StorageError: the log cannot be written; the steps in it are done, and running again continues.
         """
         changes: list[Change] = []
         problems: list[str] = []
@@ -192,7 +192,7 @@ class Annotations:
                     due.setdefault(choice, {})[path] = time
                 elif choice != (self.marks.get(path) or self.folders.label(path)):
                     problems.append(
-                        f"{path}: '{choice}' was said before it was last changed, at {known:%Y-%m-%d %H:%M} UTC"
+                        f"{path}: the answer '{choice}' is older than the last change, at {known:%Y-%m-%d %H:%M} UTC"
                     )
             confirmed: list[Change] = []
             for choice in sorted(due):
@@ -204,10 +204,15 @@ class Annotations:
                 changes += outcome.changes
                 problems += outcome.problems
             problems += self._carry_out("answers", confirmed, source=source, time=now).problems
-        return Outcome(tuple(changes), tuple(problems))
+        return StepResult(tuple(changes), tuple(problems))
 
     def _planned(self, choice: str, times: Mapping[str, datetime]) -> list[Change]:
-        """What gives images a label, and takes their marks away, or a mark; times by path."""
+        """The changes that give images a label, removing their marks, or a mark.
+
+        Args:
+            choice: a label or a mark.
+            times: of the answers, by path.
+        """
         mark = next((mark for mark in MARKS if mark == choice), None)
         taken: set[str] = set()
         changes = []
@@ -219,11 +224,10 @@ class Annotations:
         return changes
 
     def pending(self) -> dict[str, str]:
-        """Moves that stand in the log but not in the folder: where the file is → where it should be.
+        """Moves that are in the log but were not made in the folder: where the file is → where it should be.
 
-        So it is after the images were copied anew, when all are at their first paths, and after a process was killed
-        between its line in the log and the moves of that step. Where one image has had the path of another, their
-        contents tell which is there.
+        This happens after the images were copied again, to their original paths, or after a process was killed between
+        logging a step and moving its files. Where one image has had the path of another, their contents decide.
         """
         newest = self.history.newest.changes if self.history.newest else ()
         due = self.moved | {change.before.path: change.after.path for change in newest if change.is_move}
@@ -239,16 +243,16 @@ class Annotations:
         return {old: new for old, new in due.items() if is_pending(old, new)}
 
     def summary_lines(self) -> list[str]:
-        """What a step that reads the images has to tell of marks and pending moves, in lines."""
-        told = [f"left out: {count:,} marked {mark}" for mark, count in Counter(self.marks.values()).items()]
+        """Lines about marks and pending moves, for steps that read the images."""
+        lines = [f"left out: {count:,} marked {mark}" for mark, count in Counter(self.marks.values()).items()]
         if pending := self.pending():
-            told.append(
+            lines.append(
                 f"Warning: {len(pending):,} labels changed by hand are not in the folders: see showImages.ipynb"
             )
-        return told
+        return lines
 
-    def replay(self) -> Outcome:
-        """Make the pending moves. A file that is not the one that was moved then stays where it is."""
+    def replay(self) -> StepResult:
+        """Make the pending moves. A file stays where it is if its content is not that of the moved image."""
         changes, problems = [], []
         with self.locked():
             pending, aside = self.pending(), dict[str, str]()
@@ -257,37 +261,37 @@ class Annotations:
                 new, source = pending.pop(old), self.folder / aside.get(old, old)
                 try:
                     if not self._is_there(aside.get(old, old), of=new):
-                        problems.append(f"{old} is left there: it is not the image that was moved to {new}")
+                        problems.append(f"{old} is not moved: it is not the image that belongs at {new}")
                     elif self._is_free(new):
                         (self.folder / new).unlink(missing_ok=True)
                         move(source, self.folder / new)
                         changes.append(Change(Place(old, None), Place(new, self.marks.get(new))))
-                    elif new in pending:  # images that change places: one steps aside, and comes in once there is room
+                    elif new in pending:  # images that swap places: one is moved aside first
                         aside[old] = self._free(Place(new, None), new, set()).path
                         move(source, self.folder / aside[old])
                         pending[old] = new
                     else:
-                        problems.append(f"{old} is left there: another file is where it belongs, {new}")
+                        problems.append(f"{old} is not moved: another file is at {new}, where it belongs")
                 except OSError as error:
                     problems.append(_left(old, error))
-        return Outcome(tuple(changes), tuple(problems))
+        return StepResult(tuple(changes), tuple(problems))
 
     def _is_there(self, path: str, *, of: str) -> bool:
-        """Whether the file at a path is, by its content, the image that a step has moved to `of`."""
+        """Whether the file at a path is, by its content, the image that was last moved to `of`."""
         try:
             return sha256(self.folder / path) == self.history.sha256.get(of)
         except OSError:
             return False
 
     def _is_free(self, path: str) -> bool:
-        """Whether there is no file, or only the empty one that `move` begins with."""
+        """Whether there is no file, or only the empty one by which `move` reserves a name."""
         try:
             return (self.folder / path).stat().st_size == 0
         except OSError:
             return True
 
     def refresh(self) -> None:
-        """Take in what another notebook has added to the log.
+        """Read what another notebook has added to the log.
 
         Raises:
             StorageError: it cannot be read, or is damaged; names the line.
@@ -297,9 +301,9 @@ class Annotations:
             self.history.take(self._as_on_disk(step, on_disk))
 
     def _as_on_disk(self, step: Step, on_disk: OnDisk) -> Step:
-        """A step with its paths as this disk has them, in whatever form of Unicode the log has."""
+        """A step with its paths spelled as on this disk, whatever form of Unicode the log has."""
 
-        def found(place: Place) -> Place:
+        def spelled(place: Place) -> Place:
             path = place.path
             if path.isascii():
                 return place
@@ -308,12 +312,12 @@ class Annotations:
                 self._forms[nfc(path)] = here
             return place._replace(path=self._forms.setdefault(nfc(path), here))
 
-        changes = (each._replace(before=found(each.before), after=found(each.after)) for each in step.changes)
+        changes = (each._replace(before=spelled(each.before), after=spelled(each.after)) for each in step.changes)
         return step._replace(changes=tuple(changes))
 
-    def _invert(self, kind: Literal["undo", "redo"], steps: Sequence[Step]) -> Outcome:
+    def _invert(self, kind: Literal["undo", "redo"], steps: Sequence[Step]) -> StepResult:
         if not steps:
-            return Outcome()
+            return StepResult()
         taken: set[str] = set()
         changes = [change.inverse() for change in reversed(steps[-1].changes)]
         return self._carry_out(
@@ -330,11 +334,11 @@ class Annotations:
         taken.add(_without_case(path))
         return Place(path.as_posix(), place.mark)
 
-    def _carry_out(self, kind: Kind, planned: Sequence[Change], **facts: Any) -> Outcome:
-        """Log a step, then move its files; an image that is not there, or cannot be moved, is left out of it.
+    def _carry_out(self, kind: Kind, planned: Sequence[Change], **facts: Any) -> StepResult:
+        """Log a step, then move its files; images that are missing or cannot be moved are left out.
 
         Args:
-            facts: what else the log has to say of the step.
+            facts: the step's source and time, for the log.
         """
         changes, made, problems = [], [], []
         for change in planned:
@@ -343,7 +347,7 @@ class Annotations:
             except OSError as error:
                 problems.append(_left(change.before.path, error))
         if not changes and kind in ("change", "answers"):
-            return Outcome((), tuple(problems))
+            return StepResult((), tuple(problems))
         before = {change.before.path: self.history.state.said.get(change.before.path) for change in changes}
         self._append(kind, changes, **facts)
         for change in changes:
@@ -356,24 +360,24 @@ class Annotations:
         if len(made) < len(changes):
             failed = [change for change in changes if change not in made]
             self._append("failure", [each.inverse()._replace(said=before[each.before.path]) for each in failed])
-        return Outcome(tuple(made), tuple(problems))
+        return StepResult(tuple(made), tuple(problems))
 
     def _append(
         self, kind: Kind, changes: Sequence[Change], *, source: str | None = None, time: datetime | None = None
     ) -> None:
-        """Write a step to the log, then count it."""
+        """Write a step to the log, then add it to the history."""
         step = Step(kind, tuple(changes), self.history.state.after(changes).digest(), time or datetime.now(UTC), source)
         self._log.append(step)
         self.history.take(step)
 
 
 def _without_case(path: PurePosixPath) -> str:
-    """What is equal for paths that Windows or macOS do not tell apart."""
+    """A key that is equal for paths that Windows or macOS do not distinguish."""
     return nfc(path.as_posix()).casefold()
 
 
 def _identity(path: Path, change: Change) -> str | None:
-    """SHA-256 of a file that is to be moved, by which a replay knows it."""
+    """SHA-256 of a file that is to be moved, by which `replay` recognises it; None if it stays."""
     if not change.is_move:
         path.stat()
         return None

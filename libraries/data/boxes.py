@@ -1,20 +1,20 @@
-"""The boxes of HEIC and AVIF files (ISO/IEC 14496-12 and 23008-12), to refuse what would decode for ever.
+"""Checks the boxes of HEIC and AVIF files (ISO/IEC 14496-12 and 23008-12), some of which would take forever to decode.
 
-Such a file may say that its picture is made of hundreds of others, as phones' are, and each of these may be a stream of
-video with any number of pictures, of which the first one counts.
+Such a file may declare that its picture is made of hundreds of others, as phones do, and each of these may be a video
+stream with any number of pictures, of which only the first is used.
 """
 
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from libraries.base.errors import PIXELS, ImageError, ImageTooLarge
+from libraries.base.errors import PIXEL_LIMIT, ImageError, ImageTooLarge
 
 _MOST_BOXES = 20_000
-_MOST_ITEMS = 1_000  # what libheif takes; a picture of 48 megapixels has about 200
+_MOST_ITEMS = 1_000  # libheif's limit; a picture of 48 megapixels has about 200
 _MOST_UNITS = 10_000  # of the streams of all items together
 _MOST_PICTURES = {b"hvc1": 1, b"av01": 8}  # in a stream: one; of AV1 up to four layers, each with two headers
-_MOST_DEPTH = 4  # of pictures made of others
+_MOST_DEPTH = 4  # of nested pictures
 
 Box = tuple[bytes, int, int]  # kind, where its content begins and ends
 
@@ -24,9 +24,9 @@ class _Item(NamedTuple):
 
     Attributes:
         kind: such as hvc1, av01, grid or Exif.
-        area: of its picture, as the file says [pixels].
-        parts: items that the picture is made of, one for each time that it is used.
-        extents: where its bytes are.
+        area: of its picture, as the file declares it [pixels].
+        parts: items that the picture is made of, repeated if used more than once.
+        extents: beginning and end of each piece of its bytes.
     """
 
     kind: bytes
@@ -36,10 +36,10 @@ class _Item(NamedTuple):
 
 
 def check_boxes(data: bytes, *, max_pixels: int) -> None:
-    """Refuse a file whose picture has too many parts, or whose streams hold more than a picture.
+    """Refuse a file whose picture has too many parts, or whose streams contain more than one picture.
 
     Raises:
-        ImageError: it is so, or it has no picture at all.
+        ImageError: it is such a file, or contains no picture.
     """
     try:
         primary, items = _items(data)
@@ -49,13 +49,13 @@ def check_boxes(data: bytes, *, max_pixels: int) -> None:
                 units += _check_stream(data, item, at_most=_MOST_UNITS - units)
         if _coded_pixels(primary, items, depth=0) > 2 * max_pixels + 2**22:
             parts = f"parts with more than twice the {max_pixels:,} pixels allowed"
-            raise ImageTooLarge(f"is made of {parts}", limit=PIXELS)
+            raise ImageTooLarge(f"is made of {parts}", limit=PIXEL_LIMIT)
     except (struct.error, IndexError, KeyError, RecursionError) as error:
-        raise ImageError("is damaged: it holds no picture that could be found") from error
+        raise ImageError("is damaged: no picture was found in it") from error
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[Box]:
-    """The boxes one after the other."""
+    """Yield the boxes between two positions."""
     for _ in range(_MOST_BOXES):
         if at + 8 > end:
             return
@@ -72,20 +72,20 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[Box]:
 
 
 def _items(data: bytes) -> tuple[int, dict[int, _Item]]:
-    """The number of the item that is the file's picture, and all items."""
+    """The number of the primary item, which is the file's picture, and all items."""
     meta = next((box for box in _boxes(data, 0, len(data)) if box[0] == b"meta"), None)
     if meta is None:
         raise ImageError("is a HEIC or AVIF file that holds no picture: it is cut off, or a video")
-    found = {kind: (begin, end) for kind, begin, end in _boxes(data, meta[1] + 4, meta[2])}
-    if b"pitm" not in found or b"iinf" not in found or b"iloc" not in found:
+    boxes = {kind: (begin, end) for kind, begin, end in _boxes(data, meta[1] + 4, meta[2])}
+    if b"pitm" not in boxes or b"iinf" not in boxes or b"iloc" not in boxes:
         raise ImageError("is a HEIC or AVIF file that holds no picture: it is cut off, or a video")
-    begin, _ = found[b"pitm"]
+    begin, _ = boxes[b"pitm"]
     primary = struct.unpack_from(">H" if data[begin] == 0 else ">I", data, begin + 4)[0]
-    kinds = _kinds(data, *found[b"iinf"])
-    areas = _areas(data, *found[b"iprp"]) if b"iprp" in found else {}
-    parts = _parts(data, *found[b"iref"]) if b"iref" in found else {}
-    idat = found.get(b"idat", (0, 0))[0]
-    extents = _extents(data, *found[b"iloc"], idat=idat)
+    kinds = _kinds(data, *boxes[b"iinf"])
+    areas = _areas(data, *boxes[b"iprp"]) if b"iprp" in boxes else {}
+    parts = _parts(data, *boxes[b"iref"]) if b"iref" in boxes else {}
+    idat = boxes.get(b"idat", (0, 0))[0]
+    extents = _extents(data, *boxes[b"iloc"], idat=idat)
     return primary, {
         number: _Item(kind, areas.get(number, 0), tuple(parts.get(number, ())), tuple(extents.get(number, ())))
         for number, kind in kinds.items()
@@ -108,7 +108,7 @@ def _kinds(data: bytes, begin: int, end: int) -> dict[int, bytes]:
 
 
 def _areas(data: bytes, begin: int, end: int) -> dict[int, int]:
-    """Width times height of every item, by its property 'ispe' [pixels]."""
+    """Width times height of every item [pixels], from its property 'ispe'."""
     sizes: dict[int, int] = {}
     areas: dict[int, int] = {}
     for kind, at, stop in _boxes(data, begin, end):
@@ -118,7 +118,7 @@ def _areas(data: bytes, begin: int, end: int) -> dict[int, int]:
                     width, height = struct.unpack_from(">II", data, inner + 4)
                     sizes[place] = width * height
                 elif name == b"hvcC" and data[inner + 21] & 3 != 3:
-                    raise ImageError("is written as no camera does: save it anew")
+                    raise ImageError("has lengths of an unusual size in its stream: save it again")
         elif kind == b"ipma":
             for number, place in _associations(data, at):
                 areas[number] = max(areas.get(number, 0), sizes.get(place, 0))
@@ -126,7 +126,7 @@ def _areas(data: bytes, begin: int, end: int) -> dict[int, int]:
 
 
 def _associations(data: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """Items with the places of their properties."""
+    """Yield item numbers with the positions of their properties."""
     version, is_wide = data[at], data[at + 3] & 1
     count = struct.unpack_from(">I", data, at + 4)[0]
     at += 8
@@ -142,7 +142,7 @@ def _associations(data: bytes, at: int) -> Iterator[tuple[int, int]]:
 
 
 def _parts(data: bytes, begin: int, end: int) -> dict[int, list[int]]:
-    """What every item is made of, and the transparency that belongs to it."""
+    """The items that every item is made of, with its transparency."""
     form = ">H" if data[begin] == 0 else ">I"
     size = struct.calcsize(form)
     parts: dict[int, list[int]] = {}
@@ -162,9 +162,9 @@ def _parts(data: bytes, begin: int, end: int) -> dict[int, list[int]]:
 
 
 def _coded_pixels(number: int, items: dict[int, _Item], *, depth: int) -> int:
-    """Pixels that have to be decoded for an item."""
+    """How many pixels have to be decoded for an item."""
     if depth > _MOST_DEPTH:
-        raise ImageError("is made of pictures that are made of pictures, too often")
+        raise ImageError(f"has pictures nested deeper than {_MOST_DEPTH}")
     item = items[number]
     if len(item.parts) > _MOST_ITEMS:
         raise ImageError(f"is made of more than {_MOST_ITEMS:,} parts")
@@ -174,7 +174,7 @@ def _coded_pixels(number: int, items: dict[int, _Item], *, depth: int) -> int:
 
 
 def _extents(data: bytes, begin: int, end: int, *, idat: int) -> dict[int, list[tuple[int, int]]]:
-    """Where the bytes of every item lie: begin and end."""
+    """Beginning and end of each piece of every item's bytes."""
     version = data[begin]
     sizes = struct.unpack_from(">BB", data, begin + 4)
     offset_size, length_size, base_size, index_size = sizes[0] >> 4, sizes[0] & 15, sizes[1] >> 4, sizes[1] & 15
@@ -182,7 +182,7 @@ def _extents(data: bytes, begin: int, end: int, *, idat: int) -> dict[int, list[
     width = 4 if version == 2 else 2
     count = int.from_bytes(data[at : at + width], "big")
     at += width
-    found: dict[int, list[tuple[int, int]]] = {}
+    by_item: dict[int, list[tuple[int, int]]] = {}
     left = _MOST_BOXES
     for _ in range(min(count, _MOST_ITEMS)):
         number = int.from_bytes(data[at : at + width], "big")
@@ -201,18 +201,18 @@ def _extents(data: bytes, begin: int, end: int, *, idat: int) -> dict[int, list[
             at += offset_size
             length = int.from_bytes(data[at : at + length_size], "big")
             at += length_size
-            found.setdefault(number, []).append((offset, offset + length if length else len(data)))
-    return found
+            by_item.setdefault(number, []).append((offset, offset + length if length else len(data)))
+    return by_item
 
 
 # Streams
 
 
 def _check_stream(data: bytes, item: _Item, *, at_most: int) -> int:
-    """See that an item's stream is there, with no more pictures than it should have; how many units it has."""
+    """Check that an item's stream is complete, with no more pictures than allowed; returns how many units it has."""
     extents = item.extents
     if any(end > len(data) for _, end in extents):
-        raise ImageError("is truncated: some of its parts are missing")  # which libheif would leave black
+        raise ImageError("is truncated: some of its parts are missing")  # libheif would leave them black
     stream = data[slice(*extents[0])] if len(extents) == 1 else b"".join(data[begin:end] for begin, end in extents)
     units = _pictures_of_hevc(stream) if item.kind == b"hvc1" else _pictures_of_av1(stream, most_pixels=2 * item.area)
     count = pictures = 0
@@ -225,7 +225,7 @@ def _check_stream(data: bytes, item: _Item, *, at_most: int) -> int:
 
 
 def _pictures_of_hevc(stream: bytes) -> Iterator[bool]:
-    """Whether each unit (ITU-T H.265, 7.3.1) begins a picture. That it is as large as the file says libheif checks."""
+    """Whether each unit (ITU-T H.265, 7.3.1) begins a picture; libheif itself checks the picture's size."""
     at = 0
     while at + 7 <= len(stream):
         kind = stream[at + 4] >> 1 & 0x3F
@@ -251,7 +251,7 @@ def _pictures_of_av1(stream: bytes, *, most_pixels: int) -> Iterator[bool]:
                     break
         kind = head >> 3 & 15
         if kind == 1 and (pixels := _area_of_av1(stream[at : at + 128])) > most_pixels:
-            raise ImageError(f"says to be smaller than its {pixels:,} pixels")
+            raise ImageError(f"has {pixels:,} pixels, more than it declares")
         yield kind in (3, 6)
         at += length
 
@@ -267,7 +267,7 @@ def _area_of_av1(sequence: bytes) -> int:
             raise IndexError
         return bits >> left & ((1 << count) - 1)
 
-    def skip_number_of_any_length() -> None:
+    def skip_variable_length_number() -> None:
         zeros = 0
         while not take(1):
             zeros += 1
@@ -281,7 +281,7 @@ def _area_of_av1(sequence: bytes) -> int:
         if take(1):  # timing
             take(64)
             if take(1):
-                skip_number_of_any_length()
+                skip_variable_length_number()
             has_decoder_model = take(1)
             if has_decoder_model:
                 delay_bits = take(5) + 1

@@ -1,8 +1,8 @@
-"""Which folders hold the images of which class, which files in them are images, and what can be a label.
+"""The folders of each class, the images in them, and which names can be labels.
 
 The folders are <label>/ or, where the split is on disk, train/<label>/ and test/<label>/. Many public data sets come
-divided: folders called train, val and test (see `_PARTS`) are parts of the split where they hold folders of the same
-names, the classes, and no images of their own; otherwise they are classes like any other.
+already split: folders called train, val and test (see `_PARTS`) are parts of the split if they contain folders of the
+same names, the classes, and no images of their own; otherwise they are classes like any other.
 """
 
 import os
@@ -24,14 +24,14 @@ _PARTS: dict[str, Side] = {
     **dict.fromkeys(("train", "training", "val", "valid", "validation", "dev"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_LEARNT_FROM = ("train", "training")
+_TRAINING_PARTS = ("train", "training")
 
 
 def check_label(label: str) -> str:
     """The label in Unicode normal form C.
 
     Raises:
-        InputError: it could leave its folder, or is no file name on some system; says which rule it breaks.
+        InputError: it could leave its folder, or is not a file name on some system; says which rule it breaks.
     """
     label = nfc(label)
     if problem := _problem(label):
@@ -58,7 +58,11 @@ def _problem(label: str) -> str | None:
 
 
 def check_labels(labels: Iterable[str]) -> None:
-    """Check every label, and that no two are one folder on systems that do not tell upper from lower case."""
+    """Check every label, and that no two are one folder on systems that ignore case.
+
+    Raises:
+        InputError: see `check_label`; or two labels are equal except for case or their form of Unicode.
+    """
     seen: dict[str, str] = {}
     for label in labels:
         other = seen.setdefault(check_label(label).casefold(), label)
@@ -71,14 +75,14 @@ def check_labels(labels: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The folders of a data set; all paths are relative to it, with '/', as they are written on disk.
+    """The folders of a data set; all paths are relative to it, with '/', spelled as on disk.
 
     Attributes:
-        of: the folders of each class, labels sorted; several where the split is on disk.
-        parts: the side of the split that each of the topmost folders is; empty where those are the classes.
+        by_label: the folders of each class, labels sorted; several where the split is on disk.
+        parts: the side of the split of each top folder; empty where these are the classes.
     """
 
-    of: Mapping[str, Sequence[str]]
+    by_label: Mapping[str, Sequence[str]]
     parts: Mapping[str, Side]
 
     @property
@@ -95,20 +99,20 @@ class ClassFolders:
         return "/".join(path.split("/")[self._depth + 1 :])
 
     def side(self, path: str) -> Side:
-        """The side of the split that an image lies on; only where the split is on disk."""
+        """The side of the split that an image is on; only where the split is on disk."""
         return self.parts[path.split("/")[0]]
 
     def under(self, label: str, path: str) -> str:
-        """Where an image belongs that gets another label: on its side of the split, in that class's folder."""
+        """The path of an image under another label: in that class's folder, on the same side of the split."""
         top = path.split("/")[0] if self.parts else ""
-        of_label = self.of.get(label, [])
+        of_label = self.by_label.get(label, [])
         here = [folder for folder in of_label if not top or folder.split("/")[0] == top]
         name = PurePosixPath(of_label[0]).name if of_label else label
         return PurePosixPath(here[0] if here else f"{top}/{name}".lstrip("/"), self.inside(path)).as_posix()
 
     def images(self, folder: Path) -> list[str]:
-        """The paths of all images in the folders of the classes, which are in this one, class by class."""
-        inside = [each for folders_of_class in self.of.values() for each in folders_of_class]
+        """The paths of all images in the class folders below `folder`, class by class."""
+        inside = [each for folders_of_class in self.by_label.values() for each in folders_of_class]
         return [f"{each}/{path}" for each in inside for path in image_files(folder / each).images]
 
     def summary(self) -> str:
@@ -121,51 +125,52 @@ class ClassFolders:
 
 
 def find_class_folders(folder: Path) -> ClassFolders:
-    """Find the folders of a data set's classes; hidden ones are none. No image is looked for in them.
+    """Find the class folders of a data set; hidden folders are ignored.
 
     Raises:
-        InputError: a name cannot be a label, two are equal but for case or their form of Unicode, or it is not clear
+        InputError: a name cannot be a label, two are equal except for case or their form of Unicode, or it is not clear
             whether folders are classes or parts of the split.
     """
     tops = _folders(folder)
     parts = {name: _PARTS[key] for name in tops if (key := nfc(name).casefold()) in _PARTS}
-    if not any(nfc(name).casefold() in _LEARNT_FROM for name in parts) or not _is_divided(folder, tops, list(parts)):
+    has_training = any(nfc(name).casefold() in _TRAINING_PARTS for name in parts)
+    if not has_training or not _is_split(folder, tops, list(parts)):
         check_labels(tops)
         return ClassFolders({nfc(name): [name] for name in sorted(tops, key=nfc)}, {})
-    of: defaultdict[str, list[str]] = defaultdict(list)
+    by_label: defaultdict[str, list[str]] = defaultdict(list)
     for part in parts:
         classes = _folders(folder / part)
         check_labels(classes)
         for name in classes:
-            of[check_label(name)].append(f"{part}/{name}")
-    check_labels(of)
-    return ClassFolders(dict(sorted(of.items())), parts)
+            by_label[check_label(name)].append(f"{part}/{name}")
+    check_labels(by_label)
+    return ClassFolders(dict(sorted(by_label.items())), parts)
 
 
-def _is_divided(folder: Path, tops: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether the folders called as parts of a split are such, and not classes."""
+def _is_split(folder: Path, tops: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the folders named like parts of a split are parts, and not classes."""
     classes = {part: {nfc(name) for name in _folders(folder / part)} for part in parts}
     loose = {part: image for part in parts if (image := _image_in(folder / part))}
-    learnt = [part for part in parts if nfc(part).casefold() in _LEARNT_FROM]
-    others = [part for part in parts if part not in learnt]
-    to_learn = set[str]().union(*(classes[part] for part in learnt))
+    training = [part for part in parts if nfc(part).casefold() in _TRAINING_PARTS]
+    others = [part for part in parts if part not in training]
+    trained = set[str]().union(*(classes[part] for part in training))
     beside = [name for name in tops if name not in parts]
-    is_clean = len(to_learn) >= 2 and not loose.keys() & set(learnt) and not beside
+    is_clean = len(trained) >= 2 and not loose.keys() & set(training) and not beside
     if not others:  # one folder train/, as many archives have it, with nothing beside it
         return is_clean
     flat = [part for part in others if part in loose and not classes[part]]
-    if not any(classes[part] & to_learn for part in others) and not (is_clean and flat == others):
+    if not any(classes[part] & trained for part in others) and not (is_clean and flat == others):
         return False
     if flat:
         raise InputError(
-            f"{folder / flat[0]} holds images ({loose[flat[0]]}), and no folders of classes as {learnt[0]} does: move "
+            f"{folder / flat[0]} holds images ({loose[flat[0]]}), and no class folders as {training[0]} does: move "
             "images without a class elsewhere (6_callWebservice.py --folder classifies them); or, if "
             f"{listed(tops)} are classes, rename them"
         )
     if loose:
         part, image = next(iter(loose.items()))
         raise InputError(
-            f"{folder / part} holds folders as a part of a split does, and an image ({image}) as a class does: "
+            f"{folder / part} holds folders, like a part of a split, and an image ({image}), like a class: "
             "put every image into the folder of its class, or rename the folder"
         )
     if beside:
@@ -185,24 +190,24 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _image_in(folder: Path) -> str | None:
-    """The name of an image that lies in a folder itself, if any does."""
+    """The name of an image directly in a folder, if there is one."""
     with os.scandir(folder) as entries:
         names = (entry.name for entry in entries if not entry.name.startswith(".") and not is_folder(entry))
         return next((name for name in names if is_image(folder / name)), None)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as a sentence has them: 'a, b and c'."""
+    """Names joined as in a sentence: 'a, b and c'."""
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 
 
 class Files(NamedTuple):
-    """What lies in a folder of images, as sorted paths relative to it.
+    """The files in a folder of images, as sorted paths relative to it.
 
     Attributes:
-        images: files that are images by their suffix, or by their content if the suffix is none of an image.
-        others: why each of the other files is none, and whether it holds a picture nevertheless.
+        images: files that are images by their suffix or, if they have no image suffix, by their content.
+        others: why each of the other files is not an image, and whether it contains a picture nevertheless.
     """
 
     images: list[str]
@@ -212,9 +217,9 @@ class Files(NamedTuple):
 def image_files(folder: Path) -> Files:
     """The images in a folder and its sub-folders, and the other files.
 
-    Hidden files are left out; a file whose name is not Unicode is none of the images. Links to folders are followed,
-    but no folder is visited twice, and none that this one lies in: loops end, and no class holds the others.
-    50,000 files with suffixes of images take about 0.1 s.
+    Hidden files are ignored; files whose names are not Unicode are not images. Links to folders are followed, but no
+    folder is visited twice, nor one that contains this one: loops end, and no class contains the others. 50,000 files
+    with image suffixes take about 0.1 s.
 
     Raises:
         StorageError: a folder cannot be read.
@@ -230,14 +235,14 @@ def image_files(folder: Path) -> Files:
             elif is_named or isinstance(kind := kind_of(place / name), Format):
                 images.append(path)
             elif (place / name).is_symlink() and not (place / name).exists():
-                others[path] = NotRead("broken link", "(mend it, or remove it)", is_loss=False)
+                others[path] = NotRead("broken link", "(fix it, or remove it)", is_loss=False)
             else:
                 others[path] = why_not_read(name, kind)
     return Files(sorted(images), dict(sorted(others.items())))
 
 
 def _folders_below(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
-    """A folder and all below it: path relative to it ('' or 'a/b/'), whole path, and names of files; none is hidden."""
+    """A folder and all below it, without hidden ones: relative path ('' or 'a/b/'), full path, and names of files."""
     above = {*folder.absolute().parents, *folder.resolve().parents}
     waiting, seen = [("", folder)], {os.path.realpath(place) for place in above}
     while waiting:
@@ -248,11 +253,11 @@ def _folders_below(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
         names: list[str] = []
         folders: list[str] = []
         try:
-            with os.scandir(place) as found:
-                for entry in found:
+            with os.scandir(place) as entries:
+                for entry in entries:
                     if not entry.name.startswith("."):
                         (folders if is_folder(entry) else names).append(entry.name)
-        except FileNotFoundError:  # it has gone meanwhile
+        except FileNotFoundError:  # deleted meanwhile
             continue
         except OSError as error:
             raise StorageError(f"{place} cannot be read: {explained(error)}") from error
@@ -261,7 +266,7 @@ def _folders_below(folder: Path) -> Iterator[tuple[str, Path, list[str]]]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is listed as an image: by its suffix, or by its content if that is none of an image."""
+    """Whether a file counts as an image: by its suffix or, if that is not an image's, by its content."""
     return suffix_of(path.name) in SUFFIXES or isinstance(kind_of(path), Format)
 
 
@@ -274,5 +279,5 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_unicode(path: str) -> bool:
-    """Whether a path can stand in a table; on Linux a file's name may be any bytes."""
+    """Whether a path can be written to a table; on Linux a file name may be any bytes."""
     return path.encode(errors="replace") == path.encode(errors="surrogateescape")

@@ -1,11 +1,11 @@
-"""Colour profiles (ICC): pictures in other colours, as phones (Display P3) and cameras (Adobe RGB) make them, to sRGB.
+"""Colour profiles (ICC): converts pictures, such as those of phones (Display P3) and cameras (Adobe RGB), to sRGB.
 
-What browsers do: relative colorimetric, with black point compensation. Colours that sRGB has come out as they are and
-the others as the nearest one; the perceptual intent would change them all, and profiles without tables, which nearly
-all are, know no other than the colorimetric one anyway.
+The intent is that of browsers: relative colorimetric, with black point compensation. Colours within sRGB stay the same,
+others become the nearest one. The perceptual intent would change all colours, and nearly all profiles have no tables
+for it anyway.
 
-A profile that means sRGB costs a look-up. PNG's gAMA, cHRM and cICP, and the numbers that HEIC and AVIF may have in
-place of a profile, are not heeded: hardly a file has them alone, and many have them wrong.
+A profile that means sRGB costs one look-up. PNG's gAMA, cHRM and cICP, and the numbers that HEIC and AVIF may have
+instead of a profile, are ignored: hardly any file has them alone, and many have wrong ones.
 """
 
 import hashlib
@@ -19,43 +19,43 @@ import numpy.typing as npt
 from PIL import Image, ImageCms
 
 MOST_BYTES = 4 * 2**20  # of a profile; those of printing presses have up to 3 MB
-_KEPT = 16  # conversions; one from a press takes about 7 MB
-_SAME = 3  # grey levels that sRGB may differ from sRGB: profiles describe its curve by tables of various lengths
-_STEPS = 9  # of red, green and blue, where that is seen
-_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE  # without its cache any thread may use it
+_MOST_CACHED = 16  # conversions; one for a printing press takes about 7 MB
+_SAME = 3  # grey levels by which profiles of sRGB may differ: they describe its curve by tables of various lengths
+_STEPS = 9  # of red, green and blue, at which profiles are compared
+_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE  # thread-safe without its cache
 
 Conversion = Callable[[Image.Image], Image.Image]
 
-_kept: OrderedDict[tuple[bytes, str], Conversion | None] = OrderedDict()
+_cache: OrderedDict[tuple[bytes, str], Conversion | None] = OrderedDict()
 _lock = threading.Lock()
 
 
 def to_srgb(profile: bytes | None, mode: str) -> Conversion | None:
-    """What turns pictures of a mode from a profile's colours to sRGB; None if nothing is to be done.
+    """The conversion of pictures of a mode from a profile's colours to sRGB; None if none is needed.
 
     Args:
-        profile: as it stands in the file; one that is damaged, too long, or for other pictures, is not heeded.
+        profile: its bytes in the file; ignored if damaged, too long, or for another mode.
         mode: of the picture: L and RGB stay what they are, CMYK becomes RGB.
     """
     if not profile or len(profile) > MOST_BYTES:
         return None
     key = (hashlib.sha256(profile).digest(), mode)
     with _lock:
-        if key in _kept:
-            _kept.move_to_end(key)
-            return _kept[key]
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
     try:
-        conversion = _made(profile, mode)
-    except Exception:  # damaged bytes may raise anything, and are no reason to refuse the pixels
+        conversion = _conversion(profile, mode)
+    except Exception:  # a damaged profile may raise anything, and is no reason to refuse the pixels
         conversion = None
     with _lock:
-        _kept[key] = conversion
-        while len(_kept) > _KEPT:
-            _kept.popitem(last=False)
+        _cache[key] = conversion
+        while len(_cache) > _MOST_CACHED:
+            _cache.popitem(last=False)
     return conversion
 
 
-def _made(profile: bytes, mode: str) -> Conversion | None:
+def _conversion(profile: bytes, mode: str) -> Conversion | None:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     if mode == "CMYK" and space == "CMYK":
@@ -78,7 +78,7 @@ def _transform(source: ImageCms.ImageCmsProfile, mode: str) -> Conversion:
 
 
 def _of_gray(convert: Conversion, *, is_gray: bool) -> Conversion | None:
-    """The same for pictures in gray, by a table of 256 levels."""
+    """The conversion of gray pictures, as a table of 256 levels; None if it changes nothing."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     table = np.asarray(convert(ramp if is_gray else ramp.convert("RGB")))[0, :, 1]
     if _is_same(np.asarray(ramp)[0], table):

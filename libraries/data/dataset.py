@@ -31,9 +31,9 @@ _MOST_LOST = 0.1  # of the pictures of a class, without a warning
 
 @dataclass(frozen=True)
 class Example:
-    """One image: where it is (relative to the data set's folder), what it shows, on which side of the split it stands.
+    """One image: its path (relative to the data set's folder), its label, and its side of the split.
 
-    Examples of one group always stand on the same side. `width`, `height` [pixels] are of the upright picture.
+    Examples of one group are always on the same side. `width` and `height` [pixels] are of the upright picture.
     """
 
     path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
@@ -47,18 +47,18 @@ class Example:
 
     @property
     def max_pixels(self) -> int:
-        """What a reader has to allow: an image that is an example was let in, perhaps by a higher limit."""
+        """The limit for reading it again: it was accepted, perhaps under a higher limit than the default."""
         return max(MAX_PIXELS, self.width * self.height)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies in a data set's folder.
+    """The files in a data set's folder.
 
     Attributes:
         paths: of the images, per label.
-        skipped: other files, by why they are none.
-        lost: those of them that hold pictures, or seem to, per label.
+        skipped: how many other files there are, by why they are not images.
+        lost: how many of them contain pictures, or seem to, per label.
     """
 
     paths: dict[str, list[str]]
@@ -67,14 +67,14 @@ class Scan:
 
 
 class Checked(NamedTuple):
-    """What decoding every file has shown.
+    """The result of decoding every file.
 
     Attributes:
-        examples: N, not yet split: all 'train', each a group.
-        refused: files that are no intact images.
-        tiny: uint8 [N, 16, 17], the examples as tiny gray pictures, by which duplicates are found.
-        measures: N, by which quality is judged.
-        white: what is white in images of more than 8 bits.
+        examples: N, not yet split: all 'train', each a group of its own.
+        refused: the errors of files that are not intact images.
+        tiny: uint8 [N, 16, 17], the examples as tiny gray pictures, for finding duplicates.
+        measures: N, for judging quality.
+        white: the white level of images of more than 8 bits.
     """
 
     examples: list[Example]
@@ -84,34 +84,34 @@ class Checked(NamedTuple):
     white: WhiteLevel
 
     def without(self, paths: Collection[str]) -> "Checked":
-        """The same, but for these images."""
+        """The same without these images."""
         rows = [row for row, example in enumerate(self.examples) if example.path not in paths]
         kept = [self.examples[row] for row in rows]
         measures = [self.measures[row] for row in rows]
         return self._replace(examples=kept, tiny=self.tiny[rows], measures=measures)
 
     def review(self) -> list[QualityRow]:
-        """What is worth a second look: the rows of quality.csv."""
+        """The images worth a second look: the rows of quality.csv."""
         return review({example.path: m for example, m in zip(self.examples, self.measures, strict=True)})
 
 
 def scan(folder: Path) -> Scan:
     """Find the images of every class; sub-folders inside a class belong to it, hidden files do not.
 
-    Which folders are those of a class says `class_folders`.
+    `class_folders` says which folders belong to a class.
 
     Raises:
         InputError: no folder, fewer than two classes, a class without images, a folder name that cannot be a label, or
-            two names that are one.
+            two names that are equal except for case or their form of Unicode.
     """
     if not folder.is_dir():
         raise InputError(
             f"{folder} does not exist: put one folder of images per class there, or run scripts/0_downloadData.py"
         )
-    found = find_class_folders(folder)
-    for place in (folder, *(folder / part for part in found.parts)):
+    class_folders = find_class_folders(folder)
+    for place in (folder, *(folder / part for part in class_folders.parts)):
         _check_links(place)
-    folders = found.of
+    folders = class_folders.by_label
     loose = _images_in(folder)
     if len(folders) < 2:
         classes = f"only '{next(iter(folders))}'" if folders else "none"
@@ -122,7 +122,7 @@ def scan(folder: Path) -> Scan:
     paths: dict[str, list[str]] = {}
     skipped: Counter[NotRead] = Counter()
     if loose:
-        skipped[NotRead("image", "beside the folders of the classes, which tells no class", is_loss=True)] = loose
+        skipped[NotRead("image", "beside the class folders, so without a class", is_loss=True)] = loose
     lost: Counter[str] = Counter()
     for label, folders_of_class in folders.items():
         files = {inside: image_files(folder / inside) for inside in folders_of_class}
@@ -138,32 +138,32 @@ def scan(folder: Path) -> Scan:
 
 
 def _images_in(folder: Path) -> int:
-    """How many images lie in a folder itself; sub-folders and hidden files do not count."""
+    """How many images are directly in a folder, not counting hidden files."""
     return sum(not p.name.startswith(".") and p.is_file() and is_image(p) for p in folder.iterdir())
 
 
 def _check_links(folder: Path) -> None:
-    """Raise InputError where a class of this folder may be missing, since a link leads nowhere."""
+    """Raise InputError for a broken link, which may be a missing class."""
     for link in (p for p in folder.iterdir() if p.is_symlink() and not p.exists() and not p.name.startswith(".")):
-        raise InputError(f"{link} is a broken link to {link.readlink()}: mend it, or remove it")
+        raise InputError(f"{link} is a broken link to {link.readlink()}: fix it, or remove it")
 
 
 def _instead(others: Iterable[NotRead]) -> str:
-    """What a folder without images has, or what it should have."""
-    found = Counter(other for other in others if other.is_loss)
-    return "; ".join(other.describe(count) for other, count in found.items()) or NAMES
+    """The pictures that a folder without images contains but are not read, or else the formats that are."""
+    unread = Counter(other for other in others if other.is_loss)
+    return "; ".join(other.describe(count) for other, count in unread.items()) or NAMES
 
 
 def _check_forms(folder: Path, paths: Iterable[str]) -> None:
-    """Raise InputError where two paths are equal but for their form of Unicode: lists could not tell them apart."""
+    """Raise InputError if two paths are equal except for their form of Unicode: lists could not distinguish them."""
     seen: dict[str, str] = {}
     for path in paths:
         if not path.isascii() and (other := seen.setdefault(nfc(path), path)) != path:
             raise InputError(f"{folder}: {other!a} and {path!a} are one name in two forms of Unicode; rename one")
 
 
-class _Seen(NamedTuple):
-    """What decoding one file has shown."""
+class _Decoded(NamedTuple):
+    """The result of decoding one file."""
 
     example: Example
     tiny: Pixels
@@ -173,61 +173,61 @@ class _Seen(NamedTuple):
 
 def check_images(
     folder: Path,
-    found: Scan,
+    scanned: Scan,
     *,
     workers: int,
     white_level: int | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Checked:
-    """Decode every file, in parallel; those of more than 8 bits again if the white level is not what each suggests.
+    """Decode every file, in parallel; images of more than 8 bits again if the common white level is not their own.
 
     Args:
-        white_level: in images of more than 8 bits; None: found by looking how far the values of all of them reach.
+        white_level: of images of more than 8 bits; None: derived from the values in all of them.
         max_pixels: images with more are refused.
 
     Raises:
         InputError: no file of a class is an intact image.
     """
-    labels = {path: label for label, paths in found.paths.items() for path in paths}
+    labels = {path: label for label, paths in scanned.paths.items() for path in paths}
 
-    def check(path: str, level: int | None) -> _Seen | ImageError:
+    def check(path: str, level: int | None) -> _Decoded | ImageError:
         try:
             facts = inspect(folder / path, white_level=level, max_pixels=max_pixels)
         except ImageError as error:
             return ImageError(error.reason, path)
         example = Example(path, labels[path], "train", path, facts.width, facts.height, facts.bytes, facts.sha256)
-        return _Seen(example, facts.tiny, measure(facts.small, size=(facts.width, facts.height)), facts.depth)
+        return _Decoded(example, facts.tiny, measure(facts.small, size=(facts.width, facts.height)), facts.depth)
 
-    def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Seen | ImageError]:
+    def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Decoded | ImageError]:
         results = ordered_map(partial(check, level=level), paths, workers=workers)
         with contextlib.closing(results):
             return dict(next(results) for _ in progress(paths))
 
     checked = check_all(list(labels), None)
-    depths = {path: c.depth for path, c in checked.items() if isinstance(c, _Seen) and c.depth}
+    depths = {path: c.depth for path, c in checked.items() if isinstance(c, _Decoded) and c.depth}
     white = WhiteLevel.of(depths, given=white_level)
     if others := [path for path, depth in depths.items() if (depth.level or FULL_RANGE) != white.level]:
         checked |= check_all(others, white.level)
-    good = [c for c in checked.values() if isinstance(c, _Seen)]
+    good = [c for c in checked.values() if isinstance(c, _Decoded)]
     refused = [c for c in checked.values() if isinstance(c, ImageError)]
     examples = [c.example for c in good]
-    for label in found.paths:
+    for label in scanned.paths:
         if not any(e.label == label for e in examples):
-            where = " and ".join(str(folder / each) for each in find_class_folders(folder).of[label])
+            where = " and ".join(str(folder / each) for each in find_class_folders(folder).by_label[label])
             raise InputError(f"no file in {where} is an intact image: replace them, or remove the folder")
     return Checked(examples, refused, np.stack([c.tiny for c in good]), [c.measures for c in good], white)
 
 
-def left_out(found: Scan, checked: Checked) -> list[str]:
-    """What is told of files that are no examples, and a warning for each class that loses more than a tenth so."""
+def left_out(scanned: Scan, checked: Checked) -> list[str]:
+    """Lines about files that are not examples, and a warning for each class that loses more than a tenth of them."""
     lines = [f"left out: {error}" for error in checked.refused]
-    lines += [f"left out: {other.describe(count)}" for other, count in found.skipped.items()]
+    lines += [f"left out: {other.describe(count)}" for other, count in scanned.skipped.items()]
     refused = {str(error.path) for error in checked.refused}
-    for label, paths in found.paths.items():
-        lost, count = len(refused.intersection(paths)) + found.lost[label], len(paths) + found.lost[label]
+    for label, paths in scanned.paths.items():
+        lost, count = len(refused.intersection(paths)) + scanned.lost[label], len(paths) + scanned.lost[label]
         if lost > _MOST_LOST * count:
-            lines.append(f"Warning: class '{label}' loses {lost:,} of its {count:,} pictures: see above why")
+            lines.append(f"Warning: class '{label}' loses {lost:,} of its {count:,} pictures: see the reasons above")
     return lines
 
 
@@ -240,7 +240,7 @@ def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list
     side: dict[str, Side] = {}
     for label in sorted({e.label for e in examples}):
         sizes = Counter(e.group for e in examples if e.label == label)
-        settled = [g for g in sizes if g in side]  # a group of two labels keeps the side that the first gave it
+        settled = [g for g in sizes if g in side]  # a group with two labels keeps the side from the first one
         taken = sum(sizes[g] for g in settled if side[g] == "train")
         has_test = any(side[g] == "test" for g in settled)
         open_groups = sorted(sizes.keys() - side.keys(), key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
@@ -255,7 +255,7 @@ def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list
 
 
 def draw(examples: Sequence[Example], *, most: int, seed: int) -> list[Example]:
-    """About `most` examples, of each class according to its share, but two at least, in the order given."""
+    """About `most` examples, drawn from each class in proportion but at least two, in the order given."""
     order = sorted(examples, key=lambda e: hashlib.sha256(f"{seed}:{e.path}".encode()).digest())
     wanted = {label: most * len(of_label) / len(examples) for label, of_label in _by_label(order).items()}
     kept = {e.path for label, of_label in _by_label(order).items() for e in of_label[: max(2, int(wanted[label]))]}
@@ -263,23 +263,23 @@ def draw(examples: Sequence[Example], *, most: int, seed: int) -> list[Example]:
 
 
 def _by_label(examples: Iterable[Example]) -> dict[str, list[Example]]:
-    found: dict[str, list[Example]] = defaultdict(list)
+    by_label: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        found[example.label].append(example)
-    return found
+        by_label[example.label].append(example)
+    return by_label
 
 
-def leave_out(found: Scan, paths: Collection[str]) -> Scan:
-    """What was found, without these images.
+def leave_out(scanned: Scan, paths: Collection[str]) -> Scan:
+    """A scan without these images.
 
     Raises:
         InputError: no image of a class is left.
     """
-    kept = {label: [path for path in of_label if path not in paths] for label, of_label in found.paths.items()}
+    kept = {label: [path for path in of_label if path not in paths] for label, of_label in scanned.paths.items()}
     for label, of_label in kept.items():
         if not of_label:
-            raise InputError(f"every image of class '{label}' is marked: take marks away, or remove the folder")
-    return replace(found, paths=kept)
+            raise InputError(f"every image of class '{label}' is marked: remove some marks, or the folder")
+    return replace(scanned, paths=kept)
 
 
 def counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
@@ -291,9 +291,9 @@ def counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
 
 
 def groups_per_class(examples: Iterable[Example], labels: Sequence[str]) -> list[int]:
-    """How many groups the examples of each label are of, in the labels' order."""
-    found = Counter(label for label, _ in {(e.label, e.group) for e in examples})
-    return [found[label] for label in labels]
+    """How many groups the examples of each label belong to, in the order of `labels`."""
+    groups = Counter(label for label, _ in {(e.label, e.group) for e in examples})
+    return [groups[label] for label in labels]
 
 
 def counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -314,18 +314,18 @@ def write_examples(path: Path, examples: Sequence[Example]) -> None:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """Read examples.csv as 1_prepareData wrote it."""
+    """Read examples.csv as 1_prepareData wrote it; raises StorageError."""
     examples = read_table(path, Example, advice="run scripts/1_prepareData.py again")
     return [replace(e, label=nfc(e.label)) if not e.label.isascii() else e for e in examples]
 
 
 def read_white_level(examples: Artefact) -> int:
-    """What 1_prepareData has found to be white in images of more than 8 bits; earlier versions did not look."""
+    """The white level of images of more than 8 bits, from 1_prepareData; earlier versions did not measure it."""
     return int(examples.read().get("white_level", FULL_RANGE))
 
 
 def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
-    """The image of an example, uint8 [S, S, 3], if it is still the one that 1_prepareData saw.
+    """The image of an example, uint8 [S, S, 3], provided that its file has not changed since 1_prepareData.
 
     Raises:
         StaleInput: the file has changed or is gone.
@@ -336,7 +336,7 @@ def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
 
 
 def read_example(example: Example, *, folder: Path) -> bytes:
-    """The file of an example, if it is still the one that 1_prepareData saw; see `load_example`."""
+    """The content of an example's file, provided that it has not changed; see `load_example`."""
     path = folder / example.path
     try:
         data = path.read_bytes()
@@ -350,13 +350,13 @@ def read_example(example: Example, *, folder: Path) -> bytes:
 
 
 def changes_since_prepared(layout: Layout) -> str:
-    """A warning of images that are new or gone since the data set was prepared; empty where all are as then.
+    """A warning about images that are new or gone since the data set was prepared; empty if there are none.
 
-    Only names are looked at: 100,000 images take about a second. A file that has other content by now is noticed when
-    it is read (`dataset.load_example`).
+    Only names are compared: 100,000 images take about a second. A changed file is noticed when it is read
+    (`load_example`).
 
     Raises:
-        MissingInput, StorageError: the data set has not been prepared, or what was written then cannot be read.
+        MissingInput, StorageError: the data set has not been prepared, or its examples cannot be read.
     """
     manifest = layout.examples.read()
     if "left_out" not in manifest:  # earlier versions did not say which of the images they left out

@@ -1,16 +1,16 @@
-"""Bytes of an image file → the picture as it is stored there, in gray or RGB, and what makes it sRGB and upright.
+"""Bytes of an image file → the picture as it is stored there, in gray or RGB, and how to make it sRGB and upright.
 
-Which formats are read says `formats`. Every colour mode becomes 8-bit RGB, or gray:
+`formats` lists the formats that are read. Every colour mode becomes 8-bit RGB, or gray:
 
-- alpha, and transparent palette entries, are composited on white, which is what a browser shows;
-- more than 8 bits keep an absolute scale, by one white level for all images that belong together (see `depth`);
+- alpha, and transparent palette entries, are composited on white, as a browser shows them;
+- more than 8 bits keep an absolute scale, with one white level for a whole data set (see `depth`);
 - CMYK JPEGs are taken as Adobe writes them (inverted), as browsers do;
-- colour profiles are heeded (see `colour`), but not those of 16-bit, 32-bit and float grays: these are measurements;
-- of an animation the first frame counts, of several pictures in a HEIC file the primary one. HEIC and AVIF say by
-  themselves how they are turned; what EXIF says besides does not count there, as their standard has it.
+- colour profiles are applied (see `colour`), except to 16-bit, 32-bit and float grays: these are measurements;
+- of an animation, the first frame is used; of a HEIC file with several pictures, the primary one. HEIC and AVIF store
+  their own orientation; as their standard requires, EXIF's is ignored there.
 
-Nothing is registered with Pillow, and none of its limits, which hold for the whole process, is changed: each format is
-opened by its own class.
+Nothing is registered with Pillow, and none of its process-wide limits is changed: each format is opened by its own
+class.
 """
 
 import io
@@ -31,7 +31,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from libraries.base.errors import PIXELS, ImageError, ImageTooLarge
+from libraries.base.errors import PIXEL_LIMIT, ImageError, ImageTooLarge
 from libraries.data import depth
 from libraries.data.colour import Conversion, to_srgb
 from libraries.data.depth import FULL_RANGE, Depth, in_strips
@@ -44,7 +44,7 @@ MAX_BYTES = 256 * 2**20
 
 
 class _Tiff(TiffImageFile):
-    """A TIFF without Pillow's own limit of 179 million pixels, which knows no way out for a single image."""
+    """A TIFF without Pillow's own limit of 179 million pixels, which cannot be lifted for a single image."""
 
     def load_prepare(self) -> None:
         if self._im is None:
@@ -53,7 +53,7 @@ class _Tiff(TiffImageFile):
 
 
 _CLASSES: dict[str, type[ImageFile.ImageFile]] = {
-    "JPEG": JpegImageFile,  # also of MPO: a JPEG with further pictures behind the first, as phones write it
+    "JPEG": JpegImageFile,  # also for MPO: a JPEG followed by further pictures, as phones write it
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
     "GIF": GifImageFile,
@@ -62,7 +62,7 @@ _CLASSES: dict[str, type[ImageFile.ImageFile]] = {
     "AVIF": AvifImageFile,
     "JPEG2000": Jpeg2KImageFile,
     "PPM": NetpbmImageFile,
-}  # and HEIF, of another package
+}  # and HEIF, from another package
 _BACKGROUND = (255, 255, 255)  # seen through transparent pixels
 
 UPRIGHT = {
@@ -73,8 +73,8 @@ UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation → what sets the image upright
-SIDEWAYS = {UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}  # width and height change places
+}  # EXIF orientation → what makes the image upright
+SIDEWAYS = {UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}  # these swap width and height
 
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
@@ -82,10 +82,10 @@ Size = tuple[int, int]  # width, height
 
 
 def read(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file; no pipe that waits, no device that never ends.
+    """The bytes of a regular file; pipes and devices, which may never end, are refused.
 
     Raises:
-        ImageError: there is no such file, it is too large, or cannot be read.
+        ImageError: there is no such file, it is too large, or it cannot be read.
     """
     path = Path(path)
     try:
@@ -109,7 +109,7 @@ def _too_long(length: int, allowed: int, path: str | Path | None) -> ImageTooLar
 
 
 class Header(NamedTuple):
-    """What an image file says of itself: format and mode as Pillow names them, pixels as stored."""
+    """What an image file declares: format and mode as Pillow names them, and the size as stored [pixels]."""
 
     format: str
     mode: str
@@ -118,10 +118,10 @@ class Header(NamedTuple):
 
 
 def header(data: bytes, *, path: str | Path | None = None) -> Header:
-    """What the bytes of an image file begin with; nothing is decoded.
+    """The header of an image file, from its bytes; nothing is decoded.
 
     Raises:
-        ImageError: no image of a known format.
+        ImageError: it is not an image of a known format.
     """
     format = _format(data, path)
     _silence_pillow()
@@ -130,21 +130,21 @@ def header(data: bytes, *, path: str | Path | None = None) -> Header:
         with _opened(format, data) as image:
             return Header(str(image.format), image.mode, image.width, image.height)
     except Exception as error:  # damaged bytes make Pillow raise almost anything
-        raise ImageError(f"is no whole {format.name} image", path) from error
+        raise ImageError(f"is not a whole {format.name} image", path) from error
 
 
 def _format(data: bytes, path: str | Path | None) -> Format:
     """The format of an image file, whatever its name.
 
     Raises:
-        ImageError: it is none that is read.
+        ImageError: it is not a format that is read.
     """
     kind = recognise(data[:HEAD])
     if isinstance(kind, Format):
         return kind
     if isinstance(kind, Foreign):
         raise ImageError(kind.of_one(), path)
-    raise ImageError(f"is no whole {NAMES} image (begins with {data[:16]!r})", path)
+    raise ImageError(f"is not a whole {NAMES} image (begins with {data[:16]!r})", path)
 
 
 def _opened(format: Format, data: bytes) -> ImageFile.ImageFile:
@@ -158,12 +158,12 @@ def _opened(format: Format, data: bytes) -> ImageFile.ImageFile:
 
 
 def _as_still(data: bytes) -> bytes:
-    """An AVIF file that shows its picture, and not the film that it may have besides."""
+    """An AVIF file that shows its picture, and not an animation that it may also contain."""
     return data[:8] + b"avif" + data[12:] if data[8:12] == b"avis" else data
 
 
 def memory_to_decode(data: bytes, *, max_pixels: int, enough: Callable[[Size], Size] | None) -> int:
-    """Bytes of memory that `decode_as_stored` takes; 0 for what it refuses by its header."""
+    """Bytes of memory that `decode_as_stored` needs; 0 for files that it refuses by their header."""
     _silence_pillow()
     try:
         format = _format(data, None)
@@ -180,20 +180,20 @@ def memory_to_decode(data: bytes, *, max_pixels: int, enough: Callable[[Size], S
 
 
 class Stored(NamedTuple):
-    """An image as stored, perhaps at reduced scale, and what is needed to finish it."""
+    """An image as stored, perhaps at a reduced scale, and what is needed to finish it."""
 
     image: Image.Image  # mode L or RGB; gray stays one channel, which makes the resize three times cheaper
     size: Size  # at full scale, as stored
     shrink: int = 1  # full scale / the image's scale
-    turn: Image.Transpose | None = None  # what sets it upright
-    colours: Conversion | None = None  # what makes it sRGB
-    depth: Depth | None = None  # where it was measured, of a picture of more than 8 bits
+    turn: Image.Transpose | None = None  # makes it upright
+    colours: Conversion | None = None  # makes it sRGB
+    depth: Depth | None = None  # of a picture of more than 8 bits, if it was measured
 
     def finished(self, image: Image.Image) -> Image.Image:
-        """The image, or what was made of it, in sRGB and upright.
+        """The image, or a resized version of it, in sRGB and upright.
 
-        Best when small: before a resize the conversion gives what it gives after it, to about 0.3 grey levels in the
-        mean, and takes longer than to decode a JPEG.
+        Best after resizing: converting the colours before differs by about 0.3 grey levels on average, and takes longer
+        than decoding a JPEG.
         """
         if self.colours is not None:
             image = self.colours(image)
@@ -211,52 +211,66 @@ def decode_as_stored(
     """Decode; a JPEG at the smallest scale at which width and height are at least `enough(full size)`.
 
     Args:
-        white_level: of a picture of more than 8 bits; None: by its own depth, which is measured.
+        white_level: of a picture of more than 8 bits; None: measured from the picture itself.
+
+    Raises:
+        ImageError: not a whole image within the limits.
     """
     if not data:
         raise ImageError("is empty (0 bytes)", path)
-    if len(data) > bytes_of(max_pixels):
-        raise _too_long(len(data), bytes_of(max_pixels), path)
+    if len(data) > max_bytes_for(max_pixels):
+        raise _too_long(len(data), max_bytes_for(max_pixels), path)
     format = _format(data, path)
     _silence_pillow()
     try:
         check_header(format.name, data, max_pixels=max_pixels)
         with _opened(format, data) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                found = f"{width:,} x {height:,} pixels"
-                raise ImageTooLarge(f"has {found}, more than the {max_pixels:,} allowed", limit=PIXELS)
-            shrink = 1
-            if format.name == "JPEG" and enough is not None:
-                shrink = _reduce_scale(image, enough((width, height)))
-            image.decodermaxblock = len(data)  # in one go: by default Pillow comes back after every 64 KB
-            has_deep_colours = depth.has_deep_colours(image)  # which cannot be seen any more
-            image.load()
-            measured = _depth(image, has_deep_colours) if white_level is None else None
-            white = white_level or (measured and measured.level) or FULL_RANGE
-            if has_deep_colours and white != FULL_RANGE:
-                depth.scale_colours(image, data, white)
-            size = (width, height) if shrink > 1 else image.size  # a damaged HEIC may turn out to be of another
-            picture, colours = _gray_or_rgb(image, white)
-            return Stored(picture, size, shrink, _turn(image), colours, measured)
+            _check_size(image.size, max_pixels)
+            to_reduce = enough if format.name == "JPEG" else None
+            return _decoded(image, data, enough=to_reduce, white_level=white_level)
     except ImageError as error:
         raise error.at(path) from error.__cause__
-    except Image.DecompressionBombError as error:  # by Pillow's own limit, for a canvas of GIF or WebP
+    except Image.DecompressionBombError as error:  # Pillow's own limit, for a canvas of GIF or WebP
         raise ImageError(f"has more pixels than a {format.name} may have here: save it as PNG", path) from error
     except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, TypeError ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot be decoded: {reason}", path) from error
 
 
-def bytes_of(max_pixels: int) -> int:
-    """How long a file may be whose image has at most so many pixels."""
+def _check_size(size: Size, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        pixels = f"{width:,} x {height:,} pixels"
+        raise ImageTooLarge(f"has {pixels}, more than the {max_pixels:,} allowed", limit=PIXEL_LIMIT)
+
+
+def _decoded(
+    image: ImageFile.ImageFile, data: bytes, *, enough: Callable[[Size], Size] | None, white_level: int | None
+) -> Stored:
+    """Decode an opened image; `enough` is None where its scale cannot be reduced."""
+    full_size = image.size
+    shrink = 1 if enough is None else _reduce_scale(image, enough(full_size))
+    image.decodermaxblock = len(data)  # in one go; by default Pillow decodes 64 KB at a time
+    has_deep_colours = depth.has_deep_colours(image)  # before loading, which hides it
+    image.load()
+    measured = _depth(image, has_deep_colours) if white_level is None else None
+    white = white_level or (measured and measured.level) or FULL_RANGE
+    if has_deep_colours and white != FULL_RANGE:
+        depth.scale_colours(image, data, white)
+    size = full_size if shrink > 1 else image.size  # loading a damaged HEIC may change it
+    picture, colours = _gray_or_rgb(image, white)
+    return Stored(picture, size, shrink, _turn(image), colours, measured)
+
+
+def max_bytes_for(max_pixels: int) -> int:
+    """The largest file [bytes] that is read for an image of at most `max_pixels`."""
     return MAX_BYTES * max(1, -(-max_pixels // MAX_PIXELS))
 
 
 def _silence_pillow() -> None:
-    """Keep Pillow's warnings off: what matters is raised as ImageError.
+    """Turn off Pillow's warnings: what matters is raised as ImageError.
 
-    The usual `warnings.catch_warnings` restores global state at its end, which goes wrong between threads.
+    `warnings.catch_warnings` would restore global state at its end, which is not thread-safe.
     """
     if warnings.filters[:1] != [_PILLOW_WARNINGS]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -272,7 +286,7 @@ def _reduce_scale(image: Image.Image, enough: Size) -> int:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF raises almost anything, and is no reason to refuse the pixels
+    except Exception:  # damaged EXIF may raise anything, and is no reason to refuse the pixels
         return None
 
 
@@ -280,7 +294,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _gray_or_rgb(image: Image.Image, white_level: int) -> tuple[Image.Image, Conversion | None]:
-    """An image of any mode as L or RGB (see the module's docstring), and what makes that sRGB."""
+    """An image of any mode as L or RGB (see the module's docstring), and its conversion to sRGB."""
     if depth.is_deep_gray(image):
         return depth.gray_in_8_bits(image, white_level), None
     profile = image.info.get("icc_profile")
@@ -307,7 +321,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def _depth(image: Image.Image, has_deep_colours: bool) -> Depth | None:
-    """How far a decoded picture of more than 8 bits reaches; None for one of 8 bits."""
+    """The depth of a decoded picture of more than 8 bits; None for one of 8 bits."""
     if has_deep_colours:
         return depth.colour_depth(image)
     return depth.gray_depth(image) if depth.is_deep_gray(image) else None

@@ -1,17 +1,16 @@
-"""The same picture in several files: which files are alike, in what way, and the groups they form.
+"""Duplicates: files that show the same picture, how they are alike, and the groups they form.
 
 exact   The same upright pixels, whatever the format and the metadata.
 near    Difference hashes, of the picture or its mirror image, that differ in a few of 256 bits: scaled, recompressed,
-        mirrored, recoloured, slightly retouched. Plain pictures, whose hashes say too little, are left out.
-scene   Embeddings of a pretrained network that point the same way: cropped, framed, photographed again. Beside the
-        whole picture its inner part is embedded, without a twentieth on each side: it is what is left of a picture
-        that was cropped, and what is inside a frame.
+        mirrored, recoloured, slightly retouched. Plain pictures are left out: their hashes say too little.
+scene   Embeddings of a pretrained network that point the same way: cropped, framed, photographed again. Besides the
+        whole picture, its inner part is embedded, without a twentieth on each side: this matches cropped pictures, and
+        the inside of a frame.
 
-Groups are what these links join, step by step: A like B and B like C makes one group of three though A may not be like
-C. For the split that is what is wanted, since B must be neither in training, beside A in the test set, nor with C. It
-has a price: many pictures that are all slightly alike can be chained to one giant group, which then stands on one side
-as a whole. So the thresholds are strict, large groups are reported, and what is removed (see `removal`) must be like
-the very picture that is kept, not only of its group.
+Groups are formed by following these links: if A is like B and B is like C, all three are one group, though A may not be
+like C. The split needs this, since B must be on the same side as both A and C. The price: many slightly similar
+pictures can be chained to one giant group, which is then on one side as a whole. So the thresholds are strict, large
+groups are reported, and a removed picture (see `removal`) must be like the one that is kept, not only in its group.
 """
 
 from collections import Counter
@@ -34,16 +33,16 @@ from libraries.data.images import pixel_sha256
 Kind = Literal["exact", "near", "scene"]
 KINDS: tuple[Kind, ...] = ("exact", "near", "scene")
 
-# The same pixels from a JPEG and from a PNG: the JPEG's hash is made at reduced scale (see images.TINY).
+# The hashes of a JPEG and a PNG with the same pixels: that of the JPEG is made at reduced scale (see images.TINY).
 _SAME_PIXELS_WITHIN = 12  # bits
 
-CONTRADICTIONS_TOLD = 10
-LARGE_SHARE, LARGE_GROUP = 0.05, 10  # a group with more than both, of all images, is worth a word
+CONTRADICTIONS_SHOWN = 10
+LARGE_SHARE, LARGE_GROUP = 0.05, 10  # a larger group, by share of all images and by number, is reported
 
 
 @dataclass(frozen=True)
 class DuplicateRow:
-    """A row of duplicates.csv: an image of a group."""
+    """A row of duplicates.csv: an image in a group."""
 
     group: Annotated[int, Column("number of the group: its images are copies of each other")]
     kind: Annotated[Kind, Column("how it resembles the image in `like`: exact, near or scene")]
@@ -56,11 +55,11 @@ class DuplicateRow:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What is alike among N examples; all numbers are rows of `examples`.
+    """The duplicates among N examples; all numbers are rows of `examples`.
 
     Attributes:
-        pairs: by kind, strictest first, only the kinds that were looked for. Of files with the same pixels each is
-            paired with the first, and only the first can stand in a pair of another kind. Measures: 0, bits, cosine.
+        pairs: by kind, strictest first, only the kinds that were searched for. Of files with the same pixels, each is
+            paired with the first, and only the first can be in a pair of another kind. Measures: 0, bits, cosine.
     """
 
     examples: Sequence[Example]
@@ -74,14 +73,14 @@ class Duplicates:
         return forest.groups()
 
     def members(self, kinds: Iterable[Kind] = KINDS) -> list[list[int]]:
-        """Groups of more than one, in the order of their first rows."""
-        found: dict[int, list[int]] = {}
+        """The rows of each group of more than one, in the order of their first rows."""
+        by_first: dict[int, list[int]] = {}
         for row, first in enumerate(self.groups(kinds).tolist()):
-            found.setdefault(first, []).append(row)
-        return [rows for rows in found.values() if len(rows) > 1]
+            by_first.setdefault(first, []).append(row)
+        return [rows for rows in by_first.values() if len(rows) > 1]
 
     def contradictions(self) -> list[tuple[Kind, str, str]]:
-        """Exact and near copies under two labels: kind and the two paths."""
+        """Exact and near copies with different labels: kind and the two paths."""
         pairs = [(kind, pair) for kind in KINDS[:2] for pair in _tuples(self.pairs.get(kind, Pairs.none()))]
         known = [(kind, self.examples[one], self.examples[other]) for kind, (one, other, _) in pairs]
         return [(kind, one.path, other.path) for kind, one, other in known if one.label != other.label]
@@ -107,32 +106,32 @@ class Duplicates:
         write_table(path, DuplicateRow, self.rows())
 
     def summary_lines(self) -> list[str]:
-        """What was found, and what is wrong with it, in sentences."""
+        """Lines about the groups that were found, with warnings."""
         groups = self.members()
         if not groups:
             return [f"No duplicates were found ({', '.join(self.pairs)})"]
         of_kind = Counter(self._loosest(groups))
         counts = ", ".join(f"{of_kind[kind]:,} {kind}" for kind in KINDS if of_kind[kind])
-        told = [f"Duplicates: {sum(map(len, groups)):,} images in {counted(len(groups), 'group')} ({counts})"]
+        lines = [f"Duplicates: {sum(map(len, groups)):,} images in {counted(len(groups), 'group')} ({counts})"]
         largest = max(map(len, groups))
         if largest > max(LARGE_GROUP, LARGE_SHARE * len(self.examples)):
-            told.append(
+            lines.append(
                 f"Warning: the largest group has {largest:,} images, all on one side of the split. If they are not one "
                 "picture, make duplicates_maxDistance smaller, or duplicates_minSimilarity larger"
             )
-        found = self.contradictions()
-        told += [
+        contradictions = self.contradictions()
+        lines += [
             f"  Warning: {one} and {other} "
             + ("are the same picture" if kind == "exact" else "look the same")
-            + " but stand under two labels: is one of them wrong?"
-            for kind, one, other in found[:CONTRADICTIONS_TOLD]
+            + " but have different labels: is one of them wrong?"
+            for kind, one, other in contradictions[:CONTRADICTIONS_SHOWN]
         ]
-        if len(found) > CONTRADICTIONS_TOLD:
-            told.append(f"  and {len(found) - CONTRADICTIONS_TOLD:,} more such pairs: see duplicates.csv")
-        return told
+        if len(contradictions) > CONTRADICTIONS_SHOWN:
+            lines.append(f"  and {len(contradictions) - CONTRADICTIONS_SHOWN:,} more such pairs: see duplicates.csv")
+        return lines
 
     def _loosest(self, groups: Iterable[Sequence[int]]) -> list[Kind]:
-        """For each group the kind of links without which it would fall apart."""
+        """For each group, the loosest kind of link that is needed to hold it together."""
         by_kind = {kind: self.groups(KINDS[: i + 1]) for i, kind in enumerate(KINDS)}
         return [next(kind for kind in KINDS if (by_kind[kind][rows] == rows[0]).all()) for rows in groups]
 
@@ -146,14 +145,15 @@ def find(
     min_similarity: float = 1.0,
     workers: int = 1,
 ) -> Duplicates:
-    """Find what is alike.
+    """Find the duplicates among examples.
 
     Args:
-        checked: N examples, whose files lie in `folder`; those that may hold the same pixels are decoded again.
-        max_distance: of 'near', bits of 256; None: only 'exact'.
+        checked: N examples, whose files are in `folder`; those that may have the same pixels are decoded again.
+        max_distance: for 'near', bits of 256; None: no 'near'.
         embeddings: float32 [N, D] each, of the whole pictures and of parts of them; None: no 'scene'. Those that are
-            not finite are like no other.
-        min_similarity: of 'scene', cosine.
+            not finite match nothing.
+        min_similarity: for 'scene', cosine.
+        workers: number of threads that decode.
     """
     examples, tiny = checked.examples, checked.tiny
     plain, bits, others = is_plain(tiny), dhash(tiny), dhash(mirrored(tiny))
@@ -178,7 +178,7 @@ def find(
 
 
 def read_groups(path: Path, examples: Sequence[Example]) -> list[Example]:
-    """The examples, those in one group of duplicates.csv in one group, all others on their own.
+    """The examples, grouped as in duplicates.csv; each of the others is a group of its own.
 
     Raises:
         StorageError: the table cannot be read.
@@ -188,28 +188,32 @@ def read_groups(path: Path, examples: Sequence[Example]) -> list[Example]:
     return [replace(example, group=group.get(example.path, example.path)) for example in examples]
 
 
-def parted(examples: Sequence[Example], groups: Int) -> int:
-    """How many test images have a duplicate in training, where the test set was given."""
-    trained = {int(group) for e, group in zip(examples, groups, strict=True) if e.split == "train"}
-    return sum(e.split == "test" and int(group) in trained for e, group in zip(examples, groups, strict=True))
+def count_leaks(examples: Sequence[Example], groups: Int) -> int:
+    """How many test images have a duplicate in training, where the test set was given.
+
+    Args:
+        groups: int [N], the group of each example.
+    """
+    training = {int(group) for e, group in zip(examples, groups, strict=True) if e.split == "train"}
+    return sum(e.split == "test" and int(group) in training for e, group in zip(examples, groups, strict=True))
 
 
 def _first_of_equal(keys: Sequence[Any]) -> Int:
-    """For each key the row of the first one that equals it, int [N]."""
+    """For each key, the row of the first equal one, int [N]."""
     first: dict[Any, int] = {}
     return np.array([first.setdefault(key, row) for row, key in enumerate(keys)], np.int64)
 
 
 def _same_size(examples: Sequence[Example], close: Pairs, plain: Int) -> list[int]:
-    """Rows that may hold the pixels of another: of one size, and with close hashes or too plain to have one."""
-    found = {
+    """Rows that may have the same pixels as another: of equal size, with close hashes or too plain for a hash."""
+    rows = {
         row
         for one, other, distance in _tuples(close)
         if distance <= _SAME_PIXELS_WITHIN and _size(examples[one]) == _size(examples[other])
         for row in (one, other)
     }
     of_size = Counter(_size(examples[row]) for row in plain.tolist())
-    return sorted(found | {row for row in plain.tolist() if of_size[_size(examples[row])] > 1})
+    return sorted(rows | {row for row in plain.tolist() if of_size[_size(examples[row])] > 1})
 
 
 def _size(example: Example) -> tuple[int, int]:
@@ -225,13 +229,13 @@ def _first_of_equal_pixels(
     white_level: int,
     workers: int,
 ) -> Int:
-    """`originals`, where of candidates with the same pixels the first now stands for all."""
+    """`originals`, updated so that of candidates with the same pixels, the first is the original of all."""
 
     def identity(row: int) -> str:
         try:
             example = examples[row]
             return pixel_sha256(folder / example.path, white_level=white_level, max_pixels=example.max_pixels)
-        except ImageError:  # changed since it was checked: step 3 will say so
+        except ImageError:  # changed since it was checked, which step 3 reports
             return examples[row].sha256
 
     identities = [digest for _, digest in ordered_map(identity, candidates, workers=workers)]
@@ -241,14 +245,14 @@ def _first_of_equal_pixels(
 
 
 def _between_originals(close: Pairs, originals: Int) -> Pairs:
-    """The pairs between pictures, where several files with the same pixels count as the first of them."""
+    """The pairs between originals: files with the same pixels are replaced by the first of them."""
     pairs = close._replace(one=originals[close.one], other=originals[close.other])
     pairs = pairs.chosen(pairs.one != pairs.other)
     return pairs.chosen(np.unique(_keys(pairs), return_index=True)[1])
 
 
 def _keys(pairs: Pairs) -> Int:
-    """One number for each pair, whatever its order."""
+    """One number for each pair, int [P], the same in both orders."""
     low, high = np.minimum(pairs.one, pairs.other), np.maximum(pairs.one, pairs.other)
     return np.asarray((low << 32) | high, np.int64)
 

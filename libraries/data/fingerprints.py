@@ -1,11 +1,11 @@
-"""Fingerprints by which two files are known as one picture, and the search for all pairs that are alike.
+"""Fingerprints that recognise the same picture in two files, and the search for all pairs that are alike.
 
 The difference hash (dhash; N. Krawetz, 'Kind of Like That', 2013) has 256 bits: whether the picture, as 17 x 16 gray
-pixels, grows brighter from one pixel to the next in its row. Scaling, compression and colour hardly change it, nor
-does brightness where nothing is clipped; cropping, borders and rotation do. It is the same as
-`imagehash.dhash(image, hash_size=16)`, on the upright picture.
+pixels, gets brighter from one pixel to the next in its row. Scaling, compression and colour hardly change it, nor does
+brightness unless it clips; cropping, borders and rotation do. It equals `imagehash.dhash(image, hash_size=16)` of the
+upright picture.
 
-Pairs of rows, hashes or embeddings, are found by blocked matrix products: never an N x N array.
+Pairs of hashes or embeddings are found by blocked matrix products, without an N x N array.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ from libraries.data.images import TINY
 
 BITS = (TINY[0] - 1) * TINY[1]  # 256
 
-# An image with fewer changes is too plain for its hash to tell it from others: a blank page, a gradient of light, one
-# soft spot. Of the 2,624 solar cells, which are plain enough, the least has 61, a soft spot up to 53.
+# An image with fewer changes is too plain for its hash to distinguish it: a blank page, a gradient of light, one soft
+# spot. The plainest of the 2,624 solar cells has 61, a soft spot up to 53.
 LEAST_CHANGES = 56
 
 ROWS, COLUMNS = 1024, 8192  # of a block: 32 MB as float32
@@ -33,16 +33,16 @@ def dhash(tiny: Pixels) -> Bool:
 
 
 def mirrored(tiny: Pixels) -> Pixels:
-    """The pictures as a mirror shows them."""
+    """The pictures, mirrored left to right."""
     return tiny[:, :, ::-1]
 
 
 def is_plain(tiny: Pixels) -> Bool:
     """Whether pictures have too little structure for a hash, bool [N].
 
-    Counted is how often a comparison of two pixels (brighter, equal, darker) differs from the comparison below it or
-    to the right of it, of 480. Of a blank image, and of a gradient, all are the same; those of noise are not, but
-    noise makes hashes differ.
+    This counts how often, of 480, the comparison of two pixels (brighter, equal, darker) differs from the comparison
+    below it or to its right. In a blank image or a gradient, all are equal; in noise they are not, but noise makes
+    hashes differ.
     """
     trend = np.sign(np.diff(tiny.astype(np.int16), axis=2))
     changes = (np.diff(trend, axis=1) != 0).sum(axis=(1, 2)) + (np.diff(trend, axis=2) != 0).sum(axis=(1, 2))
@@ -70,25 +70,25 @@ class Pairs(NamedTuple):
         return Pairs(self.one[rows], self.other[rows], self.measure[rows])
 
     def of(self, rows: Int) -> "Pairs":
-        """The same pairs, where row i was taken from row rows[i]."""
+        """The same pairs, with each row i replaced by rows[i]."""
         return Pairs(rows[self.one], rows[self.other], self.measure)
 
 
 def within_distance(bits: Bool, others: Bool, *, most: int, most_pairs: int = MOST_PAIRS) -> Pairs:
-    """Pairs i < j whose hashes differ in `most` bits at most, as they are or mirrored.
+    """Pairs i < j whose hashes, one of them possibly mirrored, differ in at most `most` bits.
 
     Args:
         bits: bool [N, B].
         others: bool [N, B], of the mirrored pictures.
-        most_pairs: where there are more, see `spanning`.
+        most_pairs: if there are more, see `spanning`.
 
     Returns:
-        The pairs, with the smaller one of the distances of i, and of i mirrored, from j.
+        The pairs, with the distance of i or of i mirrored from j, whichever is smaller.
     """
     length = bits.shape[1]
     signs, mirrored = (np.where(each, np.float32(1), np.float32(-1)) for each in (bits, others))  # a.b = B - 2 distance
-    found = _pairs_above([(signs, signs), (mirrored, signs)], least=length - 2 * most, most_pairs=most_pairs)
-    return found._replace(measure=(length - found.measure) / 2)
+    pairs = _pairs_above([(signs, signs), (mirrored, signs)], least=length - 2 * most, most_pairs=most_pairs)
+    return pairs._replace(measure=(length - pairs.measure) / 2)
 
 
 def above_similarity(
@@ -97,11 +97,11 @@ def above_similarity(
     """Pairs i < j whose embeddings have at least this cosine similarity, which is their measure.
 
     Args:
-        views: float32 [N, D] each, of the whole pictures, then of parts of them. The whole of one picture is compared
-            with all views of the other, and the most similar two count. Embeddings that are zero or not finite are like
-            no other.
-        rows: int [M], of `views`, to compare; the pairs are numbers among these. All by default.
-        most_pairs: where there are more, see `spanning`.
+        views: float32 [N, D] each, of the whole pictures, then of parts of them. One whole picture is compared with
+            all views of the other, and the most similar two count. Embeddings that are zero or not finite match
+            nothing.
+        rows: int [M], of `views`, to compare; the pairs number these from 0. All by default.
+        most_pairs: if there are more, see `spanning`.
     """
     whole, *parts = (_directions(view[slice(None) if rows is None else rows]) for view in views)
     products = [(whole, whole), *((part, whole) for part in parts), *((whole, part) for part in parts)]
@@ -109,7 +109,7 @@ def above_similarity(
 
 
 def _directions(embeddings: Float32) -> Float32:
-    """Rows of length 1, or 0 for those that have no direction. A copy, and no other: these are large."""
+    """Rows of length 1, or 0 for those without a direction. Only one copy is made, since the arrays are large."""
     directions = np.array(embeddings)
     norms = np.linalg.norm(directions, axis=1)
     usable = np.isfinite(norms) & (norms > 0)
@@ -149,9 +149,9 @@ def _joined(parts: Sequence[Pairs]) -> Pairs:
 
 
 def spanning(pairs: Pairs, length: int) -> Pairs:
-    """Fewer pairs (of larger measure, the more alike) that join the same rows to the same groups: `length` - 1 at most.
+    """Fewer pairs, at most `length` - 1, that form the same groups; those of larger measure are preferred.
 
-    So a film, of which every picture is like every other, needs no more memory than as many pictures do.
+    So a film, in which every picture is like every other, needs memory only in proportion to its length.
     """
     order = np.argsort(-pairs.measure, kind="stable")
     forest = Forest(length)
@@ -159,20 +159,20 @@ def spanning(pairs: Pairs, length: int) -> Pairs:
 
 
 class Forest:
-    """Rows joined into groups (union-find); a group is known by its first row."""
+    """Rows joined into groups (union-find); a group is identified by its first row."""
 
     def __init__(self, length: int) -> None:
         self._parent = list(range(length))
 
     def first(self, row: int) -> int:
-        """The first row of the group of a row."""
+        """The first row of a row's group."""
         parent = self._parent
         while parent[row] != row:
             parent[row] = row = parent[parent[row]]
         return row
 
     def join(self, one: int, other: int) -> bool:
-        """Make one group of two; False where they are one already."""
+        """Merge the groups of two rows; False if they are one already."""
         one, other = sorted((self.first(one), self.first(other)))
         self._parent[other] = one
         return one != other

@@ -1,7 +1,7 @@
-"""Which image formats are read, how each is recognised, and what to do about those that are not.
+"""Which image formats are read, how each is recognised, and advice for those that are not.
 
 The content decides, not the name. To list a large folder without opening every file, a file whose suffix is one of
-`SUFFIXES` is taken for an image until it is read; any other is opened, and recognised by its first bytes.
+`SUFFIXES` counts as an image until it is read; any other is opened, and recognised by its first bytes.
 """
 
 import re
@@ -19,7 +19,7 @@ class Format(NamedTuple):
 
     Attributes:
         name: as Pillow calls it.
-        suffixes: of its files, the one that a new file gets first.
+        suffixes: of its files; a new file gets the first one.
         media_type: of its files.
         is_shown_by_browsers: whether every browser draws it.
         starts: whether a file that begins with these bytes is of this format.
@@ -33,12 +33,12 @@ class Format(NamedTuple):
 
 
 class Foreign(NamedTuple):
-    """A kind of file that holds pictures, or may be taken for one, and is not read.
+    """A kind of file that contains pictures, or may be mistaken for one, and is not read.
 
     Attributes:
-        name: in the singular; an s makes it the plural.
+        name: in the singular; the plural has an s.
         advice: what to do with it.
-        suffixes: by which it is known where its content does not tell.
+        suffixes: by which it is recognised if its content does not tell.
         starts: whether a file that begins with these bytes is of this kind.
     """
 
@@ -48,12 +48,12 @@ class Foreign(NamedTuple):
     starts: Callable[[bytes], bool]
 
     def of_one(self) -> str:
-        """What is said of one file."""
+        """The message about one file."""
         article = "an" if self.name.startswith(("i", "H", "SVG", "Open", "archive")) else "a"
         return f"is {article} {self.name}, which is not read: {self.advice}"
 
     def not_read(self) -> "NotRead":
-        """What is said where such files are counted."""
+        """The reason under which such files are counted."""
         return NotRead(self.name, f"(not read: {self.advice})", is_loss=True)
 
 
@@ -62,7 +62,7 @@ def _begins(*magic: bytes) -> Callable[[bytes], bool]:
 
 
 def _brands(head: bytes) -> list[bytes]:
-    """The brands of a file in boxes (ISO/IEC 14496-12, 'ftyp'): the major one first; none for other files."""
+    """The brands of a file made of boxes (ISO/IEC 14496-12, 'ftyp'), the major one first; [] for other files."""
     if head[4:8] != b"ftyp":
         return []
     length = min(int.from_bytes(head[:4], "big"), len(head))
@@ -73,7 +73,7 @@ _AVIF, _HEVC = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc",
 
 
 def _in_boxes(family: set[bytes], *, others: set[bytes]) -> Callable[[bytes], bool]:
-    """Whether the major brand is of this family; or neutral, and the first one that is of a family is of this one."""
+    """Whether the major brand is of this family; or is neutral, and the first brand of any family is of this one."""
 
     def starts(head: bytes) -> bool:
         brands = _brands(head)
@@ -164,7 +164,7 @@ _FOREIGN = (
     ),
 )
 
-# Never opened to see whether they are images: such files stand beside them by the ten thousand.
+# Never opened to check whether they are images: data sets may have tens of thousands of them.
 _PLAINLY_OTHER = frozenset(
     {".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".rst"}
     | {".html", ".htm", ".css", ".js", ".log", ".py", ".ipynb", ".parquet", ".xlsx", ".docx", ".db", ".sqlite", ".pt"}
@@ -172,14 +172,14 @@ _PLAINLY_OTHER = frozenset(
 
 
 def recognise(head: bytes) -> Format | Foreign | None:
-    """What a file is whose first `HEAD` bytes, or all of a shorter one, are these; None for anything unknown."""
+    """The kind of a file by its first `HEAD` bytes, or all of a shorter one; None for anything unknown."""
     return next((kind for kind in (_RAW, *FORMATS, *_FOREIGN) if kind.starts(head)), None)
 
 
 def kind_of(path: Path) -> Format | Foreign | None:
-    """What a file is, by its suffix where it is one of `SUFFIXES`, else by its first bytes; None for anything unknown.
+    """The kind of a file, by its suffix if that is one of `SUFFIXES`, else by its first bytes; None if unknown.
 
-    That a file has the suffix of an image, and is none, is found when it is read.
+    If a file has an image suffix but is not an image, this is noticed when it is read.
     """
     suffix = suffix_of(path.name)
     if suffix in _IMAGES:
@@ -188,23 +188,23 @@ def kind_of(path: Path) -> Format | Foreign | None:
         return None
     named = _NAMED.get(suffix)
     try:
-        if not path.is_file():  # a pipe would wait
+        if not path.is_file():  # reading a pipe would block
             return named
         with path.open("rb") as file:
-            found = recognise(file.read(HEAD))
+            seen = recognise(file.read(HEAD))
     except (OSError, ValueError):
         return named
-    is_raw = named is _RAW and isinstance(found, Format) and found.name == "TIFF"  # most raw files are made like TIFF
-    return named if found is None or is_raw else found
+    is_raw = named is _RAW and isinstance(seen, Format) and seen.name == "TIFF"  # most raw files look like TIFF
+    return named if seen is None or is_raw else seen
 
 
 class NotRead(NamedTuple):
-    """Why a file is none of the images.
+    """Why a file is not read as an image.
 
     Attributes:
-        name: of its kind, in the singular; an s makes it the plural.
-        reason: what is told after that.
-        is_loss: whether a user would take it for an image.
+        name: of its kind, in the singular; the plural has an s.
+        reason: follows the name in messages.
+        is_loss: whether a user would consider it an image.
     """
 
     name: str
@@ -212,12 +212,12 @@ class NotRead(NamedTuple):
     is_loss: bool
 
     def describe(self, count: int) -> str:
-        """What is said of so many."""
+        """The message about `count` files."""
         return f"{counted(count, self.name)} {self.reason}"
 
 
 def why_not_read(name: str, kind: Foreign | None) -> NotRead:
-    """What is told of a file by its name and by what its content shows it to be."""
+    """The reason why a file is not read, by its name and its kind."""
     if kind is not None:
         return kind.not_read()
     suffix, reason = suffix_of(name), "(not an image format that is read)"
@@ -229,7 +229,7 @@ def why_not_read(name: str, kind: Foreign | None) -> NotRead:
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file's name, in lower case, with its dot, also of one that is nothing else; '' for none."""
+    """The suffix of a file name, in lower case and with its dot, also if it is the whole name; '' if there is none."""
     return "." + name.rpartition(".")[2].lower() if "." in name else ""
 
 

@@ -1,12 +1,12 @@
-"""What an image will cost to decode, by its header: its memory, and files refused because they would take minutes.
+"""What an image costs to decode, by its header: its memory; and files that would take minutes are refused.
 
 Every rule of `check_header` counts something that costs time without being pixels: scans, strips, chunks, blocks,
-tiles, pictures. The bounds lie far beyond what programs write, and keep the decoding of 50 megapixels from 32 MB to
-some seconds.
+tiles, pictures. The limits are far beyond what programs write, and keep decoding 50 megapixels from 32 MB to a few
+seconds.
 
-Memory was measured with Pillow 13 as the largest resident size, in bytes per pixel, beyond the picture itself: WebP 12
-to 13 (two canvases and a copy), JPEG 2000 15, AVIF 5 (with a quarter of the colours), HEIF 3.4 (with a quarter) to 5.6
-(with all), and 2 per pixel and component for a JPEG that comes in several scans, whatever scale it is decoded at.
+Memory was measured with Pillow 13 as the peak resident size, in bytes per pixel, beyond the picture itself: WebP 12 to
+13 (two canvases and a copy), JPEG 2000 15, AVIF 5 (colours at a quarter of the resolution), HEIF 3.4 (likewise) to 5.6
+(full resolution), and 2 per pixel and component for a JPEG with several scans, whatever its decoding scale.
 """
 
 import re
@@ -20,12 +20,12 @@ from libraries.base.errors import ImageError
 from libraries.data.boxes import check_boxes
 
 MOST_SCANS = 100  # of a JPEG; programs write up to about 12
-_MOST_ARITHMETIC_SCANS = 16  # which compress so well that any scan may be a whole one
-_MOST_SEGMENTS = 2_000  # of a JPEG before its first scan; long profiles and depth maps take some hundred
+_MOST_ARITHMETIC_SCANS = 16  # fewer, since these compress so well that every scan may be a whole one
+_MOST_SEGMENTS = 2_000  # of a JPEG before its first scan; long profiles and depth maps take a few hundred
 _MOST_CHUNKS = 100_000  # of a PNG or WebP
 _MOST_BLOCKS = 20_000  # of a GIF before its first picture, of up to 255 bytes each
 _MOST_STRIPS = 100_000  # or tiles, of a TIFF
-_MOST_RUNS = 4 * 2**20  # bytes of a BMP of runs, which Pillow takes apart in Python
+_MOST_RUNS = 4 * 2**20  # bytes of a run-length coded BMP, which Pillow decodes in Python
 _MOST_PACKETS = 1_000_000  # of a JPEG 2000
 _PPM_HEADER = 4_096  # bytes, with comments
 
@@ -38,7 +38,7 @@ _OFFSETS_AND_LENGTHS = {273, 279, 324, 325}  # of strips and tiles
 _DNG_VERSION, _NEW_SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
 _PPM_FIELDS = re.compile(rb"P[1-6f](?:(?:\s|#[^\r\n]*[\r\n])+[-+.\deE]+){2}\s")
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # bytes per pixel; all others: 4
-_GRAY = {"1": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1}  # become gray of one byte
+_GRAY = {"1": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1}  # converted to one byte of gray
 _WORKING = {"PNG": 0, "GIF": 0, "BMP": 0, "PPM": 0, "WEBP": 13, "HEIF": 6, "AVIF": 10, "JPEG2000": 16}
 _UNKNOWN = 24
 _PARTS = 8 * 2**20  # bytes: the parts in which pictures are converted, a decoder's tables
@@ -46,10 +46,15 @@ _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _BITS, _SAMPLES = 278, 322, 323, 258, 277  # t
 
 
 def check_header(format: str, data: bytes, *, max_pixels: int) -> None:
-    """Refuse a file, of a format as Pillow names it, that would take long to decode for what it shows.
+    """Refuse a file that would take too long to decode for what it shows.
+
+    Args:
+        format: as Pillow names it.
+        data: the file's content.
+        max_pixels: the limit for images.
 
     Raises:
-        ImageError: it is made so.
+        ImageError: it is such a file.
     """
     if format in ("HEIF", "AVIF"):
         check_boxes(data, max_pixels=max_pixels)
@@ -57,22 +62,22 @@ def check_header(format: str, data: bytes, *, max_pixels: int) -> None:
         try:
             _WALKS[format](data)
         except (struct.error, IndexError):
-            return  # cut off: whoever decodes it says so
+            return  # cut off, which decoding it reports
 
 
 def _refuse_more(count: int, most: int, what: str) -> None:
     if count > most:
-        raise ImageError(f"has more than {most:,} {what}: save it anew")
+        raise ImageError(f"has more than {most:,} {what}: save it again")
 
 
 # JPEG (ITU-T T.81, annex B)
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Count segments and scans. What lies between markers is skipped by a search; one whole scan ends the walk."""
+    """Count segments and scans. The data between markers is skipped by a search; one complete scan ends the walk."""
     at, segments, scans, most, components = 2, 0, 0, MOST_SCANS, 0
-    while (found := _MARKER.search(data, at)) is not None:
-        marker, at = data[found.start() + 1], found.end()
+    while (match := _MARKER.search(data, at)) is not None:
+        marker, at = data[match.start() + 1], match.end()
         if marker == _EOI:
             return
         if marker in _ALONE:
@@ -138,7 +143,7 @@ def _check_gif(data: bytes) -> None:
 
 
 def _check_tiff(data: bytes) -> None:
-    """Count strips and tiles of the first picture; and see that it is no preview in a raw camera file."""
+    """Count strips and tiles of the first picture; and check that it is not a preview in a raw camera file."""
     order = "<" if data[:2] == b"II" else ">"
     is_big = data[2:4] in (b"+\0", b"\0+")
     at = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)[0]
@@ -167,7 +172,7 @@ def _check_bmp(data: bytes) -> None:
 
 
 def _check_ppm(data: bytes) -> None:
-    """See that the header is short: Pillow reads it byte by byte."""
+    """Check that the header is short: Pillow reads it byte by byte."""
     if _PPM_FIELDS.match(data[:_PPM_HEADER]) is None:
         raise ImageError(f"has no header in its first {_PPM_HEADER:,} bytes")
 
@@ -176,7 +181,7 @@ def _check_ppm(data: bytes) -> None:
 
 
 def _check_jpeg2000(data: bytes) -> None:
-    """Bound tiles, layers, resolutions and precincts by the number of packets that there may be."""
+    """Limit the number of packets that tiles, layers, resolutions and precincts make."""
     at = data.find(b"\xff\x4f\xff\x51")
     if at < 0:
         return
@@ -225,10 +230,10 @@ _WALKS: dict[str, Callable[[bytes], None]] = {
 
 
 def memory_of(image: Image.Image, data: bytes, *, pixels: int) -> int:
-    """Bytes that decoding takes at its peak, all conversions and copies of the file included.
+    """Peak memory of decoding [bytes], including all conversions and copies of the file.
 
     Args:
-        image: opened and, if it can be, set to a smaller scale, but not decoded.
+        image: opened and, where possible, set to a reduced scale, but not decoded.
         data: the file's content.
         pixels: at full scale.
     """
@@ -238,7 +243,7 @@ def memory_of(image: Image.Image, data: bytes, *, pixels: int) -> int:
 
 
 def _converted(image: Image.Image) -> int:
-    """Bytes per pixel of the picture that is made of the decoded one."""
+    """Bytes per pixel of the picture that the decoded one is converted to."""
     if image.mode in _GRAY:
         return _GRAY[image.mode]
     is_ready = image.mode in ("L", "RGB") and not image.has_transparency_data
@@ -247,7 +252,7 @@ def _converted(image: Image.Image) -> int:
 
 
 def _working(image: Image.Image, data: bytes, pixels: int) -> int:
-    """Bytes that the format's decoder needs besides."""
+    """Bytes that the format's decoder needs in addition."""
     if image.format in ("JPEG", "MPO"):
         return 0 if _is_one_scan(image, data) else 2 * len(image.getbands()) * pixels
     if image.format == "TIFF":
@@ -256,7 +261,7 @@ def _working(image: Image.Image, data: bytes, pixels: int) -> int:
 
 
 def _is_one_scan(image: Image.Image, data: bytes) -> bool:
-    """Whether all of a JPEG's components come in its first scan, behind whose header Pillow stands now."""
+    """Whether a JPEG's first scan, whose header Pillow has just read, has all components."""
     file = getattr(image, "fp", None)
     if "progressive" in image.info or file is None:
         return False
@@ -265,7 +270,7 @@ def _is_one_scan(image: Image.Image, data: bytes) -> bool:
 
 
 def _strip(image: Image.Image, tags: Any) -> int:
-    """Bytes of a TIFF's strip or tile, which is taken apart whole."""
+    """Bytes of a TIFF's strip or tile, which is decoded as a whole."""
     try:
         bits = max(32, int(max(tags.get(_BITS, (1,)))) * int(tags.get(_SAMPLES, 1)))
         if _TILE_WIDTH in tags:

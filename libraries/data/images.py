@@ -1,7 +1,7 @@
-"""Bytes of an image file → upright RGB → fitted to S x S: the one way in for every step and for the service.
+"""Bytes of an image file → upright RGB → fitted to S x S: used by every step and by the service.
 
-JPEGs are decoded at 1/2, 1/4 or 1/8 scale where enough detail remains (libjpeg drops the frequencies that the resize
-would drop). Decoding and resizing release the GIL, so threads scale. Colour modes: see `decoding`.
+JPEGs are decoded at 1/2, 1/4 or 1/8 scale if enough detail remains (libjpeg drops the frequencies that the resize would
+drop). Decoding and resizing release the GIL, so threads scale. For colour modes, see `decoding`.
 """
 
 import hashlib
@@ -22,21 +22,22 @@ from libraries.data.decoding import (
     SIDEWAYS,
     Size,
     Stored,
-    bytes_of,
     decode_as_stored,
+    max_bytes_for,
     memory_to_decode,
     read,
 )
 from libraries.data.depth import FULL_RANGE, Depth, rgb_pixels
 
-# What the cheap first reduction must leave, in multiples of the final width and height. At 1.75 the scaled decoding of
-# very sharp photographs differs from a full one by at most 1.2 grey levels in the mean; at 1.0 by 2.6, at 2.0 by 1.0.
+# What the fast first reduction must leave, in multiples of the final width and height. At 1.75, decoding very sharp
+# photographs at reduced scale differs from full scale by at most 1.2 grey levels on average; at 1.0 by 2.6, at 2.0 by
+# 1.0.
 _DETAIL = 1.75  # JPEG at reduced scale
-_BOX_DETAIL = 2.0  # all else, when large: a box filter over whole pixels
-# Pictures that are kept: with a sharper filter afterwards, less is enough. On the sharpest photographs that, and a
-# Hamming filter over all pixels, differ by 1.1 to 1.9 grey levels in the mean from a Lanczos filter over all pixels;
-# averaging areas, as others do, by 1.3 to 2.0.
-_KEPT_DETAIL = 1.25
+_BOX_DETAIL = 2.0  # all other images, if large: a box filter over whole pixels
+# For images that are stored scaled down: a sharper filter follows, so less is enough. On the sharpest photographs, this
+# and a Hamming filter over all pixels differ from a Lanczos filter over all pixels by 1.1 to 1.9 grey levels on
+# average; averaging areas, as other programs do, by 1.3 to 2.0.
+_STORED_DETAIL = 1.25
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 ResizeMode = Literal["pad", "crop", "stretch"]
@@ -52,7 +53,7 @@ class ResizeRule:
         mode: 'pad' keeps the whole image and its proportions, 'crop' the largest centred square, 'stretch' neither.
         interpolation: always antialiased when shrinking.
         fill: RGB of what 'pad' adds.
-        white_level: what is white in files of more than 8 bits; of all images of a data set the same (`depth`).
+        white_level: value that is white in files of more than 8 bits; the same for a whole data set (see `depth`).
     """
 
     size: int
@@ -76,7 +77,7 @@ class ResizeRule:
             raise ParameterError(f"resize rule: white_level is {self.white_level!r}, must be a whole number above 0")
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in model.json; at full range nothing is said of it, as in earlier versions."""
+        """Its entry in model.json, without a white level of full range, as in earlier versions."""
         value = {**asdict(self), "fill": list(self.fill)}
         return {name: v for name, v in value.items() if (name, v) != ("white_level", FULL_RANGE)}
 
@@ -86,21 +87,21 @@ class ResizeRule:
         return cls(**{**value, "fill": tuple(value["fill"])})
 
 
-TINY = (17, 16)  # width and height of the picture by which near-duplicates are found
-# A JPEG is decoded at a scale that leaves so many times as much. At 8 the difference hash of photographs differs from
-# that of a full decode in 0.9 of 256 bits in the mean, 5 at most; at 4 in 2.5, at 1 in 11. It costs no more than at 4.
+TINY = (17, 16)  # width and height of the picture that near-duplicates are found with
+# A JPEG is decoded at a scale that leaves this many times more. At 8, the difference hash of photographs differs from
+# that of full decoding in 0.9 of 256 bits on average, 5 at most; at 4 in 2.5, at 1 in 11. It costs no more than at 4.
 _TINY_DETAIL = 8
-SMALL = 256  # pixels of the longer side of the picture by which quality is measured
+SMALL = 256  # pixels of the longer side of the picture that quality is measured on
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is worth knowing of an image file: upright size in pixels, SHA-256 and length of the file.
+    """Facts about an image file: upright size [pixels], SHA-256 and length of the file.
 
     Attributes:
         tiny: the whole upright picture as uint8 [16, 17] gray.
         small: the same as uint8 [h, w, 3], 256 pixels at most.
-        depth: of a picture of more than 8 bits, how far it reaches; measured where no white level was given.
+        depth: of a picture of more than 8 bits; measured if no white level was given.
     """
 
     width: int
@@ -116,29 +117,29 @@ def load(path: str | Path, rule: ResizeRule, *, max_pixels: int = MAX_PIXELS) ->
     """The image in a file, fitted: uint8 [S, S, 3].
 
     Raises:
-        ImageError: no readable regular file, or not a whole image within the limits.
+        ImageError: not a readable regular file, or not a whole image within the limits.
     """
-    return load_bytes(read(path, max_bytes=bytes_of(max_pixels)), rule, path=path, max_pixels=max_pixels)
+    return load_bytes(read(path, max_bytes=max_bytes_for(max_pixels)), rule, path=path, max_pixels=max_pixels)
 
 
 def load_bytes(
     data: bytes, rule: ResizeRule, *, path: str | Path | None = None, max_pixels: int = MAX_PIXELS
 ) -> Pixels:
-    """The image in the bytes of a file, fitted: uint8 [S, S, 3], the same as `load` gives. `path` is for the error."""
+    """The image in the bytes of a file, fitted: uint8 [S, S, 3], as from `load`. `path` is named in errors."""
     return load_with_size(data, rule, path=path, max_pixels=max_pixels)[0]
 
 
 def load_with_size(
     data: bytes, rule: ResizeRule, *, path: str | Path | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[Pixels, Size]:
-    """As `load_bytes`, and the width and height of the whole picture, upright."""
+    """As `load_bytes`, with the upright width and height of the original picture [pixels]."""
     enough = partial(_whole_at_least, rule=rule)
     stored = decode_as_stored(data, path=path, max_pixels=max_pixels, enough=enough, white_level=rule.white_level)
     return _fitted(stored, rule), _upright(stored)
 
 
 def memory_to_load(data: bytes, rule: ResizeRule, *, max_pixels: int = MAX_PIXELS) -> int:
-    """Bytes of memory that `load_bytes` takes at its peak, by the image's header; 0 for what it refuses by that."""
+    """Peak memory of `load_bytes` [bytes], by the image's header; 0 for files that it refuses by their header."""
     return memory_to_decode(data, max_pixels=max_pixels, enough=partial(_whole_at_least, rule=rule))
 
 
@@ -169,9 +170,9 @@ def decode(
 
 
 def scaled_down(data: bytes, *, max_side: int, max_pixels: int = MAX_PIXELS) -> tuple[Size, Image.Image | None]:
-    """Upright width and height of the image in the bytes of a file; and the image, smaller, should it be too large.
+    """The image in the bytes of a file, scaled down if it is too large (else None), after its upright width and height.
 
-    All of the file is decoded, so that damage is found; a JPEG at reduced scale where that suffices.
+    All of the file is decoded, so that damage is found; a JPEG at reduced scale if that suffices.
 
     Args:
         data: the file's content.
@@ -186,9 +187,9 @@ def scaled_down(data: bytes, *, max_side: int, max_pixels: int = MAX_PIXELS) -> 
         if max(size) <= max_side:
             return 1, 1
         width, height = _within(size, max_side)
-        return math.ceil(_KEPT_DETAIL * width), math.ceil(_KEPT_DETAIL * height)
+        return math.ceil(_STORED_DETAIL * width), math.ceil(_STORED_DETAIL * height)
 
-    # What is kept has 8 bits: no other image is known yet, so each has its own white level.
+    # The result has 8 bits. The other images are not known yet, so each has its own white level.
     decoded = decode_as_stored(data, path=None, max_pixels=max_pixels, enough=enough, white_level=None)
     size, small = decoded.size, None
     if max(size) > max_side:
@@ -207,9 +208,12 @@ def fit(image: Pixels, rule: ResizeRule) -> Pixels:
 
 
 def area(size: Size, rule: ResizeRule) -> Box:
-    """Where the edges of a fitted image lie in the upright picture it is of, in fractions of its width and height.
+    """The edges of a fitted image within the upright original, in fractions of its width and height.
 
-    Padding reaches beyond 0..1, a crop stays inside.
+    With padding they are outside 0..1, with a crop inside.
+
+    Args:
+        size: upright width and height of the original [pixels].
     """
     (left, top, right, bottom), (width, height) = _plan(size, rule)
     x, y = (rule.size - width) // 2, (rule.size - height) // 2  # of the used part, in the fitted image
@@ -226,12 +230,12 @@ def inspect(path: str | Path, *, white_level: int | None = None, max_pixels: int
     """Size, identity and small pictures of an image file, after decoding all of it.
 
     Args:
-        white_level: None where that of the data set is yet to be found: the image's own depth is measured and taken.
+        white_level: of the data set; None: unknown yet, so the image's own depth is measured and used.
 
     Raises:
-        ImageError: exactly when `load` would.
+        ImageError: in the same cases as `load`.
     """
-    data = read(path, max_bytes=bytes_of(max_pixels))
+    data = read(path, max_bytes=max_bytes_for(max_pixels))
     # At reduced scale every byte of a JPEG still passes through the entropy decoder, which is what finds damage.
     decoded = decode_as_stored(
         data, path=path, max_pixels=max_pixels, enough=_enough_to_inspect, white_level=white_level
@@ -245,7 +249,7 @@ def inspect(path: str | Path, *, white_level: int | None = None, max_pixels: int
 
 
 def _reduced(decoded: Stored) -> Image.Image:
-    """The image; smaller, as a JPEG is by now, if its colours have to be converted, which takes time for each pixel."""
+    """The image; scaled down, as a JPEG already is, if its colours must be converted, which takes time per pixel."""
     width, height = decoded.image.size
     least_width, least_height = _enough_to_inspect(decoded.size)
     factor = min(width // least_width, height // least_height)
@@ -258,17 +262,17 @@ def _enough_to_inspect(size: Size) -> Size:
 
 
 def tiny(image: Pixels) -> Pixels:
-    """An upright image in memory, uint8 [H, W, 3], as `inspect` makes it tiny: uint8 [16, 17] gray."""
+    """`ImageFacts.tiny`, uint8 [16, 17] gray, of an upright image in memory, uint8 [H, W, 3]."""
     return _tiny(Image.fromarray(image))
 
 
 def pixel_sha256(path: str | Path, *, white_level: int = FULL_RANGE, max_pixels: int = MAX_PIXELS) -> str:
-    """SHA-256 of an image's size and upright RGB pixels, equal for files of any format that hold the same picture.
+    """SHA-256 of an image's size and upright RGB pixels, equal for files of any format with the same picture.
 
     Raises:
         ImageError: as `load` does.
     """
-    data = read(path, max_bytes=bytes_of(max_pixels))
+    data = read(path, max_bytes=max_bytes_for(max_pixels))
     pixels = decode(data, path=path, white_level=white_level, max_pixels=max_pixels)
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
@@ -287,7 +291,7 @@ def _within(size: Size, side: int) -> Size:
 
 
 def _plan(size: Size, rule: ResizeRule) -> tuple[Box, Size]:
-    """Which part of an image of this size is used, and the width and height it is resized to."""
+    """The part of an image of this size that is used, and the width and height it is resized to."""
     width, height = size
     square = (rule.size, rule.size)
     if rule.mode == "stretch":
@@ -313,7 +317,7 @@ def _tiny(upright: Image.Image) -> Pixels:
 def _fitted(decoded: Stored, rule: ResizeRule) -> Pixels:
     """Resize as stored, then make it sRGB and upright (all rules are symmetric), then pad: uint8 [S, S, 3]."""
     box, size = _plan(decoded.size, rule)
-    # Boxes are exact to the fraction of a pixel: at reduced scale the last column and row are partly beyond the image.
+    # Boxes have fractions of pixels: at reduced scale, the last column and row are partly beyond the image.
     left, top, right, bottom = (edge / decoded.shrink for edge in box)
     small = decoded.image.resize(
         size,

@@ -1,4 +1,4 @@
-"""PBM, PGM and PPM files (netpbm.sourceforge.net/doc) whose samples Pillow would take apart one by one, in Python."""
+"""PBM, PGM and PPM files (netpbm.sourceforge.net/doc) whose samples Pillow would parse one by one, in Python."""
 
 import re
 from typing import Any
@@ -16,9 +16,9 @@ Samples = npt.NDArray[Any]
 
 
 class NetpbmImageFile(PpmImageFile):
-    """The same images of the same modes as Pillow's class gives, some hundred times as fast where that is slow.
+    """Gives the same images and modes as Pillow's class, about a hundred times as fast where that is slow.
 
-    Slow are samples written out as numbers, and those whose largest value is neither 255 nor 65535.
+    It is slow for samples written as text, and for those whose largest value is neither 255 nor 65535.
     """
 
     def load(self) -> Any:
@@ -54,7 +54,7 @@ def _without_comments(data: bytes) -> bytes:
 def _numbers(text: bytes) -> Samples:
     """The numbers in a text of digits and blanks."""
     if text.translate(None, _BLANKS + b"0123456789"):
-        raise ValueError("a sample is no number")
+        raise ValueError("a sample is not a number")
     digits = np.frombuffer(b" " * _MOST_DIGITS + text + b" ", np.uint8) - np.uint8(ord("0"))
     is_digit = digits < 10
     last = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])

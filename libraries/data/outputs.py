@@ -1,4 +1,4 @@
-"""What preparing a data set leaves: examples.csv, and beside it what is alike and what is worth a second look."""
+"""The output of step 1: examples.csv, duplicates.csv and quality.csv."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def write(
     """Write examples.csv, duplicates.csv and quality.csv, the manifest last.
 
     Args:
-        left_out: paths of images that are no examples, so that later steps can tell them from new ones.
+        left_out: paths of images that are not examples, so that later steps do not take them for new ones.
 
     Returns:
         The path of examples.csv.

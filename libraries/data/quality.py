@@ -1,8 +1,8 @@
 """Images worth a second look: small, blurred, dark, bright, almost uniform, of odd shape, or the only ones in colour.
 
-Nothing is left out because of this: some data sets are dark, or blurred, or tiny, and rightly so. The limits for light,
-shape and information are those of CleanVision (https://github.com/cleanlab/cleanvision); sharpness is measured against
-an image's own contrast, so that a dim picture and a bright one are judged alike.
+No image is left out for this: in some data sets, images are rightly dark, blurred or tiny. The limits for light, shape
+and information are those of CleanVision (https://github.com/cleanlab/cleanvision); sharpness is relative to an image's
+own contrast, so that dim and bright pictures are judged alike.
 """
 
 from collections import Counter
@@ -22,23 +22,23 @@ Finding = Literal["small", "blurred", "dark", "bright", "uniform", "odd shape", 
 
 MIN_SIDE = 64  # pixels of the shorter side of the picture
 MIN_SHARPNESS = 0.004  # see Measures; photographs blurred by 1/100 of their side have 0.001, solar cells 0.01 and more
-MAX_DARK, MIN_BRIGHT = 0.32, 0.95  # of the brightest, and the darkest pixels
+MAX_DARK, MIN_BRIGHT = 0.32, 0.95  # of `dark` and `bright`, see Measures
 MIN_ENTROPY = 3.0  # bits
-MIN_SHAPE = 0.35  # shorter by longer side
-MOST = 0.95  # of a data set are in colour, or gray: then the others are odd
-COLOURFUL = 6  # gray levels between the channels: below, JPEG's rounding
+MIN_SHAPE = 0.35  # shorter / longer side
+MOST = 0.95  # if this share of a data set is in colour, or gray, the others are odd
+COLOURFUL = 6  # gray levels between the channels; smaller differences come from JPEG's rounding
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured of an image.
+    """The measurements of an image.
 
     Attributes:
         width, height: of the upright picture, pixels.
         sharpness: variance of the Laplacian by the variance of the gray levels; None where they hardly vary.
         dark, bright: 99th and 5th percentile of the gray levels, 0..1.
         entropy: of the histogram of gray levels, bits.
-        is_gray: whether all channels are alike.
+        is_gray: whether all channels are nearly equal.
     """
 
     width: int
@@ -56,7 +56,7 @@ def measure(image: Pixels, *, size: tuple[int, int]) -> Measures:
     Takes about a millisecond.
 
     Args:
-        size: width and height of the picture as it is.
+        size: width and height of the original picture [pixels].
     """
     small = Image.fromarray(image)
     small.thumbnail((SMALL, SMALL), Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -77,7 +77,7 @@ def measure(image: Pixels, *, size: tuple[int, int]) -> Measures:
 
 
 def _level(shares: Float64, fraction: float) -> int:
-    """The level that so large a fraction of the pixels does not exceed."""
+    """The gray level that this fraction of the pixels does not exceed."""
     return int(np.searchsorted(shares.cumsum(), fraction - 1e-9))
 
 
@@ -93,7 +93,7 @@ def _sharpness(gray: Float32) -> float | None:
 
 @dataclass(frozen=True)
 class QualityRow:
-    """A row of quality.csv: something striking about an image."""
+    """A row of quality.csv: a finding about an image."""
 
     path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
     finding: Annotated[Finding, Column("what is unusual about it")]
@@ -104,26 +104,26 @@ class QualityRow:
 
 
 def findings(measures: Measures) -> dict[Finding, float]:
-    """What is striking in one image, with the value that is beyond its limit."""
+    """The findings about one image, each with the value that exceeds its limit."""
     shorter, longer = sorted((measures.width, measures.height))
-    found: dict[Finding, float] = {}
+    values: dict[Finding, float] = {}
     if shorter < MIN_SIDE:
-        found["small"] = shorter
+        values["small"] = shorter
     if shorter < MIN_SHAPE * longer:
-        found["odd shape"] = shorter / longer
+        values["odd shape"] = shorter / longer
     if measures.entropy < MIN_ENTROPY:
-        found["uniform"] = measures.entropy
+        values["uniform"] = measures.entropy
     elif measures.sharpness is not None and measures.sharpness < MIN_SHARPNESS:
-        found["blurred"] = measures.sharpness
+        values["blurred"] = measures.sharpness
     if measures.dark < MAX_DARK:
-        found["dark"] = measures.dark
+        values["dark"] = measures.dark
     if measures.bright > MIN_BRIGHT:
-        found["bright"] = measures.bright
-    return found
+        values["bright"] = measures.bright
+    return values
 
 
 def review(measured: Mapping[str, Measures]) -> list[QualityRow]:
-    """The rows of quality.csv, by finding, the most striking first."""
+    """The rows of quality.csv, by finding, the most extreme first."""
     rows = [
         QualityRow(path, finding, round(value, 4))
         for path, measures in measured.items()
@@ -139,24 +139,24 @@ def review(measured: Mapping[str, Measures]) -> list[QualityRow]:
 
 
 def summary(rows: Sequence[QualityRow]) -> str:
-    """How many images of each finding, in a sentence."""
+    """How many images have each finding, as a sentence."""
     counts = Counter(row.finding for row in rows)
     found = ", ".join(f"{images:,} {finding}" for finding, images in counts.items())
     return f"Worth a second look: {found or 'nothing'}" + (" (showImages.ipynb shows them)" if found else "")
 
 
 def read_review(path: Path) -> dict[str, list[str]]:
-    """The paths in quality.csv by finding, in its order; none where there is no such file."""
-    found: dict[str, list[str]] = {}
+    """The paths in quality.csv by finding, in its order; empty if there is no such file."""
+    paths: dict[str, list[str]] = {}
     if path.exists():
-        for row in read_table(path, _Found, advice="run scripts/1_prepareData.py again"):
-            found.setdefault(row.finding, []).append(row.path)
-    return found
+        for row in read_table(path, _PathAndFinding, advice="run scripts/1_prepareData.py again"):
+            paths.setdefault(row.finding, []).append(row.path)
+    return paths
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What is needed of quality.csv, whose values earlier versions wrote otherwise."""
+class _PathAndFinding:
+    """The columns of quality.csv that are needed; earlier versions wrote its values differently."""
 
     path: str
     finding: str

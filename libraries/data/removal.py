@@ -1,9 +1,9 @@
-"""Duplicates taken out of a data set, and brought back.
+"""Removing duplicates from a data set, and restoring them.
 
-A file that is removed is moved, within the data set's folder, from <label>/… to .duplicates/<label>/…, which is hidden
-and so no class. Nothing is deleted or overwritten, and each move is one rename: killed at any moment, every file is
-in one of the two places, and running again goes on. The list .duplicates/removed.csv is for people; bringing back
-does not need it.
+A removed file is moved, within the data set's folder, from <label>/… to .duplicates/<label>/…, which is hidden and so
+not a class. Nothing is deleted or overwritten, and each move is one rename: after a kill at any moment, every file is
+in one of the two places, and running again continues. The list .duplicates/removed.csv is for people; restoring does
+not need it.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ LIST = "removed.csv"
 
 @dataclass(frozen=True)
 class Removal:
-    """One file that is, or was, removed: what it is a copy of (`kept`), and how far it is from that [bits of 256]."""
+    """One file that is, or was, removed: which file it is a copy of (`kept`), and their distance [bits of 256]."""
 
     path: str
     kept: str
@@ -40,21 +40,21 @@ COLUMNS = tuple(field.name for field in fields(Removal))
 
 @dataclass(frozen=True)
 class Moved:
-    """Paths that were moved, where they are now, and one line for each file that was left where it is."""
+    """The new paths of the files that were moved, by their old ones, and one line for each that was not."""
 
     paths: dict[str, str]
     problems: list[str]
 
     def summary_lines(self, what: str) -> list[str]:
-        """How many, and the problems, in sentences."""
+        """Lines about the number of files, and the problems; `what` says what was done."""
         return [f"{len(self.paths):,} duplicates {what}", *(f"  {problem}" for problem in self.problems)]
 
 
 def plan(duplicates: Duplicates) -> tuple[list[Removal], list[list[str]]]:
-    """What to remove, and the groups that are left as they are because they hold one picture under two labels.
+    """What to remove, and the groups that are kept because they have the same picture under two labels.
 
     Of exact and near copies the largest stays: most pixels, then most bytes, then the first by path. A copy is removed
-    only if it is itself like one that stays; that both are like a third one is not enough. Pictures of one scene stay.
+    only if it is like one that stays; that both are like a third one is not enough. Pictures of one scene stay.
     """
     like = _Likeness(duplicates)
     removals, contradicting = [], []
@@ -65,11 +65,11 @@ def plan(duplicates: Duplicates) -> tuple[list[Removal], list[list[str]]]:
             continue
         kept: dict[int, str] = {}  # by original
         for example, row in sorted(members, key=_largest_first):
-            found = like.closest(row, kept)
-            if found is None:
+            closest = like.closest(row, kept)
+            if closest is None:
                 kept.setdefault(like.original(row), example.path)
             else:
-                original, distance = found
+                original, distance = closest
                 exact = original == like.original(row)
                 removals.append(Removal(example.path, kept[original], "exact" if exact else "near", distance))
     return removals, contradicting
@@ -81,7 +81,7 @@ def _largest_first(member: tuple[Example, int]) -> tuple[int, int, str]:
 
 
 class _Likeness:
-    """Which of the examples are exact or near copies of each other, directly."""
+    """Which of the examples are direct exact or near copies of each other."""
 
     def __init__(self, duplicates: Duplicates) -> None:
         exact = duplicates.pairs["exact"]
@@ -94,23 +94,23 @@ class _Likeness:
 
     def original(self, row: int) -> int:
         """The first file with the same pixels."""
-        found: int = self._original.get(row, row)
-        return found
+        first: int = self._original.get(row, row)
+        return first
 
     def closest(self, row: int, originals: Collection[int]) -> tuple[int, int] | None:
-        """The original, of these, that a file is most like, and the distance."""
-        mine = self.original(row)
-        distances = {mine: 0, **self._near.get(mine, {})}
-        found = [(distance, each) for each, distance in distances.items() if each in originals]
-        return (min(found)[1], min(found)[0]) if found else None
+        """The one of these originals that a file is most like, and their distance; None if it is like none."""
+        own = self.original(row)
+        distances = {own: 0, **self._near.get(own, {})}
+        candidates = [(distance, each) for each, distance in distances.items() if each in originals]
+        return (min(candidates)[1], min(candidates)[0]) if candidates else None
 
 
 def take_out(folder: Path, duplicates: Duplicates) -> tuple[set[str], list[str]]:
-    """`plan` and `remove` in one: the paths that were removed, and what is to be told."""
+    """`plan` and `remove` in one: the paths that were removed, and lines about them."""
     removals, contradicting = plan(duplicates)
     moved = remove(folder, removals)
-    told = moved.summary_lines(f"moved to {folder / REMOVED} and listed there")
-    return set(moved.paths), [f"left as they are: {counted(len(contradicting), 'group')} under two labels", *told]
+    lines = moved.summary_lines(f"moved to {folder / REMOVED} and listed there")
+    return set(moved.paths), [f"left as they are: {counted(len(contradicting), 'group')} with two labels", *lines]
 
 
 def remove(folder: Path, removals: Sequence[Removal], *, progress: Callable[[], object] = lambda: None) -> Moved:
@@ -127,12 +127,12 @@ def remove(folder: Path, removals: Sequence[Removal], *, progress: Callable[[], 
     hidden = folder / REMOVED
     with Annotations(folder).locked():
         rows = {**_read_list(hidden / LIST), **{each.path: asdict(each) for each in removals}}
-        write_csv(hidden / LIST, list(rows.values()), columns=COLUMNS)  # first: what has moved is always in it
+        write_csv(hidden / LIST, list(rows.values()), columns=COLUMNS)  # first, so that it has every moved file
         return _move_all([row.path for row in removals], folder, hidden, progress=progress)
 
 
 def restore(folder: Path, *, progress: Callable[[], object] = lambda: None) -> Moved:
-    """Move all removed files back, under a numbered name where another file has taken theirs.
+    """Move all removed files back, under a numbered name if another file has taken theirs.
 
     Raises:
         StorageError: the list cannot be deleted, or a notebook is changing labels for too long.
@@ -145,7 +145,7 @@ def restore(folder: Path, *, progress: Callable[[], object] = lambda: None) -> M
         if not moved.problems:
             (hidden / LIST).unlink(missing_ok=True)
         for place, _, _ in os.walk(hidden, topdown=False):
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # not empty
                 Path(place).rmdir()
         return moved
 
@@ -172,7 +172,7 @@ def _move_all(paths: Iterable[str], source: Path, target: Path, *, progress: Cal
 
 
 def _free(wanted: Path) -> Path:
-    """The path, or a numbered one if it is taken. An empty file is what a killed move left, and makes room."""
+    """The path, or a numbered one if it is taken. An empty file was left by a killed move, and is deleted."""
     path, number = wanted, 1
     while os.path.lexists(path) and not _is_empty(path):
         number += 1
@@ -186,12 +186,12 @@ def _is_empty(path: Path) -> bool:
 
 
 def read_kept(folder: Path) -> dict[str, str]:
-    """What each removed file is a copy of, by its path, as the list tells; see `_read_list`."""
+    """The path that each removed file is a copy of, by its own path; empty if the list cannot be read."""
     return {path: row["kept"] for path, row in _read_list(folder / REMOVED / LIST).items()}
 
 
 def _read_list(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of the list, by path; none where it cannot be read, since it is only told and never relied upon."""
+    """The rows of the list, by path; empty if it cannot be read, since nothing depends on it."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv_records(file))

@@ -1,6 +1,6 @@
-"""Training or test: which examples must stay together, and on which side of the split each one stands.
+"""The split into training and test images: which examples must stay together, and the side of each.
 
-Examples of one group are never parted. The side is what a list of test images says, or the folders, or it is drawn.
+Examples of one group are never separated. The sides come from a list of test images, or from the folders, or are drawn.
 """
 
 from collections import Counter
@@ -23,8 +23,8 @@ from libraries.data.duplicates import Duplicates
 from libraries.data.fingerprints import Forest
 from libraries.data.removal import removed
 
-MOST_LINES = 10  # of warnings, before classes share one
-MOST_NAMED = 100  # classes in a line
+MOST_LINES = 10  # of warnings for single classes; if there are more, one line warns about all
+MOST_NAMED = 100  # classes in that line
 
 DEDICATED_TEST_IMAGES = "dedicatedTestImages.tsv"
 
@@ -38,14 +38,15 @@ def group_examples(
 ) -> list[Example]:
     """Give every example its group: its sub-folder inside the class, or itself; duplicates share a group.
 
-    The same picture on both sides of the split would be a test on training data. A group has the name of the first of
-    those that it is joined of, so that images without duplicates keep theirs.
+    The same picture on both sides of the split would mean testing on training data. A group has the name of the first
+    of its examples, so that images without duplicates keep theirs.
 
     Args:
-        alike: int [N], of each example the row of the first one that shows the same (see `duplicates`). By default
-            only files that are the same to the byte are alike, and where sub-folders count not even those.
-        folders: of the classes; None: a class is the topmost folder of its images. A sub-folder of one name in several
-            parts of a split is one.
+        by: 'filename': each image is a group; 'subdir': each sub-folder is.
+        alike: int [N], for each example the row of the first duplicate (see `duplicates`). By default, only files with
+            the same bytes are duplicates, and with 'subdir' not even those.
+        folders: of the classes; None: a class is the top folder of its images. Sub-folders of the same name in several
+            parts of a split are one.
     """
     if by == "subdir":
         names = [_subdir(e, folders) for e in examples]
@@ -70,13 +71,13 @@ def summary(examples: Sequence[Example]) -> str:
 
 
 def training_warnings(classes: Iterable[str], labels: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """A warning for each class without training images, or with a single group of them, by name.
+    """A warning for each class without training images, or with a single group of them.
 
-    What a classifier makes of new objects of a class shows on groups that were left out of its training: with a single
-    group there is nothing to leave out.
+    How well new objects of a class are recognised is measured on groups left out of training; with a single group,
+    there is none to leave out.
 
     Args:
-        classes: that there are.
+        classes: all labels.
         labels, groups: of the training images, [N].
     """
     known: dict[str, set[str]] = {label: set() for label in classes}
@@ -85,7 +86,7 @@ def training_warnings(classes: Iterable[str], labels: Sequence[str], groups: Seq
     images = Counter(labels)
     single = {label: images[label] for label, of_label in known.items() if len(of_label) == 1}
     lines = [
-        f"Warning: class '{label}' has no training image, so it is never the answer; add some, or remove the class"
+        f"Warning: class '{label}' has no training image, so it is never predicted; add some, or remove the class"
         for label, of_label in known.items()
         if not of_label
     ]
@@ -118,14 +119,16 @@ def take_sides(
     ratio_train: float,
     seed: int,
 ) -> tuple[list[Example], list[str]]:
-    """Give every example its group and its side of the split; gives also what is to be told.
+    """Give every example its group and its side of the split; also returns lines about that.
 
-    A list of test images beside the class folders comes first, then folders that are parts of a split with a test part,
-    else the test set is drawn.
+    A list of test images beside the class folders takes precedence, then folders that are parts of a split with a test
+    part; otherwise the test set is drawn.
 
     Args:
-        examples: of the data set that the annotations are of.
-        by: what is a group; see `group_examples`.
+        examples: of the data set of the annotations.
+        alike: the duplicates among them.
+        by: see `group_examples`.
+        ratio_train: fraction of the images in training, where the test set is drawn.
 
     Raises:
         InputError: the list is wrong, or one side stays empty.
@@ -133,31 +136,31 @@ def take_sides(
     folder, folders = annotations.folder, find_class_folders(annotations.folder)
     grouped = group_examples(examples, by, alike=alike.groups(), folders=folders)
     test_list = folder / DEDICATED_TEST_IMAGES
-    told = [f"The split is on disk: {folders.summary()}"] if folders.parts else []
+    lines = [f"The split is on disk: {folders.summary()}"] if folders.parts else []
     if test_list.exists():
-        told = [f"The test set is the one in {test_list}" + (", not the one in the folders" if folders.parts else "")]
+        lines = [f"The test set is the one in {test_list}" + (", not the one in the folders" if folders.parts else "")]
         gone = {*annotations.marks, *removed(folder)}
         sided = split_by_list(grouped, test_list, moved=annotations.moved, left_out=gone)
     elif "test" in folders.parts.values():
         sided = _split_by_folders(grouped, folder, folders)
     else:
-        told += ["  There is no folder test/: the test images are drawn from all"] if folders.parts else []
-        return dataset.split(grouped, ratio_train=ratio_train, seed=seed), told
-    if parted := duplicates.parted(sided, alike.groups()):
-        told.append(f"Warning: {parted:,} of these test images have a duplicate in training: see duplicates.csv")
-    return sided, told
+        lines += ["  There is no folder test/: the test images are drawn from all"] if folders.parts else []
+        return dataset.split(grouped, ratio_train=ratio_train, seed=seed), lines
+    if leaks := duplicates.count_leaks(sided, alike.groups()):
+        lines.append(f"Warning: {leaks:,} of these test images have a duplicate in training: see duplicates.csv")
+    return sided, lines
 
 
-def check_test_list(annotations: Annotations, found: Iterable[str]) -> None:
-    """Raise InputError where the list of test images, if there is one, is wrong: before all images are read.
+def check_test_list(annotations: Annotations, images: Iterable[str]) -> None:
+    """Raise InputError if there is a list of test images and it is wrong, before any image is read.
 
     Args:
-        found: paths of the images that there are.
+        images: paths of the images in the data set.
     """
     test_list = annotations.folder / DEDICATED_TEST_IMAGES
     if test_list.exists():
         gone = {*annotations.marks, *removed(annotations.folder)}
-        _listed(test_list, found, moved=annotations.moved, left_out=gone)
+        _listed(test_list, images, moved=annotations.moved, left_out=gone)
 
 
 def split_by_list(
@@ -169,14 +172,14 @@ def split_by_list(
 ) -> list[Example]:
     """Put exactly the images of the list (one `label<TAB>file name`, or one path, per line) into the test set.
 
-    Names are compared in Unicode's form C.
+    Names are compared in Unicode form C.
 
     Args:
-        moved: present paths of images that the list may still name by their first.
-        left_out: images that the list may name though they are no examples.
+        moved: current paths of images that the list may name by their original paths.
+        left_out: images that the list may name though they are not examples.
 
     Raises:
-        InputError: it is no list, a line names no image, or one side of the split stays empty.
+        InputError: the list cannot be read, a line names no image, or one side of the split stays empty.
     """
     test = _listed(list_path, (e.path for e in examples), moved=moved, left_out=left_out)
     if not 0 < len(test) < len(examples):
@@ -187,19 +190,19 @@ def split_by_list(
 
 
 def _listed(list_path: Path, images: Iterable[str], *, moved: Mapping[str, str], left_out: Collection[str]) -> set[str]:
-    """The present paths, in form C, of the images in a list of test images."""
+    """The current paths, in form C, of the images in a list of test images."""
     known = {nfc(path) for path in images}
     now = {nfc(first): nfc(path) for first, path in moved.items()}
-    passed_over = {nfc(path) for path in left_out}
+    ignored = {nfc(path) for path in left_out}
     test: set[str] = set()
     for number, line in enumerate(read_lines(list_path, what="the list of test images"), start=1):
         if not line.strip():
             continue
         path = nfc("/".join(part.strip() for part in line.split("\t")))
         if path not in known:
-            path = path.replace("\\", "/")  # as Windows' programs write it
+            path = path.replace("\\", "/")  # as programs on Windows write it
             path = now.get(path, path)
-        if path in passed_over:
+        if path in ignored:
             continue
         if path not in known:
             raise InputError(
@@ -210,7 +213,7 @@ def _listed(list_path: Path, images: Iterable[str], *, moved: Mapping[str, str],
 
 
 def _split_by_folders(examples: Sequence[Example], folder: Path, folders: ClassFolders) -> list[Example]:
-    """The sides that the folders stand for."""
+    """The examples, on the sides that their folders stand for."""
     sided = [replace(e, split=folders.side(e.path)) for e in examples]
     if len({e.split for e in sided}) < 2:
         raise InputError(f"{folder} has intact images on one side only, of {folders.summary()}: both sides need images")

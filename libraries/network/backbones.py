@@ -15,17 +15,17 @@ from libraries.network.names import VARIANTS, find
 
 
 class EmbeddingNetwork(nn.Module):
-    """A timm backbone without its classifier, the normalisation before it and, where it tells classes apart, a head.
+    """A timm backbone without its classifier, with the normalisation before it and, to classify, a head after it.
 
     Attributes:
-        architecture: timm's name, with which `load_network` builds the same network again.
+        architecture: timm's name, from which `load_network` rebuilds the network.
         input_size: side S of the images, in pixels.
         embedding_size: D, the width of the penultimate layer.
         mean, std: what the pretrained weights expect, per channel, for pixel values from 0 to 1.
-        interpolation: how the images were shrunk when the weights were trained: 'bilinear' or 'bicubic'.
+        interpolation: used to shrink the images when the weights were trained: 'bilinear' or 'bicubic'.
         head: linear, embedding → scores; None in a network that only embeds.
-        views: 1, 2 or 8; outside training the embedding is the mean over an image, its mirror image (2), and all eight
-            orientations (8), at as many times the cost.
+        views: 1, 2 or 8; outside training the embedding is the mean over the image (1), with its mirror image (2), or
+            over all eight orientations (8), at as many times the cost.
     """
 
     views: int = 1
@@ -47,7 +47,7 @@ class EmbeddingNetwork(nn.Module):
         self.backbone = backbone
         self.architecture, self.input_size, self.embedding_size = architecture, input_size, embedding_size
         self.interpolation = interpolation
-        # pixel values from 0 to 255 straight to what the backbone expects: x * scale + shift, [3, 1, 1]
+        # pixel values from 0 to 255 become the backbone's input by x * scale + shift, [3, 1, 1]
         self.scale: Tensor
         self.shift: Tensor
         for name in ("scale", "shift"):
@@ -57,34 +57,34 @@ class EmbeddingNetwork(nn.Module):
         self.head = nn.Linear(embedding_size, classes) if classes else None
 
     def normalise_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """From now on subtract `mean` from pixel values from 0 to 1 and divide by `std`, per channel."""
+        """Set the normalisation: per channel, subtract `mean` from pixel values from 0 to 1 and divide by `std`."""
         self.mean, self.std = mean, std
         self.scale.copy_(1 / (255 * torch.tensor(std)[:, None, None]))
         self.shift.copy_(-torch.tensor(mean)[:, None, None] / torch.tensor(std)[:, None, None])
 
     @property
     def classes(self) -> int | None:
-        """K, the number of classes the head tells apart; None without a head."""
+        """K, the number of classes of the head; None without a head."""
         return self.head.out_features if self.head is not None else None
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """What `forward` gives, in order."""
+        """The names of `forward`'s outputs, in order."""
         return ("embedding",) if self.head is None else ("embedding", "scores")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [N, S, S, 3] from 0 to 255 (uint8 or float) → (embedding [N, D],) or (embedding, scores [N, K])."""
-        return self.classify(self.backbone(self.see(images)))
+        return self.classify(self.backbone(self.preprocess(images)))
 
-    def see(self, images: Tensor) -> Tensor:
-        """Images [N, S, S, 3] as the backbone takes them: normalised, view after view, [views * N, 3, S, S]."""
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Images [N, S, S, 3] as input of the backbone: normalised, view after view, [views * N, 3, S, S]."""
         normalised = images.permute(0, 3, 1, 2).float() * self.scale + self.shift  # channels_last in memory
         if self.views == 1 or self.training:
             return normalised
         return torch.cat(orientations(normalised)[: self.views])
 
     def classify(self, embeddings: Tensor) -> tuple[Tensor, ...]:
-        """What `forward` gives, from what the backbone makes of `see(images)`."""
+        """The outputs of `forward`, from the backbone's embeddings [views * N, D] of `preprocess(images)`."""
         if self.views > 1 and not self.training:
             embeddings = embeddings.view(self.views, -1, embeddings.shape[1]).mean(0)
         embedding = embeddings.float()
@@ -93,28 +93,29 @@ class EmbeddingNetwork(nn.Module):
         return embedding, self.head(self.dropout(embedding)).float()
 
     def add_head(self, classes: int, *, dropout: float, seed: int) -> None:
-        """Put a dropout and a new linear head with `classes` outputs on the embedding, in place of any earlier one."""
+        """Add dropout and a new linear head with `classes` outputs, replacing any earlier head."""
         with seeded(seed):
             self.head = nn.Linear(self.embedding_size, classes).to(self.scale.device)
         self.dropout = nn.Dropout(dropout)
-        self.train(self.training)  # the new parts too
+        self.train(self.training)  # sets the mode of the new parts
 
 
 def orientations(images: Tensor) -> list[Tensor]:
-    """The eight ways to lay squares [N, 3, S, S] on themselves, first as they are, second mirrored left to right."""
+    """The eight orientations of squares [N, 3, S, S]: first unchanged, second mirrored left to right."""
     turned = images.transpose(2, 3)
     return [view for x in (images, turned) for view in (x, x.flip(3), x.flip(2), x.flip(2, 3))]
 
 
 def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) -> EmbeddingNetwork:
-    """The pretrained network that a user's name means (see `names`), opened to `input_size`, without a head.
+    """The pretrained network with a name (see `names`), for images of `input_size`, without a head.
 
     Args:
         input_size: side of the images in pixels; None for the size the weights were trained at.
         seed: for 'random:' names only.
 
     Raises:
-        NetworkError: unknown name, weights missing or unreachable or for another architecture, size not possible.
+        NetworkError: the name is unknown, the weights are missing, unreachable or for another architecture, or the
+            network does not work at this size.
     """
     source = find(name)
     if source.kind == "random":
@@ -142,8 +143,11 @@ def build(
 ) -> EmbeddingNetwork:
     """A timm architecture as an EmbeddingNetwork in evaluation mode, with weights `state`, or untrained from `seed`.
 
+    Args:
+        origin: of the weights, for messages.
+
     Raises:
-        NetworkError: the weights are for another architecture, or the network cannot work at `input_size`.
+        NetworkError: the weights are for another architecture, or the network does not work at `input_size`.
     """
     config = _config(architecture)
     size = input_size or config.input_size[-1]
@@ -180,7 +184,7 @@ def build(
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """PyTorch's random numbers on the CPU from `seed` inside the block, and as if nothing had happened after it."""
+    """Seed PyTorch's random numbers on the CPU inside the block, and restore their state after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -190,7 +194,7 @@ def _create(architecture: str, **options: Any) -> nn.Module:
     """One of timm's architectures, or a variant of one."""
     base, layers = VARIANTS.get(architecture, (architecture, None))
     backbone: nn.Module = timm.create_model(base, **options, **({"layers": layers} if layers else {}))
-    if architecture.startswith("caffe_"):  # maps are halved in the first convolution of a block, not in the second
+    if architecture.startswith("caffe_"):  # the first convolution of a block halves the map, not the second
         for name in ("layer2", "layer3", "layer4"):
             block: Any = backbone.get_submodule(f"{name}.0")
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
@@ -198,7 +202,7 @@ def _create(architecture: str, **options: Any) -> nn.Module:
 
 
 def _config(architecture: str) -> Any:
-    """timm's facts about an architecture and its default weights: sizes, normalisation, where the weights are."""
+    """timm's configuration of an architecture and its default weights: sizes, normalisation, origin of the weights."""
     architecture, _ = VARIANTS.get(architecture, (architecture, None))
     return (
         timm.get_pretrained_cfg(architecture, allow_unregistered=False)
@@ -208,7 +212,7 @@ def _config(architecture: str) -> Any:
 
 def _block_places(architecture: str) -> Iterator[str]:
     """'stage.block' of every block of an EfficientNet, in order."""
-    with torch.device("meta"):  # the structure alone
+    with torch.device("meta"):  # only the structure, no weights
         stages = timm.create_model(architecture).blocks
     for stage, blocks in enumerate(stages):
         yield from (f"{stage}.{block}" for block in range(len(blocks)))
@@ -221,23 +225,23 @@ def _backbone_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _classifier_width(config: Any, state: dict[str, Tensor]) -> int:
-    """How many classes the classifier in the weights has; 0 where there is none."""
+    """The number of classes of the classifier in the weights; 0 if they have none."""
     name = config.classifier[0] if isinstance(config.classifier, (tuple, list)) else config.classifier
     weight = state.get(f"{name}.weight")
     return len(weight) if weight is not None else 0
 
 
 def _probe(backbone: nn.Module, architecture: str, size: int) -> int:
-    """Width of the embedding, found by running the network once at the size it will be used at."""
+    """The width of the embedding, found by running the network once at the size it will be used at."""
     try:
         with torch.inference_mode():
             embedding = backbone(torch.zeros(1, 3, size, size))
     except (RuntimeError, AssertionError) as error:
         raise NetworkError(
-            f"{architecture} cannot work at rf_inputResolution {size} ({weights.first_line(error)}): change it"
+            f"{architecture} does not work at rf_inputResolution {size} ({weights.first_line(error)}): change it"
         ) from error
     if embedding.ndim != 2:
         raise NetworkError(
-            f"{architecture} gives {list(embedding.shape)} where one embedding per image is needed: take another"
+            f"{architecture} outputs {list(embedding.shape)}, not one embedding per image: choose another network"
         )
     return int(embedding.shape[1])

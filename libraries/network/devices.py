@@ -1,4 +1,4 @@
-"""Which device networks run on. Finding that there is no GPU needs no import of PyTorch, which takes seconds."""
+"""Chooses the device that networks run on. Without a GPU, PyTorch is not imported, which would take seconds."""
 
 import shutil
 import sys
@@ -10,10 +10,10 @@ Device = Literal["cpu", "cuda", "mps"]
 
 
 def find_device(wanted: Literal["auto", "cpu", "cuda", "mps"]) -> Device:
-    """The device to use: the one wanted, or for 'auto' a GPU if PyTorch can use one, else the CPU.
+    """The device to use: `wanted`, or for 'auto' a GPU if PyTorch can use one, else the CPU.
 
     Raises:
-        ParameterError: the device wanted is not there.
+        ParameterError: there is no such device.
     """
     if wanted == "cpu" or (wanted == "auto" and not _may_have_gpu()):
         return "cpu"

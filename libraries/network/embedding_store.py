@@ -1,10 +1,9 @@
 """The feature store: a folder of Parquet parts with the outputs of a network for every example.
 
-Columns: path, label, split (strings), and each output of the network as a FixedSizeList<float32>: embedding [D] and,
-where the network has a head, scores [K]. Part i holds the examples from i x ROWS_PER_PART on, in order; images that
-could not be read are left out of its rows and stand, with the reason, in its metadata. A part carries the key of the
-recipe it belongs to, and checksums, so that a run that was stopped goes on with the parts that are whole, and ends
-with the same bytes as one that was not.
+Columns: path, label, split (strings), and each output of the network as a FixedSizeList<float32>: embedding [D] and, if
+the network has a head, scores [K]. Part i has the examples from i x ROWS_PER_PART on, in order; images that could not
+be read have no row, but are listed with the reason in its metadata. A part has the key of its recipe, and checksums, so
+that a stopped run continues with the complete parts, and ends with the same bytes as an uninterrupted one.
 """
 
 import contextlib
@@ -29,8 +28,8 @@ PARTS = "part-*.parquet"
 ROWS_PER_PART = 1024  # 5 MB at D = 1280: little to lose when stopped, little overhead per file
 
 
-class Example(Protocol):
-    """What the store keeps of an example."""
+class LabelledImage(Protocol):
+    """The facts about an example that the store keeps."""
 
     @property
     def path(self) -> str: ...
@@ -40,7 +39,7 @@ class Example(Protocol):
     def split(self) -> str: ...
 
 
-E = TypeVar("E", bound=Example)
+E = TypeVar("E", bound=LabelledImage)
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Features:
 
     Attributes:
         embedding: float32 [N, D].
-        scores: float32 [N, K]; None where the network has no head.
+        scores: float32 [N, K]; None if the network has no head.
     """
 
     path: list[str]
@@ -68,22 +67,22 @@ def write_features(
     progress: Callable[[int], object] = lambda count: None,
     rows_per_part: int = ROWS_PER_PART,
 ) -> tuple[list[Path], list[ImageError]]:
-    """Write the outputs for all examples into `folder`; parts that are there and whole are kept.
+    """Write the outputs for all examples into `folder`; complete parts that exist are kept.
 
     Args:
-        key: hash of what the features are made from; parts with another key are written anew.
+        key: hash of what the features are made from; parts with another key are written again.
         run: examples → (example, outputs by name, each float32 [size]) in the same order, e.g. an Engine's stream;
             called once, with the examples of all missing parts, or not at all.
         progress: called with the number of examples just done.
 
     Returns:
-        The paths of all parts, in order, and the errors of the images that are left out.
+        The paths of all parts, in order, and the errors of the images that could not be read.
 
     Raises:
         StorageError: a part cannot be written.
     """
     slices = [examples[start : start + rows_per_part] for start in range(0, len(examples), rows_per_part)]
-    parts = [Part(folder / f"part-{i:05d}.parquet", key, slice_) for i, slice_ in enumerate(slices)]
+    parts = [StorePart(folder / f"part-{i:05d}.parquet", key, slice_) for i, slice_ in enumerate(slices)]
     _remove_all_but(folder, {part.path for part in parts})
     missing = []
     for part in parts:
@@ -100,15 +99,15 @@ def write_features(
 
 
 @dataclass(frozen=True)
-class Part(Generic[E]):
-    """One file of the store: the examples it is for, whether or not it has been written."""
+class StorePart(Generic[E]):
+    """One file of the store, written or not, and the examples that belong in it."""
 
     path: Path
     key: str
     examples: Sequence[E]
 
     def is_whole(self) -> bool:
-        """Whether the file holds what it should, undamaged."""
+        """Whether the file exists, is undamaged, and has this key and these examples."""
         try:
             table = _read(self.path)
         except StorageError:
@@ -133,13 +132,13 @@ class Part(Generic[E]):
                 rows.append(outputs)
             progress(1)
         columns = {name: pa.array([getattr(example, name) for example in done], pa.string()) for name in STRINGS}
-        if rows:  # a part in which every image failed has no outputs, and nobody knows how long they would be
+        if rows:  # if every image failed, the sizes of the outputs are not known
             columns |= {name: _fixed_size_lists(np.stack([row[name] for row in rows])) for name in rows[0]}
         fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
         metadata = {"key": self.key, "failed": json.dumps(failed)}
         table = pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, metadata))
         with atomic_path(self.path) as temporary:
-            # Embeddings hardly compress, and are read four times as fast as they are.
+            # Embeddings hardly compress, and uncompressed ones are read four times as fast.
             pq.write_table(table, temporary, compression="none", use_dictionary=STRINGS, write_page_checksum=True)
 
 
@@ -147,15 +146,15 @@ def read_features(folder: Path) -> Features:
     """All rows of all parts in a folder, in order.
 
     Raises:
-        MissingInput: there are none.
-        StorageError: a part is damaged, or the parts do not belong together.
+        MissingInput: there are no parts, or they have no rows.
+        StorageError: a part is damaged, or the parts are from different runs.
     """
     paths = sorted(folder.glob(PARTS))
     tables = [table for table in map(_read, paths) if table.num_rows]
     if not tables:
         raise MissingInput(f"{folder} holds no features: run the script that writes them first")
     if len({table.schema.metadata[b"key"] for table in tables}) > 1:
-        raise StorageError(f"the parts in {folder} are not of one run; run the script that writes them again")
+        raise StorageError(f"the parts in {folder} are from different runs: run the script that writes them again")
     table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
     del tables
     outputs = {name: _matrix(table[name]) for name in ("embedding", "scores") if name in table.column_names}
@@ -172,7 +171,7 @@ def _read(path: Path) -> pa.Table:
             raise ValueError("no key in its metadata")
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0]
-        raise StorageError(f"{path} cannot be read ({reason}); run the script that writes it again") from error
+        raise StorageError(f"{path} cannot be read ({reason}): run the script that writes it again") from error
     return table
 
 
@@ -182,19 +181,19 @@ def _failed(schema: pa.Schema) -> list[tuple[str, str]]:
 
 
 def _fixed_size_lists(values: Float32) -> pa.Array:
-    """float32 [N, D] → N lists of D; without nulls, which makes reading twice as fast."""
+    """float32 [N, D] → N lists of D; declared without nulls, which makes reading twice as fast."""
     element = pa.field("element", pa.float32(), nullable=False)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=pa.list_(element, values.shape[1]))
 
 
 def _matrix(column: pa.ChunkedArray) -> Float32:
-    """N lists of D → float32 [N, D]; without copying where the column is in one piece."""
+    """N lists of D → float32 [N, D]; not copied if the column is in one piece."""
     chunks = [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in column.chunks]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
 def _remove_all_but(folder: Path, keep: set[Path]) -> None:
-    """Delete what earlier runs left: parts beyond the last, and files that a killed run was writing."""
+    """Delete what earlier runs left: parts beyond the last, and temporary files of killed runs."""
     for path in [*folder.glob(PARTS), *folder.glob(f"{TEMPORARY}*")]:
         if path not in keep:
             path.unlink(missing_ok=True)

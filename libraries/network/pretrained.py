@@ -1,7 +1,7 @@
-"""The network a user means by rf_pretrainedModelFilename, from wherever it comes.
+"""Loads the network that rf_pretrainedModelFilename names, from any source.
 
-Networks of CNTK and of ONNX come as graphs. A ResNet of CNTK becomes timm's, with all that can be done with that; other
-graphs are used as they are, for embeddings.
+Networks of CNTK and ONNX are graphs. A ResNet of CNTK is converted to timm's, so that it can be trained; other graphs
+are used unchanged, for embeddings.
 """
 
 from dataclasses import dataclass, field
@@ -20,19 +20,19 @@ from libraries.network.graphs.graph_network import EMBEDDING, GraphNetwork
 from libraries.network.graphs.load import GraphOptions, load_graph_network
 from libraries.network.names import graph_path
 
-TOLERANCE = 1e-3  # of the largest value: between timm's network and CNTK's graph, both in float32
+TOLERANCE = 1e-3  # relative to the largest value: between timm's network and CNTK's graph, in float32
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Which pretrained network a user means, and how images are put into it.
+    """Which pretrained network to use, and how images become its input.
 
     Attributes:
         name: as in `names`, or the path of a .model or .onnx file (rf_pretrainedModelFilename).
         size: width and height of its input, in pixels (rf_inputResolution).
         mode: how an image becomes square (rf_resizeMode).
-        views: of an image, whose embeddings are averaged (rf_views).
-        graph: what is said of a network in a file.
+        views: how many views of an image are averaged (rf_views).
+        graph: options for a network in a file.
     """
 
     name: str
@@ -46,10 +46,10 @@ def load_network_for(options: NetworkOptions, *, refine: bool) -> EmbeddingNetwo
     """The pretrained network, without a head.
 
     Args:
-        refine: whether it has to be one that can be trained.
+        refine: whether it must be trainable.
 
     Raises:
-        NetworkError: it cannot be found, read or converted, or not be trained where that is asked for.
+        NetworkError: it cannot be found, read or converted, or cannot be trained though it must be.
     """
     path = graph_path(options.name)
     if path is None:
@@ -61,11 +61,11 @@ def load_network_for(options: NetworkOptions, *, refine: bool) -> EmbeddingNetwo
     except ModelError as error:
         if refine:
             raise NetworkError(
-                f"{path} cannot be trained on: {error}; set classifier to 'svm', or rf_maxEpochs to 0 to take the "
-                "network with its own classes as it is"
+                f"{path} cannot be trained: {error}; set classifier to 'svm', or set rf_maxEpochs to 0 to use the "
+                "network unchanged, with its own classes"
             ) from error
         if options.views != 1:
-            raise NetworkError(f"{path} is run as it is ({error}): set rf_views to 1") from error
+            raise NetworkError(f"{path} can only be used unchanged ({error}): set rf_views to 1") from error
     return graph
 
 
@@ -73,12 +73,13 @@ def load_as_it_is(options: NetworkOptions) -> GraphNetwork:
     """The network in a .model or .onnx file with the scores of its own classes.
 
     Raises:
-        NetworkError: it is no such file, or one that cannot be read, converted, or taken as it is.
+        NetworkError: it is not such a file, or cannot be read, converted, or used unchanged.
     """
     path = graph_path(options.name)
     if path is None or options.views != 1:
         raise NetworkError(
-            "rf_maxEpochs = 0 takes the classes of a .model or .onnx file as they are, with rf_views = 1"
+            "rf_maxEpochs = 0 uses a network with its own classes: set rf_pretrainedModelFilename to a .model or .onnx "
+            "file, and rf_views to 1"
         )
     return load_graph_network(path, size=options.size, options=options.graph, with_head=True)
 
@@ -89,32 +90,32 @@ def _with_views(network: EmbeddingNetwork, views: int) -> EmbeddingNetwork:
 
 
 def as_timm(path: Path, graph: GraphNetwork, options: GraphOptions) -> EmbeddingNetwork:
-    """The ResNet in a CNTK file as timm's, after making sure that it computes what the graph does.
+    """The ResNet in a CNTK file as a network of timm, after checking that it computes the same as the graph.
 
     Args:
-        graph: the same network, converted.
+        graph: the same network, converted to ONNX.
 
     Raises:
-        ModelError: it is none that timm has, or is wanted in another way.
+        ModelError: timm has no such network, or the options ask for another cut or normalisation.
     """
     if path.suffix != ".model":
         raise ModelError("it is an ONNX network")
     if options != GraphOptions():
-        raise ModelError("another cut or normalisation than the file's is asked for")
+        raise ModelError("the options ask for another cut or normalisation than the file's")
     architecture, weights = read_resnet(read_graph(path))
     weights["conv1.weight"] = weights["conv1.weight"][:, ::-1]  # CNTK's images are blue, green, red
     state = {name: torch.tensor(np.array(values, np.float32)) for name, values in weights.items()}
     try:
         network = build(architecture, input_size=graph.input_size, state=state)
     except NetworkError as error:
-        raise ModelError(f"its layers have other widths than those of {architecture}") from error
+        raise ModelError(f"the widths of its layers are not those of {architecture}") from error
     network.normalise_by(graph.mean, graph.std)
     network.interpolation = graph.interpolation
     size = graph.input_size
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     expected = graph.run(images)[EMBEDDING]
     with torch.inference_mode():
-        found = network(torch.from_numpy(images))[0].numpy()
-    if not np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max():
-        raise ModelError(f"it computes something else than {architecture}")
+        actual = network(torch.from_numpy(images))[0].numpy()
+    if not np.abs(actual - expected).max() <= TOLERANCE * np.abs(expected).max():
+        raise ModelError(f"its results differ from those of {architecture}")
     return network

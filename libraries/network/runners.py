@@ -1,4 +1,4 @@
-"""Embeddings of a data set by the network in a folder: on the device there is, and kept for the next time."""
+"""Runs the network in a folder: opens it on the available device, and embeds a data set, keeping the embeddings."""
 
 import hashlib
 import json
@@ -30,14 +30,19 @@ INNER_MARGIN = 0.05  # of the width and height, on each side
 def open_engine(
     folder: Path, *, device: Literal["auto", "cpu", "cuda", "mps"], precision: Precision, batch_size: int
 ) -> Union[Engine, "TorchEngine"]:
-    """The network in a folder, ready to run: OpenVINO on a CPU, PyTorch on a GPU if the network is one of PyTorch's."""
-    found = find_device(device)
-    if found == "cpu" or not (folder / "weights.safetensors").exists():
+    """The network in a folder, ready to run: OpenVINO on a CPU; PyTorch on a GPU if the network has PyTorch weights.
+
+    Raises:
+        ParameterError: there is no such device.
+        NetworkError, StorageError: the network cannot be read.
+    """
+    available = find_device(device)
+    if available == "cpu" or not (folder / "weights.safetensors").exists():
         return Engine(folder / "model.onnx", precision=precision)
     from libraries.network.export import load_network
     from libraries.network.torch_engine import TorchEngine
 
-    return TorchEngine(load_network(folder), device=found, precision=precision, batch_size=batch_size)
+    return TorchEngine(load_network(folder), device=available, precision=precision, batch_size=batch_size)
 
 
 def embed_pretrained(
@@ -48,18 +53,19 @@ def embed_pretrained(
     open_network: Callable[[Path], Union[Engine, "TorchEngine"]],
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[Float32]:
-    """Embeddings by which duplicates are found, float32 [N, D] each: of the whole pictures, and of their inner parts.
+    """Embeddings for finding duplicates, float32 [N, D] each: of the whole pictures, and of their inner parts.
 
-    They are those of the pretrained network as it is, which is made where there is none yet.
+    They come from the unchanged pretrained network, whose folder is written first if needed.
 
     Args:
+        checked: N examples.
         options: which network.
-        open_network: makes the network in a folder ready to run; see `open_engine`.
+        open_network: folder → network ready to run; see `open_engine`.
         progress: called with the number of embeddings just done, of 2 N.
     """
     network = layout.scene_network
     if not network.is_current():
-        from libraries.network.folder import resize_rule, write_network
+        from libraries.network.artefact import resize_rule, write_network
         from libraries.network.pretrained import load_network_for
 
         pretrained = load_network_for(options, refine=False)
@@ -108,8 +114,8 @@ def embed(
     """The embedding of every example, float32 [N, D]; NaN for those that cannot be read.
 
     Args:
-        key: what the embeddings depend on besides the examples.
-        store: a folder, of nothing else, in which they are kept for the next time.
+        key: identifies what the embeddings depend on besides the examples.
+        store: a folder for them alone, in which they are kept for the next run.
         run: examples → outputs, as in `write_features`.
         progress: called with the number of examples just done.
     """

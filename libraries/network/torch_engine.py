@@ -1,7 +1,7 @@
-"""Run a network over a stream of images with PyTorch, on a GPU; the same interface as `engine.Engine` on the CPU.
+"""Runs a network over a stream of images with PyTorch on a GPU, with the interface of `engine.Engine` on the CPU.
 
-Threads load images while the GPU computes on the batches before them: a batch is copied to the GPU from pinned memory,
-and its results are asked for only when the next batch is on its way, so that neither side waits for the other.
+Threads load images while the GPU computes earlier batches: a batch is copied to the GPU from pinned memory, and its
+results are fetched only after the next batch was started, so that neither side waits for the other.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class TorchEngine:
 
     Attributes:
         size: S, the side of the images it takes.
-        precision: what it computes in.
+        precision: used for computing.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class TorchEngine:
         """Move `network`, e.g. from `export.load_network`, to `device`.
 
         Args:
-            batch_size: every batch has this many rows, also the last one, so that kernels are chosen only once.
-            compiled: whether to let torch.compile write the kernels: a minute at the start, for long runs.
-            workers: threads that load images; as many as there are cores by default.
+            batch_size: rows of every batch, even the last one, so that kernels are chosen only once.
+            compiled: whether torch.compile generates the kernels: takes a minute, pays off in long runs.
+            workers: number of threads that load images; by default one per core.
         """
         self.size, self.precision, self.batch_size = network.input_size, precision, batch_size
         self.device = torch.device(device)
@@ -81,7 +81,7 @@ class TorchEngine:
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _start(self, images: list[Pixels]) -> "Running":
-        """Set the network to work on up to `batch_size` images, and return at once."""
+        """Start the network on up to `batch_size` images, and return at once."""
         pinned = self.device.type == "cuda"
         batch = torch.zeros((self.batch_size, self.size, self.size, 3), dtype=torch.uint8, pin_memory=pinned)
         for row, image in enumerate(images):
@@ -89,7 +89,7 @@ class TorchEngine:
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
-            torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False),  # f32 is to be float32
+            torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False),  # f32 means true float32
         ):
             outputs = self._network(batch.to(self.device, non_blocking=True))
             host = [torch.empty(o.shape, pin_memory=pinned).copy_(o, non_blocking=True) for o in outputs]
@@ -102,7 +102,7 @@ class TorchEngine:
 
 @dataclass(frozen=True)
 class Running:
-    """A batch on its way through the GPU: `outputs` in host memory are valid when `done` has happened."""
+    """A batch being computed on the GPU: `outputs` in host memory are valid after the event `done`."""
 
     outputs: list[Tensor]
     done: torch.cuda.Event | None

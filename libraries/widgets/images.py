@@ -11,9 +11,9 @@ from libraries.base.errors import ImageError, InputError, MissingInput
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
-from libraries.data.annotations import Annotations, Outcome
+from libraries.data.annotations import Annotations, StepResult
 from libraries.data.dataset import Example, read_examples, read_white_level
-from libraries.data.decoding import MAX_PIXELS, bytes_of, header, read
+from libraries.data.decoding import MAX_PIXELS, header, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE
 from libraries.data.quality import read_review
 from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
@@ -133,7 +133,7 @@ class ImageViewer(Viewer):
         example = self._example(path)
         facts: dict[str, str] = {"file": displayed(path)}
         try:
-            data = read(self._images / path, max_bytes=bytes_of(self._max_pixels))
+            data = read(self._images / path, max_bytes=max_bytes_for(self._max_pixels))
             head = header(data)
             facts["image"] = f"{head.format}, {head.mode}, {head.width:,} × {head.height:,} pixels, {len(data):,} bytes"
         except ImageError as error:
@@ -205,7 +205,7 @@ class ImageViewer(Viewer):
         new = None if all(self._annotations.marks.get(path) == mark for path in paths) else mark
         self._take_over(self._annotations.mark(paths, new), new or f"not {mark}")
 
-    def _take_over(self, outcome: Outcome, what: str) -> None:
+    def _take_over(self, outcome: StepResult, what: str) -> None:
         """Update the paths after a step of the annotations, and report it."""
         for before, after, *_ in outcome.changes:
             image = self._numbers.pop(before.path, None)
@@ -222,9 +222,9 @@ class ImageViewer(Viewer):
     def _read_folder(self) -> None:
         """Find the images of all classes."""
         folders = self._annotations.folders
-        if not folders.of:
+        if not folders.by_label:
             raise InputError(f"{self._images} holds no folder: put one folder of images per class there")
-        self._labels = list(folders.of)
+        self._labels = list(folders.by_label)
         self._paths = folders.images(self._images)
         self._numbers = {path: image for image, path in enumerate(self._paths)}
         self._copies: defaultdict[str, list[Example]] = defaultdict(list)

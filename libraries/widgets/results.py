@@ -20,7 +20,7 @@ from libraries.base.storage import read_json
 from libraries.base.tables import csv_rows
 from libraries.classifier.bundle import Classifier
 from libraries.classifier.explain import heatmap, nearest, paint
-from libraries.data.annotations import Annotations, Outcome
+from libraries.data.annotations import Annotations, StepResult
 from libraries.data.decoding import MAX_PIXELS
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
@@ -303,7 +303,7 @@ class ResultsViewer(Viewer):
         name = self._predictions.names[label]
         self._take_over(self._annotations.relabel([self.path(image)], name), name)
 
-    def _take_over(self, outcome: Outcome, what: str) -> None:
+    def _take_over(self, outcome: StepResult, what: str) -> None:
         """Update the paths after a step of the annotations, and report it."""
         self._moved = self._annotations.moves_since(self._tested)
         self._said = "; ".join(f"{displayed(change.after.path)}: {what}" for change in outcome.changes[:1])

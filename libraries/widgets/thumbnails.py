@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from libraries.base.arrays import Pixels
-from libraries.data.decoding import MAX_PIXELS, bytes_of, read
+from libraries.data.decoding import MAX_PIXELS, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import decode
 
@@ -88,7 +88,7 @@ class Thumbnails:
                 self._store = None
 
     def _read(self, file: Path) -> bytes:
-        return read(file, max_bytes=bytes_of(self._max_pixels))
+        return read(file, max_bytes=max_bytes_for(self._max_pixels))
 
     def _stored(self, path: str, version: str) -> bytes | None:
         with self._lock:

@@ -35,11 +35,11 @@ def test_overrides_and_flags_reach_main(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dnn"], "'dnn' is not understood"),
-        (["--classifier"], "--classifier needs a value: --classifier svm"),
+        (["dnn"], "unknown argument 'dnn'"),
+        (["--classifier"], "--classifier needs a value, e.g. --classifier svm"),
         (["--clasifier=dnn"], "did you mean classifier?"),
         (["--compare"], "there is no parameter 'compare'"),  # only scripts that offer the flag
-        (["-v"], "'-v' is not understood"),
+        (["-v"], "unknown argument '-v'"),
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str) -> None:
@@ -74,7 +74,7 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
         raise KeyboardInterrupt
 
     assert outcome(main, []) == 130
-    assert "Run it again to go on" in capsys.readouterr().err
+    assert "Run it again to continue" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_answered_where_a_library_has_the_console(
@@ -85,15 +85,15 @@ def test_ctrl_c_is_answered_where_a_library_has_the_console(
         raise KeyboardInterrupt
 
     assert outcome(main, []) == 130
-    assert "Run it again to go on" in capsys.readouterr().err
+    assert "Run it again to continue" in capsys.readouterr().err
 
 
 def test_bad_parameter_has_its_own_exit_code() -> None:
     assert outcome(lambda parameters: None, ["--rf_mbSize", "0"]) == 2
 
 
-def test_errors_of_files_and_of_memory_are_told_as_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    def told(error: Exception) -> str:
+def test_errors_of_files_and_of_memory_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    def message(error: Exception) -> str:
         def main(parameters: Parameters) -> None:
             raise error
 
@@ -101,10 +101,10 @@ def test_errors_of_files_and_of_memory_are_told_as_what_they_are(capsys: pytest.
         return capsys.readouterr().err.removeprefix("test_command.py: ").removesuffix("\n")
 
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/proc/a.csv")
-    assert told(denied).startswith("/data/proc/a.csv cannot be used: permission denied; give your user the right")
-    assert told(OSError(errno.ENOSPC, "No space left")) == "the disk is full; free some space and run again"
-    assert told(MemoryError()).startswith("there is not enough memory")
-    assert told(ConnectionResetError(errno.ECONNRESET, "reset")).startswith("unexpected ConnectionResetError")
+    assert message(denied).startswith("/data/proc/a.csv cannot be used: permission denied; give your user access")
+    assert message(OSError(errno.ENOSPC, "No space left")) == "the disk is full; free some space and run again"
+    assert message(MemoryError()).startswith("out of memory")
+    assert message(ConnectionResetError(errno.ECONNRESET, "reset")).startswith("unexpected ConnectionResetError")
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_file_that_stays_open_elsewhere_is_named_after_some_tries(tmp_path: Pa
     with replacing(in_use), pytest.raises(StorageError) as caught:
         storage.write_text(target, "new")
     assert str(caught.value) == (
-        f"{target} could not be written: permission denied; give your user the right, or close the program that has it "
+        f"{target} could not be written: permission denied; give your user access, or close the program that has it "
         "open"
     )
     assert 1 < sum(no_waiting) < 5
@@ -147,21 +147,21 @@ def test_nobody_waits_where_permission_will_not_come(tmp_path: Path, no_waiting:
     assert no_waiting == []
 
 
-def test_a_folder_in_place_of_a_file_is_told_and_left(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_reported_and_left(tmp_path: Path) -> None:
     (tmp_path / "x.txt" / "mine").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"x\.txt could not be written: it is a folder; move it away"):
         storage.write_text(tmp_path / "x.txt", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_what_stands_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+def test_what_is_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "proc").symlink_to("nowhere")
     with pytest.raises(StorageError, match=f"because of {tmp_path / 'proc'}: something else has this name"):
         storage.write_text(tmp_path / "proc" / "x.txt", "text")
 
 
 def two_disks(replace: Replace, source: str, target: str) -> None:
-    """Every folder is a disk of its own."""
+    """Every folder is a separate disk."""
     if Path(source).parent != Path(target).parent:
         raise error_of(errno.EXDEV, names=Path(source))
     replace(source, target)
@@ -214,17 +214,17 @@ def test_leftovers_that_cannot_be_removed_stop_nobody(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_to_do() -> None:
-    def told(number: int, name: str = "", windows: int | None = None) -> str:
+    def message(number: int, name: str = "", windows: int | None = None) -> str:
         return file_system.explained(error_of(number, windows=windows, names=Path(name) if name else None))
 
-    assert told(errno.EROFS).startswith("the disk is read-only; make it writable")
-    assert told(errno.ENOENT, "x").startswith("it, or a folder above it, does not exist")
+    assert message(errno.EROFS).startswith("the disk is read-only; make it writable")
+    assert message(errno.ENOENT, "x").startswith("it, or a folder above it, does not exist")
     too_long = "its path is too long; choose shorter names, or a shorter rootDir"
-    assert told(errno.ENAMETOOLONG, "x") == too_long
-    assert told(errno.ENOENT, "C:/" + "x" * 300, windows=3) == too_long
-    assert told(errno.ENOENT, "x", windows=206) == too_long
-    assert "does not exist" in told(errno.ENOENT, "x" * 300)
-    assert told(errno.EXDEV) == os.strerror(errno.EXDEV)
+    assert message(errno.ENAMETOOLONG, "x") == too_long
+    assert message(errno.ENOENT, "C:/" + "x" * 300, windows=3) == too_long
+    assert message(errno.ENOENT, "x", windows=206) == too_long
+    assert "does not exist" in message(errno.ENOENT, "x" * 300)
+    assert message(errno.EXDEV) == os.strerror(errno.EXDEV)
     assert file_system.file_error(io.UnsupportedOperation("read")) is None
     assert file_system.file_error(ConnectionResetError(errno.ECONNRESET, "reset")) is None
 

@@ -55,7 +55,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "rf_channelOrder": ("rgb", NOTHING, NOTHING),
     "rf_channelMeans": ((1.0, 2.0, 3.0), NOTHING, NOTHING),
     "rf_channelStds": ((1.0, 2.0, 3.0), NOTHING, NOTHING),
-    "rf_labels": (("b", "a"), NOTHING, NOTHING),  # to a network taken as it is
+    "rf_labels": (("b", "a"), NOTHING, NOTHING),  # to a network used unchanged
     "rf_dropoutRate": (0.1, NOTHING, FROM_NETWORK),
     "rf_mbSize": (8, NOTHING, FROM_NETWORK),
     "rf_maxEpochs": (3, NOTHING, FROM_NETWORK),

@@ -23,7 +23,7 @@ def test_paths_are_found_as_they_are_on_disk(tmp_path: Path) -> None:
     assert on_disk(tmp_path, f"{COMPOSED}/new-\u00e9.png") == f"{PARTS}/new-\u00e9.png"
     assert on_disk(tmp_path, f"{COMPOSED}-2/a.png") == f"{COMPOSED}-2/a.png"
     (tmp_path / COMPOSED).mkdir()
-    assert on_disk(tmp_path, COMPOSED) == COMPOSED, "what stands there exactly so comes first"
+    assert on_disk(tmp_path, COMPOSED) == COMPOSED, "an exact match comes first"
 
 
 def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_an_exception_is_raised_in_its_place_and_what_waits_is_not_begun(error: 
 
 
 def test_an_exception_that_is_a_result_is_none_that_is_raised() -> None:
-    result = ValueError("told, not raised")
+    result = ValueError("returned, not raised")
     assert list(ordered_map(lambda _: result, "ab", workers=2)) == [("a", result), ("b", result)]
 
 
@@ -224,7 +224,7 @@ def begin(*, start: int) -> Calculator:
 
 
 def work(start: int = 0) -> Work[tuple[int, ...], int]:
-    return Work(begin, {"start": start}, list, lambda told: int(told["sum"]))
+    return Work(begin, {"start": start}, list, lambda result: int(result["sum"]))
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_who_gives_the_work_does_not_know_who_does_it(processes: int) -> None:
         (-4, RuntimeError, "ConnectionError: not about a file"),
     ],
 )
-def test_an_error_in_a_process_is_told(number: int, kind: type[Exception], text: str) -> None:
+def test_an_error_in_a_process_is_reported(number: int, kind: type[Exception], text: str) -> None:
     with Processes(work(), processes=1, threads=1) as pool:
         pool.give((number,))
         [(_, failed)] = pool.take(20.0)

@@ -43,7 +43,7 @@ def test_defaults_are_those_of_the_tutorial() -> None:
 def test_text_is_understood(name: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
     today = Parameters.former_names().get(name, name)
     if name == "datasetName":
-        with pytest.raises(ParameterError, match="datasetName = my cats, dogs is refused"):
+        with pytest.raises(ParameterError, match="datasetName = my cats, dogs is invalid"):
             Parameters.load({name: text})
         return
     assert getattr(Parameters.load({name: text}), today) == value
@@ -62,20 +62,20 @@ def test_command_line_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("clasifier", "svm", "there is no parameter 'clasifier': did you mean classifier?"),
         ("RF_MAXEPOCHS", "5", "did you mean rf_maxEpochs?"),
         ("zzz", "5", r"there is no parameter 'zzz': \(--help lists all\)"),
-        ("classifier", "tree", r"parameter classifier = tree is refused: .* \(expected: svm \| dnn \| svmDnnRefined\)"),
+        ("classifier", "tree", r"parameter classifier = tree is invalid: .* \(expected: svm \| dnn \| svmDnnRefined\)"),
         (
             "rf_maxEpochs",
             "many",
-            r"rf_maxEpochs = many is refused: .*expected: whole number, at least 0, at most 10000",
+            r"rf_maxEpochs = many is invalid: .*expected: whole number, at least 0, at most 10000",
         ),
-        ("rf_maxEpochs", "-1", "rf_maxEpochs = -1 is refused"),
-        ("ratioTrainTest", "1", "ratioTrainTest = 1 is refused: .*below 1"),
-        ("svm_CVals", "-1,1", "svm_CVals = -1 is refused: .*above 0"),
-        ("svm_CVals", "[]", "svm_CVals = .* is refused"),
-        ("svm_CVals", "nan", "svm_CVals = nan is refused"),
-        ("rf_lrPerMb", "fast", "rf_lrPerMb = fast is refused"),
-        ("datasetName", "../other", "datasetName = ../other is refused"),
-        ("datasetName", "", "datasetName =  is refused"),
+        ("rf_maxEpochs", "-1", "rf_maxEpochs = -1 is invalid"),
+        ("ratioTrainTest", "1", "ratioTrainTest = 1 is invalid: .*below 1"),
+        ("svm_CVals", "-1,1", "svm_CVals = -1 is invalid: .*above 0"),
+        ("svm_CVals", "[]", "svm_CVals = .* is invalid"),
+        ("svm_CVals", "nan", "svm_CVals = nan is invalid"),
+        ("rf_lrPerMb", "fast", "rf_lrPerMb = fast is invalid"),
+        ("datasetName", "../other", "datasetName = ../other is invalid"),
+        ("datasetName", "", "datasetName =  is invalid"),
     ],
 )
 def test_bad_names_and_values_are_explained(
@@ -102,7 +102,7 @@ def test_reference_has_every_parameter_and_is_the_same_on_every_machine() -> Non
     assert [row.split("`")[1] for row in rows] == list(Parameters.model_fields)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}, "four cells"
     assert "| path | ~/imageClassification |" in text and "| path | resources/testImg.jpg |" in text
-    assert "; also understood: `cntk_mb_size` |" in text
+    assert "; also accepted: `cntk_mb_size` |" in text
     assert "images lie in &lt;rootDir>/" in text and "`label<TAB>url`" in text
 
 
@@ -120,9 +120,9 @@ def test_parameters_are_frozen() -> None:
         Parameters.load().classifier = "dnn"
 
 
-def test_home_folder_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder_that_does_not_exist_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "~")
-    with pytest.raises(ParameterError, match=r"rootDir = ~/imageClassification is refused: this user has no home"):
+    with pytest.raises(ParameterError, match=r"rootDir = ~/imageClassification is invalid: this user has no home"):
         Parameters.load()
     assert Parameters.load({"rootDir": "/data"}).rootDir == Path("/data")
 
@@ -142,9 +142,9 @@ def test_what_another_machine_may_know_has_nothing_private() -> None:
 
 
 def test_an_empty_path_is_not_the_present_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ParameterError, match="imgUrlsPath =  is refused: it is empty"):
+    with pytest.raises(ParameterError, match="imgUrlsPath =  is invalid: it is empty"):
         Parameters.load({"imgUrlsPath": ""})
-    with monkeypatch.context() as patch, pytest.raises(ParameterError, match="rootDir =  is refused: it is empty"):
+    with monkeypatch.context() as patch, pytest.raises(ParameterError, match="rootDir =  is invalid: it is empty"):
         patch.setenv("PARAMETERS_rootDir", "")
         Parameters.load()
     monkeypatch.setenv("HOME", "")  # '~' would be the root of the file system
@@ -154,7 +154,7 @@ def test_an_empty_path_is_not_the_present_folder(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ["CON", "aux.2024", "com1", "nul .x", "cells."])
 def test_data_sets_have_names_that_windows_can_have(name: str) -> None:
-    with pytest.raises(ParameterError, match=r"parameter datasetName = .* is refused: Windows"):
+    with pytest.raises(ParameterError, match=r"parameter datasetName = .* is invalid: Windows"):
         Parameters.load({"datasetName": name})
     assert Parameters.load({"datasetName": "console v1.2"}).datasetName == "console v1.2"
 

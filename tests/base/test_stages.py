@@ -27,15 +27,15 @@ def test_what_an_output_is_made_from_is_made_before_it() -> None:
             made.append(output.name)
 
 
-def test_every_subject_is_of_parameters_and_heeded() -> None:
+def test_every_subject_is_used_by_parameters_and_outputs() -> None:
     of_parameters = set().union(*Parameters.subjects().values())
-    heeded = {subject for _, output in stages.outputs() for subject in output.heeds}
-    assert of_parameters == heeded == set(get_args(Subject))
+    used = {subject for _, output in stages.outputs() for subject in output.depends_on}
+    assert of_parameters == used == set(get_args(Subject))
 
 
 def test_a_parameter_has_to_say_what_it_matters_to() -> None:
     parameter = group("All scripts")
-    with pytest.raises(TypeError, match="'a thing' has to say what it matters to"):
+    with pytest.raises(TypeError, match="'a thing' must say what it matters to"):
         parameter(1, "a thing")
     assert parameter(1, "a thing", matters_to="svm").json_schema_extra["matters_to"] == ["svm"]
     assert group("4_trainSVM", matters_to="svm")(1, "a thing").json_schema_extra["matters_to"] == ["svm"]

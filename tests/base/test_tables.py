@@ -154,12 +154,12 @@ def test_a_table_of_an_earlier_or_later_version(tmp_path: Path) -> None:
         ("legs", "arms", "line 1 has no column 'legs'"),
         (",4,", ",four,", "line 2, column legs: invalid literal for int"),
         (",4,", ",4,4,", "line 2 has 8 cells instead of 7"),
-        (",cat", ",dog", "line 2, column kind: 'dog' is none of cat, bird"),
-        (",True", ",yes", "line 2, column tame: 'yes' is none of False, True"),
+        (",cat", ",dog", "line 2, column kind: 'dog' is not one of cat, bird"),
+        (",True", ",yes", "line 2, column tame: 'yes' is not one of False, True"),
         (",1.00", ",", "line 2, column likes fish: could not convert"),
     ],
 )
-def test_what_is_wrong_with_a_typed_table_is_told_in_one_line(
+def test_what_is_wrong_with_a_typed_table_is_reported_in_one_line(
     before: str, after: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x.csv").write_text(TABLE.replace(before, after), encoding="utf-8")

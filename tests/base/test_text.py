@@ -32,16 +32,16 @@ def test_what_editors_save_is_read(tmp_path: Path, encoding: str, end: str) -> N
     [
         (b"cat\t1\ndog\tm\xfcll\n", "line 2 is neither UTF-8 nor UTF-16 text: save it with the encoding UTF-8"),
         (b"cat\r\rdog\xff", "line 3 is neither"),
-        ("cat\nd\u00f6g\n".encode("utf-16-le"), "line 1 holds NUL characters"),
+        ("cat\nd\u00f6g\n".encode("utf-16-le"), "line 1 contains NUL characters"),
         (b"\xff\xfec\0\n\0\0\xd8d\0", "line 2 is neither"),
         ("cat\ndog".encode("utf-16")[:-1], "line 2 is neither"),
-        ("cat".encode("utf-32"), "line 1 holds NUL characters"),
+        ("cat".encode("utf-32"), "line 1 contains NUL characters"),
         (b"cat\n\xed\xb2\x80", "line 2 is neither"),
-        (b"a\nb\0", "line 2 holds NUL characters, as no text does: save it with the encoding UTF-8"),
+        (b"a\nb\0", "line 2 contains NUL characters, so it is not text: save it with the encoding UTF-8"),
     ],
     ids=["cp1252", "old Mac", "no mark", "half a pair", "cut off", "UTF-32", "surrogates", "NUL"],
 )
-def test_what_is_no_text_is_refused_by_file_and_line(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_what_is_not_text_is_refused_by_file_and_line(tmp_path: Path, content: bytes, problem: str) -> None:
     path = written(tmp_path, content)
     with pytest.raises(InputError) as by_line:
         list(read_lines(path, what="the list"))

@@ -13,7 +13,7 @@ from libraries.base import tracking
 from libraries.base.errors import StorageError
 from PARAMETERS import Parameters
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what MLflow's own dependencies warn of is not ours to mend
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of MLflow's own dependencies are not ours to fix
 
 
 def test_a_run_is_logged_with_parameters_metrics_tags_and_files(
@@ -123,7 +123,7 @@ def test_model_that_cannot_be_stored_is_a_warning_and_is_tried_again(
         record.metrics["overall_accuracy"] = 0.5
         record.model = tracking.PackedModel("textures_svm", "f00d", full)
     (warning,) = [r.getMessage() for r in caplog.records if r.name == "libraries.base.tracking"]
-    assert warning == "run history: the model is not in it (OSError)"
+    assert warning == "run history: the model could not be stored (OSError)"
     assert record.model_uri is None
     (found,) = tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="5_evaluate", count=5)
     assert found["metrics"] == {"overall_accuracy": 0.5}

@@ -222,7 +222,7 @@ def test_a_network_without_a_map_gives_no_evidence(tmp_path: Path, network: Arte
     write_refined(artefact, network, settings={})
     classifier = Classifier(artefact.folder)
     assert not classifier.has_evidence
-    with pytest.raises(NetworkError, match="gives embedding, probabilities, scores, and no evidence"):
+    with pytest.raises(NetworkError, match="has the outputs embedding, probabilities, scores, but not evidence"):
         classifier.evidence(np.zeros((S, S, 3), np.uint8))
 
 

@@ -26,9 +26,9 @@ from libraries.classifier.explain import (
     paint,
 )
 from libraries.data.images import ResizeRule, fit
+from libraries.network.artefact import resize_rule, write_network
 from libraries.network.backbones import load_pretrained
 from libraries.network.engine import Engine
-from libraries.network.folder import resize_rule, write_network
 
 SIZE = 192
 PATCH = 0.3  # the pattern's side, of the picture's longer one

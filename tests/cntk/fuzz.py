@@ -1,4 +1,4 @@
-"""Converts damaged CNTK models, many of them, each within a time and a memory, and tells what went wrong.
+"""Converts damaged CNTK models, many of them, each within limits of time and memory, and reports what went wrong.
 
     python -m tests.cntk.fuzz --mutations 100000
 
@@ -67,7 +67,7 @@ def outcome(path: Path, options: dict[str, Any]) -> str:
 def explore(
     mode: str, seeds: Iterable[int], names: tuple[str, ...], seconds: float, memory: int, current: Any, findings: Any
 ) -> None:
-    """Convert the mutations of these seeds; runs in a process of its own, within `memory` bytes beyond the first."""
+    """Convert the mutations of these seeds; runs in a separate process, within `memory` bytes beyond the first."""
     warnings.simplefilter("error")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "m.model"

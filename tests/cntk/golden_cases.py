@@ -673,7 +673,7 @@ def sequential(cntk):
 
 
 def sequential_block(cntk):
-    """A residual block of the layers library, and one of the model's own: names inside of blocks are no nodes."""
+    """A residual block of the layers library, and one of the model's own: names inside blocks are not nodes."""
     layers = cntk.layers
     inner = layers.Sequential([layers.Convolution2D((3, 3), 3, pad=True, name="conv"), cntk.relu])
 

@@ -133,7 +133,7 @@ WEIGHTED: dict[str, Callable[[random.Random, tuple[int, ...]], list[int]]] = {
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """All that stands in a dictionary or list, at any depth: what holds it, and where."""
+    """Everything in a dictionary or list, at any depth: its container and its place there."""
     found: list[tuple[Any, Any]] = []
     for key in value if isinstance(value, dict) else range(len(value)):
         found.append((value, key))

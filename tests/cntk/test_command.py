@@ -22,11 +22,11 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
 
 
-def test_converts_a_file_as_it_stands(tmp_path: Path) -> None:
+def test_converts_a_file_unchanged(tmp_path: Path) -> None:
     path = unpacked("cntk_fixed.model", tmp_path)
     done = run(path, tmp_path / "fixed.onnx")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"Written: {tmp_path / 'fixed.onnx'}, which takes input and gives prediction\n"
+    assert done.stdout == f"Written: {tmp_path / 'fixed.onnx'} (inputs: input; outputs: prediction)\n"
     known = arrays("cntk_fixed")
     session = onnxruntime.InferenceSession(tmp_path / "fixed.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"input": known["in"]})[0], known["prediction"], rtol=1e-4)
@@ -53,7 +53,7 @@ def test_describes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_describes_what_cannot_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(unpacked("top_k.model", tmp_path)), "--describe"]) == 0
     text = capsys.readouterr().out
-    assert "It cannot be converted as it stands: z (TopK): the operation TopK is not read" in text
+    assert "It cannot be converted: z (TopK): the operation TopK is not read" in text
     assert "\nz     TopK" in text
 
 
@@ -83,12 +83,12 @@ def test_other_nodes_and_sizes(tmp_path: Path) -> None:
     ("arguments", "status", "message"),
     [
         ([], 2, "name the file to write, or --describe"),
-        (["out.onnx", "--size", "big"], 2, "'big' is no size: give height and width in pixels, like 224x224"),
+        (["out.onnx", "--size", "big"], 2, "'big' is not a size: give height and width in pixels, like 224x224"),
         (["out.onnx", "--output", "nothing"], 1, "no node is called 'nothing'; there are conv1.r, poolingLayer"),
         (["/proc/none/out.onnx"], 1, "/proc/none/out.onnx"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
+def test_mistakes_are_reported_in_one_line(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
     path = unpacked("cntk_fixed.model", tmp_path)
     done = run(path, *arguments)
     assert done.returncode == status
@@ -96,7 +96,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], sta
     assert "Traceback" not in done.stderr
 
 
-def test_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
+def test_missing_file_is_reported_in_one_line(tmp_path: Path) -> None:
     done = run(tmp_path / "gone.model", "--describe")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"libraries.cntk: {tmp_path / 'gone.model'} cannot be read: No such file or directory\n"

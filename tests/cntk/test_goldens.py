@@ -92,7 +92,7 @@ def test_what_no_image_classifier_has_is_refused_by_name(name: str, tmp_path: Pa
     named = {"batch_reduced": "defaultBatchAxis", "pad_symmetric": "mode 2", "recurrence": "recurrent"}
     named |= {"native_function": "NativeUserTimesOp", "user_function": "golden_cases.Doubled"}
     named |= {"sequence_ends": "ReconcileDynamicAxis", "sequence_reduced": "UnpackSequence"}
-    named |= {"cosine": "losses and errors", "from_onnx": "ToBatch", "batch_unpacked": "UnpackBatch"}
+    named |= {"cosine": "losses or errors", "from_onnx": "ToBatch", "batch_unpacked": "UnpackBatch"}
     assert named.get(name, MANIFEST[name]["refused"].split(", ")[-1]) in message
 
 
@@ -126,7 +126,7 @@ def test_dense_network_says_that_it_takes_one_size_only(tmp_path: Path) -> None:
 
 
 def test_input_without_a_size_asks_for_one(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match="does not say how large x is"):
+    with pytest.raises(NetworkError, match="does not give the size of x"):
         convert(unpacked("free_size.model", tmp_path))
 
 

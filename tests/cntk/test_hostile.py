@@ -65,7 +65,7 @@ def test_split_file_truncated_among_its_arrays(written: Writer) -> None:
     convert(written(data))
     for length in (0, 3, 4, 7, 8, 9, 1000, len(data) - 50_000, len(data) - 4, len(data) - 1):
         refusal(written(data[:length]))
-    assert refusal(written(data + b"\0\0\0\0")) == "4 bytes too many behind its last array"
+    assert refusal(written(data + b"\0\0\0\0")) == "4 extra bytes after its last array"
 
 
 def test_every_byte_flipped(written: Writer) -> None:
@@ -185,13 +185,13 @@ REFUSED = [
     (model(function("a", "ReLU", "q"), block("b", "a", {"q": "b_Output_0"})), "needs its own result"),
     (model(block("b", "r", {"q": "x"}), block("c", "r", {"q": "b_Output_0"}), RELU), "stands for two values"),
     (model(RELU | {"uid": ""}), "an empty uid"),
-    (model(RELU, RELU), "r stands twice"),
-    (model(RELU, inputs=(image(), image())), "x stands twice"),
+    (model(RELU, RELU), "r is defined twice"),
+    (model(RELU, inputs=(image(), image())), "x is defined twice"),
     (model(RELU, inputs=(image(), image("r_Output_0"))), "both an input and the output"),
-    (model(function("c", "Combine")), "losses and errors"),
-    (model(RELU | {"type": "UserDefined\n\x1b[31mFunction"}), "user defined (UserDefined??[31mFunction)"),
-    (model(RELU | {"type": np.ones(3, np.float32)}), "a function that a user defined"),
-    (model(RELU) | {"type": np.ones(3, np.float32)}, "no CompositeFunction"),
+    (model(function("c", "Combine")), "losses or errors"),
+    (model(RELU | {"type": "UserDefined\n\x1b[31mFunction"}), "user-defined function (UserDefined??[31mFunction)"),
+    (model(RELU | {"type": np.ones(3, np.float32)}), "a user-defined function"),
+    (model(RELU) | {"type": np.ones(3, np.float32)}, "not a CompositeFunction"),
     (model(RELU | {"op": 2**64 - 1}), "unknown number 18446744073709551615"),
     (model(RELU | {"op": True}), "no number where its 'op'"),
     (model(RELU | {"op": "ReLU"}), "no number where its 'op'"),
@@ -201,7 +201,7 @@ REFUSED = [
     (model(function("r", "ReLU", "q" * 9_999)), "refers to 'qqq"),
     (model(RELU, inputs=(image(name="x" * 10_001),)), "a text of 10,001 bytes"),
     *((model(RELU, inputs=(image(shape=(size, size)),)), "too large") for size in HUGE),
-    *((model(RELU, inputs=(image(shape=(size, 1)),)), "does not say how large") for size in (0, -1, -3, 2**63)),
+    *((model(RELU, inputs=(image(shape=(size, 1)),)), "does not give the size") for size in (0, -1, -3, 2**63)),
     (model(RELU, inputs=(image(shape=(1,) * 17),)), "more than 16 axes"),
     (model(RELU, inputs=(image(shape=()),), x=Shape((1,) * 17)), "more than 16 axes"),
     (model(RELU, inputs=(ONE | {"value": np.ones((0, 3), np.float32)},)), "an array of the shape [0, 3]"),
@@ -258,7 +258,7 @@ def test_refused(case: int, written: Writer) -> None:
 
 @pytest.mark.parametrize("name", ["two\nlines\r\0\x1b[31m", "n" * 9_999])
 def test_names_of_any_kind(name: str, written: Writer) -> None:
-    """They reach messages on one line and cut, and are no reason to refuse a model."""
+    """In messages they are cut to one line; they are no reason to refuse a model."""
     pooling = function("p", "Pooling", "x", name=name, **WINDOW | {"strides": Shape((0,))})
     assert refusal(written(model(pooling))).endswith(" (Pooling): a window of 2 on an axis of 5, at a stride of 0")
     assert convert(written(model(RELU | {"name": name}))).graph.output[0].name == name

@@ -12,7 +12,7 @@ Picture = Image.Image
 
 @functools.cache
 def scene(seed: int, *, size: tuple[int, int] = (320, 240)) -> Picture:
-    """A picture of its own for every seed: light, shapes, stripes and grain. Not to be drawn on: it is made once."""
+    """A different picture for every seed: light, shapes, stripes and grain. Do not draw on it: it is cached."""
     generator = np.random.default_rng(seed)
     width, height = size
     y, x = np.mgrid[:height, :width] / max(size)

@@ -37,7 +37,7 @@ def files(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text() for p in found}
 
 
-def whole(outcome: module.Outcome) -> list[tuple[str, str]]:
+def whole(outcome: module.StepResult) -> list[tuple[str, str]]:
     """The moves of a step that met no problem."""
     assert outcome.problems == ()
     return [(change.before.path, change.after.path) for change in outcome.changes]
@@ -117,7 +117,7 @@ def test_everything_survives_a_restart(folder: Path) -> None:
     for _ in range(2):
         whole(second.undo())
     assert files(folder) == before and not second.can_undo
-    assert second.undo() == module.Outcome()
+    assert second.undo() == module.StepResult()
 
 
 def test_moves_since_a_state(folder: Path) -> None:
@@ -192,11 +192,11 @@ def test_replay_leaves_another_image_of_the_same_name_alone(folder: Path) -> Non
     (folder / "cow" / "9.jpg").write_text("another cow")
     outcome = annotations.replay()
     assert outcome.changes == ()
-    assert outcome.problems == ("cow/9.jpg is left there: it is not the image that was moved to dog/9.jpg",)
+    assert outcome.problems == ("cow/9.jpg is not moved: it is not the image that belongs at dog/9.jpg",)
     assert files(folder)["cow/9.jpg"] == "another cow"
 
 
-def test_an_image_that_is_gone_is_told_and_the_others_are_done(folder: Path) -> None:
+def test_an_image_that_is_gone_is_reported_and_the_others_are_done(folder: Path) -> None:
     annotations = Annotations(folder)
     (folder / "cat" / "1.jpg").unlink()
     outcome = annotations.relabel(["cat/1.jpg", "cat/2.jpg"], "cow")
@@ -249,7 +249,7 @@ def test_changes_are_made_where_the_file_system_knows_no_flush(
 
 
 def test_class_must_exist(folder: Path) -> None:
-    with pytest.raises(InputError, match="has no folder 'bird': make it"):
+    with pytest.raises(InputError, match="has no folder 'bird': create it"):
         Annotations(folder).relabel(["cat/1.jpg"], "bird")
     with pytest.raises(InputError, match="cannot be a folder name"):
         Annotations(folder).relabel(["cat/1.jpg"], "../elsewhere")
@@ -378,7 +378,7 @@ def test_many_at_once_lose_nothing(folder: Path) -> None:
     assert len([path for path in files(folder) if path.startswith("cow/")]) == 41
 
 
-def test_a_log_in_use_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_in_use_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.05)
     annotations = Annotations(folder)
     with module.FileLock(folder / f".{ANNOTATIONS}.lock"), pytest.raises(StorageError, match="in use by another"):
@@ -435,7 +435,7 @@ WHOLE = '{"time": "2026-01-01T00:00:00+00:00", "kind": "change", "changes": [], 
 )
 def test_a_damaged_log_names_its_line(folder: Path, line: bytes) -> None:
     (folder / ANNOTATIONS).write_bytes(WHOLE.encode() + b"\n\n" + line)
-    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 3 \(.*mend the line") as caught:
+    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 3 \(.*fix the line") as caught:
         Annotations(folder)
     assert len(str(caught.value).splitlines()) == 1
     assert (folder / ANNOTATIONS).read_bytes().endswith(line)
@@ -444,13 +444,13 @@ def test_a_damaged_log_names_its_line(folder: Path, line: bytes) -> None:
 @pytest.mark.parametrize("line", [b"\xff\xfe\x00\n", b'{"state": 7}\n', b"null\n", b"[" * 100_000 + b"\n", b"\x00"])
 def test_the_layout_names_the_line_that_is_damaged(folder: Path, line: bytes) -> None:
     (folder / ANNOTATIONS).write_bytes(WHOLE.encode() + b"\n" + line)
-    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 2 \(.*: mend the line, or move"):
+    with pytest.raises(StorageError, match=r"annotations\.jsonl is damaged in line 2 \(.*: fix the line, or move"):
         _ = Layout(small_run(folder.parents[1])).examples
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: os.mkfifo(path)], ids=["folder", "pipe"])
-def test_a_log_that_is_no_file_is_refused(folder: Path, make: Callable[[Path], None]) -> None:
+def test_a_log_that_is_not_a_file_is_refused(folder: Path, make: Callable[[Path], None]) -> None:
     make(folder / ANNOTATIONS)
     with pytest.raises(StorageError, match=r"annotations\.jsonl cannot be read: it is not a regular file"):
         Annotations(folder)

@@ -1,4 +1,4 @@
-"""What is told of images that have come and gone since script 1."""
+"""Warnings about images that are new or gone since script 1."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.data.test_dataset import two_classes
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Layout:
-    """A data set of two classes as script 1 leaves it, with a file that is no image."""
+    """A data set of two classes as script 1 leaves it, with a file that is not an image."""
     layout = Layout(small_run(tmp_path))
     two_classes(layout.images)
     (layout.images / "cat" / "text.jpg").write_text("no picture")
@@ -26,12 +26,12 @@ def prepared(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_nothing_is_told_where_nothing_has_changed(prepared: Layout) -> None:
+def test_no_warning_where_nothing_has_changed(prepared: Layout) -> None:
     (prepared.images / "cat" / "notes.txt").touch()
     assert changes_since_prepared(prepared) == ""
 
 
-def test_new_and_missing_images_are_told(prepared: Layout) -> None:
+def test_new_and_missing_images_are_reported(prepared: Layout) -> None:
     shutil.copytree(prepared.images / "dog", prepared.images / "wolf")
     assert changes_since_prepared(prepared) == (
         "Warning: 3 images are new (such as wolf/0.png) since the data set was prepared: "
@@ -39,13 +39,13 @@ def test_new_and_missing_images_are_told(prepared: Layout) -> None:
     )
     shutil.rmtree(prepared.images / "wolf")
     (prepared.images / "cat" / "1.png").rename(prepared.images / "cat" / "9.png")
-    told = "1 image is new (such as cat/9.png) and 1 image is gone (such as cat/1.png) since"
-    assert told in changes_since_prepared(prepared)
+    warning = "1 image is new (such as cat/9.png) and 1 image is gone (such as cat/1.png) since"
+    assert warning in changes_since_prepared(prepared)
     (prepared.images / "cat" / "9.png").unlink()
     assert "Warning: 1 image is gone (such as cat/1.png) since" in changes_since_prepared(prepared)
 
 
-def test_nothing_is_told_of_a_data_set_that_an_earlier_version_prepared(prepared: Layout) -> None:
+def test_no_warning_for_a_data_set_that_an_earlier_version_prepared(prepared: Layout) -> None:
     manifest = prepared.examples.read()
     del manifest["left_out"]
     write_json(prepared.examples.manifest, manifest)

@@ -31,9 +31,9 @@ NOT_PARTED = [
 ]
 UNCLEAR = [
     (["train/cat/1.png", "test/cat/1.png", "extra/1.png"], "and also extra: move that elsewhere"),
-    (["train/cat/1.png", "test/cat/1.png", "train/2.png"], r"an image \(2.png\) as a class does"),
-    (["train/cat/1.png", "train/dog/1.png", "test/7.png"], r"test holds images \(7.png\), and no folders of classes"),
-    (["train/cat/1.png", "val/cat/1.png", "test/7.png"], r"test holds images \(7.png\), and no folders of classes"),
+    (["train/cat/1.png", "test/cat/1.png", "train/2.png"], r"an image \(2.png\), like a class"),
+    (["train/cat/1.png", "train/dog/1.png", "test/7.png"], r"test holds images \(7.png\), and no class folders"),
+    (["train/cat/1.png", "val/cat/1.png", "test/7.png"], r"test holds images \(7.png\), and no class folders"),
     (["train/cat/1.png", "test/Cat/1.png", "test/cat/2.png"], "differ only in case"),
     (["train/cat/1.png", "test/cat/2.png", "test/a./2.png"], "cannot be a folder name"),
 ]
@@ -51,18 +51,18 @@ def test_parts_of_a_split(tmp_path: Path, paths: list[str], parts: dict[str, str
     folders = find_class_folders(made(tmp_path, paths))
     assert folders.parts == parts
     images = [path for path in paths if path.endswith(".png")]
-    assert set(folders.of) == {path.split("/")[1] for path in images}
+    assert set(folders.by_label) == {path.split("/")[1] for path in images}
     for path in images:
         part, label, name = path.split("/")
         assert (folders.label(path), folders.inside(path), folders.side(path)) == (label, name, parts[part])
-        assert f"{part}/{label}" in folders.of[label]
+        assert f"{part}/{label}" in folders.by_label[label]
 
 
 @pytest.mark.parametrize("paths", NOT_PARTED)
 def test_classes_that_are_called_so(tmp_path: Path, paths: list[str]) -> None:
     folders = find_class_folders(made(tmp_path, paths))
     assert folders.parts == {}
-    assert folders.of == {label: [label] for label in sorted({path.split("/")[0] for path in paths})}
+    assert folders.by_label == {label: [label] for label in sorted({path.split("/")[0] for path in paths})}
 
 
 @pytest.mark.parametrize(("paths", "problem"), UNCLEAR)
@@ -84,7 +84,7 @@ def test_labels_are_composed_and_folders_as_they_are(tmp_path: Path) -> None:
     apart = unicodedata.normalize("NFD", "M\u00fcll")
     made(tmp_path, [f"train/{apart}/1.png", "train/cat/1.png", "test/M\u00fcll/1.png"])
     folders = find_class_folders(tmp_path)
-    assert folders.of["M\u00fcll"] == ["test/M\u00fcll", f"train/{apart}"]
+    assert folders.by_label["M\u00fcll"] == ["test/M\u00fcll", f"train/{apart}"]
     assert folders.under("M\u00fcll", "train/cat/1.png") == f"train/{apart}/1.png"
     made(tmp_path, ["train/M\u00fcll/1.png"])
     with pytest.raises(InputError, match=r"'M\\xfcll' and 'Mu\\u0308ll'|'Mu\\u0308ll' and 'M\\xfcll'"):
@@ -99,5 +99,5 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_a_part_that_holds_images_without_a_suffix_is_unclear(tmp_path: Path) -> None:
     folder = made(tmp_path, ["train/cat/1.png", "train/dog/1.png", "test/IMG_0001"])
     Image.new("L", (4, 4)).save(folder / "test/IMG_0001", "PNG")
-    with pytest.raises(InputError, match=r"test holds images \(IMG_0001\), and no folders of classes"):
+    with pytest.raises(InputError, match=r"test holds images \(IMG_0001\), and no class folders"):
         find_class_folders(folder)

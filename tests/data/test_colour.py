@@ -47,19 +47,19 @@ def test_srgb_in_any_writing_changes_nothing(profile: bytes) -> None:
 
 def test_a_known_profile_is_only_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     first = colour.to_srgb(DISPLAY_P3, "RGB")
-    monkeypatch.setattr(colour, "_made", None)
+    monkeypatch.setattr(colour, "_conversion", None)
     assert first is not None and colour.to_srgb(bytes(bytearray(DISPLAY_P3)), "RGB") is first
 
 
 def test_only_some_conversions_are_kept() -> None:
     for gamma in range(40):
         colour.to_srgb(gray_profile(1 + gamma / 40), "L")
-    assert len(colour._kept) <= 16
+    assert len(colour._cache) <= 16
 
 
 def test_many_threads_give_what_one_gives() -> None:
     data = encoded(smooth(203, 117), "PNG", icc_profile=DISPLAY_P3)
-    colour._kept.clear()
+    colour._cache.clear()
     barrier = threading.Barrier(4)
 
     def work(number: int) -> bytes:
@@ -76,7 +76,7 @@ def test_many_threads_give_what_one_gives() -> None:
     [b"", b"x", bytes(4000), DISPLAY_P3[:200], DISPLAY_P3[:-100], b"\xff" * 128 + DISPLAY_P3[128:], bytes(5 * 2**20)],
     ids=["none", "one byte", "zeros", "cut off early", "cut off late", "bad header", "too long"],
 )
-def test_a_damaged_profile_is_not_heeded(profile: bytes) -> None:
+def test_a_damaged_profile_is_ignored(profile: bytes) -> None:
     assert np.array_equal(decode(encoded(smooth(), "TIFF", icc_profile=profile)), np.asarray(smooth()))
 
 
@@ -91,7 +91,7 @@ def test_any_bytes_as_a_profile_raise_nothing() -> None:
                     assert convert(Image.new(mode, (4, 4))).size == (4, 4)
 
 
-def test_a_profile_for_other_pictures_is_not_heeded() -> None:
+def test_a_profile_for_other_pictures_is_ignored() -> None:
     assert np.array_equal(decode(encoded(smooth(), "TIFF", icc_profile=gray_profile(1.0))), np.asarray(smooth()))
     assert colour.to_srgb(DISPLAY_P3, "CMYK") is None
 

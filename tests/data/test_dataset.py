@@ -31,8 +31,8 @@ def two_classes(folder: Path, *, images: int = 3) -> None:
             picture(folder / label / f"{i}.png", (i, 7, 100 if label == "cat" else 200))
 
 
-def told(found: dataset.Scan) -> list[str]:
-    """What is said of the files that are no images."""
+def reasons(found: dataset.Scan) -> list[str]:
+    """The lines about files that are not images."""
     return sorted(kind.describe(count) for kind, count in found.skipped.items())
 
 
@@ -46,7 +46,7 @@ def test_scan_finds_images_of_every_kind_and_in_subfolders(tmp_path: Path) -> No
     found = dataset.scan(tmp_path)
     assert found.paths["cat"] == ["cat/0.PNG", "cat/0.png", "cat/1.png", "cat/2.png", "cat/session 1/ünïcode näme.JPG"]
     assert found.paths["dog"] == ["dog/0.png", "dog/1.png", "dog/2.png"]
-    assert told(found) == ["1 .txt file (not an image format that is read)"]
+    assert reasons(found) == ["1 .txt file (not an image format that is read)"]
 
 
 def test_images_are_known_by_their_content_where_the_name_does_not_tell(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_images_are_known_by_their_content_where_the_name_does_not_tell(tmp_path
     (tmp_path / "dog" / "boxes.json").write_text("{}")
     found = dataset.scan(tmp_path)
     assert found.paths["cat"][3:] == ["cat/no suffix", "cat/photo.dat", "cat/scan.0001"]
-    assert told(found) == [
+    assert reasons(found) == [
         "1 .json file (not an image format that is read)",
         "1 raw camera file (not read: develop it to JPEG, PNG or TIFF, or take the camera's own JPEG)",
         "2 Photoshop documents (not read: export it as PNG or TIFF)",
@@ -92,7 +92,7 @@ def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path) -> Non
     (cat / "itself").symlink_to("itself")
     (cat / "gone").symlink_to(tmp_path / "nowhere")
     found = image_files(cat)
-    assert found.others["gone"].describe(1) == "1 broken link (mend it, or remove it)"
+    assert found.others["gone"].describe(1) == "1 broken link (fix it, or remove it)"
     assert [path for path in found.images if "a.png" in path] == ["linked/deep/a.png"]
     assert [path for path in found.images if path.count("/") == 0] == ["0.png", "1.png", "2.png"]
     assert len(found.images) == 3 + 1  # own and linked
@@ -111,7 +111,7 @@ def test_a_class_that_loses_many_of_its_pictures_is_warned_of(tmp_path: Path) ->
     (tmp_path / "dog" / "1.png").write_bytes(b"no picture")
     found = dataset.scan(tmp_path)
     lines = dataset.left_out(found, dataset.check_images(tmp_path, found, workers=1))
-    assert lines[-1] == "Warning: class 'cat' loses 3 of its 23 pictures: see above why"
+    assert lines[-1] == "Warning: class 'cat' loses 3 of its 23 pictures: see the reasons above"
     assert [line for line in lines if "Warning" in line] == lines[-1:]  # a tenth is not more than a tenth
     assert sum(line.startswith("left out: dog/") for line in lines) == 2
     assert sum(line.startswith("left out: 3 raw camera files (") for line in lines) == 1
@@ -125,7 +125,7 @@ def test_what_a_class_loses_is_counted_over_all_parts_of_a_split(tmp_path: Path)
     found = dataset.scan(tmp_path)
     lines = dataset.left_out(found, dataset.check_images(tmp_path, found, workers=1))
     assert [line for line in lines if "Warning" in line] == [
-        "Warning: class 'cat' loses 2 of its 12 pictures: see above why"
+        "Warning: class 'cat' loses 2 of its 12 pictures: see the reasons above"
     ]
 
 
@@ -133,7 +133,7 @@ def test_what_a_class_loses_is_counted_over_all_parts_of_a_split(tmp_path: Path)
 def test_a_class_that_is_a_broken_link_is_named(tmp_path: Path, place: str) -> None:
     two_classes(tmp_path / place)
     (tmp_path / place / "rat").symlink_to(tmp_path / "gone")
-    with pytest.raises(InputError, match=r"rat is a broken link to .*gone: mend it, or remove it"):
+    with pytest.raises(InputError, match=r"rat is a broken link to .*gone: fix it, or remove it"):
         dataset.scan(tmp_path)
 
 
@@ -163,13 +163,13 @@ def test_what_was_let_in_is_read_whatever_its_size(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
-def test_a_name_that_is_not_unicode_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode_is_left_out_and_reported(tmp_path: Path) -> None:
     two_classes(tmp_path)
     before = dataset.scan(tmp_path)
     (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"))
     found = dataset.scan(tmp_path)
     assert found.paths["cat"] == [path for path in before.paths["cat"] if path != "cat/0.png"]
-    assert told(found) == ["1 file with a name that is not Unicode (rename it)"]
+    assert reasons(found) == ["1 file with a name that is not Unicode (rename it)"]
 
 
 @pytest.mark.parametrize(
@@ -290,14 +290,14 @@ def test_examples_csv_round_trip(tmp_path: Path) -> None:
     assert dataset.read_examples(tmp_path / "examples.csv") == examples
 
 
-def test_images_beside_the_classes_are_told(tmp_path: Path) -> None:
+def test_images_beside_the_classes_are_reported(tmp_path: Path) -> None:
     two_classes(tmp_path)
     picture(tmp_path / "1.png")
     (tmp_path / "notes.txt").touch()
-    assert told(dataset.scan(tmp_path)) == ["1 image beside the folders of the classes, which tells no class"]
+    assert reasons(dataset.scan(tmp_path)) == ["1 image beside the class folders, so without a class"]
 
 
-def test_a_flat_folder_is_told_where_a_table_of_labels_goes(tmp_path: Path) -> None:
+def test_the_message_about_a_flat_folder_names_the_parameter_for_labels(tmp_path: Path) -> None:
     picture(tmp_path / "1.png")
     with pytest.raises(InputError, match=r"found none, but images without one: imgLabelsPath of scripts/0_"):
         dataset.scan(tmp_path)

@@ -256,7 +256,7 @@ def check(folder: Path, **options: int) -> dataset.Checked:
 def test_step_1_sees_what_it_would_see_in_8_bits(folder: Path) -> None:
     deep, plain = check(folder / "deep"), check(folder / "plain")
     assert deep.white.level == 4095 and plain.white.level == FULL_RANGE and not plain.white.depths
-    assert deep.white.depths["a/dark.tif"] == Depth(1023), "and yet it is seen as dark as it is"
+    assert deep.white.depths["a/dark.tif"] == Depth(1023), "and yet it looks as dark as it is"
     assert np.array_equal(deep.tiny, plain.tiny)
     assert deep.measures == plain.measures
     assert [e.path for e in deep.examples] == [e.path for e in plain.examples]
@@ -277,7 +277,7 @@ def test_only_images_of_another_depth_are_decoded_twice(folder: Path, monkeypatc
 def test_a_given_level_is_taken(folder: Path) -> None:
     checked = check(folder / "deep", white_level=FULL_RANGE)
     assert checked.white.level == FULL_RANGE
-    assert sum("dark" in row["finding"] for row in checked.review()) == 9
+    assert sum(row.finding == "dark" for row in checked.review()) == 9
 
 
 def test_same_pixels_by_the_level(folder: Path) -> None:

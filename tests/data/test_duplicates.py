@@ -143,21 +143,21 @@ def test_groups_are_what_links_join_and_named_by_the_loosest_needed() -> None:
     assert found.summary_lines() == ["Duplicates: 8 images in 3 groups (1 near, 2 scene)"]
     rows = {row.path: (row.group, row.kind, row.like, row.distance) for row in found.rows()}
     assert rows["a/0.png"] == (1, "exact", "a/1.png", 0)
-    assert rows["a/3.png"] == (2, "near", "a/2.png", 4), "the closest is told"
+    assert rows["a/3.png"] == (2, "near", "a/2.png", 4), "the closest is reported"
     assert rows["a/5.png"] == (1, "scene", "a/0.png", None)
 
 
 def test_a_giant_group_is_warned_of() -> None:
     chain = [(i, i + 1, 5.0) for i in range(11)]
     assert "Warning: the largest group has 12 images" in of_pairs("a" * 40, near=chain).summary_lines()[1]
-    assert len(of_pairs("a" * 40, near=chain[:-2]).summary_lines()) == 1, "ten pictures are no giant group"
+    assert len(of_pairs("a" * 40, near=chain[:-2]).summary_lines()) == 1, "ten pictures are not a giant group"
     assert len(of_pairs("a" * 400, near=chain).summary_lines()) == 1, "of many images, twelve are few"
 
 
-def test_the_first_ten_contradictions_are_told() -> None:
-    told = of_pairs("ab" * 20, near=[(2 * i, 2 * i + 1, 3.0) for i in range(13)]).summary_lines()
-    assert told[1].startswith("  Warning: a/0.png and b/1.png look the same but stand under two labels")
-    assert len(told) == 12 and told[-1] == "  and 3 more such pairs: see duplicates.csv"
+def test_the_first_ten_contradictions_are_reported() -> None:
+    lines = of_pairs("ab" * 20, near=[(2 * i, 2 * i + 1, 3.0) for i in range(13)]).summary_lines()
+    assert lines[1].startswith("  Warning: a/0.png and b/1.png look the same but have different labels")
+    assert len(lines) == 12 and lines[-1] == "  and 3 more such pairs: see duplicates.csv"
 
 
 def test_the_table_has_its_header_without_rows(tmp_path: Path) -> None:
@@ -202,4 +202,4 @@ def test_without_duplicates_the_split_is_what_it_was() -> None:
 def test_images_parted_by_a_given_test_set_are_counted() -> None:
     examples = of_pairs("aabb").examples
     sides = [replace(e, split="test" if i in (1, 3) else "train") for i, e in enumerate(examples)]
-    assert duplicates.parted(sides, np.array([0, 0, 2, 3])) == 1
+    assert duplicates.count_leaks(sides, np.array([0, 0, 2, 3])) == 1

@@ -91,7 +91,7 @@ def test_what_is_not_read_is_named_with_what_to_do(name: str, tmp_path: Path) ->
             decode(content)
 
 
-def test_a_raw_camera_file_that_is_called_tif_is_no_image() -> None:
+def test_a_raw_camera_file_that_is_called_tif_is_not_an_image() -> None:
     """Its first picture is a preview."""
     data = encoded(smooth(), "TIFF", tiffinfo={50706: b"\1\4\0\0"})
     with pytest.raises(ImageError, match="raw camera file"):
@@ -182,7 +182,7 @@ def test_the_limit_on_pixels_has_a_way_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(PICTURES.keys() - {"WEBP"}))  # which Pillow checks in its own way
 def test_pillows_own_limit_is_none_here(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lies at 179 million pixels, for the whole process."""
+    """It is 179 million pixels, for the whole process."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert decode(PICTURES[name], max_pixels=48 * 32).shape == (32, 48, 3)
 

@@ -29,5 +29,5 @@ def test_many_classes_share_a_line_and_all_are_named() -> None:
 def test_of_classes_to_train_those_without_images_are_named() -> None:
     lines = training_warnings(["a", "b"], ["a", "a"], ["1", "2"])
     assert lines == [
-        "Warning: class 'b' has no training image, so it is never the answer; add some, or remove the class"
+        "Warning: class 'b' has no training image, so it is never predicted; add some, or remove the class"
     ]

@@ -323,9 +323,9 @@ def test_a_jpeg_that_misses_its_last_bytes_is_refused_at_any_scale(name: str, at
 
 
 NOT_IMAGES = {
-    "text": (b"This is not an image.", "is no whole JPEG, PNG"),
-    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is no whole"),
-    "zeros": (bytes(4096), "is no whole"),
+    "text": (b"This is not an image.", "is not a whole JPEG, PNG"),
+    "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is not a whole"),
+    "zeros": (bytes(4096), "is not a whole"),
     "postscript": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(x) run\n",
         "is a PostScript document, which is not read: export it as PNG",
@@ -429,7 +429,7 @@ def test_inspect_gives_the_facts(name: str, tmp_path: Path) -> None:
 
 
 def jpeg_with_damaged_exif() -> bytes:
-    # a directory of one entry whose value lies beyond the end: Pillow warns of corrupt EXIF data
+    # a directory of one entry whose value is beyond the end: Pillow warns of corrupt EXIF data
     return encoded(RGB, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0" + struct.pack("<HHII", 0x010F, 2, 900, 4000))
 
 
@@ -539,7 +539,7 @@ def test_gray_stays_one_channel_until_the_end_with_the_same_result(photographs: 
 
 @pytest.mark.parametrize("mode", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("size", [(60, 40), (40, 60), (31, 97), (50, 50), (300, 200)])
-def test_area_says_where_a_fitted_image_lies_in_the_picture(size: tuple[int, int], mode: str) -> None:
+def test_area_is_where_a_fitted_image_is_in_the_picture(size: tuple[int, int], mode: str) -> None:
     """A bright spot, found in the fitted image, is where it is in the picture, to half a fitted pixel."""
     rule = ResizeRule(48, mode, "bilinear")  # type: ignore[arg-type]
     left, top, right, bottom = area(size, rule)

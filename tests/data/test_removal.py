@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from libraries.data import packaged, removal
+from libraries.data import removal, solar_cells
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
 from libraries.data.duplicates import Duplicates
@@ -222,8 +222,8 @@ def test_packaged_images_that_were_removed_are_not_copied_again(
         (package / "data" / "images" / f"{name}.png").write_text(name)
     monkeypatch.syspath_prepend(str(tmp_path))
     folder = tmp_path / "images"
-    assert packaged.copy_solar_cells(folder) == 3
+    assert solar_cells.copy_solar_cells(folder) == 3
     remove(folder, [Removal("functional/b.png", "functional/a.png", "exact", 0)])
-    assert packaged.copy_solar_cells(folder) == 0
+    assert solar_cells.copy_solar_cells(folder) == 0
     restore(folder)
     assert (folder / "functional" / "b.png").read_text() == "b"

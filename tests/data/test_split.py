@@ -1,4 +1,4 @@
-"""On which side of the split images stand."""
+"""The side of the split of each image."""
 
 import unicodedata
 from pathlib import Path

@@ -30,24 +30,24 @@ def test_what_a_person_says_counts() -> None:
     assert white.level == 1000
     first, warning = white.summary_lines()
     assert first == "whiteLevel: 1,000 is white in 2 images of more than 8 bits"
-    assert warning == "Warning: 1 of them with brighter pixels, e.g. a/0.tif"
+    assert warning == "Warning: brighter pixels in 1 of them, e.g. a/0.tif"
     assert WhiteLevel.of(depths(4095), given=4095).summary_lines() == [
         "whiteLevel: 4,095 is white in 1 image of more than 8 bits"
     ]
     assert WhiteLevel.of({}, given=4095).summary_lines() == []
 
 
-def test_what_was_found_is_told() -> None:
+def test_what_was_found_is_reported() -> None:
     assert WhiteLevel.of({}).summary_lines() == WhiteLevel.of(depths(65535, 65535)).summary_lines() == []
     assert WhiteLevel.of(depths(4095, 1023)).summary_lines() == [
-        "12-bit values in 16-bit files: 4,095 is taken for white"
+        "12-bit values in 16-bit files: 4,095 is taken as white"
     ]
 
 
 def test_a_few_images_of_another_camera_are_named() -> None:
     (warning,) = WhiteLevel.of(depths(*[4095] * 40, 65535)).summary_lines()
     assert warning.startswith(
-        "Warning: of 41 images of more than 8 bits only 1 have values above 4,095, e.g. a/40.tif: for their sake "
+        "Warning: of 41 images of more than 8 bits only 1 have values above 4,095, e.g. a/40.tif: because of them "
     )
     assert warning.endswith("set whiteLevel = 4095")
     assert WhiteLevel.of(depths(*[4095] * 8, 65535)).summary_lines() == [], "one in nine may just be bright"
@@ -56,5 +56,5 @@ def test_a_few_images_of_another_camera_are_named() -> None:
 def test_images_without_a_common_scale_are_named() -> None:
     stretched = {"a/0.tif": Depth(None, is_stretched=True), "a/1.tif": Depth(65535)}
     (warning,) = WhiteLevel.of(stretched).summary_lines()
-    assert "values of no known range in 1 image, e.g. a/0.tif" in warning and "whiteLevel" in warning
+    assert "values of unknown range in 1 image, e.g. a/0.tif" in warning and "whiteLevel" in warning
     assert not any("range" in line for line in WhiteLevel.of(stretched, given=1000).summary_lines())

@@ -85,7 +85,7 @@ def test_known_names(name: str, architecture: str, kind: str) -> None:
         ("", "known names"),
     ],
 )
-def test_unknown_names_are_told_the_nearest(name: str, nearest: str) -> None:
+def test_the_message_about_an_unknown_name_lists_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(NetworkError, match="unknown network") as caught:
         find(name)
     assert nearest in str(caught.value)
@@ -105,7 +105,7 @@ def test_without_network_the_answer_comes_within_seconds(monkeypatch: pytest.Mon
 
 
 def test_architecture_without_published_weights() -> None:
-    with pytest.raises(NetworkError, match="no pretrained weights for convnextv2_small: take another name, or give"):
+    with pytest.raises(NetworkError, match="no pretrained weights for convnextv2_small: choose another name, or"):
         load_pretrained("convnextv2_small")
 
 
@@ -169,7 +169,7 @@ def test_local_files(tmp_path: Path, wrapped: str) -> None:
 
 def test_weights_that_step_2_wrote_can_be_gone_on_from(saved: tuple[EmbeddingNetwork, Path]) -> None:
     network, folder = saved
-    again = load_pretrained(str(folder / WEIGHTS), input_size=64)  # the architecture stands in the file
+    again = load_pretrained(str(folder / WEIGHTS), input_size=64)  # the architecture is in the file
     images = random_images(2, 64)
     with torch.inference_mode():
         assert torch.equal(again(images)[0], network.eval()(images)[0])
@@ -188,7 +188,7 @@ class Dangerous:
         ("text.pth", b"not weights", "cannot be read as weights|not a plain PyTorch state dict"),
         ("empty.pth", b"", "cannot be read as weights"),
         ("text.safetensors", b"not weights", "cannot be read as weights"),
-        ("pickle.pth", pickle.dumps({"a": Dangerous()}), "pickled programs are never run|cannot be read as weights"),
+        ("pickle.pth", pickle.dumps({"a": Dangerous()}), "pickled code is never run|cannot be read as weights"),
     ],
 )
 def test_files_that_are_no_weights(tmp_path: Path, file: str, content: bytes | None, message: str) -> None:
@@ -203,7 +203,7 @@ def test_files_that_are_no_weights(tmp_path: Path, file: str, content: bytes | N
 def test_a_file_with_more_than_tensors_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Dangerous()}, tmp_path / "model.pth")
-    with pytest.raises(NetworkError, match="pickled programs are never run"):
+    with pytest.raises(NetworkError, match="pickled code is never run"):
         load_pretrained(f"{SMALL}@{tmp_path / 'model.pth'}")
     torch.save({"a": 1}, tmp_path / "numbers.pth")
     with pytest.raises(NetworkError, match="holds no state dict"):
@@ -345,7 +345,7 @@ def test_export_that_computes_something_else_does_not_count(
     (tmp_path / ONNX).write_bytes(b"earlier")
     monkeypatch.setattr("libraries.network.export.export_onnx", lambda network, path: path.write_bytes(b"x"))
     monkeypatch.setattr("libraries.network.export.compare", lambda network, path: float("nan"))
-    with pytest.raises(NetworkError, match="differs from PyTorch"):
+    with pytest.raises(NetworkError, match="differ from PyTorch"):
         save_network(network, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [ONNX]
     assert (tmp_path / ONNX).read_bytes() == b"earlier"

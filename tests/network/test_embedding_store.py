@@ -157,7 +157,7 @@ def test_a_part_may_be_all_bad(tmp_path: Path, write: Callable) -> None:
     assert again.seen == []
 
 
-def test_no_image_at_all_is_no_features(tmp_path: Path, write: Callable) -> None:
+def test_no_image_at_all_gives_no_features(tmp_path: Path, write: Callable) -> None:
     write(Network(bad=range(25)))
     with pytest.raises(MissingInput, match="holds no features"):
         read_features(tmp_path)
@@ -167,7 +167,7 @@ def test_no_image_at_all_is_no_features(tmp_path: Path, write: Callable) -> None
         read_features(tmp_path)
 
 
-def test_another_key_is_written_anew(tmp_path: Path, write: Callable) -> None:
+def test_parts_with_another_key_are_written_again(tmp_path: Path, write: Callable) -> None:
     write(Network(), key=OTHER_KEY)
     network = Network()
     write(network)
@@ -207,11 +207,11 @@ def damaged(data: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "text", "one bit flipped", "no key"])
-def test_a_damaged_part_is_named_and_written_anew(tmp_path: Path, write: Callable, kind: str) -> None:
+def test_a_damaged_part_is_named_and_written_again(tmp_path: Path, write: Callable, kind: str) -> None:
     parts, _ = write(Network())
     before = contents(tmp_path)
     parts[1].write_bytes(damaged(parts[1].read_bytes())[kind])
-    with pytest.raises(StorageError, match=r"part-00001\.parquet cannot be read \(.*\); run the script"):
+    with pytest.raises(StorageError, match=r"part-00001\.parquet cannot be read \(.*\): run the script"):
         read_features(tmp_path)
     network = Network()
     write(network)
@@ -223,7 +223,7 @@ def test_parts_of_two_runs_are_not_mixed(tmp_path: Path, write: Callable) -> Non
     parts, _ = write(Network())
     other, _ = write_features(tmp_path / "other", EXAMPLES, key=OTHER_KEY, run=Network(), rows_per_part=10)
     parts[2].write_bytes(other[2].read_bytes())
-    with pytest.raises(StorageError, match="not of one run"):
+    with pytest.raises(StorageError, match="from different runs"):
         read_features(tmp_path)
 
 

@@ -107,7 +107,7 @@ def test_bf16_is_near_and_says_what_it_is(network: Path) -> None:
     assert engine.precision == ("bf16" if error > 1e-5 else "f32")  # f32 on processors without bf16
 
 
-def test_an_output_that_is_no_row_is_computed_on_demand_alone(engine: Engine, network: Path) -> None:
+def test_an_output_that_is_not_a_row_is_computed_only_on_demand(engine: Engine, network: Path) -> None:
     assert engine.left_out == {"relu"}
     other = Engine(network, outputs=("relu",), cores=1)
     assert other.left_out == {"embedding", "scores"}
@@ -118,11 +118,11 @@ def test_an_output_that_is_no_row_is_computed_on_demand_alone(engine: Engine, ne
 
 
 def test_outputs_that_the_network_lacks_are_named(network: Path) -> None:
-    with pytest.raises(NetworkError, match="gives embedding, relu, scores, and no evidence"):
+    with pytest.raises(NetworkError, match="has the outputs embedding, relu, scores, but not evidence"):
         Engine(network, outputs=("scores", "evidence"))
 
 
-def test_outputs_keep_their_names_where_nothing_lies_between_them(tmp_path: Path) -> None:
+def test_outputs_keep_their_names_where_nothing_is_between_them(tmp_path: Path) -> None:
     """OpenVINO leaves out what adds zero or multiplies by one."""
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ("N", SIZE, SIZE, 3))
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 3)) for name in ("mean", "same", "double")]
@@ -265,7 +265,7 @@ def test_a_network_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=r"nothing\.onnx does not exist"):
         Engine(tmp_path / "nothing.onnx")
     (tmp_path / "text.onnx").write_text("not a network")
-    with pytest.raises(NetworkError, match=r"text\.onnx is not an ONNX file"):
+    with pytest.raises(NetworkError, match=r"text\.onnx is not a readable ONNX file"):
         Engine(tmp_path / "text.onnx")
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(NetworkError, match=r"empty\.onnx"):
@@ -287,7 +287,7 @@ def test_a_network_with_another_input_is_refused(tmp_path: Path, shape: tuple[ob
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "other.onnx"
     )
-    with pytest.raises(NetworkError, match=r"other\.onnx takes .*expected one input: uint8 \[N, S, S, 3\]"):
+    with pytest.raises(NetworkError, match=r"other\.onnx has the inputs .*one is needed, uint8 \[N, S, S, 3\]"):
         Engine(tmp_path / "other.onnx")
 
 

@@ -1,4 +1,4 @@
-"""The feature map: found where it is, none where there is none, and what stands at a position is what is there."""
+"""The feature map: found where there is one, and each position shows what is there in the image."""
 
 from collections.abc import Callable
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from libraries.base.errors import NetworkError
 from libraries.base.storage import Artefact, sha256
 from libraries.cntk.wire import parse
+from libraries.network.artefact import resize_rule, write_network
 from libraries.network.backbones import EmbeddingNetwork, load_pretrained
 from libraries.network.export import WEIGHTS, load_network, save_weights
-from libraries.network.folder import resize_rule, write_network
 from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.pretrained import NetworkOptions, load_as_it_is, load_network_for
 from PARAMETERS import Parameters
@@ -109,16 +109,16 @@ def test_the_resnet_18_of_cntks_examples_has_a_block_more(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("resnet_18", "its layers have other widths than those of resnet18"),
+        ("resnet_18", "the widths of its layers are not those of resnet18"),
         ("legacy", "no residual blocks"),
     ],
 )
 def test_other_networks_stay_graphs_and_cannot_be_trained_on(tmp_path: Path, name: str, why: str) -> None:
     path = unpacked(f"{name}.model", tmp_path).rename(tmp_path / "old.model")
     assert isinstance(load_network_for(values(path), refine=False), GraphNetwork)
-    with pytest.raises(NetworkError, match=rf"old\.model cannot be trained on: {why}.*; set classifier to 'svm'"):
+    with pytest.raises(NetworkError, match=rf"old\.model cannot be trained: {why}.*; set classifier to 'svm'"):
         load_network_for(values(path), refine=True)
-    with pytest.raises(NetworkError, match=rf"old\.model is run as it is \({why}.*\): set rf_views to 1"):
+    with pytest.raises(NetworkError, match=rf"old\.model can only be used unchanged \({why}.*\): set rf_views to 1"):
         load_network_for(values(path, rf_views=8), refine=False)
 
 
@@ -140,7 +140,10 @@ def test_what_is_said_about_graphs_is_refused_for_other_networks(tmp_path: Path)
     for changed in ({"rf_channelOrder": "bgr"}, {"rf_channelMeans": (1, 2, 3)}, {"rf_embeddingNode": "pool"}):
         with pytest.raises(NetworkError, match=r"random:resnet18 brings its own normalisation and cut"):
             load_network_for(values("random:resnet18", **changed), refine=False)
-    with pytest.raises(NetworkError, match=r"rf_maxEpochs = 0 takes the classes of a \.model or \.onnx file"):
+    with pytest.raises(
+        NetworkError,
+        match=r"rf_maxEpochs = 0 uses a network with its own classes: set",
+    ):
         load_as_it_is(values("random:resnet18"))
     with pytest.raises(NetworkError, match=r"gone\.model does not exist: check rf_pretrainedModelFilename"):
         load_network_for(values(tmp_path / "gone.model"), refine=False)
@@ -156,7 +159,7 @@ def test_damaged_normalisation_of_weights_is_one_clear_error(tmp_path: Path) -> 
     bad = [{"mean": [0, 0]}, {"std": [0, 0, 0]}, {"mean": 1}, {"std": ["a", 1, 1]}, {"mean": None}]
     for text in ("no JSON", "[]", "{}", *(json.dumps(good | changes) for changes in bad)):
         save_file(state, tmp_path / WEIGHTS, metadata={"network": text})
-        with pytest.raises(NetworkError, match="what it says of its network"):
+        with pytest.raises(NetworkError, match="the metadata about its network is damaged"):
             load_pretrained(str(tmp_path / WEIGHTS), input_size=SIZE)
 
 

@@ -29,7 +29,7 @@ def test_notebook_runs_from_top_to_bottom(evaluated: Parameters) -> None:
     said = text(notebook)
     assert f"{evaluated.rootDir}/proc/textures/model_svm" in said
     assert "blobs, checks, stripes" in said
-    assert "the image is refused: is no whole JPEG" in said
+    assert "the image is refused: is not a whole JPEG" in said
     assert "503 Service Unavailable, Retry-After: " in said
     assert 'predictions_total{label="' in said
     assert "skipped; missing:\n  AZURE_SUBSCRIPTION_ID" in said

@@ -90,7 +90,7 @@ def save_bad_images(folder: Path) -> dict[str, str]:
     (folder / "whole.jpg").unlink()
     contents = {
         "truncated.jpg": (whole[: len(whole) // 2], "cannot be decoded"),
-        "text.jpg": (b"This is no picture, it only claims to be one.", "is no whole JPEG"),
+        "text.jpg": (b"This is no picture, it only claims to be one.", "is not a whole JPEG"),
         "zero bytes.png": (b"", "is empty (0 bytes)"),
         "pages.jpg": (b"%PDF-1.7", "is a PDF document, which is not read: export its pages as PNG or TIFF"),
         "header alone.heic": (
@@ -141,7 +141,7 @@ def test_every_bad_image_through_all_scripts(parameters: Make, main: Main, capsy
     assert said.err == ""
     warnings = [line.strip() for line in said.out.splitlines() if "Warning" in line]
     lost = f"loses {len(bad)} of its {len(odd) + len(bad)} pictures"
-    assert warnings == [f"Warning: class 'odd & Größe' {lost}: see above why"]
+    assert warnings == [f"Warning: class 'odd & Größe' {lost}: see the reasons above"]
 
     proc = p.rootDir / "proc" / "all sorts"
     examples = {row["path"]: row for row in read_csv(proc / "examples.csv")}

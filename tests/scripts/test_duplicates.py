@@ -71,7 +71,7 @@ def test_groups_on_one_side_a_table_and_a_warning(
         assert side["dog/03.png"] == side["cow/of a dog.bmp"]
     said = capsys.readouterr().out
     assert f"Duplicates: {4 * COPIES + 2} images in {COPIES + 1} groups (1 exact, {COPIES} near)" in said
-    assert "Warning: cow/of a dog.bmp and dog/03.png are the same picture but stand under two labels" in said
+    assert "Warning: cow/of a dog.bmp and dog/03.png are the same picture but have different labels" in said
     rows = {row["path"]: row for row in read_csv(proc(parameters) / "duplicates.csv")}
     assert len(rows) == 4 * COPIES + 2
     assert rows["cat/00 copy.png"] == {
@@ -95,7 +95,7 @@ def test_removed_and_brought_back(parameters: Parameters, images: Path, capsys: 
     capsys.readouterr()
     run_main("1_prepareData", parameters, removeDuplicates=True)
     said = capsys.readouterr().out
-    assert f"{3 * COPIES:,} duplicates moved to" in said and "left as they are: 1 group under two labels" in said
+    assert f"{3 * COPIES:,} duplicates moved to" in said and "left as they are: 1 group with two labels" in said
     assert set(sides(parameters)) == {
         *(
             f"{label}/{i:02d}.png"

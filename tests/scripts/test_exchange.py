@@ -41,12 +41,12 @@ def test_there_and_back(parameters: Parameters, tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     run_main("1_prepareData", small_run(parameters.rootDir, importLabels=tmp_path / "export.json"))
     said = capsys.readouterr().out
-    assert "2 labels and marks taken over" in said and "there is no label 'no label'" in said
+    assert "2 labels and marks imported" in said and "there is no label 'no label'" in said
     labels = {row["path"]: row["label"] for row in rows(proc / "examples.csv")}
     assert labels["stripes/00-2.png"] == "stripes" and "blobs/01.jpg" not in labels and len(labels) == 47
 
     run_main("1_prepareData", small_run(parameters.rootDir, importLabels=tmp_path / "export.json"))
-    assert "0 labels and marks taken over" in capsys.readouterr().out, "the image has moved, and is marked already"
+    assert "0 labels and marks imported" in capsys.readouterr().out, "the image has moved, and is marked already"
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "croissant.json", "interface.xml"])
@@ -56,7 +56,7 @@ def test_export_never_overwrites_what_the_user_made(parameters: Parameters, name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("file_name,patient,age\ncat/000.png,P1,55\n")
     before = hashes(parameters.rootDir)
-    with pytest.raises(StorageError, match=rf"{name} was not written by this script, or was changed since: move it"):
+    with pytest.raises(StorageError, match=rf"{name} was not written by this script, or has been changed since"):
         run_main("1_prepareData", parameters, export=True)
     assert hashes(parameters.rootDir) == before
     run_main("1_prepareData", parameters)
@@ -67,7 +67,7 @@ def test_export_never_overwrites_what_the_user_made(parameters: Parameters, name
 
 def test_another_file_names_what_to_do(parameters: Parameters, tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text("no JSON")
-    with pytest.raises(InputError, match="is no export of Label Studio in JSON"):
+    with pytest.raises(InputError, match="is not an export of Label Studio in JSON"):
         run_main("1_prepareData", small_run(parameters.rootDir, importLabels=tmp_path / "export.json"))
 
 

@@ -260,7 +260,7 @@ def test_interrupted_steps_go_on_to_the_same_result(
     status, error = signalled(command_line(step, p), how, when=lambda: any(sign in f for f in files(proc) - before))
     assert status in (-how, 130, 0), error
     if status == 130:
-        assert "Run it again to go on" in error
+        assert "Run it again to continue" in error
         assert "Traceback" not in error
     main(step, p)
     expected = results(undisturbed(step, classifier) / "proc" / "textures")

@@ -341,7 +341,7 @@ def test_triton_learns_what_is_not_supported(triton_client: triton.InferenceServ
 @pytest.mark.parametrize(
     ("model", "image", "status", "words"),
     [
-        ("textures_svm", NO_IMAGE, "422", "image 0: is no whole JPEG"),
+        ("textures_svm", NO_IMAGE, "422", "image 0: is not a whole JPEG"),
         ("other", NO_IMAGE, "404", "there is no such model: this service has textures_svm"),
     ],
 )

@@ -289,7 +289,7 @@ def test_at_most_three_are_in_flight_and_a_bad_one_does_not_affect_the_others(pa
     def predict(request: Request) -> Answer:
         assert go_on.wait(10)
         if request.body == b"hello":
-            return problem(422, "Not an image", "is no whole JPEG image (begins with b'hello')")
+            return problem(422, "Not an image", "is not a whole JPEG image (begins with b'hello')")
         return service.predict(request)
 
     service.answers["/predict"] = predict
@@ -303,7 +303,7 @@ def test_at_most_three_are_in_flight_and_a_bad_one_does_not_affect_the_others(pa
     assert page.locator(".file").all_inner_texts() == ["0.png", "1.png", "2.png", "3.png", "notes.txt", "5.png"]
     bad = page.locator("article", has_text="notes.txt")
     expect(bad.locator(".plain")).to_have_text("The service cannot read this file as a picture.")
-    expect(bad.locator(".detail")).to_have_text("It is no whole JPEG image (begins with b'hello')")
+    expect(bad.locator(".detail")).to_have_text("It is not a whole JPEG image (begins with b'hello')")
     expect(bad.get_by_role("button", name="Try again")).to_be_hidden()
     (text,) = (request for request in service.sent("/predict") if request.body == b"hello")
     assert text.headers["Content-Type"] == "application/octet-stream"

@@ -230,7 +230,7 @@ def test_thumbnails_come_as_messages(layout: Layout, wait_for: WaitFor) -> None:
     viewer.act({"do": "thumbnails", "images": [0, 1]})
     answers = {content["thumbnail"]: (content, buffers) for content, buffers in (wait_for("thumbnail") for _ in "ab")}
     assert Image.open(io.BytesIO(answers[0][1][0])).format == "JPEG"
-    assert answers[1][0]["problem"].startswith("is no whole")
+    assert answers[1][0]["problem"].startswith("is not a whole")
 
 
 def test_the_large_view_shows_the_facts(layout: Layout, wait_for: WaitFor) -> None:

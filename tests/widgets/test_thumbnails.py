@@ -50,7 +50,7 @@ def test_a_changed_image_has_a_new_one(folder: Path) -> None:
     assert red < 50 and blue > 200
 
 
-@pytest.mark.parametrize(("path", "reason"), [("cat/bad.jpg", "is no whole"), ("cat/none.jpg", "does not exist")])
+@pytest.mark.parametrize(("path", "reason"), [("cat/bad.jpg", "is not a whole"), ("cat/none.jpg", "does not exist")])
 def test_an_unreadable_image_says_why(folder: Path, path: str, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         Thumbnails(folder, folder / "kept.sqlite").get(path)

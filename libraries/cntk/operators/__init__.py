@@ -1,4 +1,4 @@
-"""What CNTK's operations are in ONNX: a function each, by CNTK's name of the operation."""
+"""CNTK's operations in ONNX: a function for each, by CNTK's name of the operation."""
 
 from libraries.cntk.operators import elementwise, layers, shaping, windows
 from libraries.cntk.operators.table import OPERATORS

@@ -1,4 +1,4 @@
-"""Operations on single values."""
+"""Elementwise operations."""
 
 import numpy as np
 
@@ -18,12 +18,12 @@ BINARY = {"Plus": "Add", "Minus": "Sub", "ElementTimes": "Mul", "Pow": "Pow"}
 COMPARISONS = {
     "Equal": ("Equal", False), "NotEqual": ("Equal", True), "Less": ("Less", False), "GreaterEqual": ("Less", True),
     "Greater": ("Greater", False), "LessEqual": ("Greater", True),
-}  # fmt: skip  # in ONNX, and whether the contrary is meant
+}  # fmt: skip  # ONNX's operation, and whether its result is negated
 
 
 @operator("Dropout", "Pass", "NoOp", "StopGradient")
 def same(writer: Writer, function: Function, x: Tensor) -> Tensor:
-    """What does nothing outside training."""
+    """Operations that do nothing outside training."""
     return x
 
 
@@ -44,7 +44,7 @@ def binary(writer: Writer, function: Function, x: Tensor, y: Tensor) -> Tensor:
 
 @operator("LogPlus", inputs=2)
 def log_plus(writer: Writer, function: Function, x: Tensor, y: Tensor) -> Tensor:
-    """log(exp x + exp y), by way of the larger of the two, so that nothing overflows."""
+    """log(exp x + exp y), relative to the larger of the two, so that nothing overflows."""
     larger = broadcast(writer, function, "Max", x, y)
     parts = [writer.node("Exp", [broadcast(writer, function, "Sub", value, larger)], larger.shape) for value in (x, y)]
     total = broadcast(writer, function, "Add", *parts)
@@ -53,10 +53,10 @@ def log_plus(writer: Writer, function: Function, x: Tensor, y: Tensor) -> Tensor
 
 @operator(*COMPARISONS, inputs=2)
 def compare(writer: Writer, function: Function, x: Tensor, y: Tensor) -> Tensor:
-    """1 where it is so, 0 elsewhere."""
-    kind, contrary = COMPARISONS[function.operation]
+    """1 where the comparison holds, 0 elsewhere."""
+    kind, is_negated = COMPARISONS[function.operation]
     truth = broadcast(writer, function, kind, x, y)
-    if contrary:
+    if is_negated:
         truth = writer.node("Not", [truth], truth.shape)
     return cast(writer, truth, writer.dtype)
 
@@ -68,13 +68,13 @@ def select(writer: Writer, function: Function, condition: Tensor, x: Tensor, y: 
 
 @operator("Clip", inputs=3)
 def clip(writer: Writer, function: Function, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Bounds are tensors in CNTK and numbers in ONNX's Clip, so not with that."""
+    """Bounds are tensors in CNTK but scalars in ONNX's Clip, which is therefore not used."""
     return broadcast(writer, function, "Min", broadcast(writer, function, "Max", x, low), high)
 
 
 @operator("Cast")
 def change_type(writer: Writer, function: Function, x: Tensor) -> Tensor:
-    """The graph computes in one type throughout."""
+    """Does nothing: the graph computes in one type throughout."""
     return x
 
 
@@ -86,7 +86,7 @@ def fill(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 
 def broadcast(writer: Writer, function: Function, kind: str, *inputs: Tensor) -> Tensor:
-    """A node on samples that broadcast as NumPy has it, whichever of them have a batch."""
+    """A node on samples that broadcast as in NumPy, whichever of them have a batch."""
     try:
         shape = np.broadcast_shapes(*(x.shape for x in inputs))
     except ValueError as error:

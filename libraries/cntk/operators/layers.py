@@ -1,4 +1,4 @@
-"""Products of matrices, normalisation, reductions, softmax."""
+"""Matrix products, normalisation, reductions, softmax."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ POSITIONS = {"Argmax": "ArgMax", "Argmin": "ArgMin"}
 
 @operator("Times", inputs=2)
 def times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
-    """x [*map, *in] times weights [*in, *out] → [*map, *out]: what Dense is made of."""
+    """x [*map, *in] times weights [*in, *out] → [*map, *out]: the core of Dense."""
     outputs = attributes.whole(function, "outputRank", 1)
     if not 0 <= outputs <= weights.rank:
         raise ModelError(f"{function}: weights {list(weights.shape)} for {outputs} axes of results")
@@ -32,7 +32,7 @@ def times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Ten
 
 @operator("TransposeTimes", inputs=2)
 def transpose_times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
-    """The same with the weights [out, in] transposed; [in] alone is for one result."""
+    """The same with transposed weights [out, in]; or [in], for a single result."""
     if weights.rank == 1:
         turned = writer.reshape(weights, (*weights.shape, 1))
     elif weights.rank == 2:
@@ -56,9 +56,9 @@ def _product(
 
 
 @operator("BatchNormalization", inputs=range(5, 7))
-@np.errstate(all="ignore")  # parameters that are no numbers, or a variance below 0, give no numbers
+@np.errstate(all="ignore")  # NaN in the parameters, or a negative variance, gives NaN
 def batch_normalization(writer: Writer, function: Function, x: Tensor, *parameters: Tensor) -> Tensor:
-    """Scale, bias, running mean and variance; the count of images, behind these, is of no use here."""
+    """With scale, bias, running mean and variance; the count of images, which follows them, is not needed."""
     epsilon = attributes.number(function, "epsilon")
     if epsilon < 0:
         raise ModelError(f"{function}: its attribute 'epsilon' is {epsilon}")
@@ -76,10 +76,10 @@ def batch_normalization(writer: Writer, function: Function, x: Tensor, *paramete
 
 
 def _fitting(function: Function, parameter: Tensor, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """A value each, or one for all, which stays one: an image may have many."""
+    """The parameter in this shape; a single value for all stays single, since an image may have many values."""
     values = parameter.array
     if values is None:
-        raise ModelError(f"{function}: parameters that are computed")
+        raise ModelError(f"{function}: its parameters are computed, not stored")
     if values.size not in (1, math.prod(shape)):
         raise ModelError(f"{function}: {values.size} parameters for {list(shape)}")
     return values.reshape(shape if values.size == math.prod(shape) else (1,) * len(shape))
@@ -103,10 +103,10 @@ def reduce_elements(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 
 def _position(writer: Writer, function: Function, x: Tensor, kind: str) -> Tensor:
-    """Where along an axis the largest or smallest value is."""
+    """The position of the largest or smallest value along an axis."""
     axes = attributes.axes(function, "axisVec" if "axisVec" in function.attributes else "axis", x.rank)
     if len(axes) != 1:
-        raise ModelError(f"{function} finds a place on {len(axes)} axes: this is not read")
+        raise ModelError(f"{function} finds a position on {len(axes)} axes: this is not read")
     sizes = [1 if i in axes else size for i, size in enumerate(x.shape)]
     place = cast(writer, writer.node(kind, [x], sizes, axis=x.axis(axes[0]), keepdims=1), writer.dtype)
     if attributes.flag(function, "reductionKeepDimensions", True):
@@ -116,7 +116,7 @@ def _position(writer: Writer, function: Function, x: Tensor, kind: str) -> Tenso
 
 @operator("Softmax", "LogSoftmax", "Hardmax")
 def softmax(writer: Writer, function: Function, x: Tensor) -> Tensor:
-    """Over one axis where one is named, else over the whole sample."""
+    """Over one axis if one is named, else over the whole sample."""
     if "axis" in function.attributes:
         axis = attributes.axis(function, "axis", x.rank)
         return writer.node(function.operation, [x], x.shape, axis=x.axis(axis))

@@ -1,4 +1,4 @@
-"""Operations that move values and change none."""
+"""Operations that rearrange values without changing them."""
 
 import math
 
@@ -13,7 +13,7 @@ PAD_MODES = {0: "constant", 1: "reflect"}
 
 @operator("Reshape")
 def reshape(writer: Writer, function: Function, x: Tensor) -> Tensor:
-    """Some neighbouring axes, by default all, become others; one of the new sizes may be left open."""
+    """Replace some adjacent axes, by default all, by others; one of the new sizes may be left open."""
     start, stop = 0, x.rank  # as the file counts: the fastest varying axis first
     if "beginAxis" in function.attributes:
         start = _edge(function, "beginAxis", x.rank)
@@ -36,21 +36,21 @@ def reshape(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 
 def _edge(function: Function, name: str, rank: int) -> int:
-    """A place between axes, as the file counts."""
+    """A position between axes, in the file's order."""
     axis = function.attributes[name]
     if not isinstance(axis, Axis):
-        raise ModelError(f"{function}: its {name!r} is no axis")
+        raise ModelError(f"{function}: its {name!r} is not an axis")
     if axis.index > attributes.LAST_STATIC_INDEX:
         return rank  # the end, whatever the rank
     index = axis.index + rank if axis.index < 0 else axis.index
     if not 0 <= index <= rank:
-        raise ModelError(f"{function}: it has no axis {axis.index}")
+        raise ModelError(f"{function}: there is no axis {axis.index}")
     return index
 
 
 @operator("TransposeAxes")
 def transpose_axes(writer: Writer, function: Function, x: Tensor) -> Tensor:
-    """Two axes change places, or all of them as a permutation says."""
+    """Swap two axes, or permute all of them."""
     if "axisVec" in function.attributes:
         order = attributes.axes(function, "axisVec", x.rank)[::-1]
     else:
@@ -65,9 +65,9 @@ def transpose_axes(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 @operator("Slice")
 def cut(writer: Writer, function: Function, x: Tensor) -> Tensor:
-    """From a beginning to before an end, below 0 counted from the end, on one axis or several.
+    """From a beginning up to, but excluding, an end (negative: from the end of the axis), on one or more axes.
 
-    A step below 0 walks through the same values from the last one back, unlike NumPy's.
+    A negative step goes through the same values from the last one back, unlike in NumPy.
     """
     if "axisVec" in function.attributes:
         axes = attributes.axes(function, "axisVec", x.rank)
@@ -93,7 +93,7 @@ def cut(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 
 def _walk_back(writer: Writer, x: Tensor, steps: list[int]) -> Tensor:
-    """Along axes with a step below 0: from the last value on, towards the first."""
+    """Reverse the axes with a negative step: from the last value towards the first."""
     backwards = [i for i, step in enumerate(steps) if step < 0]
     if not backwards:
         return x
@@ -105,7 +105,7 @@ def _walk_back(writer: Writer, x: Tensor, steps: list[int]) -> Tensor:
 
 @operator("Splice", inputs=range(1, 10_000))
 def splice(writer: Writer, function: Function, *inputs: Tensor) -> Tensor:
-    """One behind the other on an axis."""
+    """Concatenate on an axis."""
     named = function.attributes.get("axis")
     beyond = named.index + 1 if isinstance(named, Axis) and named.index < MAX_RANK else 0  # it may be a new axis
     rank = max(beyond, *(x.rank for x in inputs))
@@ -136,7 +136,7 @@ def pad(writer: Writer, function: Function, x: Tensor) -> Tensor:
         raise ModelError(f"{function} pads in the mode {mode}: only 0 (constant) and 1 (reflect) are read")
     head, foot = (attributes.wholes(function, f"padding{end}")[::-1] for end in ("Head", "Foot"))
     if len(head) != x.rank or len(foot) != x.rank or min(head + foot, default=0) < 0:
-        raise ModelError(f"{function}: {head} before and {foot} behind {list(x.shape)}")
+        raise ModelError(f"{function}: {head} before and {foot} after {list(x.shape)}")
     value = writer.constant(attributes.number(function, "paddingConstantValue", 0.0))
     batch = [0] * x.batched
     sizes = [low + size + high for low, size, high in zip(head, x.shape, foot, strict=True)]
@@ -145,7 +145,7 @@ def pad(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 @operator("Crop", inputs=2)
 def crop(writer: Writer, function: Function, x: Tensor, like: Tensor) -> Tensor:
-    """As much of the positions of x [C, H, W] as `like` has, from an offset on."""
+    """Crop x [C, H, W] at an offset to the positions of `like`."""
     offset = attributes.wholes(function, "offset")[::-1]
     if len(offset) != x.rank - 1 or like.rank != x.rank:
         raise ModelError(f"{function}: {list(x.shape)} cropped like {list(like.shape)} at {offset}")

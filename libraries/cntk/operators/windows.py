@@ -1,7 +1,7 @@
 """Convolution and pooling: windows that move over the axes of a sample.
 
-CNTK's automatic padding is its own (ConvolveGeometry.h): the windows' centres are spread evenly, so that at a stride
-beyond 1 it is neither TensorFlow's SAME nor what PyTorch does, and may even leave out what lies at the border.
+CNTK has its own automatic padding (ConvolveGeometry.h): the windows' centres are spread evenly. At strides above 1 it
+is neither TensorFlow's SAME nor PyTorch's padding, and may even omit values at the border.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from libraries.cntk.wire import ModelError
 from libraries.cntk.writer import Tensor, Writer
 
 MAX_POOLING = 0
-MAX_REACH = 2**20  # of a window, and of padding: far more than any image needs, far less than what overflows
+MAX_REACH = 2**20  # of a window, and of padding: far more than any image needs, far below overflow
 
 
 @dataclass(frozen=True)
-class Step:
-    """How windows move along an axis, as a file says it."""
+class WindowSettings:
+    """How windows move along an axis, as given in a file."""
 
     stride: int
     dilation: int
@@ -29,8 +29,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Axis:
-    """How windows lie on one axis of `size`: `kernel` values, `dilation` apart, every `stride`, with padding."""
+class AxisWindows:
+    """The windows on one axis of `size`: `kernel` values, `dilation` apart, every `stride`, with padding."""
 
     size: int
     kernel: int
@@ -46,13 +46,13 @@ class Axis:
         return self.kernel == self.stride == 1 and not self.lower and not self.upper
 
     @property
-    def takes_all(self) -> bool:
-        """Whether there is one window, of everything."""
+    def covers_all(self) -> bool:
+        """Whether there is a single window, over the whole axis."""
         return self.kernel == self.size and self.output == 1 and not self.lower
 
 
-def _steps(function: Function, *, given: int, rank: int) -> list[Step]:
-    """For each axis of a sample; the last `given` are those that the attributes speak of."""
+def _window_settings(function: Function, *, given: int, rank: int) -> list[WindowSettings]:
+    """The settings for each axis of a sample; the attributes are about the last `given` axes."""
 
     def each(name: str, default: int) -> list[int]:
         values = attributes.shape(function, name, [default])
@@ -60,14 +60,14 @@ def _steps(function: Function, *, given: int, rank: int) -> list[Step]:
 
     automatic = attributes.per_axis(attributes.flags(function, "autoPadding"), given=given, rank=rank, default=False)
     lists = (each("strides", 1), each("dilation", 1), automatic, each("lowerPad", 0), each("upperPad", 0))
-    return [Step(*values) for values in zip(*lists, strict=True)]
+    return [WindowSettings(*values) for values in zip(*lists, strict=True)]
 
 
-def lay(size: int, kernel: int, step: Step, *, ceil: bool = False) -> Axis:
-    """The windows on an axis; raises ModelError where none fits.
+def lay_windows(size: int, kernel: int, step: WindowSettings, *, ceil: bool = False) -> AxisWindows:
+    """The windows on an axis; raises ModelError if none fits.
 
     Args:
-        ceil: whether a last window may reach beyond the end.
+        ceil: whether the last window may reach beyond the end.
     """
     stride, dilation = step.stride, step.dilation
     if min(size, kernel, stride, dilation) < 1 or min(step.lower, step.upper) < 0:
@@ -77,21 +77,21 @@ def lay(size: int, kernel: int, step: Step, *, ceil: bool = False) -> Axis:
         raise ModelError(f"a window of {extent} with a padding of {step.lower} and {step.upper}")
     if step.automatic:
         output = (size - 1) // stride + 1
-        extra = size - ((output - 1) * stride + 1)  # what lies before the first and behind the last centre
+        extra = size - ((output - 1) * stride + 1)  # values before the first centre and after the last
         before, after = (extent - 1) // 2, extent - 1 - (extent - 1) // 2
-        return Axis(size, kernel, stride, dilation, before - extra // 2, after - (extra - extra // 2), output)
+        return AxisWindows(size, kernel, stride, dilation, before - extra // 2, after - (extra - extra // 2), output)
     free = size + step.lower + step.upper - extent
     if free < 0:
         raise ModelError(f"a window of {extent} does not fit on an axis of {size}")
     output = -(-free // stride) + 1 if ceil else free // stride + 1
     beyond = (output - 1) * stride + extent - size - step.lower
-    return Axis(size, kernel, stride, dilation, step.lower, max(step.upper, beyond), output)
+    return AxisWindows(size, kernel, stride, dilation, step.lower, max(step.upper, beyond), output)
 
 
 @operator("Pooling")
 def pooling(writer: Writer, function: Function, x: Tensor) -> Tensor:
     if not x.batched or not x.rank:
-        raise ModelError(f"{function} of what is no image: {list(x.shape)}")
+        raise ModelError(f"{function}: its input {list(x.shape)} is not an image")
     windows = _pooling_windows(function, x.shape)
     if any(axis.dilation > 1 for axis in windows):
         raise ModelError(f"{function} is dilated: this is not read")
@@ -103,42 +103,42 @@ def pooling(writer: Writer, function: Function, x: Tensor) -> Tensor:
     includes = attributes.flag(function, "includePad", False)
     options: dict[str, Any] = {"count_include_pad": int(includes)} if kind == "AveragePool" else {}
     shape = x.shape
-    if not windows[0].is_plain or x.rank == 1:  # over channels, too: these become one more axis of positions
-        x, windows = writer.reshape(x, (1, *shape)), [Axis(1, 1, 1, 1, 0, 0, 1), *windows]
+    if not windows[0].is_plain or x.rank == 1:  # over channels, too: they become one more axis of positions
+        x, windows = writer.reshape(x, (1, *shape)), [AxisWindows(1, 1, 1, 1, 0, 0, 1), *windows]
     x, spatial = _crop(writer, x, windows[1:])
     y = writer.node(kind, [x], [x.shape[0], *(a.output for a in spatial)], **_sliding(spatial), **options)
     return writer.reshape(y, y.shape[-len(shape) :])
 
 
 def is_global(function: Function, shape: tuple[int, ...]) -> bool:
-    """Whether a pooling takes all positions of samples of this shape [C, ...] together."""
+    """Whether a pooling covers all positions of samples of this shape [C, ...] at once."""
     spatial = _pooling_windows(function, shape)[1:]
-    return bool(spatial) and all(axis.takes_all for axis in spatial)
+    return bool(spatial) and all(axis.covers_all for axis in spatial)
 
 
-def _pooling_windows(function: Function, shape: tuple[int, ...]) -> list[Axis]:
+def _pooling_windows(function: Function, shape: tuple[int, ...]) -> list[AxisWindows]:
     window = attributes.shape(function, "poolingWindowShape")
     if min(window, default=0) < 0:  # not given: all positions
         window = list(shape[1:])
     rank, ceil = len(shape), attributes.flag(function, "ceilOutDim", False)
     kernel = attributes.per_axis(window, given=len(window), rank=rank, default=1)
-    steps = _steps(function, given=len(window), rank=rank)
-    return [lay(*settings, ceil=ceil) for settings in zip(shape, kernel, steps, strict=True)]
+    steps = _window_settings(function, given=len(window), rank=rank)
+    return [lay_windows(*settings, ceil=ceil) for settings in zip(shape, kernel, steps, strict=True)]
 
 
-def _crop(writer: Writer, x: Tensor, spatial: list[Axis]) -> tuple[Tensor, list[Axis]]:
-    """Without what automatic padding leaves out at the borders, which ONNX knows no word for."""
+def _crop(writer: Writer, x: Tensor, spatial: list[AxisWindows]) -> tuple[Tensor, list[AxisWindows]]:
+    """Crop what automatic padding omits at the borders, which ONNX cannot express."""
     starts = [0, *(max(0, -a.lower) for a in spatial)]
     stops = [x.shape[0], *(a.size - max(0, -a.upper) for a in spatial)]
     cropped = [
-        Axis(stop - start, a.kernel, a.stride, a.dilation, max(0, a.lower), max(0, a.upper), a.output)
+        AxisWindows(stop - start, a.kernel, a.stride, a.dilation, max(0, a.lower), max(0, a.upper), a.output)
         for a, start, stop in zip(spatial, starts[1:], stops[1:], strict=True)
     ]
     return writer.crop(x, starts, stops), cropped
 
 
-def _sliding(spatial: list[Axis]) -> dict[str, Any]:
-    """The attributes of an ONNX node for windows on the axes behind the channels."""
+def _sliding(spatial: list[AxisWindows]) -> dict[str, Any]:
+    """The attributes of an ONNX node for windows on the axes after the channels."""
     settings = {
         "kernel_shape": [a.kernel for a in spatial],
         "strides": [a.stride for a in spatial],
@@ -161,19 +161,19 @@ def convolution(writer: Writer, function: Function, weights: Tensor, x: Tensor) 
     kernel = weights.shape[weights.rank - x.rank :]
     maps = weights.shape[0] if weights.rank > x.rank else 1
     groups = attributes.whole(function, "groups", 1)
-    steps = _steps(function, given=x.rank - 1, rank=x.rank)
-    spatial = [lay(*settings) for settings in zip(x.shape[1:], kernel[1:], steps[1:], strict=True)]
+    steps = _window_settings(function, given=x.rank - 1, rank=x.rank)
+    spatial = [lay_windows(*settings) for settings in zip(x.shape[1:], kernel[1:], steps[1:], strict=True)]
     if kernel[0] * groups == x.shape[0] and spatial and not (steps[0].automatic and kernel[0] > 1):
         if maps % groups:
             raise _misfit(function, weights, x)
-        x, spatial = _crop(writer, x, spatial)  # the stride over the channels says nothing
+        x, spatial = _crop(writer, x, spatial)  # the stride over the channels has no meaning
         kernels = writer.reshape(weights, (maps, *kernel))
         return writer.node(
             "Conv", [x, kernels], [maps, *(a.output for a in spatial)], group=groups, **_sliding(spatial)
         )
     if groups != 1:
         raise _misfit(function, weights, x)
-    channels = lay(x.shape[0], kernel[0], steps[0])  # windows move over the channels, too, as one more axis
+    channels = lay_windows(x.shape[0], kernel[0], steps[0])  # windows move over the channels, too, as one more axis
     kernels = writer.reshape(weights, (maps, 1, *kernel))
     x, spatial = _crop(writer, writer.reshape(x, (1, *x.shape)), [channels, *spatial])
     y = writer.node("Conv", [x, kernels], [maps, *(a.output for a in spatial)], **_sliding(spatial))
@@ -181,18 +181,18 @@ def convolution(writer: Writer, function: Function, weights: Tensor, x: Tensor) 
 
 
 def _transposed(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
-    """A convolution run backwards: from what it gives, x, to the size it takes."""
+    """A transposed convolution: from the output of a convolution, x, to the size of its input."""
     fits = weights.rank == x.rank + 1 > 2 and weights.shape[0] == x.shape[0]
     if not fits or attributes.whole(function, "groups", 1) != 1:
         raise _misfit(function, weights, x)
-    steps = _steps(function, given=x.rank - 1, rank=x.rank)[1:]
+    steps = _window_settings(function, given=x.rank - 1, rank=x.rank)[1:]
     wanted = attributes.shape(function, "outputShape", [0])
     is_given = len(wanted) == x.rank and min(wanted) > 0
     spatial = []
     for i, (given, kernel, step) in enumerate(zip(x.shape[1:], weights.shape[2:], steps, strict=True)):
         least = 1 if step.automatic else kernel - step.lower - step.upper
         size = wanted[i + 1] if is_given else (given - 1) * step.stride + least
-        axis = lay(size, kernel, step)
+        axis = lay_windows(size, kernel, step)
         if axis.output != given or axis.lower < 0 or axis.dilation > 1:
             raise ModelError(f"{function}: {size} cannot come from {given} at a stride of {step.stride}")
         spatial.append(axis)

@@ -1,1 +1,1 @@
-"""A data set in the forms of others: Hugging Face datasets, Croissant, Label Studio."""
+"""Exchanging data sets: tables of labels, Hugging Face datasets, Croissant, Label Studio."""

@@ -1,6 +1,6 @@
-"""What people have said in Label Studio, and of which image, also after that has moved or was removed as a duplicate.
+"""Answers from Label Studio, and the images they are about, even if these have moved or were removed as duplicates.
 
-A project is exported as JSON or JSON-MIN, and may come from a stranger. Format: https://labelstud.io/guide/export
+The export is JSON or JSON-MIN, and may come from a stranger. Format: https://labelstud.io/guide/export
 """
 
 import json
@@ -30,11 +30,11 @@ class Task:
     """One image in Label Studio, with what each person has chosen for it.
 
     Attributes:
-        number: of the task, as Label Studio gives it; in JSON-MIN each choice is an entry of its own.
-        path: where the image was when the tasks were written.
-        first_path, sha256: where it was before any annotation, and of its file then; None in tasks of earlier versions.
+        number: Label Studio's number of the task; in JSON-MIN each choice is an entry of its own.
+        path: of the image when the tasks were written.
+        first_path, sha256: its original path, and the hash of its file then; None in tasks of earlier versions.
         created: when the tasks were imported into Label Studio.
-        choices: who has skipped the task has chosen nothing.
+        choices: of all people who did not skip the task.
         time: of the latest choice.
     """
 
@@ -48,17 +48,17 @@ class Task:
 
 
 def read_tasks(export: Path, *, dataset: str) -> tuple[list[Task], bytes]:
-    """The tasks of an export that somebody has said something of, and the content of the file.
+    """The tasks of an export that have answers, and the content of the file.
 
     Raises:
-        InputError: it is no such export; names the task.
+        InputError: it is not such an export; names the task.
     """
     where = ""
     try:
         content = read_regular(export, most=MAX_JSON_BYTES)
         entries = json.loads(as_text(content, export))
         if not isinstance(entries, list):
-            raise ValueError("it is no list of tasks")
+            raise ValueError("it is not a list of tasks")
         tasks = []
         for i, entry in enumerate(entries, 1):
             where = f"task {i}: "
@@ -66,7 +66,7 @@ def read_tasks(export: Path, *, dataset: str) -> tuple[list[Task], bytes]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{export} is no export of Label Studio in JSON ({where}{what}): export the project again"
+            f"{export} is not an export of Label Studio in JSON ({where}{what}): export the project again"
         ) from error
     return [task for task in tasks if task.choices], content
 
@@ -80,7 +80,7 @@ def _task(entry: Any, dataset: str) -> Task:
         _path(data, dataset),
         _text(data, "first_path"),
         _text(data, "sha256"),
-        to_time(entry.get("created_at")) if "annotations" in entry else None,  # else it is of the choice
+        to_time(entry.get("created_at")) if "annotations" in entry else None,  # JSON-MIN has that of the choice here
         tuple(choice for choice, _ in given),
         max(times, default=None),
     )
@@ -99,12 +99,12 @@ def _path(data: dict[str, Any], dataset: str) -> str:
 def _text(data: dict[str, Any], name: str) -> str | None:
     value = data.get(name)
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
+        raise TypeError(f"{name} is not a text")
     return value
 
 
 def _annotations(entry: dict[str, Any]) -> Iterator[tuple[str, datetime | None]]:
-    """What each person has chosen, and when."""
+    """Yield what each person has chosen, and when."""
     if "annotations" not in entry:
         label = entry.get("label")
         if label is not None:
@@ -119,7 +119,7 @@ def _annotations(entry: dict[str, Any]) -> Iterator[tuple[str, datetime | None]]
 
 def _choice(chosen: list[Any]) -> str:
     if not isinstance(chosen[0], str):
-        raise TypeError("a choice is no text")
+        raise TypeError("a choice is not a text")
     return chosen[0]
 
 
@@ -128,18 +128,18 @@ def _time(annotation: dict[str, Any]) -> datetime | None:
 
 
 def shown(text: str) -> str:
-    """A stranger's text for a line on the console: no control characters, not too long."""
+    """A stranger's text, made safe for a line on the console: no control characters, not too long."""
     text = text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
     return text if text.isprintable() else repr(text)
 
 
-class Found(NamedTuple):
+class FoundImage(NamedTuple):
     """The image of a task.
 
     Attributes:
-        path: where it is now; None if it is not to be found.
+        path: its current path; None if it cannot be found.
         problem: why not.
-        is_changed: whether its file is another than when the task was written.
+        is_changed: whether its file has changed since the task was written.
         stands_in: whether the image itself was removed as a duplicate, and this is the one that stayed.
     """
 
@@ -150,7 +150,7 @@ class Found(NamedTuple):
 
 
 class Images:
-    """The images of a data set, those removed as duplicates among them."""
+    """The images of a data set, including those removed as duplicates."""
 
     def __init__(self, annotations: Annotations, paths: Collection[str]) -> None:
         """
@@ -161,11 +161,11 @@ class Images:
         self._folder, self._moved = annotations.folder, annotations.moved
         self._paths = set(paths)
         self._removed = set(removed(annotations.folder)) - self._paths
-        self._moves_after: dict[int, dict[str, str]] = {}  # by how many steps had been made
+        self._moves_after: dict[int, dict[str, str]] = {}  # by the number of steps before them
         self._kept = read_kept(annotations.folder)
         self._spelling = {nfc(path): path for path in (*self._removed, *self._paths)}
 
-    def find(self, task: Task) -> Found:
+    def find(self, task: Task) -> FoundImage:
         """The image that a task is about."""
         candidates = self._by_path(task)
         same = [path for path in candidates if self._digest(path) == task.sha256]
@@ -173,29 +173,29 @@ class Images:
             same = self._by_content.get(task.sha256, [])
         if len(same or candidates) > 1:
             what = "are the same file" if same else "have been at this path"
-            return Found(None, f"{len(same or candidates)} images {what}")
+            return FoundImage(None, f"{len(same or candidates)} images {what}")
         if not (same or candidates):
-            return Found(None, "there is no such image")
+            return FoundImage(None, "there is no such image")
         path = (same or candidates)[0]
         if path in self._removed:
             return self._stand_in(path)
-        return Found(path, is_changed=task.sha256 is not None and not same)
+        return FoundImage(path, is_changed=task.sha256 is not None and not same)
 
-    def _stand_in(self, path: str) -> Found:
+    def _stand_in(self, path: str) -> FoundImage:
         """The image that stayed when this one was removed as its duplicate."""
         stayed = [each for each in self._at_some_time(self._kept.get(path, "")) if each in self._paths]
         if len(stayed) != 1:
-            return Found(None, "it was removed as a duplicate: bring it back with --restoreDuplicates")
-        return Found(stayed[0], stands_in=True)
+            return FoundImage(None, "it was removed as a duplicate: bring it back with --restoreDuplicates")
+        return FoundImage(stayed[0], stands_in=True)
 
     def _by_path(self, task: Task) -> list[str]:
         """Where the image may be now, by where it was."""
         path = self._spelled(task.path)
-        if task.first_path is not None and (found := self._of_first(self._spelled(task.first_path))):
-            return found
+        if task.first_path is not None and (now_at := self._of_first(self._spelled(task.first_path))):
+            return now_at
         if task.created is not None:
             steps = self._annotations.history.steps_until(task.created)
-            if steps not in self._moves_after:  # one for many tasks, which are imported at once
+            if steps not in self._moves_after:  # many tasks share it: they are imported together
                 self._moves_after[steps] = self._annotations.history.moves_after(steps)
             now = self._moves_after[steps].get(path, path)
             if self._exists(now):
@@ -203,13 +203,13 @@ class Images:
         return self._at_some_time(path)
 
     def _of_first(self, path: str) -> list[str]:
-        """The image that was at a path before any annotation; two where another came to it later."""
+        """The current path of the image whose original path this is; two if another image came to it later."""
         moved = [self._moved[path]] if path in self._moved else []
         unmoved = [path] if self._annotations.first_path(path) == path else []
         return [each for each in (*moved, *unmoved) if self._exists(each)]
 
     def _at_some_time(self, path: str) -> list[str]:
-        """The same; where there is none, the image that is at the path now, or was moved there last."""
+        """The same or, if there is none, the image that is at the path now, or was last moved there."""
         path = self._spelled(path)
         others = (
             each for each in (path, self._annotations.history.last_at(path)) if each is not None and self._exists(each)
@@ -217,7 +217,7 @@ class Images:
         return self._of_first(path) or list(others)[:1]
 
     def _spelled(self, path: str) -> str:
-        """A path as it stands on the disk, or did, whatever Unicode's form."""
+        """A path in any form of Unicode, as it is or was spelled on disk."""
         return self._spelling.get(nfc(path)) or self._annotations.spelled(path)
 
     def _exists(self, path: str) -> bool:
@@ -231,9 +231,9 @@ class Images:
 
     @cached_property
     def _by_content(self) -> dict[str, list[str]]:
-        """Paths by SHA-256, those of removed images only where no other has it; reads every file."""
-        found: defaultdict[str, list[str]] = defaultdict(list)
+        """Paths by SHA-256; those of removed images only if no other has it. Reads every file."""
+        present: defaultdict[str, list[str]] = defaultdict(list)
         for path in sorted(self._paths):
-            found[self._digest(path) or ""].append(path)
-        left = {path: self._digest(path) or "" for path in sorted(self._removed)}
-        return {**{digest: [path] for path, digest in left.items()}, **found}
+            present[self._digest(path) or ""].append(path)
+        gone = {path: self._digest(path) or "" for path in sorted(self._removed)}
+        return {**{digest: [path] for path, digest in gone.items()}, **present}

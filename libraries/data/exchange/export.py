@@ -1,8 +1,8 @@
-"""A data set described for others: metadata.csv and croissant.json beside the labels, and tasks for Label Studio.
+"""Exports of a data set: metadata.csv and croissant.json beside the class folders, and tasks for Label Studio.
 
-metadata.csv is what the Hugging Face loader `imagefolder` reads, croissant.json describes the data set to machines (ML
-Commons, Croissant 1.0). Both lie where people keep files of their own: those that this project wrote are known again by
-their SHA-256, and nobody else's are overwritten.
+metadata.csv is read by the Hugging Face loader `imagefolder`; croissant.json is a machine-readable description (ML
+Commons, Croissant 1.0). Both are written where people keep their own files: this project recognises its files by their
+SHA-256, and never overwrites others.
 """
 
 import csv
@@ -24,7 +24,7 @@ from libraries.data.formats import MEDIA_TYPES
 METADATA, CROISSANT = "metadata.csv", "croissant.json"
 COLUMNS = ("file_name", "label", "split", "group")
 
-_OTHER = "application/octet-stream"  # what a file is whose suffix is none of an image
+_OTHER = "application/octet-stream"  # the media type of a file without an image suffix
 _TERMS = (
     *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
     *("includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex"),
@@ -48,7 +48,7 @@ RECORD, TASKS = "exported.json", "labelStudio"
 
 
 def describe(examples: Sequence[Example], *, name: str) -> dict[str, str]:
-    """What metadata.csv and croissant.json have to say of a data set, by their names."""
+    """The texts of metadata.csv and croissant.json for a data set, by file name."""
     rows = [{"file_name": _named(e.path), "label": e.label, "split": e.split, "group": e.group} for e in examples]
     metadata = csv_text(rows, columns=COLUMNS)
     labels = {e.path: e.label for e in examples}
@@ -56,14 +56,14 @@ def describe(examples: Sequence[Example], *, name: str) -> dict[str, str]:
 
 
 def _named(path: str) -> str:
-    """A path as a cell that no spreadsheet runs, and that is still the path."""
+    """A path as a cell that no spreadsheet runs as a formula, and that is still the path."""
     return path if protected(path) == path else f"./{path}"
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this project wrote metadata.csv and croissant.json: they are what `describe` makes, and nothing else.
+    """Whether this project wrote metadata.csv and croissant.json: they are exactly what `describe` makes.
 
-    croissant.json holds the SHA-256 of metadata.csv, and all else in it follows from that and from the name.
+    croissant.json contains the SHA-256 of metadata.csv, and everything else in it follows from that and from the name.
     """
     try:
         metadata, croissant = (
@@ -82,18 +82,13 @@ def _digest(content: bytes) -> str:
 
 
 def _croissant(labels: Mapping[str, str], *, name: str, digest: str) -> dict[str, Any]:
-    """The description: metadata.csv, the image files, and a record set for each.
+    """The content of croissant.json: metadata.csv, the image files, and a record set for each.
 
     Args:
         labels: by path.
         digest: SHA-256 of metadata.csv.
     """
     suffixes = sorted({PurePosixPath(path).suffix for path in labels})
-    is_divided = any(nfc(PurePosixPath(path).parts[0]) != label for path, label in labels.items())
-    label_of_path = "^[^/]+/([^/]+)/.+$" if is_divided else "^([^/]+)/.+$"  # train/<label>/…, or <label>/…
-    table, files = {"fileObject": {"@id": METADATA}}, {"fileSet": {"@id": "files"}}
-    columns = {"path": "file_name", "label": "label", "split": "split"}
-    kinds: dict[str, Any] = {"label": ["sc:Text", "cr:Label"], "split": ["sc:Text", "cr:Split"]}
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -111,24 +106,32 @@ def _croissant(labels: Mapping[str, str], *, name: str, digest: str) -> dict[str
                 "includes": [f"**/*{suffix}" for suffix in suffixes],
             },
         ],
-        "recordSet": [
-            _record_set(
-                "examples",
-                {key: (kinds.get(key, "sc:Text"), {**table, "extract": {"column": c}}) for key, c in columns.items()},
-            ),
-            _record_set(
-                "images",
-                {
-                    "path": ("sc:Text", {**files, "extract": {"fileProperty": "fullpath"}}),
-                    "label": (
-                        kinds["label"],
-                        {**files, "extract": {"fileProperty": "fullpath"}, "transform": {"regex": label_of_path}},
-                    ),
-                    "image": ("sc:ImageObject", {**files, "extract": {"fileProperty": "content"}}),
-                },
-            ),
-        ],
+        "recordSet": _record_sets(labels),
     }
+
+
+def _record_sets(labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of metadata.csv, and the image files with the labels in their paths."""
+    is_split = any(nfc(PurePosixPath(path).parts[0]) != label for path, label in labels.items())
+    label_of_path = "^[^/]+/([^/]+)/.+$" if is_split else "^([^/]+)/.+$"  # train/<label>/…, or <label>/…
+    table, files = {"fileObject": {"@id": METADATA}}, {"fileSet": {"@id": "files"}}
+    columns = {"path": "file_name", "label": "label", "split": "split"}
+    kinds: dict[str, Any] = {"label": ["sc:Text", "cr:Label"], "split": ["sc:Text", "cr:Split"]}
+    full_path = {**files, "extract": {"fileProperty": "fullpath"}}
+    return [
+        _record_set(
+            "examples",
+            {key: (kinds.get(key, "sc:Text"), {**table, "extract": {"column": c}}) for key, c in columns.items()},
+        ),
+        _record_set(
+            "images",
+            {
+                "path": ("sc:Text", full_path),
+                "label": (kinds["label"], {**full_path, "transform": {"regex": label_of_path}}),
+                "image": ("sc:ImageObject", {**files, "extract": {"fileProperty": "content"}}),
+            },
+        ),
+    ]
 
 
 def _record_set(name: str, fields: Mapping[str, tuple[Any, dict[str, Any]]]) -> dict[str, Any]:
@@ -142,41 +145,41 @@ def _record_set(name: str, fields: Mapping[str, tuple[Any, dict[str, Any]]]) -> 
 
 
 class OwnFiles:
-    """Files that this project wrote, by a record of the SHA-256 of each, which is written before they are.
+    """Files that this project wrote, recognised by a record of their SHA-256, which is written before them.
 
-    A file that somebody has edited since is theirs.
+    A file that was edited since counts as the user's.
     """
 
     def __init__(self, record: Path, *, is_ours: Callable[[Path], bool]) -> None:
         """
         Args:
-            record: a JSON file, SHA-256 of what was written by file name; the names are different ones.
-            is_ours: whether a file that is not in the record is, by its form, one that an earlier version wrote.
+            record: a JSON file: hashes of what was written, by file name; no two files have the same name.
+            is_ours: whether a file that is not in the record was, by its content, written by an earlier version.
         """
         self._record, self._is_ours = record, is_ours
 
     def check(self, paths: Iterable[Path]) -> None:
-        """Make sure that every file can be written, and change nothing.
+        """Make sure that every file may be written, without changing anything.
 
         Raises:
-            StorageError: a file is somebody else's, or the record is damaged.
+            StorageError: a file was not written by this project, or the record is damaged.
         """
         record = self._read()
         for path in paths:
             if self._digest(path) not in (None, *record.get(path.name, ())) and not self._is_ours(path):
                 raise StorageError(
-                    f"{path} was not written by this script, or was changed since: "
+                    f"{path} was not written by this script, or has been changed since: "
                     "move it away or rename it, and run again"
                 )
 
     def write(self, texts: Mapping[Path, str]) -> list[Path]:
-        """Write files, all or, where one is somebody else's, none; gives back their paths.
+        """Write all files, or none if `check` refuses one; returns their paths.
 
         Raises:
             StorageError: as `check`; or a file cannot be written.
         """
         self.check(texts)
-        # what stands there now, too: a process that is killed in between leaves some files of each
+        # Also what is there now: a process that is killed in between leaves old and new files.
         known = {path: [self._digest(path), hashlib.sha256(text.encode()).hexdigest()] for path, text in texts.items()}
         written = {path.name: [digest for digest in digests if digest] for path, digests in known.items()}
         write_json(self._record, {**self._read(), **written})
@@ -192,7 +195,7 @@ class OwnFiles:
 
     @staticmethod
     def _digest(path: Path) -> str | None:
-        """SHA-256 of a file; None where there is none, "" of what is no file or cannot be read."""
+        """SHA-256 of a file; None if there is none, "" if it is not a file or cannot be read."""
         try:
             return sha256(path)
         except FileNotFoundError:
@@ -202,7 +205,7 @@ class OwnFiles:
 
 
 class Export:
-    """The files of one data set, of which nobody else's are ever overwritten."""
+    """The exported files of one data set; files of others are never overwritten."""
 
     def __init__(self, images: Path, proc: Path) -> None:
         """
@@ -213,22 +216,22 @@ class Export:
         self._own = OwnFiles(proc / RECORD, is_ours=_is_ours)
 
     def check(self) -> None:
-        """Make sure, before anything is changed, that all can be written.
+        """Make sure, before anything is changed, that all files may be written.
 
         Raises:
-            StorageError: a file is somebody else's.
+            StorageError: a file was not written by this project.
         """
         self._own.check(self._placed(dict.fromkeys((METADATA, CROISSANT), ""), self._images))
         self._own.check(self._placed(dict.fromkeys((label_studio.TASKS, label_studio.INTERFACE), ""), self._tasks))
 
     def write(self, examples: Sequence[Example], *, moved: Mapping[str, str]) -> list[Path]:
-        """Write the files, all or none; gives back their paths.
+        """Write the files, all or none; returns their paths.
 
         Args:
-            moved: the present path of every image that was moved by hand, by its first path.
+            moved: the current path of every image that was moved by hand, by its original path.
 
         Raises:
-            StorageError: a file is somebody else's, or cannot be written.
+            StorageError: a file was not written by this project, or cannot be written.
         """
         name = self._images.name
         described = self._placed(describe(examples, name=name), self._images)
@@ -241,6 +244,6 @@ class Export:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether an earlier version wrote a file, by its form."""
+    """Whether an earlier version wrote a file, by its content."""
     is_description = path.name in (METADATA, CROISSANT)
     return is_ours(path) if is_description else label_studio.is_ours(path)

@@ -1,7 +1,7 @@
 """A flat folder of images and a table of their labels → one folder per class.
 
-Each image becomes <label>/<its path in the flat folder>, by hard link, which takes no room, or where that cannot be
-as a copy. Nothing is overwritten or deleted; what is there already stays, so a run that was stopped goes on.
+Each image becomes <label>/<its path in the flat folder>, as a hard link, which takes no space, or else as a copy.
+Nothing is overwritten or deleted; existing files are kept, so a stopped run can continue.
 """
 
 import os
@@ -19,7 +19,7 @@ from libraries.base.storage import sha256, write_text
 from libraries.base.text import read_text
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import image_files
-from libraries.data.exchange.label_table import LabelTable, Row
+from libraries.data.exchange.label_table import LabelRow, LabelTable
 from libraries.data.removal import removed
 from libraries.data.split import DEDICATED_TEST_IMAGES
 
@@ -28,12 +28,12 @@ _MAX_LIST_BYTES = 2**30
 
 @dataclass
 class Placed:
-    """What has become of a table.
+    """The result of placing the images of a table.
 
     Attributes:
         counts: images of each label: 'linked', 'copied', or 'there' before.
-        problems: one line for each image that was left out though it was found.
-        warnings: of rows that gave no image.
+        problems: one line for each image that was found but left out.
+        warnings: about rows that gave no image.
         test: how many images were listed as the test set.
     """
 
@@ -44,47 +44,47 @@ class Placed:
 
     @property
     def count(self) -> int:
-        """Images that are in the folders of the classes."""
+        """How many images are in the class folders."""
         return sum(count.total() for count in self.counts.values())
 
     def summary_lines(self) -> list[str]:
-        """All that, in lines."""
+        """Lines about the images, warnings and problems."""
         kinds = ("linked", "copied", "there")
         rows = [(label, *(count[kind] for kind in kinds)) for label, count in sorted(self.counts.items())]
         totals = [sum(count[kind] for count in self.counts.values()) for kind in kinds]
-        told = [as_table("Images", ["label", "linked", "copied", "there before"], rows, footer=["all", *totals])]
+        lines = [as_table("Images", ["label", "linked", "copied", "there before"], rows, footer=["all", *totals])]
         if self.test:
-            told.append(f"{self.test:,} of them are the test set, listed in {DEDICATED_TEST_IMAGES}")
-        return [*told, *self.warnings, *(f"  left out: {problem}" for problem in self.problems)]
+            lines.append(f"{self.test:,} of them are the test set, listed in {DEDICATED_TEST_IMAGES}")
+        return [*lines, *self.warnings, *(f"  left out: {problem}" for problem in self.problems)]
 
 
 def place(
     table: LabelTable, source: Path, target: Path, *, progress: Callable[[int, int], object] = lambda done, of: None
 ) -> Placed:
-    """Fill the folders of the classes.
+    """Fill the class folders.
 
     Names in the table are paths relative to `source` or to the table, or names of files anywhere below `source`; the
-    suffix may be missing. None leads out of `source`. An image whose label was changed by hand stays under its new
-    label, removed duplicates stay removed.
+    suffix may be missing. Files outside `source` are never used. Images whose labels were changed by hand keep their
+    new labels; removed duplicates stay removed.
 
     Args:
         source: folder with the images, in any sub-folders.
         target: images/<dataset>.
-        progress: called with the number of images that are done, and of all.
+        progress: called with the number of images done, and of all images.
 
     Raises:
-        InputError: no image is found, a name stands for several, rows contradict each other, or the images lie where
-            folders of classes are to be.
-        StorageError: the list of test images that is there is another one, or something cannot be written.
+        InputError: no image is found, a name fits several, rows contradict each other, or the images are where class
+            folders are to be.
+        StorageError: there is another list of test images already, or a file cannot be written.
     """
     if not source.is_dir():
-        raise InputError(f"the folder of images {source} does not exist: say where they lie with --imgFolder")
+        raise InputError(f"the folder of images {source} does not exist: give another --imgFolder")
     placed = Placed()
     chosen = _choose(table, source, target, placed)
     for path in chosen:
         inside = (source / path).parent
         if inside != target and inside.is_relative_to(target):
-            raise InputError(f"{inside} would be a class, since it lies in {target}: move the images elsewhere")
+            raise InputError(f"{inside} would be a class, since it is in {target}: move the images elsewhere")
     folders = {label: on_disk(target, label) for label in {row.label for row in chosen.values()}}
     tests = [f"{folders[row.label]}\t{path}\n" for path, row in sorted(chosen.items()) if row.side == "test"]
     _check_list(target / DEDICATED_TEST_IMAGES, "".join(tests))
@@ -97,7 +97,7 @@ def place(
         if kind:
             placed.counts.setdefault(row.label, Counter())[kind] += 1
         else:
-            placed.problems.append(f"{path}: another file is {target / wanted}")
+            placed.problems.append(f"{path}: {target / wanted} is another file")
         progress(number + 1, len(chosen))
     if tests:
         write_text(target / DEDICATED_TEST_IMAGES, "".join(tests))
@@ -106,21 +106,21 @@ def place(
 
 
 def _check_list(path: Path, text: str) -> None:
-    """Raise StorageError if there is another list of test images than the one to be written."""
+    """Raise StorageError if there is a list of test images other than the one to be written."""
     if text and path.exists() and read_text(path, what="the list of test images", max_bytes=_MAX_LIST_BYTES) != text:
-        raise StorageError(f"{path} is another list of test images than the table's: move it away, and run again")
+        raise StorageError(f"{path} does not list the table's test images: move it away, and run again")
 
 
-# Which file each row means
+# Finding the file of each row
 
 
-def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> dict[str, Row]:
+def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> dict[str, LabelRow]:
     """The row of every image that is found, by its path in the folder."""
     beside = table.path.parent
     wanted = {name for row in table.rows for name in _names(row.file, source, beside)}
     found, others = _find(wanted, _candidates(table, source, target))
-    chosen: dict[str, Row] = {}
-    missing, outside = _Left(f"with a file that is not in {source}"), _Left(f"with a file outside {source}")
+    chosen: dict[str, LabelRow] = {}
+    missing, outside = _Skipped(f"with a file that is not in {source}"), _Skipped(f"with a file outside {source}")
     for row in table.rows:
         names = _names(row.file, source, beside)
         name = next((name for name in names if name in found), None)
@@ -133,18 +133,20 @@ def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> di
             raise InputError(f"{where}: '{row.file}' may be {path} or {others[name]}: write its path in the table")
         other = chosen.setdefault(path, row)
         if (other.label, other.side) != (row.label, row.side):
-            said = [f"{each.label} ({each.side})" for each in (row, other)]
-            raise InputError(f"{where} says {path} is {said[0]}, and line {other.line} {said[1]}: correct the table")
+            labels = [f"{each.label} ({each.side})" for each in (row, other)]
+            raise InputError(
+                f"{where} says {path} is {labels[0]}, line {other.line} says {labels[1]}: correct the table"
+            )
     if not chosen:
-        names_it = f"the images that {table.path} names (e.g. '{table.rows[0].file[:80]}')"
-        raise InputError(f"{source} holds none of {names_it}: say where they lie with --imgFolder")
-    unlabelled = _Left("without a label, or with several", *table.without_label)
-    placed.warnings += [left.summary() for left in (unlabelled, missing, outside) if left.count]
+        named = f"the images that {table.path} names (e.g. '{table.rows[0].file[:80]}')"
+        raise InputError(f"{source} has none of {named}: give another --imgFolder")
+    unlabelled = _Skipped("without a label, or with several", *table.without_label)
+    placed.warnings += [skipped.summary() for skipped in (unlabelled, missing, outside) if skipped.count]
     return chosen
 
 
 @dataclass
-class _Left:
+class _Skipped:
     """Rows that give no image: why, how many, and the first of them."""
 
     why: str
@@ -152,7 +154,7 @@ class _Left:
     line: int = 0
     file: str = ""
 
-    def add(self, row: Row) -> None:
+    def add(self, row: LabelRow) -> None:
         if not self.count:
             self.line, self.file = row.line, f": '{row.file[:80]}'"
         self.count += 1
@@ -162,7 +164,7 @@ class _Left:
 
 
 def _candidates(table: LabelTable, source: Path, target: Path) -> Iterator[str]:
-    """The images in the folder, without those that an earlier run has placed, where the data set lies in it."""
+    """Yield the images in the folder, except those that an earlier run has placed, if the data set is in it."""
     labels = {row.label for row in table.rows}
     own = f"{target.relative_to(source).as_posix()}/".removeprefix("./") if target.is_relative_to(source) else None
     for path in image_files(source).images:
@@ -172,7 +174,7 @@ def _candidates(table: LabelTable, source: Path, target: Path) -> Iterator[str]:
 
 
 def _names(file: str, source: Path, beside: Path) -> list[str]:
-    """Paths in the folder that a name may mean, the likeliest first; none where it leads out of it."""
+    """Paths in the folder that a name may mean, the likeliest first; none if the file would be outside."""
     if "/" not in file:
         return [nfc(file)] if file not in (".", "..") else []
     folder = source.as_posix().rstrip("/") + "/"
@@ -181,15 +183,15 @@ def _names(file: str, source: Path, beside: Path) -> list[str]:
 
 
 def _find(wanted: set[str], files: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The file that each name stands for, and another one that it stands for as well.
+    """The file that each name stands for, and a second one if there are several.
 
-    A name is the path of a file, or else that without suffix, or else the last part of it, or that without suffix.
+    A name is the path of a file, or else its path without suffix, its file name, or its file name without suffix.
     """
     found: dict[str, str] = {}
     others: dict[str, str] = {}  # a second file of the same rank; few
     for path in files:
         if path != path.strip() or any(character in path for character in "\t\n\r"):
-            continue  # no list could name it
+            continue  # cannot be written in a list
         for rank, name in enumerate(_names_of(nfc(path))):
             if name not in wanted:
                 continue
@@ -203,7 +205,7 @@ def _find(wanted: set[str], files: Iterable[str]) -> tuple[dict[str, str], dict[
 
 
 def _names_of(path: str) -> Iterator[str]:
-    """What a file may be called in a table."""
+    """Yield the names that a table may use for a file, the most exact first."""
     last = path.rpartition("/")[2]
     yield path
     yield path.rpartition(".")[0]
@@ -212,11 +214,11 @@ def _names_of(path: str) -> Iterator[str]:
         yield last.rpartition(".")[0]
 
 
-# Putting it there
+# Placing the file
 
 
 def _put(source: Path, target: Path) -> str:
-    """Link or copy a file; 'linked', 'copied', 'there' if it was so before, empty if another file has its place.
+    """Link or copy a file; returns 'linked', 'copied', 'there' if it was there before, or '' if another file is.
 
     Raises:
         StorageError: it cannot be written.
@@ -228,7 +230,7 @@ def _put(source: Path, target: Path) -> str:
                 return "there"
             if target.is_symlink() or target.stat().st_size:
                 return ""
-            target.unlink()  # the empty file of a move that did not end
+            target.unlink()  # the empty file of an interrupted move
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source, target)
@@ -243,7 +245,7 @@ def _put(source: Path, target: Path) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all, never over another."""
+    """Copy a file, completely or not at all, never over another."""
     temporary = temporary_beside(target)
     try:
         shutil.copy2(source, temporary)
@@ -255,7 +257,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether two files have the same content; equal sizes and dates are taken for that."""
+    """Whether two files have the same content; equal sizes and modification times count as that."""
     try:
         a, b = one.stat(), other.stat()
     except OSError:

@@ -1,9 +1,8 @@
-"""Label Studio (https://labelstud.io), where a team labels together: tasks for it, and its answers back.
+"""Label Studio (https://labelstud.io), where teams label images: writes its tasks, and imports its answers.
 
-Tasks name images by Label Studio's path for local files: it has to be started with
-LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to DATA_DIR/images. The
-present label goes along as a prediction, which a person confirms or changes. Format:
-https://labelstud.io/guide/task_format
+Tasks name images by Label Studio's path for local files: start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true
+and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to DATA_DIR/images. The current label is included as a prediction, which
+a person confirms or changes. Format: https://labelstud.io/guide/task_format
 """
 
 import hashlib
@@ -24,20 +23,20 @@ from libraries.base.storage import MAX_JSON_BYTES, json_text
 from libraries.data.annotation_log import MARKS, Answer
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
-from libraries.data.exchange.answers import LOCAL, Found, Images, Task, read_tasks, shown
+from libraries.data.exchange.answers import LOCAL, FoundImage, Images, Task, read_tasks, shown
 
 TASKS, INTERFACE = "tasks.json", "interface.xml"
-_DATA = {"image", "path", "first_path", "sha256"}  # what a task has to say of its image
+_DATA = {"image", "path", "first_path", "sha256"}  # what a task contains about its image
 
 
 @dataclass(frozen=True)
-class Said:
-    """What people have said, of the images of the data set.
+class ImportedAnswers:
+    """What people answered for the images of the data set.
 
     Attributes:
-        answers: of each image that they agree on, by present path.
-        left: what was said and cannot be taken over, one line for each.
-        changed: how many of these images are other files than when the tasks were written.
+        answers: for each image on which they agree, by current path.
+        left: one line for each answer that cannot be used.
+        changed: how many of these images have changed since the tasks were written.
     """
 
     answers: dict[str, Answer]
@@ -48,10 +47,10 @@ class Said:
 def describe(
     examples: Sequence[Example], *, dataset: str, moved: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """Tasks, to be imported into a project, and its labelling interface, by the names of their files.
+    """The tasks to import into a project and its labelling interface, as texts by file name.
 
     Args:
-        moved: the present path of every image that was moved by hand, by its first path.
+        moved: the current path of every image that was moved by hand, by its original path.
     """
     first = {now: path for path, now in moved.items()}
     tasks = [_task(example, dataset, first.get(example.path, example.path)) for example in examples]
@@ -67,7 +66,7 @@ def _interface(choices: Iterable[str]) -> str:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this project wrote a file of tasks or an interface: it is what `describe` makes, and nothing else."""
+    """Whether this project wrote a file of tasks or an interface: it is exactly what `describe` makes."""
     try:
         text = read_regular(path, most=MAX_JSON_BYTES).decode()
         if path.name == INTERFACE:
@@ -91,66 +90,66 @@ def _task(example: Example, dataset: str, first_path: str) -> dict[str, Any]:
     }
 
 
-def take_over(export: Path, annotations: Annotations, *, dataset: str) -> list[str]:
-    """Change labels and marks as people have said; gives what is to be told.
+def import_answers(export: Path, annotations: Annotations, *, dataset: str) -> list[str]:
+    """Change labels and marks as people answered; returns lines about it.
 
-    The newest counts, see `Annotations.take_over`. Moves of a step that did not come to its end are made first.
+    The newest answer wins, see `Annotations.apply_answers`. Pending moves of an interrupted step are made first.
 
     Raises:
-        InputError: it is no export of Label Studio, or there are no images; nothing has changed.
-        StorageError: the log of annotations cannot be written.
+        InputError: it is not an export of Label Studio, or there are no images; nothing has changed.
+        StorageError: the annotation log cannot be written.
     """
     tasks, content = read_tasks(export, dataset=dataset)
     if not annotations.folder.is_dir():
         raise InputError(f"{annotations.folder} does not exist: put the images there that these labels are for")
-    folders = annotations.folders  # a class whose images were all given other labels may get some back
+    folders = annotations.folders  # before the moves: a class that loses all its images may get some back
     finished = annotations.replay()
     images = Images(annotations, folders.images(annotations.folder))
-    said = understand(tasks, images, labels=folders.of)
-    outcome = annotations.take_over(said.answers, source=hashlib.sha256(content).hexdigest())
-    told = [f"{len(outcome.changes):,} labels and marks taken over from {export}"]
+    imported = collect_answers(tasks, images, labels=folders.by_label)
+    result = annotations.apply_answers(imported.answers, source=hashlib.sha256(content).hexdigest())
+    lines = [f"{len(result.changes):,} labels and marks imported from {export}"]
     if finished.changes:
-        told.append(f"  made first: {len(finished.changes):,} earlier changes that were not in the folders")
-    if said.changed:
-        told.append(f"  {said.changed:,} images have changed since the tasks were written: look at their labels")
-    return [*told, *(f"  left as it is: {line}" for line in (*said.left, *outcome.problems, *finished.problems))]
+        lines.append(f"  made first: {len(finished.changes):,} earlier changes that were not in the folders")
+    if imported.changed:
+        lines.append(f"  {imported.changed:,} images have changed since the tasks were written: check their labels")
+    return [*lines, *(f"  left as it is: {line}" for line in (*imported.left, *result.problems, *finished.problems))]
 
 
-def understand(tasks: Iterable[Task], images: Images, *, labels: Collection[str]) -> Said:
-    """What people have said of each image.
+def collect_answers(tasks: Iterable[Task], images: Images, *, labels: Collection[str]) -> ImportedAnswers:
+    """What people answered for each image.
 
-    Where several tasks are about one image, the one that was answered last counts. What was said of a duplicate that
-    has been removed counts for the image that stayed, if nothing was said of that itself.
+    If several tasks are about one image, the one answered last counts. Answers for a removed duplicate count for the
+    image that stayed, unless that has answers of its own.
 
     Args:
-        labels: the classes of the data set, in Unicode's form C.
+        labels: the classes of the data set, in Unicode form C.
     """
     choices = {*labels, *MARKS}
-    found: defaultdict[tuple[str, bool], defaultdict[str, list[Task]]] = defaultdict(lambda: defaultdict(list))
+    usable: defaultdict[tuple[str, bool], defaultdict[str, list[Task]]] = defaultdict(lambda: defaultdict(list))
     left, changed = [], 0
     for task in tasks:
-        image: Found = images.find(task)
-        strange = [choice for choice in task.choices if nfc(choice) not in choices]
-        if image.path is None or strange:
-            problem = f"there is no label '{shown(strange[0])}'" if strange and image.path else image.problem
+        image: FoundImage = images.find(task)
+        unknown = [choice for choice in task.choices if nfc(choice) not in choices]
+        if image.path is None or unknown:
+            problem = f"there is no label '{shown(unknown[0])}'" if unknown and image.path else image.problem
             left.append(f"{shown(task.path)}: {problem}")
         else:
-            found[image.path, image.stands_in][task.number].append(task)
+            usable[image.path, image.stands_in][task.number].append(task)
             changed += image.is_changed
     answers: dict[str, Answer] = {}
-    for (path, stands_in), by_task in sorted(found.items()):  # an image's own come before those of its duplicates
-        if not (stands_in and (path, False) in found):
+    for (path, stands_in), by_task in sorted(usable.items()):  # an image's own come before those of its duplicates
+        if not (stands_in and (path, False) in usable):
             newest = _newest(by_task.values())
             agreed = {nfc(choice) for task in newest for choice in task.choices}
             if len(agreed) > 1:
                 left.append(f"{path}: people disagree")
             else:
                 answers[path] = Answer(agreed.pop(), _latest(newest))
-    return Said(answers, left, changed)
+    return ImportedAnswers(answers, left, changed)
 
 
 def _newest(groups: Iterable[list[Task]]) -> list[Task]:
-    """The tasks answered last; those whose time is not known are together the newest."""
+    """The tasks answered last; those without a known time count together as the newest."""
     timed = [(time, group) for group in groups if (time := _latest(group)) is not None]
     untimed = [task for group in groups if _latest(group) is None for task in group]
     newest = max((time for time, _ in timed), default=None)
@@ -158,5 +157,5 @@ def _newest(groups: Iterable[list[Task]]) -> list[Task]:
 
 
 def _latest(tasks: Iterable[Task]) -> Any:
-    """When one of the tasks was answered last; None if that is not known."""
+    """When the last of the tasks was answered; None if unknown."""
     return max((task.time for task in tasks if task.time is not None), default=None)

@@ -1,6 +1,6 @@
 """Tables of images and their labels, `file,label[,split]`: the form of most public competitions.
 
-CSV or TSV, with comma, tab or semicolon, and a header with names as people have them; other columns are passed over.
+CSV or TSV, separated by commas, tabs or semicolons, with a header of common names; other columns are ignored.
 """
 
 import csv
@@ -22,7 +22,7 @@ MAX_ROWS = 5_000_000
 _WHAT = "the table of labels"
 _ADVICE = "name the columns with --imgLabelsColumns file,label or file,label,split"
 
-# What headers are called, without case, blanks and underscores; of several the first counts, so ids come last.
+# Common names of columns, without case, blanks and underscores; of several the first counts, so ids come last.
 _FILE = (
     *("filename", "file", "filepath", "imagepath", "imgpath", "path", "imagename", "imgname", "imagefile", "fname"),
     *("image", "images", "img", "picture", "photo", "imageid", "imgid", "idcode", "id"),
@@ -38,8 +38,8 @@ _SIDES: dict[str, Side] = {
 }
 
 
-class Row(NamedTuple):
-    """A line of the table: which image, with which label and side of the split."""
+class LabelRow(NamedTuple):
+    """A line of the table: the label and the side of the split of an image."""
 
     line: int
     file: str
@@ -49,29 +49,29 @@ class Row(NamedTuple):
 
 @dataclass
 class LabelTable:
-    """What a table says.
+    """The content of a table.
 
     Attributes:
         columns: the names of those that were read.
         rows: with a label; files are named as in the table, with '/', labels are checked.
-        without_label: how many rows have none, or several, and which line is the first of them.
-        notes: what else is to be told.
+        without_label: how many rows have no label, or several, and which line is the first of them.
+        notes: lines for the summary.
     """
 
     path: Path
     columns: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LabelRow] = field(default_factory=list)
     without_label: tuple[int, int] = (0, 0)
     notes: list[str] = field(default_factory=list)
 
     def summary_lines(self) -> list[str]:
-        """What was read, in lines."""
+        """Lines about what was read."""
         columns = listed(f"'{name}'" for name in (*self.columns[:4], *(["…"] if len(self.columns) > 4 else [])))
         return [f"{len(self.rows):,} labels in the columns {columns} of {self.path}", *self.notes]
 
 
 class _Columns(NamedTuple):
-    """Numbers of the columns; several of labels where each is one class, with 1 for its images and 0 for the others."""
+    """Numbers of the columns; several for the label if they are one-hot, each a class with 1 for its images, else 0."""
 
     file: int
     label: Sequence[int]
@@ -81,15 +81,15 @@ class _Columns(NamedTuple):
 def read_label_table(path: Path, *, columns: Sequence[str] = ()) -> LabelTable:
     """Read a table of labels.
 
-    Columns are known by their names; where there is no header, they are file, label and split, in this order. Where no
-    column is called like a label, but all others hold 0 and 1, each of these is a class (one-hot).
+    Columns are recognised by their names; without a header, they are file, label and split, in this order. If no
+    column has the name of a label, but all others contain 0 and 1, each of these is a class (one-hot).
 
     Args:
-        columns: the names of those for file, label and split, or only the first two; empty: by their usual names.
+        columns: the names of those for file, label and split, or only the first two; empty: the usual names.
 
     Raises:
         MissingInput: there is no such table.
-        InputError: it cannot be read, or its columns are not understood; a row names no file, has an impossible label
+        InputError: it cannot be read, or its columns are not recognised; a row names no file, has an impossible label
             or an unknown side of the split. Names the file and the line.
     """
     rows = _cells(path)
@@ -97,27 +97,25 @@ def read_label_table(path: Path, *, columns: Sequence[str] = ()) -> LabelTable:
     first = next(rows, None)
     if columns or not _is_file(header[1]):
         names = [nfc(cell.strip()) for cell in header[1]]
-        found = _given(names, columns, path) if columns else _known(names, first[1] if first else [], path)
+        used = _given(names, columns, path) if columns else _known(names, first[1] if first else [], path)
         above = [first]
     else:
         names = [f"column {i + 1}" for i in range(len(header[1]))]
-        found = _Columns(0, [1], 2 if len(names) == 3 else None)
+        used = _Columns(0, [1], 2 if len(names) == 3 else None)
         above = [header, first]
     table = LabelTable(path)
-    if found.split is not None and first and _is_fold(names[found.split], first[1][found.split : found.split + 1]):
-        table.notes.append(
-            f"The column '{names[found.split]}' holds numbers, not sides of the split: it is passed over"
-        )
-        found = found._replace(split=None)
-    table.columns = [names[i] for i in (found.file, *found.label, *([] if found.split is None else [found.split]))]
+    if used.split is not None and first and _is_fold(names[used.split], first[1][used.split : used.split + 1]):
+        table.notes.append(f"The column '{names[used.split]}' is ignored: it holds numbers, not sides of the split")
+        used = used._replace(split=None)
+    table.columns = [names[i] for i in (used.file, *used.label, *([] if used.split is None else [used.split]))]
     for line, cells in itertools.chain((row for row in above if row), rows):
-        _take(table, found, names, line, cells)
+        _add_row(table, used, names, line, cells)
     _check_whole(table)
     return table
 
 
 def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number of the (last) line and cells of every row that is not empty."""
+    """Yield the number of the (last) line and the cells of every row that is not empty."""
     lines = (f"{line}\n" for line in read_lines(path, what=_WHAT))
     header = next(lines, "")
     delimiter = "\t" if "\t" in header else max(",;", key=header.count)
@@ -128,7 +126,7 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {reader.line_num} is not of a table ({error}): is a quotation mark open?"
+            f"{path}, line {reader.line_num} is not a table row ({error}): is a closing quotation mark missing?"
         ) from None
 
 
@@ -137,7 +135,7 @@ def _key(name: str) -> str:
 
 
 def _is_file(header: Sequence[str]) -> bool:
-    """Whether the first line holds no names of columns but an image."""
+    """Whether the first line names an image, and so is not a header."""
     return len(header) > 1 and PurePosixPath(header[0].strip()).suffix.lower() in SUFFIXES
 
 
@@ -152,7 +150,7 @@ def _given(names: Sequence[str], columns: Sequence[str], path: Path) -> _Columns
 
 
 def _known(names: Sequence[str], first: Sequence[str], path: Path) -> _Columns:
-    """The columns by their usual names."""
+    """The columns, recognised by their usual names."""
     keys = [_key(name) for name in names]
 
     def named(usual: Sequence[str]) -> int | None:
@@ -174,12 +172,11 @@ def _known(names: Sequence[str], first: Sequence[str], path: Path) -> _Columns:
 
 
 def _is_fold(name: str, cells: Sequence[str]) -> bool:
-    """Whether a column holds the numbers of folds, of which none is the test set."""
+    """Whether a column contains the numbers of folds, none of which is the test set."""
     return _key(name) == "fold" and all(re.fullmatch(r"-?\d+(\.0*)?", cell.strip()) for cell in cells)
 
 
-def _take(table: LabelTable, columns: _Columns, names: Sequence[str], line: int, cells: Sequence[str]) -> None:
-    """Take in one row."""
+def _add_row(table: LabelTable, columns: _Columns, names: Sequence[str], line: int, cells: Sequence[str]) -> None:
     where = f"{table.path}, line {line}"
     if max(columns.file, *columns.label, columns.split or 0) >= len(cells):
         raise InputError(f"{where} has {len(cells)} columns, fewer than the header")
@@ -194,14 +191,14 @@ def _take(table: LabelTable, columns: _Columns, names: Sequence[str], line: int,
     value = cells[columns.split].strip() if columns.split is not None else ""
     side = _SIDES.get(_key(value))
     if side is None:
-        raise InputError(f"{where}: '{value[:40]}' is no side of the split; known are train, val and test")
+        raise InputError(f"{where}: '{value[:40]}' is not a side of the split: write train, val or test")
     if len(table.rows) == MAX_ROWS:
-        raise InputError(f"{table.path} has more than {MAX_ROWS:,} rows: divide it")
-    table.rows.append(Row(line, file, label, side))
+        raise InputError(f"{table.path} has more than {MAX_ROWS:,} rows: split it")
+    table.rows.append(LabelRow(line, file, label, side))
 
 
 def _label(columns: _Columns, names: Sequence[str], cells: Sequence[str], where: str) -> str:
-    """The label of a row as it is written; of one-hot columns that with a 1, none where several have one."""
+    """The label of a row as written; with one-hot columns, the name of that with a 1, or '' if not exactly one has."""
     if len(columns.label) == 1:
         return sys.intern(nfc(cells[columns.label[0]].strip()))
     bits = {i: _bit(cells[i]) for i in columns.label}
@@ -216,7 +213,7 @@ def _bit(cell: str) -> int | None:
 
 
 def _check_whole(table: LabelTable) -> None:
-    """Check that the labels can be folders, and that there are rows."""
+    """Check that there are rows, and that the labels can be folders."""
     if not table.rows:
         raise InputError(f"{table.path} gives no image a label")
     first = {row.label: row.line for row in reversed(table.rows)}

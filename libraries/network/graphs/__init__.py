@@ -1,1 +1,1 @@
-"""Networks that come as a graph in a file, CNTK's (.model) or ONNX (.onnx), put to use as they are."""
+"""Networks that are graphs in files, CNTK's (.model) or ONNX (.onnx), used unchanged."""

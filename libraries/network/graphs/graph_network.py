@@ -1,4 +1,4 @@
-"""A network that is a graph in a file, as the rest of the pipeline wants it: uint8 images in, embeddings out."""
+"""A network that is a graph in a file, adapted to the pipeline: uint8 images in, embeddings out."""
 
 import math
 import tempfile
@@ -26,15 +26,15 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to pixel values from 0 to 255 before a network sees them: (value - mean) / std.
+    """The normalisation of pixel values from 0 to 255: (value - mean) / std.
 
     Attributes:
-        order: of the channels as the network takes them.
+        order: of the network's input channels.
         mean, std: per channel, in that order.
     """
 
     order: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # ImageNet's, as torchvision's networks have them
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # ImageNet's, as in torchvision
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     def as_rgb(self, values: Sequence[float]) -> tuple[float, ...]:
@@ -44,16 +44,16 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class GraphNetwork:
-    """An ONNX network that takes `images` uint8 [N, S, S, 3] and gives `embedding` float32 [N, D].
+    """An ONNX network with the input `images` uint8 [N, S, S, 3] and the output `embedding` float32 [N, D].
 
-    With a head it also gives `scores` float32 [N, K], and where the embedding is the mean over a map, that as
+    With a head it also outputs `scores` float32 [N, K] and, if the embedding is the mean over a map, that map as
     `features` float32 [N, D, h, w].
 
     Attributes:
         model: the onnx.ModelProto.
         architecture: the name of the file it came from.
         classes: K; None without a head.
-        mean, std: as an EmbeddingNetwork has them: of red, green, blue from 0 to 1.
+        mean, std: of red, green and blue from 0 to 1, as in an EmbeddingNetwork.
     """
 
     model: Any
@@ -70,12 +70,12 @@ class GraphNetwork:
         """Write the ONNX file, after OpenVINO has run it once.
 
         Raises:
-            NetworkError: OpenVINO cannot run it, or it gives what are no numbers.
+            NetworkError: OpenVINO cannot run it, or its embeddings are not finite.
             StorageError: the file cannot be written.
         """
         images = np.random.default_rng(0).integers(0, 256, (1, self.input_size, self.input_size, 3), np.uint8)
         if not np.isfinite(self.run(images)[EMBEDDING]).all():
-            raise NetworkError(f"{self.architecture} gives embeddings that are no finite numbers")
+            raise NetworkError(f"{self.architecture} computes embeddings that are not finite: choose another network")
         with atomic_path(path) as temporary:
             onnx.save(self.model, temporary)
 
@@ -108,20 +108,21 @@ def assemble(
     fill: tuple[float, ...],
     with_head: bool,
 ) -> GraphNetwork:
-    """Put what happens to pixels before a network, and the outputs that the pipeline wants behind its last layer.
+    """Add the normalisation before a network, and the pipeline's outputs after its last layer.
 
     Args:
         model: an onnx.ModelProto with one input: images of three channels, first or last. It is changed.
         name: for messages, and as the architecture.
         size: side S of the images [pixels].
-        fill: red, green, blue [0 to 255] of what pads an image.
-        with_head: whether to give the scores of the last layer, too.
+        last: where the network ends.
+        fill: red, green, blue [0 to 255] for padding an image.
+        with_head: whether to output the scores of the last layer, too.
 
     Raises:
-        NetworkError: the input or the embedding is nothing the pipeline can use.
+        NetworkError: the pipeline cannot use the input or the embedding.
     """
     if with_head and last.layer is None:
-        raise NetworkError(f"{name} does not end in a linear layer, so it cannot be taken as it is")
+        raise NetworkError(f"{name} does not end in a linear layer, so its own classes cannot be used")
     graph = model.graph
     _prepend(model, size=size, preprocessing=preprocessing)
     features = last.embedding if last.is_map else feature_map(model, last.embedding)
@@ -133,7 +134,7 @@ def assemble(
         features, shape = flat, (*shape[:2], 1, 1)
         flat = _node(graph, "GlobalAveragePool", [flat], f"{EMBEDDING}_pooled")
     if len(shape) < 2 or shape[0] != 1:
-        raise NetworkError(f"{name}: its embedding would be {list(shape)} where a row of numbers per image is needed")
+        raise NetworkError(f"{name}: its embedding would be {list(shape)}, not a row of numbers per image")
     width = _give_rows(graph, flat, EMBEDDING, math.prod(shape[1:]))
     classes = _head(graph, last, shapes, shape) if with_head else None
     if features and len(shapes[features]) == 4 and shapes[features][1] == width:
@@ -152,24 +153,24 @@ def assemble(
 
 
 def image_input(model: Any) -> Any:
-    """The one input of a network that takes images, as ONNX describes it.
+    """The single input of a network, as ONNX describes it.
 
     Raises:
-        NetworkError: there is another number of inputs.
+        NetworkError: there is not exactly one input.
     """
     known = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in known]
     if len(inputs) != 1:
         names = ", ".join(value.name.removeprefix(PREFIX) for value in inputs)
-        raise NetworkError(f"it takes {names or 'nothing'}: one input is needed, images")
+        raise NetworkError(f"its inputs are {names or 'missing'}: one is needed, images")
     return inputs[0]
 
 
 def _prepend(model: Any, *, size: int, preprocessing: Preprocessing) -> None:
-    """Make the network take `images` uint8 [N, S, S, 3]."""
+    """Make `images` uint8 [N, S, S, 3] the network's input."""
     graph, old = model.graph, image_input(model)
     kind = old.type.tensor_type
-    sizes = [dim.dim_value for dim in kind.shape.dim]  # 0 where it is open
+    sizes = [dim.dim_value for dim in kind.shape.dim]  # 0 if variable
     if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]) or kind.elem_type not in FLOATS:
         raise NetworkError(
             f"its input {old.name.removeprefix(PREFIX)} is {sizes}: images of three channels, as floats, are needed"
@@ -179,7 +180,7 @@ def _prepend(model: Any, *, size: int, preprocessing: Preprocessing) -> None:
     if any(length not in (0, size) for length in fixed):
         raise NetworkError(f"it works at {fixed[0]} x {fixed[1]} pixels only: set rf_inputResolution to that")
     if sizes[0] > 1:
-        raise NetworkError(f"it takes {sizes[0]} images at once: export it for one, or for any number")
+        raise NetworkError(f"its batch size is fixed at {sizes[0]}: export it for 1 image, or for any number")
     graph.input.remove(old)
     graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, [sizes[0] or None, size, size, 3]))
     x = _node(graph, "Cast", [IMAGES], CAST, to=kind.elem_type)
@@ -200,7 +201,7 @@ def _prepend(model: Any, *, size: int, preprocessing: Preprocessing) -> None:
 
 
 def _shapes(model: Any, tensors: Sequence[str], *, size: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of tensors for one image, as OpenVINO finds them."""
+    """The shapes of tensors for one image, inferred by OpenVINO."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
@@ -215,19 +216,19 @@ def _shapes(model: Any, tensors: Sequence[str], *, size: int) -> dict[str, tuple
 
 
 def _head(graph: Any, last: LastLayer, shapes: dict[str, tuple[int, ...]], shape: tuple[int, ...]) -> int:
-    """Let the last layer take `embedding` itself, so that the scores come out of it; returns the number of classes."""
-    taken = EMBEDDING
+    """Connect the last layer to `embedding` itself, and output its scores; returns the number of classes."""
+    source = EMBEDDING
     if _kind(graph) != TensorProto.FLOAT:
-        taken = _node(graph, "Cast", [taken], f"{SCORES}_cast", to=_kind(graph))
+        source = _node(graph, "Cast", [source], f"{SCORES}_cast", to=_kind(graph))
     if len(shape) != 2:
-        taken = _node(graph, "Reshape", [taken, _sizes(graph, f"{SCORES}_shape", -1, *shape[1:])], f"{SCORES}_from")
+        source = _node(graph, "Reshape", [source, _sizes(graph, f"{SCORES}_shape", -1, *shape[1:])], f"{SCORES}_from")
     (layer,) = (node for node in graph.node if last.layer in node.output)
-    layer.input[list(layer.input).index(last.embedding)] = taken
+    layer.input[list(layer.input).index(last.embedding)] = source
     return _give_rows(graph, last.scores, SCORES, math.prod(shapes[last.scores][1:]))
 
 
 def _give_rows(graph: Any, tensor: str, name: str, width: int) -> int:
-    """Give a tensor out as float32 [N, width] under this name; returns the width."""
+    """Output a tensor as float32 [N, width] under this name; returns the width."""
     _node(graph, "Reshape", [_as_float(graph, tensor), _sizes(graph, f"{name}_rows", -1, width)], name)
     _output(graph, name, width)
     return width
@@ -239,13 +240,13 @@ def _sizes(graph: Any, name: str, *sizes: int) -> str:
 
 
 def _kind(graph: Any) -> int:
-    """What the network computes in, as ONNX numbers it."""
+    """ONNX's number of the dtype that the network computes in."""
     (cast,) = (node for node in graph.node if node.name == CAST)
     return int(cast.attribute[0].i)
 
 
 def _as_float(graph: Any, tensor: str) -> str:
-    """The tensor in float32, whatever the network computes in."""
+    """The tensor, cast to float32 if the network computes in another dtype."""
     if _kind(graph) == TensorProto.FLOAT:
         return tensor
     return _node(graph, "Cast", [tensor], f"{tensor}_as_float", to=TensorProto.FLOAT)
@@ -261,7 +262,7 @@ def _output(graph: Any, name: str, *shape: int) -> None:
 
 
 def _sort(graph: Any) -> None:
-    """Put every node behind those whose results it takes, as ONNX wants it."""
+    """Sort every node after those whose results it needs, as ONNX requires."""
     made = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input} | {""}
     waiting, ordered = list(graph.node), []
     while waiting:
@@ -273,13 +274,13 @@ def _sort(graph: Any) -> None:
             else:
                 later.append(node)
         if len(later) == len(waiting):
-            raise NetworkError("its nodes need each other's results")
+            raise NetworkError("its nodes depend on each other in a loop")
         waiting = later
     del graph.node[:]
     graph.node.extend(ordered)
 
 
 def _reason(error: Exception) -> str:
-    """The end of what OpenVINO says, which is where it says why."""
+    """The last line of OpenVINO's message, which gives the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Reads a network of CNTK (.model) or an ONNX network (.onnx) for the pipeline."""
+"""Loads a network of CNTK (.model) or an ONNX network (.onnx) for the pipeline."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,20 @@ from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing, 
 from libraries.network.graphs.penultimate import PREFIX, LastLayer
 
 MAX_OUTPUTS = 100
-LONGEST_MESSAGE = 1000  # characters; names in a file may be of any kind and length
-OPSET = 18  # what the pipeline itself adds to a graph needs this
+LONGEST_MESSAGE = 1000  # characters; names in a file may be of any length
+OPSET = 18  # needed by the nodes that the pipeline adds to a graph
 
-CNTK_LEVEL = 114.0  # of all channels: what the tutorial subtracts from pixels, and pads images with
+CNTK_LEVEL = 114.0  # of all channels: the tutorial subtracts it from pixels, and pads images with it
 TUTORIAL_POOLING, TUTORIAL_MAP = "poolingLayer", "z.x.x.r"
 NORMALISING = frozenset({"Minus", "Plus", "ElementTimes"})
 
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """What a user says about a network in a file; None for what the file or its kind says.
+    """A user's options for a network in a file; None stands for the default of the file or its kind.
 
     Attributes:
-        node: whose output is the embedding (rf_embeddingNode).
+        node: the node whose output is the embedding (rf_embeddingNode).
         order, mean, std: of the channels (rf_channelOrder, rf_channelMeans, rf_channelStds).
     """
 
@@ -40,7 +40,7 @@ class GraphOptions:
     std: tuple[float, float, float] | None = None
 
     def check_unused(self, name: str) -> None:
-        """Raise NetworkError if anything is said, for a network to which it says nothing."""
+        """Raise NetworkError if any option is set, for a network that has none of them."""
         if self != GraphOptions():
             raise NetworkError(
                 f"{name} brings its own normalisation and cut: rf_embeddingNode, rf_channelOrder, rf_channelMeans and "
@@ -48,7 +48,7 @@ class GraphOptions:
             )
 
     def preprocessing(self, usual: Preprocessing) -> Preprocessing:
-        """The usual one of the kind of file, with what the user says."""
+        """The usual normalisation of the kind of file, with the user's changes."""
         return Preprocessing(self.order or usual.order, self.mean or usual.mean, self.std or usual.std)
 
 
@@ -56,10 +56,10 @@ def load_graph_network(path: Path, *, size: int, options: GraphOptions, with_hea
     """The network in a file, cut at its penultimate layer, for images of `size` pixels.
 
     Args:
-        with_head: whether it also gives the scores of its own classes.
+        with_head: whether it also outputs the scores of its own classes.
 
     Raises:
-        NetworkError: the file cannot be read or converted, or does not show where to cut; says what to do.
+        NetworkError: the file cannot be read or converted, or it is not clear where to cut; says what to do.
     """
     try:
         if path.suffix == ".model":
@@ -86,7 +86,7 @@ def _load_cntk(path: Path, *, size: int, options: GraphOptions, with_head: bool)
             raise
         height, width = sizes[0]
         raise NetworkError(
-            f"{error}; it was made for images of {height} x {width} pixels: set rf_inputResolution to {width}"
+            f"{error}; it was trained on images of {height} x {width} pixels: set rf_inputResolution to {width}"
         ) from error
     model = prefixed(model)
     if with_head or node is None:
@@ -107,10 +107,10 @@ def _load_cntk(path: Path, *, size: int, options: GraphOptions, with_head: bool)
 
 
 def classifier(graph: Graph) -> str:
-    """The uid of the node that tells the classes apart: the last output from which no other is made."""
+    """The uid of the node that gives the classes: the last output that no other output is computed from."""
     values = list(choose(graph, None))
     if len(values) > MAX_OUTPUTS:
-        raise ModelError(f"{len(values):,} outputs, of which it does not show the classes")
+        raise ModelError(f"it has {len(values):,} outputs, and it is not clear which gives the classes")
     behind = {uid: {function.uid for function in graph.order([uid])} for uid in values}
     makers = {uid: function for uid in values if (function := graph.producer(uid)[0]) is not None}
     ends = [
@@ -119,21 +119,21 @@ def classifier(graph: Graph) -> str:
         if not any(function.uid in made for other, made in behind.items() if other != uid)
     ]
     if not ends:
-        raise ModelError("all it gives are its inputs")
+        raise ModelError("its outputs are its inputs")
     return ends[-1]
 
 
 def tutorial_cut(graph: Graph) -> Function | None:
-    """The node at which the tutorial cuts its networks; None in others.
+    """The node at which the tutorial cuts its networks; None in other networks.
 
-    It is 'poolingLayer' in a network that the tutorial has refined, and in those it starts from 'z.x.x.r', whose mean
-    over the positions it takes.
+    It is 'poolingLayer' in a network refined by the tutorial, and in those that it starts from 'z.x.x.r', whose mean
+    over the positions is the embedding.
     """
     return graph.find(TUTORIAL_POOLING) or graph.find(TUTORIAL_MAP)
 
 
 def has_own_normalisation(graph: Graph, node: Function | None) -> bool:
-    """Whether the first thing that happens to an image is arithmetic with constants, as in the tutorial's networks."""
+    """Whether the first operation on an image is arithmetic with constants, as in the tutorial's networks."""
     values = [graph.value_of(node)] if node is not None else list(choose(graph, None))
     order = graph.order(values)
     taken = [f for f in order for uid in f.inputs if (v := graph.variables.get(graph.resolve(uid))) and v.value is None]
@@ -159,18 +159,18 @@ def _load_onnx(path: Path, *, size: int, options: GraphOptions, with_head: bool)
 
 
 def read_onnx(path: Path) -> Any:
-    """The onnx.ModelProto in a file, at least of the opset that the pipeline's own nodes need.
+    """The onnx.ModelProto in a file, of at least the opset that the pipeline's own nodes need.
 
     Raises:
-        NetworkError: no such file, damaged, no ONNX, or of an opset that cannot be brought up to date.
+        NetworkError: there is no such file, it is damaged or not ONNX, or its opset cannot be upgraded.
     """
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except OSError as error:
         raise NetworkError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # protobuf, the checker and external data each have exceptions of their own
-        raise NetworkError(f"{path} is not an ONNX network, or damaged: {str(error).splitlines()[0][:200]}") from error
+    except Exception as error:  # protobuf, the checker and external data each raise their own exceptions
+        raise NetworkError(f"{path} is damaged, or not an ONNX network: {str(error).splitlines()[0][:200]}") from error
     version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), OPSET)
     if version >= OPSET:
         return model
@@ -178,18 +178,18 @@ def read_onnx(path: Path) -> Any:
         return onnx.version_converter.convert_version(model, OPSET)
     except RuntimeError as error:
         raise NetworkError(
-            f"{path} is of opset {version}, and cannot be brought to {OPSET} ({str(error).splitlines()[0][:200]}): "
-            f"export it anew with opset {OPSET}"
+            f"{path} has opset {version}, and cannot be upgraded to {OPSET} ({str(error).splitlines()[0][:200]}): "
+            f"export it again with opset {OPSET}"
         ) from error
 
 
 def prefixed(model: Any) -> Any:
-    """The same with names that are none of the pipeline's own, such as 'features'."""
+    """The model with prefixed names, so that none equals a name of the pipeline, such as 'features'."""
     return onnx.compose.add_prefix(model, PREFIX)
 
 
 def _named_tensor(model: Any, name: str) -> str:
-    """The tensor of a name, or the first output of the node of that name."""
+    """The tensor with a name, or the first output of the node with that name."""
     name = PREFIX + name
     tensors = [tensor for node in model.graph.node for tensor in node.output]
     if name in tensors:
@@ -198,7 +198,7 @@ def _named_tensor(model: Any, name: str) -> str:
         if node.name == name:
             return str(node.output[0])
     last = [node.name or node.output[0] for node in model.graph.node[-20:]]
-    raise NetworkError(_unknown(name.removeprefix(PREFIX), [found.removeprefix(PREFIX) for found in last]))
+    raise NetworkError(_unknown(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in last]))
 
 
 def _unknown(name: str, names: list[str]) -> str:

@@ -1,9 +1,9 @@
-"""Finds the last layer of an ONNX classification network, and with it the embedding: what that layer takes.
+"""Finds the last layer of an ONNX classification network, and the embedding: the input of that layer.
 
-The way goes from the scores backwards: past softmax, past additions of a bias, to the multiplication by weights that
-tells the classes apart (Gemm, MatMul, or a convolution of a single position). Where such a network has none, as in
-SqueezeNet, whose classes are maps that are averaged, it goes to the convolution before the last pooling; its input,
-averaged over the positions, is the embedding then.
+The search goes backwards from the scores: past softmax and the addition of a bias, to the multiplication by weights
+that gives the classes (Gemm, MatMul, or a convolution of a single position). If there is none, as in SqueezeNet, which
+averages a map for each class, it goes to the convolution before the last pooling; the embedding is then that
+convolution's input, averaged over the positions.
 """
 
 from collections.abc import Iterable
@@ -14,14 +14,14 @@ import onnx
 
 from libraries.base.errors import NetworkError
 
-SAME_ORDER = {"Softmax", "LogSoftmax", "Sigmoid"}  # the classes stay in the same order of likelihood
-MOVED = {"Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast"}  # the values stay what they are
+SAME_ORDER = {"Softmax", "LogSoftmax", "Sigmoid"}  # do not change the order of the classes' scores
+MOVED = {"Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast"}  # do not change values
 SCALED = {"Add", "Sub", "Mul", "Div"}  # with a constant
 POOLED = {"GlobalAveragePool", "ReduceMean", "AveragePool"}
 NONLINEAR = {"Relu", "LeakyRelu", "PRelu", "Clip", "BatchNormalization"}
 WEIGHED = {"Gemm", "MatMul"}
-PREFIX = "network/"  # of all names in the graph, so that none is one of the pipeline's
-CANDIDATES = 12  # that a message names
+PREFIX = "network/"  # of all names in the graph, so that none equals one of the pipeline's
+CANDIDATES = 12  # nodes listed in a message
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class LastLayer:
     """Where a network ends.
 
     Attributes:
-        embedding: the tensor that the last layer takes.
-        is_map: whether it still has positions, over which the mean is to be taken.
-        layer: what the node that takes it gives; None where more than one linear layer lies between it and the scores.
-        scores: the tensor [N, K] that comes out of the layer, before any softmax.
+        embedding: the tensor that is the last layer's input.
+        is_map: whether it still has positions, which have to be averaged.
+        layer: the output of the node with this input; None if it is not a single linear layer before the scores.
+        scores: the tensor [N, K] that the layer computes, before any softmax.
     """
 
     embedding: str
@@ -42,12 +42,12 @@ class LastLayer:
 
 
 class Links:
-    """Which node makes a tensor."""
+    """The connections of a graph: which node computes a tensor, and which tensors are constant."""
 
     def __init__(self, model: Any) -> None:
         self.makers = {name: node for node in model.graph.node for name in node.output}
         self.constants = {tensor.name for tensor in model.graph.initializer}
-        for node in model.graph.node:  # ONNX has the nodes in the order of computation
+        for node in model.graph.node:  # ONNX stores the nodes in order of computation
             if node.op_type == "Constant" or (
                 node.input and all(name in self.constants for name in node.input if name)
             ):
@@ -58,17 +58,17 @@ class Links:
         return [name for name in node.input if name and name not in self.constants]
 
     def needed(self, tensor: str) -> set[str]:
-        """All tensors that one is made from, itself included."""
-        found, waiting = {tensor}, [tensor]
+        """All tensors that one is computed from, including itself."""
+        needed, waiting = {tensor}, [tensor]
         while waiting:
             node = self.makers.get(waiting.pop())
-            new = set(node.input) - found if node is not None else set()
-            found |= new
+            new = set(node.input) - needed if node is not None else set()
+            needed |= new
             waiting += new
-        return found
+        return needed
 
     def back(self, tensor: str, kinds: Iterable[str]) -> str:
-        """The tensor from which only nodes of some kinds lead to this one."""
+        """The tensor reached by going back through nodes of some kinds."""
         kinds = frozenset(kinds)
         while (node := self.makers.get(tensor)) is not None and node.op_type in kinds and len(self.values(node)) == 1:
             (tensor,) = self.values(node)
@@ -76,7 +76,7 @@ class Links:
 
 
 def ends(model: Any) -> list[str]:
-    """The outputs of an onnx.ModelProto that no other output is made from, in order."""
+    """The outputs of an onnx.ModelProto that no other output is computed from, in order."""
     links = Links(model)
     sources = {output.name: links.back(output.name, {"Identity"}) for output in model.graph.output}
     needed = {name: links.needed(source) for name, source in sources.items()}
@@ -91,7 +91,7 @@ def find(model: Any, output: str) -> LastLayer:
     """The last layer before an output of an onnx.ModelProto.
 
     Raises:
-        NetworkError: the network ends in some other way; names the nodes there are, one of which has to be named.
+        NetworkError: the network ends in another way; lists nodes, one of which the user has to name.
     """
     links = Links(model)
     scores = links.back(output, SAME_ORDER | MOVED)
@@ -110,13 +110,13 @@ def find(model: Any, output: str) -> LastLayer:
         for node in model.graph.node[-CANDIDATES:]
     ]
     raise NetworkError(
-        f"it does not show which layer gives the embedding: set rf_embeddingNode to one of its nodes; the last are "
+        f"it is not clear which layer gives the embedding: set rf_embeddingNode to one of its nodes; the last are "
         f"{', '.join(nodes)}"
     )
 
 
 def feature_map(model: Any, embedding: str) -> str | None:
-    """The map [N, C, h, w] whose mean over the positions the embedding is; None where it is no such mean."""
+    """The map [N, C, h, w] whose mean over the positions is the embedding; None if there is none."""
     links = Links(model)
     node = links.makers.get(links.back(embedding, MOVED))
     if node is None or node.op_type not in ("GlobalAveragePool", "ReduceMean"):
@@ -127,7 +127,7 @@ def feature_map(model: Any, embedding: str) -> str | None:
 
 
 def _axes(model: Any, node: Any) -> list[int]:
-    """The axes, of four, that a ReduceMean takes together."""
+    """The axes, of four, that a ReduceMean averages."""
     known = {tensor.name: tensor for tensor in model.graph.initializer}
     known |= {
         maker.output[0]: attribute.t

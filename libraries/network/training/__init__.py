@@ -1,1 +1,1 @@
-"""Refining a network on the user's images: the sets, the recipe, the steps, and going on after an interruption."""
+"""Refining a network on the user's images: the image sets, the recipe, the steps, and resuming when interrupted."""

@@ -1,4 +1,4 @@
-"""What training, or taking a network as it is, leaves in its folder: the network, its calibration, tables, pictures."""
+"""The output of step 2: the network, trained or unchanged, with its calibration, and the course of training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -18,20 +18,22 @@ from libraries.base.storage import Artefact
 from libraries.base.tables import write_table
 from libraries.data.dataset import Example, groups_per_class, load_example
 from libraries.data.images import ResizeRule
-from libraries.network.folder import write_network
+from libraries.network.artefact import write_network
 from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.training.refine import Epoch, Refined
 from libraries.network.training.training_sets import TrainingSets
 
 
-class Calibrated(Protocol):
+class Calibration(Protocol):
+    """What turns scores into probabilities."""
+
     def to_json(self) -> dict[str, Any]: ...
 
 
 class Calibrate(Protocol):
-    """Scores [N, K] and labels [N] → a calibration; with how many independent examples of each class there are, [K]."""
+    """Scores [N, K], labels [N] and the number of independent examples of each class [K] → a calibration."""
 
-    def __call__(self, scores: Float32, labels: Int, *, evidence: Sequence[int]) -> Calibrated: ...
+    def __call__(self, scores: Float32, labels: Int, *, evidence: Sequence[int]) -> Calibration: ...
 
 
 def write_refined_network(
@@ -40,7 +42,7 @@ def write_refined_network(
     """Write training.csv, training.png and the network folder, its manifest last.
 
     Args:
-        calibrate: makes the scores probabilities, by those of the validation images: the last thing that these decide.
+        calibrate: turns scores into probabilities, fitted on the validation images: the last use of these.
 
     Returns:
         The rows of training.csv.
@@ -77,13 +79,13 @@ def write_network_as_it_is(
     """Write the folder of a network that keeps its own classes, calibrated on some examples.
 
     Args:
-        folder: where the examples' paths begin.
-        calibrate: makes the scores probabilities, by those of the examples.
+        folder: of the data set, which the examples' paths are relative to.
+        calibrate: turns scores into probabilities, fitted on the examples.
         labels: the network's classes in its order; by default those of the examples in alphabetical order.
         progress: called after every image.
 
     Returns:
-        The fraction of the examples that the network has right.
+        The fraction of the examples that the network classifies correctly.
 
     Raises:
         NetworkError: the network's classes are not those of the examples.
@@ -92,9 +94,9 @@ def write_network_as_it_is(
     names = list(labels) or present
     if len(names) != network.classes or sorted(names) != present:
         raise NetworkError(
-            f"{network.architecture} tells {network.classes} classes apart, and the data set has {len(present)} "
-            f"({', '.join(present[:5])}{', …' if len(present) > 5 else ''}): it has to have the same, in the order of "
-            "rf_labels"
+            f"{network.architecture} has {network.classes} classes, and the data set has {len(present)} "
+            f"({', '.join(present[:5])}{', …' if len(present) > 5 else ''}): set rf_labels to the network's classes, "
+            "in its order; the data set must have the same"
         )
     index = {name: number for number, name in enumerate(names)}
     scores, truth, scored = [], [], []

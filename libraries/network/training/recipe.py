@@ -18,14 +18,14 @@ from libraries.network.backbones import EmbeddingNetwork
 
 Augmentation = Literal["photo", "anyOrientation", "none"]
 
-WARM_UP = 0.1  # part of all steps over which the learning rate rises to its peak, for rf_lrPerMb 'auto'
+WARM_UP = 0.1  # fraction of all steps in which the learning rate rises to its peak, for rf_lrPerMb 'auto'
 
 KINDS: tuple[Augmentation, ...] = get_args(Augmentation)
-AREA = (0.65, 1.0)  # part of the stored image that a crop covers: mild, since the object usually fills the picture
+AREA = (0.65, 1.0)  # fraction of the stored image in a crop: mild, since the object usually fills the picture
 RATIO = (0.85, 1 / 0.85)  # width / height of a crop
 JITTER = 0.2  # brightness, contrast and saturation are each multiplied by 1 ± this
 STORED_PER_INPUT = 1.15  # training images are stored this much larger than the input, so that crops keep their detail
-# The eight ways to lay a square on itself: quarter turns, and the same mirrored. [8, 2, 2]
+# The eight orientations of a square: quarter turns, and the same mirrored. [8, 2, 2]
 _TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
 _MIRROR = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
 _ORIENTATIONS = torch.stack(
@@ -45,13 +45,13 @@ class RefineOptions:
             rf_l2RegWeight).
         dropout: before the head, while training (rf_dropoutRate).
         freeze: train the head only (rf_boFreezeWeights).
-        balance: weigh every class alike in the loss, whatever its number of images (rf_boBalanceTrainingSet).
-        label_smoothing: part of the target that is spread over all classes.
-        average_epochs: the weights that count are a running average over about so many epochs.
-        seed: of everything random.
+        balance: give every class the same weight in the loss, whatever its number of images (rf_boBalanceTrainingSet).
+        label_smoothing: fraction of the target that is spread over all classes.
+        average_epochs: the weights that are kept are a running average over about so many epochs.
+        seed: for everything random.
         device: 'cpu', 'cuda' or 'mps'.
         peak: highest learning rate of the recipe's own schedule.
-        bf16: compute in mixed precision; None for where the device has it fast.
+        bf16: compute in mixed precision; None: if that is faster on the device.
     """
 
     epochs: int = 45
@@ -72,10 +72,10 @@ class RefineOptions:
 
 
 def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.optim.Optimizer:
-    """The optimiser over what is to be trained; its learning rate is set before every step.
+    """The optimiser of the trainable parameters; its learning rate is set before every step.
 
     With a list of learning rates it is the tutorial's: SGD whose momentum averages gradients (dampening = momentum,
-    which CNTK calls unit gain), so that a learning rate means what it meant there.
+    CNTK's unit gain), so that learning rates mean the same as there.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     if options.learning_rates is not None:
@@ -90,7 +90,12 @@ def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.o
 
 
 def learning_rate(options: RefineOptions, *, epoch: int, step: int, steps: int) -> float:
-    """Of a step in an epoch of `steps`, both from 0: the list's, or a linear rise and half a cosine down to 0."""
+    """The learning rate of a step: from the list, or a linear rise and then half a cosine down to 0.
+
+    Args:
+        epoch, step: counted from 0.
+        steps: number of steps in an epoch.
+    """
     if options.learning_rates is not None:
         return options.learning_rates[min(epoch, len(options.learning_rates) - 1)]
     total = options.epochs * steps
@@ -101,32 +106,32 @@ def learning_rate(options: RefineOptions, *, epoch: int, step: int, steps: int) 
 
 
 def class_weights(labels: np.ndarray, classes: int) -> Tensor:
-    """Weights [K] of mean 1 over the images, with which every class counts alike in the loss."""
+    """Weights [K], of mean 1 over the images, that make every class count the same in the loss."""
     counts = np.bincount(labels, minlength=classes)
     return torch.from_numpy(len(labels) / (classes * np.maximum(counts, 1))).float()
 
 
 def batches(count: int, options: RefineOptions, epoch: int) -> Iterator[Tensor]:
-    """The indices of the images of every step of an epoch: a new order each time, batches of equal size within one.
+    """Yield the image indices of every step of an epoch, in a new order for each epoch.
 
-    So there is no small last batch, which would disturb batch normalisation.
+    Batch sizes differ by at most one: a small last batch would disturb batch normalisation.
     """
     generator = torch.Generator().manual_seed(derived_seed(options.seed, epoch))
     yield from torch.randperm(count, generator=generator).tensor_split(steps_per_epoch(count, options))
 
 
 def steps_per_epoch(count: int, options: RefineOptions) -> int:
-    """Of `count` images: as many batches as needed so that none is larger than `options.batch`."""
+    """The number of batches of `count` images, none larger than `options.batch`."""
     return math.ceil(count / options.batch)
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed of 63 bits from a few numbers, unlike that of any other numbers."""
+    """A 63-bit seed derived from a few numbers; other numbers give another seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether mixed precision in bf16 is faster than float32 there."""
+    """Whether mixed precision in bf16 is faster than float32 on a device."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
@@ -156,8 +161,8 @@ def augment(images: Tensor, *, size: int, kind: Augmentation, seed: int) -> Tens
 def resample(images: Tensor, affine: Tensor, size: int) -> Tensor:
     """Images [N, S', S', 3] seen through affine maps [N, 2, 3] → float32 [N, size, size, 3].
 
-    A map leads from the view to the image, both from -1 to 1. Bilinear without
-    antialiasing: right as long as a view is not much smaller than what it shows.
+    A map leads from the view to the image, both from -1 to 1. Bilinear without antialiasing, which is good enough as
+    long as a view is not much smaller than the area it shows.
     """
     grid = functional.affine_grid(affine.to(images.device), [len(images), 3, size, size], align_corners=False)
     views = functional.grid_sample(
@@ -180,7 +185,7 @@ def _affine(count: int, kind: Augmentation, generator: torch.Generator) -> Tenso
 
 
 def _change_colours(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Saturation, contrast and brightness of float images [N, S, S, 3], each image by its own factors."""
+    """Change saturation, contrast and brightness of float images [N, S, S, 3], with own factors for each image."""
     count = len(images)
     factors = _uniform(1 - JITTER, 1 + JITTER, 3 * count, generator).to(images.device).view(3, count, 1, 1, 1)
     brightness, contrast, saturation = factors

@@ -1,7 +1,7 @@
-"""Fine-tune a pretrained network on a user's images: the whole of it, or a new head only.
+"""Fine-tunes a pretrained network on a user's images: all of it, or only a new head.
 
-What happens in an epoch follows from (seed, epoch, step) and from the state at its beginning alone, and that state is
-saved after every epoch. So a run that was killed goes on to the same result; on a CPU, to the same bits.
+An epoch depends only on (seed, epoch, step) and on the state at its beginning, which is saved after every epoch. So a
+killed run resumes and comes to the same result; on a CPU, to the same bits.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of training.csv. Errors are fractions of images; test_error is reported, and decides nothing."""
+    """One row of training.csv. Errors are fractions of images; test_error is only reported."""
 
     epoch: Annotated[int, Column("number of the epoch, from 1")]
     learning_rate: Annotated[float, Column("learning rate per minibatch at the end of the epoch")]
@@ -51,10 +51,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Refined:
-    """What training gives: the network with the weights of its best epoch, and how it came about.
+    """The result of training: the network with the weights of its best epoch, and its history.
 
     Attributes:
-        best_epoch: counted from 1, the one with the fewest validation errors; of several the one with the lowest loss.
+        best_epoch: counted from 1, the one with the fewest validation errors; of several, that with the lowest loss.
         validation_logits: float32 [N, K], of the best weights, for calibration.
     """
 
@@ -77,39 +77,33 @@ def refine(
     on_epoch: Callable[[Epoch], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Refined:
-    """Give `network` a new head for `classes` and train it; the network handed in is changed.
+    """Give `network` a new head for `classes` and train it; the network is changed.
 
     Args:
-        train: images somewhat larger than the network's input (`augmentation.stored_size`), so that crops keep detail.
+        train: images somewhat larger than the network's input (`recipe.stored_size`), so that crops keep detail.
         validation: images at the network's input size, none of them in `train`; they choose the best epoch.
-        test: images at the network's input size; their error is reported.
-        checkpoint: file for the state after the latest epoch; the caller deletes it when the result is safe.
-        key: identifies the data and whatever else the result depends on. A checkpoint of another key, or of other
-            options, is not taken up.
-        on_epoch: called after every epoch, also for those that a run before this one had finished.
+        test: images at the network's input size; their error is only reported.
+        classes: number of classes.
+        checkpoint: file for the state after the latest epoch; the caller deletes it when the result is saved.
+        key: identifies the data and whatever else the result depends on. A checkpoint with another key, or with other
+            options, is ignored.
+        on_epoch: called after every epoch, including those that an earlier run has finished.
         on_step: called after every step with its number and the number of steps in the epoch.
 
     Raises:
-        NetworkError: out of memory (names rf_mbSize), or the loss is no number any more (names rf_lrPerMb).
+        NetworkError: out of memory (names rf_mbSize), or the loss is not finite (names rf_lrPerMb).
         StorageError: the checkpoint cannot be written.
     """
     identity = hashlib.sha256(f"{key} {options} {train.images.shape} {len(validation)} {classes}".encode()).hexdigest()
     network.add_head(classes, dropout=options.dropout, seed=options.seed)
-    # more views would make the measurements of an epoch cost more than its training
+    # With more views, evaluating an epoch would take longer than training it.
     views, network.views = network.views, 1
-    history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
     with memory_errors(), torch.random.fork_rng():
         trainer = Trainer(network, train, options)
-        saved = load_checkpoint(checkpoint, key=identity)
-        if saved:
-            state, facts = saved
-            trainer.restore(state)
-            best = part(state, "best/")
-            history = [Epoch(**row) for row in facts["history"]]
-            for row in history:
-                if on_epoch:
-                    on_epoch(row)
+        history, best = _resume(trainer, checkpoint, key=identity)
+        for row in history:
+            if on_epoch:
+                on_epoch(row)
         for number in range(len(history), options.epochs):
             row = _run_epoch(trainer, number, validation, test, on_step)
             history.append(row)
@@ -132,6 +126,16 @@ def refine(
         )
 
 
+def _resume(trainer: Trainer, checkpoint: Path, *, key: str) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Restore the trainer from a checkpoint, if there is one; returns the finished epochs and the best weights."""
+    saved = load_checkpoint(checkpoint, key=key)
+    if saved is None:
+        return [], {}
+    state, facts = saved
+    trainer.restore(state)
+    return [Epoch(**row) for row in facts["history"]], part(state, "best/")
+
+
 def _run_epoch(
     trainer: Trainer,
     number: int,
@@ -139,7 +143,7 @@ def _run_epoch(
     test: ImageSet | None,
     on_step: Callable[[int, int], None] | None,
 ) -> Epoch:
-    """Train for one epoch and measure."""
+    """Train for one epoch, then evaluate."""
     start = time.monotonic()
     trained = trainer.train_epoch(number, on_step)
     scores = logits(trainer.averaged, validation.images, bf16=trainer.bf16)
@@ -160,14 +164,14 @@ def _run_epoch(
 
 
 def logits(network: EmbeddingNetwork, images: np.ndarray, *, bf16: bool) -> np.ndarray:
-    """The scores [N, K], float32, of a network in evaluation mode on images uint8 [N, S, S, 3]."""
+    """The scores, float32 [N, K], of a network in evaluation mode for images uint8 [N, S, S, 3]."""
     device = network.scale.device
-    found = []
+    scores = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = torch.from_numpy(images[start : start + EVALUATION_BATCH]).to(device)
-            found.append(network(batch)[1].cpu())
-    return torch.cat(found).numpy()
+            scores.append(network(batch)[1].cpu())
+    return torch.cat(scores).numpy()
 
 
 def _error(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -180,12 +184,12 @@ def _rank(row: Epoch) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn running out of memory, on whatever device, into the error that says what to do."""
+    """Turn running out of memory, on any device, into an error that says what to do."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory() from error
-    except RuntimeError as error:  # how PyTorch says it on a CPU and on Apple's GPU
+    except RuntimeError as error:  # as PyTorch reports it on a CPU and on Apple's GPU
         if "can't allocate memory" in str(error) or "out of memory" in str(error):
             raise _out_of_memory() from error
         raise
@@ -198,24 +202,24 @@ def _out_of_memory() -> NetworkError:
 
 
 def save_checkpoint(path: Path, *, key: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write tensors by name and facts (JSON) as one .safetensors file, in place of an earlier one.
+    """Write tensors by name and facts (JSON) as one .safetensors file, replacing an earlier one.
 
     Args:
-        key: what identifies the run; a run with another key will not take it up.
+        key: identifies the run; a run with another key ignores the file.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
     from safetensors.torch import save_file
 
-    # distinct memory for every name, which safetensors insists on
+    # copies, since safetensors does not accept tensors that share memory
     flat = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(flat, temporary, metadata={"key": key, "facts": json.dumps(facts)})
 
 
 def load_checkpoint(path: Path, *, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and facts as saved; None where there is no file, a damaged one, or one of another run."""
+    """Tensors and facts as saved; None if there is no file, or it is damaged or of another run."""
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
@@ -225,7 +229,7 @@ def load_checkpoint(path: Path, *, key: str) -> tuple[dict[str, Tensor], dict[st
             metadata = file.metadata() or {}
             if metadata.get("key") != key:
                 return None
-            # Copies: tensors that keep the file mapped into memory would keep Windows from replacing it.
+            # Copies: Windows could not replace the file while tensors map it into memory.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return tensors, json.loads(metadata["facts"])
     except (OSError, SafetensorError, ValueError, KeyError):

@@ -1,6 +1,6 @@
-"""One epoch of training: the network, its running average and its optimiser, and what they have to remember.
+"""Trains one epoch: the network, its running average, its optimiser, and their state.
 
-On a CPU, gradients of depthwise convolutions are computed in float32, and memory is kept: that makes it fast.
+For speed on a CPU, gradients of depthwise convolutions are computed in float32, and freed memory is kept.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from libraries.network.training.recipe import (
 )
 from libraries.network.training.training_sets import ImageSet
 
-CLIP_NORM = 1.0  # longest gradient, for the recipe's own learning rate
+CLIP_NORM = 1.0  # largest norm of the gradient, with the recipe's own learning rate
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -40,7 +40,7 @@ class Trainer:
     """Trains `network` in place.
 
     Attributes:
-        averaged: a network whose weights are the running average of those trained; the one to evaluate and keep.
+        averaged: a copy whose weights are the running average of those in training; it is evaluated and kept.
     """
 
     def __init__(self, network: EmbeddingNetwork, train: ImageSet, options: RefineOptions) -> None:
@@ -63,7 +63,7 @@ class Trainer:
             learning_rate of the last step, train_loss and train_error (a fraction), both on the augmented images.
 
         Raises:
-            NetworkError: the loss is not a number any more.
+            NetworkError: the loss is not finite.
         """
         steps = steps_per_epoch(len(self.labels), self.options)
         loss_sum = torch.zeros((), device=self.device)
@@ -100,7 +100,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up a state that `state` gave."""
+        """Restore what `state` returned."""
         self.network.load_state_dict(part(state, "network/"))
         self.averaged.load_state_dict(part(state, "averaged/"))
         slots: dict[int, dict[str, Any]] = {}
@@ -128,18 +128,18 @@ class Trainer:
         return loss.detach(), (scores.argmax(dim=1) != labels).sum()
 
     def _gradients(self) -> contextlib.AbstractContextManager[Any]:
-        """Where depthwise convolutions need help."""
+        """`DepthwiseGradients` where it makes training faster."""
         return DepthwiseGradients() if self.bf16 and self.device.type == "cpu" else contextlib.nullcontext()
 
     def _train_mode(self) -> None:
-        """Training mode; a frozen backbone stays in evaluation mode, so that nothing in it moves."""
+        """Set training mode; a frozen backbone stays in evaluation mode, so that nothing in it changes."""
         self.network.train()
         if self.options.freeze:
             self.network.backbone.eval()
 
     @torch.no_grad()
     def _update_average(self, *, done: int, steps: int) -> None:
-        """Move the average towards the present weights; early on, when it knows little, faster."""
+        """Move the average towards the current weights; faster at the beginning."""
         decay = min(math.exp(-1 / max(self.options.average_epochs * steps, 1e-9)), done / (done + 10))
         averages, currents = [], []
         for average, current in zip(
@@ -159,7 +159,7 @@ def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def resident(images: ImageSet, device: torch.device) -> Tensor:
-    """The images [N, S, S, 3] on a GPU if they take less than a quarter of its free memory, else where they are."""
+    """The images [N, S, S, 3], on a GPU if they take less than a quarter of its free memory, else in main memory."""
     tensor = torch.from_numpy(images.images)
     if device.type == "cuda" and tensor.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
         return tensor.to(device)
@@ -167,9 +167,9 @@ def resident(images: ImageSet, device: torch.device) -> Tensor:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library (glibc) keep large blocks that are freed, for the rest of this process.
+    """Make the C library (glibc) keep large freed blocks, for the rest of this process.
 
-    Otherwise every large tensor is fetched from the system and zeroed anew: a fifth of the time of a training step.
+    Otherwise the system provides and zeroes new memory for every large tensor: a fifth of the time of a training step.
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # another C library
@@ -179,10 +179,10 @@ def keep_freed_memory() -> None:
 
 
 class DepthwiseGradients(TorchFunctionMode):
-    """Inside this context, the gradients of depthwise convolutions are computed in float32, whatever autocast says.
+    """Inside this context, gradients of depthwise convolutions are computed in float32, regardless of autocast.
 
-    In bf16 oneDNN has no good kernels for them: they take three quarters of a training step of EfficientNet-Lite0,
-    about five times what they take in float32 (PyTorch 2.15). Forward, bf16 is the faster one and stays.
+    oneDNN has no good bf16 kernels for them: they take three quarters of a training step of EfficientNet-Lite0, about
+    five times as long as in float32 (PyTorch 2.15). In the forward pass bf16 is faster, and is kept.
     """
 
     def __torch_function__(
@@ -203,7 +203,7 @@ class DepthwiseGradients(TorchFunctionMode):
 
 
 class _Depthwise(torch.autograd.Function):
-    """Depthwise convolution of images [N, C, H, W] with weight [C, 1, k, k], in whatever precision autocast chooses."""
+    """Depthwise convolution of images [N, C, H, W] with weight [C, 1, k, k], in the precision that autocast chooses."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, *geometry: tuple[int, int]) -> Tensor:

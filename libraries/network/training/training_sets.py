@@ -1,6 +1,6 @@
-"""The user's images as three sets for training: what is learnt from, what chooses the epoch, what is only reported.
+"""The user's images as three sets: training, validation (chooses the epoch) and test (only reported).
 
-Each image is decoded once and held ready: in memory, or in a scratch file where they are too many for it.
+Each image is decoded once and kept, in memory or, if the images are too many, in a scratch file.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ class ImageSet:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "ImageSet":
-        """The images at some indices, as an ImageSet of its own (copied)."""
+        """A copy of the images at some indices."""
         return ImageSet(self.images[indices], self.labels[indices])
 
 
@@ -57,20 +57,21 @@ def decode_once(
 
     Args:
         items: what `load` turns into an image, e.g. paths.
+        labels: class index of each item.
         load: item → uint8 [size, size, 3], e.g. `libraries.data.images.load` with a rule of this size.
-        scratch: folder for the pixels where they are more than `in_memory_bytes`: in a file without a name, which is
-            gone when the process is.
+        scratch: folder for the pixels if they are more than `in_memory_bytes`: in an unnamed file, which disappears
+            with the process.
         on_image: called after every image, for a progress bar.
 
     Returns:
-        the images that decoded, in order, and the errors of those that did not.
+        The images that could be decoded, in order, and the errors of the others.
     """
     shape = (len(items), size, size, 3)
     if np.prod(shape, dtype=np.int64) <= in_memory_bytes:
         images = np.empty(shape, np.uint8)
     else:
         scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=scratch) as file:  # the mapping keeps it
+        with tempfile.TemporaryFile(dir=scratch) as file:  # the mapping keeps it open
             images = np.memmap(file, np.uint8, "w+", shape=shape)
 
     def decode(index: int) -> ImageError | None:
@@ -97,14 +98,14 @@ def decode_once(
 
 @dataclass(frozen=True)
 class Division:
-    """Examples to learn from, examples that choose the epoch, and those that are only reported on."""
+    """Examples for training, validation (they choose the epoch) and test (only reported)."""
 
-    learn: list[Example]
-    validate: list[Example]
+    training: list[Example]
+    validation: list[Example]
     test: list[Example]
 
     def __len__(self) -> int:
-        return len(self.learn) + len(self.validate) + len(self.test)
+        return len(self.training) + len(self.validation) + len(self.test)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class TrainingSets:
     """Decoded images; labels are indices into `names`, which is sorted.
 
     Attributes:
-        groups: of validation images, per class: how many of them are independent.
+        groups: number of groups of validation images, per class: how many are independent.
+        left_out: errors of the images that could not be decoded.
     """
 
     names: list[str]
@@ -124,28 +126,28 @@ class TrainingSets:
 
 
 def divide(examples: Sequence[Example], *, validation_fraction: float, most: int | None, seed: int) -> Division:
-    """Take the validation examples from the training examples, class by class; groups stay whole.
+    """Take the validation examples from the training examples, class by class; groups stay together.
 
     Args:
-        validation_fraction: part of the training examples that chooses the epoch.
-        most: at most this many training examples are used in all; None for no limit.
+        validation_fraction: of the training examples.
+        most: total number of examples for training and validation, at most; None for no limit.
 
     Raises:
         InputError: a class is too small to be divided.
     """
-    training = [e for e in examples if e.split == "train"]
+    given = [e for e in examples if e.split == "train"]
     if most is not None:
-        training = draw(training, most=most, seed=seed)
-    # Another seed than step 1 splits with: it would order the images of a class as they were ordered there.
-    parts = split(training, ratio_train=1 - validation_fraction, seed=seed + 1)
-    learn, validate = ([e for e in parts if e.split == side] for side in ("train", "test"))
+        given = draw(given, most=most, seed=seed)
+    # Not step 1's seed, which would order the images of a class as in the split there.
+    parts = split(given, ratio_train=1 - validation_fraction, seed=seed + 1)
+    training, validation = ([e for e in parts if e.split == side] for side in ("train", "test"))
     for label in sorted({e.label for e in examples}):
-        if not all(any(e.label == label for e in part) for part in (learn, validate)):
+        if not all(any(e.label == label for e in part) for part in (training, validation)):
             raise InputError(
-                f"class '{label}' has too few training images to train a network: two are needed, of different groups; "
+                f"class '{label}' has too few training images to train a network: two are needed, in different groups; "
                 "add images of it, or remove the class"
             )
-    return Division(learn, validate, [e for e in examples if e.split == "test"])
+    return Division(training, validation, [e for e in examples if e.split == "test"])
 
 
 def load(
@@ -156,17 +158,18 @@ def load(
     scratch: Path,
     on_image: Callable[[], None] | None = None,
 ) -> TrainingSets:
-    """Decode every image once; those to learn from somewhat larger than the network's input, so that crops keep detail.
+    """Decode every image once; training images somewhat larger than the network's input, so that crops keep detail.
 
     Args:
-        folder: where the examples' paths begin.
+        folder: of the data set, which the examples' paths are relative to.
         scratch: folder for pixels that do not fit into memory.
+        on_image: called after every image.
     """
-    names = sorted({e.label for e in division.learn})
+    names = sorted({e.label for e in division.training})
     sets: list[ImageSet] = []
     left_out: list[ImageError] = []
     sizes = (stored_size(rule.size), rule.size, rule.size)
-    for examples, size in zip((division.learn, division.validate, division.test), sizes, strict=True):
+    for examples, size in zip((division.training, division.validation, division.test), sizes, strict=True):
         decoded, errors = decode_once(
             examples,
             [names.index(e.label) for e in examples],
@@ -178,4 +181,4 @@ def load(
         sets.append(decoded)
         left_out += errors
     train, validation, tested = sets
-    return TrainingSets(names, train, validation, tested, groups_per_class(division.validate, names), left_out)
+    return TrainingSets(names, train, validation, tested, groups_per_class(division.validation, names), left_out)

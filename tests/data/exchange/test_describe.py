@@ -15,7 +15,7 @@ from libraries.data.class_folders import image_files
 from libraries.data.dataset import Example, scan
 from libraries.data.exchange.export import describe, is_ours
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what those libraries warn of is not ours to mend
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of those libraries are not ours to fix
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_no_cell_is_a_formula_and_every_file_name_is_the_path(tmp_path: Path, ex
         ("croissant.json", lambda text: '{"name": {}}'),
     ],
 )
-def test_what_was_written_is_told_from_what_people_have_changed(
+def test_own_files_are_distinguished_from_changed_ones(
     tmp_path: Path, examples: list[Example], name: str, change: Callable[[str], str]
 ) -> None:
     write(tmp_path, examples)

@@ -21,7 +21,7 @@ from tests.data.test_dataset import picture
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A flat folder of four images, each of its own colour, and a table beside them."""
+    """A flat folder of four images of different colours, and a table beside them."""
     folder = tmp_path / "flat"
     for number in range(4):
         picture(folder / f"{number}.png", (60 * number, 7, 7))
@@ -77,7 +77,7 @@ def test_another_file_is_never_overwritten(source: Path, target: Path) -> None:
     mine = (target / "cat" / "0.png").read_bytes()
     placed = taken(source, target)
     assert (target / "cat" / "0.png").read_bytes() == mine
-    assert placed.count == 3 and placed.problems == [f"0.png: another file is {target / 'cat' / '0.png'}"]
+    assert placed.count == 3 and placed.problems == [f"0.png: {target / 'cat' / '0.png'} is another file"]
 
 
 def test_a_run_that_was_killed_goes_on(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_a_run_that_was_killed_goes_on(source: Path, target: Path, monkeypatch: 
     assert files(target) == PLACED
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_files(
+def test_a_full_disk_is_reported_and_leaves_no_half_files(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -122,7 +122,7 @@ def test_the_split_becomes_a_list_of_test_images(source: Path, target: Path) -> 
     taken(source, target)
     listed.write_text("cat\t0.png\n")
     (target / "dog" / "2.png").unlink()
-    with pytest.raises(StorageError, match="is another list of test images than the table's: move it away"):
+    with pytest.raises(StorageError, match="does not list the table's test images: move it away"):
         taken(source, target)
     assert listed.read_text() == "cat\t0.png\n" and not (target / "dog" / "2.png").exists(), "nothing has changed"
 
@@ -171,9 +171,9 @@ def test_names_lead_nowhere_else_and_missing_ones_are_counted(source: Path, targ
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ("id,label\n7,cat\n8,dog\n", "holds none of the images that .* names .*'7'.*--imgFolder"),
-        ("id,label\n0,cat\n1,dog\n0.png,dog\n", r"line 4 says 0.png is dog \(train\), and line 2 cat \(train\)"),
-        ("id,label,set\n0,cat,train\n0,cat,test\n", r"line 3 says 0.png is cat \(test\), and line 2 cat \(train\)"),
+        ("id,label\n7,cat\n8,dog\n", "has none of the images that .* names .*'7'.*--imgFolder"),
+        ("id,label\n0,cat\n1,dog\n0.png,dog\n", r"line 4 says 0.png is dog \(train\), line 2 says cat \(train\)"),
+        ("id,label,set\n0,cat,train\n0,cat,test\n", r"line 3 says 0.png is cat \(test\), line 2 says cat \(train\)"),
         ("id,label\nsame,cat\n", "line 2: 'same' may be a/same.png or b/same.png: write its path in the table"),
     ],
 )
@@ -195,7 +195,7 @@ def test_images_that_lie_in_the_data_set_s_own_folder(source: Path, target: Path
     assert dataset.scan(target).paths == {"cat": ["cat/0.png", "cat/1.png"], "dog": ["dog/2.png", "dog/3.png"]}
     picture(target / "raw" / "9.png")
     written(target, "id,label\n0,cat\n9,dog\n")
-    with pytest.raises(InputError, match="raw would be a class, since it lies in"):
+    with pytest.raises(InputError, match="raw would be a class, since it is in"):
         taken(target, target)
 
 

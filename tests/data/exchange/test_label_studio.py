@@ -1,4 +1,4 @@
-"""Tasks for Label Studio, and what people have said there taken over: once, in order, and for the right image."""
+"""Tasks for Label Studio, and importing the answers: once, in order, and for the right image."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ from libraries.data import annotations as annotations_module
 from libraries.data import removal
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
-from libraries.data.exchange.label_studio import describe, is_ours, take_over
+from libraries.data.exchange.label_studio import describe, import_answers, is_ours
 from libraries.data.removal import Removal
 
 PATHS = ("cat/0.jpg", "cat/a & b.jpg", "cat/ö.png", "dog & big/0.jpg", "dog & big/c.jpg", "cow/9.jpg")
@@ -83,7 +83,7 @@ def answered(task: dict[str, Any], *choices: str | None, at: str | None = None) 
 
 
 class Project:
-    """A data set, and the exports that are taken over."""
+    """A data set, and the exports that are imported."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,9 +99,9 @@ class Project:
         return self.again(self.save(content))
 
     def again(self, path: Path) -> list[str]:
-        """What is told of it; the first line is cut to the number."""
-        first, *others = take_over(path, Annotations(self.folder), dataset="pets")
-        assert first.endswith(f" labels and marks taken over from {path}")
+        """The report; its first line is cut to the number."""
+        first, *others = import_answers(path, Annotations(self.folder), dataset="pets")
+        assert first.endswith(f" labels and marks imported from {path}")
         return [first.split()[0], *(line.strip().removeprefix("left as it is: ") for line in others)]
 
     def label(self, first: str) -> str:
@@ -129,7 +129,7 @@ def test_a_task_shows_the_image_and_the_present_label_and_knows_the_image(folder
 
 
 def test_what_people_have_said(project: Project) -> None:
-    told = project.take(
+    report = project.take(
         [
             answered(old_task(PATHS[0]), "dog & big", "dog & big"),
             answered(old_task(PATHS[1]), "cat", "excluded"),
@@ -141,7 +141,7 @@ def test_what_people_have_said(project: Project) -> None:
             answered(old_task(PATHS[4]), "horse"),
         ]
     )
-    assert told == [
+    assert report == [
         "2",
         "cow/e.jpg: there is no such image",
         "../secret.jpg: there is no such image",
@@ -160,7 +160,7 @@ def test_what_people_have_said(project: Project) -> None:
 
 
 def test_the_short_form(project: Project) -> None:
-    told = project.take(
+    report = project.take(
         [
             {"image": "/data/local-files/?d=pets/cat/%C3%B6.png", "label": "dog & big", "id": 1, "updated_at": MONDAY},
             {"image": "/data/local-files/?d=pets/cow/9.jpg", "label": {"choices": ["cat"]}, "id": 2},
@@ -169,24 +169,24 @@ def test_the_short_form(project: Project) -> None:
             {"image": "/data/local-files/?d=pets/cat/0.jpg", "label": "cat", "id": 4, "updated_at": TUESDAY},
         ]
     )
-    assert told == ["2", "cat/0.jpg: people disagree"]
+    assert report == ["2", "cat/0.jpg: people disagree"]
     assert project.label("cat/ö.png") == "dog & big" and project.label("cow/9.jpg") == "cat"
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("text", "it is no list of tasks"),
-        (7, "it is no list of tasks"),
-        ({}, "it is no list of tasks"),
+        ("text", "it is not a list of tasks"),
+        (7, "it is not a list of tasks"),
+        ({}, "it is not a list of tasks"),
         ([1], "task 1: "),
         ([{}], "task 1: no 'image'"),
         ([{"data": {}}], "task 1: no 'image'"),
         ([old_task("cat/0.jpg"), {"data": []}], "task 2: "),
         ([{"data": {"path": "a"}, "annotations": 3}], "task 1: "),
-        ([{"data": {"path": ["a"]}}], "task 1: path is no text"),
-        ([{"data": {"path": "a", "sha256": 1}}], "task 1: sha256 is no text"),
-        ([{"path": "a", "label": 7}], "task 1: a choice is no text"),
+        ([{"data": {"path": ["a"]}}], "task 1: path is not a text"),
+        ([{"data": {"path": "a", "sha256": 1}}], "task 1: sha256 is not a text"),
+        ([{"path": "a", "label": 7}], "task 1: a choice is not a text"),
         ([answered(old_task("cat/0.jpg"), "cat", at="yesterday")], "task 1: Invalid isoformat string"),
         ([{**answered(old_task("cat/0.jpg"), "cat"), "created_at": {}}], "task 1: "),
         ([answered(old_task("cat/0.jpg"), "cat", at="0001-01-01T00:00:00+10:00")], "task 1: time"),
@@ -194,7 +194,7 @@ def test_the_short_form(project: Project) -> None:
     ids=str,
 )
 def test_another_file_is_refused_by_name(project: Project, content: object, problem: str) -> None:
-    with pytest.raises(InputError, match=rf"export-0\.json is no export of Label Studio in JSON \({problem}"):
+    with pytest.raises(InputError, match=rf"export-0\.json is not an export of Label Studio in JSON \({problem}"):
         project.take(content)
     assert log(project.folder) == b"" and where(project.folder) == {path: path for path in PATHS}
 
@@ -205,7 +205,7 @@ def test_another_file_is_refused_by_name(project: Project, content: object, prob
 def test_bytes_that_are_no_json_are_refused(project: Project, content: bytes) -> None:
     path = project.save([])
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"is no export of Label Studio in JSON \(|is neither UTF-8 nor UTF-16 text"):
+    with pytest.raises(InputError, match=r"is not an export of Label Studio in JSON \(|is neither UTF-8 nor UTF-16"):
         project.again(path)
 
 
@@ -228,7 +228,7 @@ TASKS: tuple[Callable[[Path, str], dict[str, Any]], ...] = (
 def test_a_second_time_changes_nothing(
     project: Project, task: Callable[[Path, str], dict[str, Any]], at: str | None
 ) -> None:
-    """Two images of one name change places, so that each comes to stand where the other was."""
+    """Two images of the same name swap places."""
     exported = [
         answered(task(project.folder, "cat/0.jpg"), "dog & big", at=at),
         answered(task(project.folder, "dog & big/0.jpg"), "cat", at=at),
@@ -290,11 +290,11 @@ def test_an_image_that_was_moved_by_another_program_is_known_by_its_content(proj
     assert where(project.folder)["cat/0.jpg"] == "cow/renamed.jpg"
 
 
-def test_an_image_whose_file_has_changed_is_known_by_its_path_and_told(project: Project) -> None:
+def test_an_image_whose_file_has_changed_is_known_by_its_path_and_reported(project: Project) -> None:
     written = {task["data"]["path"]: task for task in tasks(project.folder)}
     (project.folder / "cat" / "0.jpg").write_text("turned")
-    told = project.take([answered(written["cat/0.jpg"], "cow")])
-    assert told == ["1", "1 images have changed since the tasks were written: look at their labels"]
+    report = project.take([answered(written["cat/0.jpg"], "cow")])
+    assert report == ["1", "1 images have changed since the tasks were written: check their labels"]
     assert project.label("turned") == "cow"
 
 
@@ -308,8 +308,8 @@ def test_a_removed_duplicate_speaks_for_the_image_that_stayed(project: Project) 
     assert project.take(exported) == ["1"], "what was said of itself comes first"
     assert Annotations(project.folder).marks == {"cat/9.jpg": "excluded"}
     (project.folder / ".duplicates" / "removed.csv").unlink()
-    told = project.take(exported[:1])
-    assert told == ["0", "cat/0.jpg: it was removed as a duplicate: bring it back with --restoreDuplicates"]
+    report = project.take(exported[:1])
+    assert report == ["0", "cat/0.jpg: it was removed as a duplicate: bring it back with --restoreDuplicates"]
 
 
 def test_exports_of_different_weeks_add_up_in_their_order(project: Project) -> None:
@@ -320,8 +320,8 @@ def test_exports_of_different_weeks_add_up_in_their_order(project: Project) -> N
     tuesday = project.save([answered(task["cat/0.jpg"], "dog & big", at=TUESDAY)])
     assert [project.again(path)[0] for path in (monday, tuesday)] == ["2", "1"]
     assert project.label("cat/0.jpg") == "dog & big" and project.label("cow/9.jpg") == "cat"
-    told = project.again(monday)
-    assert told == ["0", "dog & big/0-2.jpg: 'cow' was said before it was last changed, at 2026-01-06 12:00 UTC"]
+    report = project.again(monday)
+    assert report == ["0", "dog & big/0-2.jpg: the answer 'cow' is older than the last change, at 2026-01-06 12:00 UTC"]
     assert project.again(tuesday) == ["0"]
 
 
@@ -342,14 +342,16 @@ def test_of_two_tasks_about_one_image_the_later_answer_counts(project: Project) 
 
 
 @pytest.mark.parametrize("at", [None, MONDAY, "9999-01-01T00:00:00Z"])
-def test_what_was_changed_by_hand_later_stays_and_is_told(project: Project, at: str | None) -> None:
+def test_what_was_changed_by_hand_later_stays_and_is_reported(project: Project, at: str | None) -> None:
     path = project.save([answered(task, "cow", at=at) for task in tasks(project.folder)[:2]])
     assert project.again(path) == ["2"]
     annotations = Annotations(project.folder)
     annotations.relabel([where(project.folder)["cat/0.jpg"]], "dog & big")
     after, annotated = where(project.folder), log(project.folder)
-    told, problem = project.again(path)
-    assert told == "0" and problem.startswith("dog & big/0-2.jpg: 'cow' was said before it was last changed, at 20")
+    report, problem = project.again(path)
+    assert report == "0" and problem.startswith(
+        "dog & big/0-2.jpg: the answer 'cow' is older than the last change, at 20"
+    )
     annotations.undo()
     annotations.undo()
     assert where(project.folder) == {path: path for path in PATHS}, "taken back by hand"
@@ -390,7 +392,7 @@ def test_a_name_in_another_unicode_form_means_the_same(project: Project) -> None
 
 
 class Killed(BaseException):
-    """Nothing catches it: what is on the disk stays as it is, as after kill -9."""
+    """Nothing catches it: the disk is left unchanged, as after kill -9."""
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -463,7 +465,7 @@ def test_a_damaged_log_is_not_built_upon(project: Project) -> None:
         project.take([answered(old_task("cat/0.jpg"), "cow")])
 
 
-def test_tasks_and_interface_are_told_from_what_people_have_changed(tmp_path: Path) -> None:
+def test_own_tasks_and_interface_are_distinguished_from_changed_ones(tmp_path: Path) -> None:
     example = Example("a \"b\" & 'c'/<0>.jpg", "a \"b\" & 'c'", "train", "g", 8, 8, 1, "0" * 64)
     for name, text in describe([example], dataset="pets").items():
         path = tmp_path / name

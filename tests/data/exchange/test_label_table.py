@@ -77,7 +77,7 @@ def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
         ("image,label\na,cat\nb,..\n", r"line 3: label '..' cannot be"),
         ("image,label\na,cat\n,dog\n", r"line 3 names no file"),
         ("image,label\na,cat\nb\n", r"line 3 has 1 columns, fewer than the header"),
-        ("image,label,split\na,cat,train\nb,dog,later\n", r"line 3: 'later' is no side of the split; known are train"),
+        ("image,label,split\na,cat,train\nb,dog,later\n", r"line 3: 'later' is not a side of the split: write train"),
         ("image,label\na,Cat\nb,cat\n", r"labels 'cat' and 'Cat' differ only in case"),
         ("image,label\na,\n", r"gives no image a label"),
         ("image,label\n", r"gives no image a label"),
@@ -89,9 +89,9 @@ def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
         ),
         ("x,y,z\na,3,4\n", r"none of the columns has a usual name for files; they are x, y, z"),
         ("image,a,b\n1,0,1\n2,0,7\n", r"line 3: expected 0 or 1 in column 'b', found '7'"),
-        ('image,label\na,"' + "x" * 140_000 + "\n", r"line \d is not of a table"),
+        ('image,label\na,"' + "x" * 140_000 + "\n", r"line \d is not a table row"),
         ("image,label\na,c\xe9\n".encode("cp1252"), r"line 2 is neither UTF-8 nor UTF-16 text"),
-        (b"image,label\na,c\0t\n", r"line 2 holds NUL characters"),
+        (b"image,label\na,c\0t\n", r"line 2 contains NUL characters"),
     ],
 )
 def test_bad_tables_name_file_and_line(tmp_path: Path, content: str | bytes, problem: str) -> None:

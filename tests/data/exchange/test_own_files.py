@@ -43,7 +43,7 @@ def test_own_files_are_written_again(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_was_changed_since_is_somebody_elses(tmp_path: Path, change: Callable[[Path], object]) -> None:
+def test_a_changed_file_belongs_to_the_user(tmp_path: Path, change: Callable[[Path], object]) -> None:
     own = OwnFiles(tmp_path / "proc" / "record.json", is_ours=lambda path: False)
     one, other = tmp_path / "one.csv", tmp_path / "other.json"
     own.write({one: "1", other: "2"})
@@ -51,7 +51,7 @@ def test_a_file_that_was_changed_since_is_somebody_elses(tmp_path: Path, change:
     change(other)
     before = contents(one.parent) if other.is_file() else None
     for attempt in (lambda: own.check([one, other]), lambda: own.write({one: "3", other: "4"})):
-        with pytest.raises(StorageError, match=r"other\.json was not written by this script, or was changed"):
+        with pytest.raises(StorageError, match=r"other\.json was not written by this script, or has been changed"):
             attempt()
     assert one.read_text() == "1" and (tmp_path / "proc" / "record.json").read_bytes() == record
     assert before is None or contents(one.parent) == before

@@ -28,7 +28,7 @@ def write(
     channels: int = 3,
     inputs: int = 1,
 ) -> Path:
-    """A convolution, a ReLU and an end that tells 4 classes apart, as an ONNX file.
+    """A convolution, a ReLU and a last layer for 4 classes, as an ONNX file.
 
     Args:
         end: 'gemm' and 'matmul' (with softmax) behind a global pooling; 'conv', a convolution of the pooled map;

@@ -93,10 +93,10 @@ def test_where_the_cut_is_not_clear_it_asks(tmp_path: Path, end: str) -> None:
     ("settings", "message"),
     [
         ({"size": 32}, r"works at 32 x 32 pixels only: set rf_inputResolution to that"),
-        ({"batch": 8}, r"takes 8 images at once: export it for one"),
+        ({"batch": 8}, r"its batch size is fixed at 8: export it for 1 image"),
         ({"channels": 1}, r"image is \[0, 1, 0, 0\]: images of three channels"),
         ({"kind": TensorProto.INT32}, "not an ONNX network|images of three channels, as floats|cannot be run"),
-        ({"inputs": 2}, r"it takes image, more1: one input is needed"),
+        ({"inputs": 2}, r"its inputs are image, more1: one is needed"),
     ],
 )
 def test_networks_that_take_something_else_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -125,7 +125,7 @@ def test_weights_outside_the_folder_are_not_read(tmp_path: Path) -> None:
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../secret")
     (tmp_path / "inner" / "net.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(NetworkError, match="not an ONNX network, or damaged"):
+    with pytest.raises(NetworkError, match="damaged, or not an ONNX network"):
         load(tmp_path / "inner" / "net.onnx")
 
 
@@ -202,7 +202,7 @@ def test_too_many_outputs_are_refused_at_once(tmp_path: Path) -> None:
     together = {"op": 44, "uid": "All", "inputs": [f"Plus{i}_Output_0" for i in range(101)]}
     contents |= {"primitive_functions": [*copies, plus | together], "root": "All"}
     (tmp_path / "many.model").write_bytes(encode(contents))
-    with pytest.raises(NetworkError, match=r"many\.model: 101 outputs, of which it does not show the classes"):
+    with pytest.raises(NetworkError, match=r"many\.model: it has 101 outputs, and it is not clear"):
         load(tmp_path / "many.model", size=32)
 
 

@@ -169,7 +169,7 @@ def test_mixed_precision_learns_too(tmp_path: Path) -> None:
 # What can go wrong
 
 
-def test_loss_that_is_no_number_names_the_parameter(tmp_path: Path) -> None:
+def test_loss_that_is_not_finite_names_the_parameter(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="in epoch 1: lower rf_lrPerMb"):
         train(tmp_path / "checkpoint", dataclasses.replace(OPTIONS, learning_rates=(1e30,)))
     assert not (tmp_path / "checkpoint").exists()

@@ -35,8 +35,8 @@ def examples(*, train: int = 40, test: int = 10) -> list[Example]:
 
 def parts_of(given: list[Example], **options: Any) -> tuple[list[Example], list[Example], list[Example]]:
     division = training_sets.divide(given, **options)
-    assert len(division) == len(division.learn) + len(division.validate) + len(division.test)
-    return division.learn, division.validate, division.test
+    assert len(division) == len(division.training) + len(division.validation) + len(division.test)
+    return division.training, division.validation, division.test
 
 
 def chosen(
@@ -134,7 +134,7 @@ def test_damaged_image_is_left_out_with_its_reason(tmp_path: Path) -> None:
     parts[0][1] = replace(parts[0][1], sha256=hashlib.sha256(damaged).hexdigest())
     sets = load(tmp_path, *parts)
     (error,) = sets.left_out
-    assert "ä/0 1.png: is no whole" in str(error)
+    assert "ä/0 1.png: is not a whole" in str(error)
     assert sets.train.labels.tolist() == [1, 0, 0]
     assert sets.train.images[:, 0, 0, 0].tolist() == [100, 200, 200]
     assert len(sets.validation) == len(sets.test) == 4

@@ -151,7 +151,7 @@ def test_bodies_beyond_the_limit_are_refused_as_images(served: Served) -> None:
     with Client(served.url, key=KEY) as client:
         with pytest.raises(ServiceError, match=r"the image is refused: the request has more than the 33,554,432 bytes"):
             client.predict(bytes(33 * 2**20))
-        with pytest.raises(ServiceError, match=r"the image is refused: is no whole JPEG, .*hello"):
+        with pytest.raises(ServiceError, match=r"the image is refused: is not a whole JPEG, .*hello"):
             client.score(b"hello")
 
 
@@ -166,7 +166,7 @@ def test_no_service_no_picture_no_folder(
         ([f"--imagePath={tmp_path}/none.jpg"], "none.jpg: does not exist"),
         ([f"--folder={tmp_path}/none"], "none cannot be read: No such file or directory"),
         ([f"--folder={tmp_path}/empty"], "empty has no images: give another --folder"),
-        (["--url=ftp://127.0.0.1"], "parameter url = ftp://127.0.0.1 is refused"),
+        (["--url=ftp://127.0.0.1"], "parameter url = ftp://127.0.0.1 is invalid"),
         (["--url=http://"], "url = http:// is not the address of a service"),
     ):
         done = process(SCRIPT, parameters(url=url), *arguments)

@@ -108,7 +108,7 @@ def test_images_that_cannot_be_used_are_rows_with_an_error(
 ) -> None:
     fake.on("/model", give({**MODEL, "limits": {"megabytes": 1}}))
     refusals = {
-        b"3": problem(422, "is no whole JPEG (begins with b'hello')", "Not an image"),
+        b"3": problem(422, "is not a whole JPEG (begins with b'hello')", "Not an image"),
         b"4": problem(413, "has 99 pixels, more than the 9 allowed", "Image too large"),
     }
 
@@ -128,7 +128,7 @@ def test_images_that_cannot_be_used_are_rows_with_an_error(
     assert found["a/00.jpg"] == ("", "has 1,048,577 bytes, more than the 1,048,576 allowed")
     assert found["a/pipe.jpg"] == ("", "is not a regular file")
     assert found["a/link.png"] == ("", "is a broken link to nowhere")
-    assert found["b/03.jpg"] == ("", "the image is refused: is no whole JPEG (begins with b'hello')")
+    assert found["b/03.jpg"] == ("", "the image is refused: is not a whole JPEG (begins with b'hello')")
     assert found["a/04.jpg"] == ("", "the image is refused: has 99 pixels, more than the 9 allowed")
     assert sum(value == ("functional", "") for value in found.values()) == 17
     assert all(len(row) == len(HEADER) for row in rows(table))

@@ -145,7 +145,7 @@ def test_ctrl_c_ends_all_processes_with_one_line_and_the_next_run_continues(
         os.killpg(process.pid, signal.SIGINT)
         error = process.communicate(timeout=30)[1]
         assert process.returncode == 130
-    assert error.strip() == "0_downloadData.py: stopped. Run it again to go on where it was."
+    assert error.strip() == "0_downloadData.py: stopped. Run it again to continue."
     time.sleep(0.5)  # what was sent has arrived
     asked = web.requests.total()
     go_on.set()

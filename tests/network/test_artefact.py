@@ -11,8 +11,8 @@ import pytest
 from libraries.base.errors import NetworkError
 from libraries.base.storage import Artefact
 from libraries.data.images import ResizeRule, fit
-from libraries.network import folder
-from libraries.network.folder import resize_rule, write_network
+from libraries.network import artefact as module
+from libraries.network.artefact import resize_rule, write_network
 
 IMAGENET: Any = SimpleNamespace(input_size=64, interpolation="bicubic", mean=(0.485, 0.456, 0.406))
 
@@ -24,7 +24,7 @@ def artefact(tmp_path: Path) -> Artefact:
 
 @pytest.fixture
 def export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands for the export, which takes seconds and has tests of its own."""
+    """Replaces the export, which takes seconds and has its own tests."""
 
     def save_network(network: Any, target: Path) -> dict[str, Any]:
         target.mkdir(exist_ok=True)
@@ -32,7 +32,7 @@ def export(monkeypatch: pytest.MonkeyPatch) -> None:
             (target / name).write_text(f"{name} of {network.input_size}")
         return {"architecture": "tiny", "embedding_size": 8}
 
-    monkeypatch.setattr(folder, "save_network", save_network)
+    monkeypatch.setattr(module, "save_network", save_network)
 
 
 @pytest.mark.parametrize("mode", ["pad", "crop", "stretch"])
@@ -80,7 +80,7 @@ def test_export_that_fails_leaves_the_folder_unfinished(artefact: Artefact, monk
     def fail(network: Any, target: Path) -> dict[str, Any]:
         raise NetworkError("cannot be written as ONNX")
 
-    monkeypatch.setattr(folder, "save_network", fail)
+    monkeypatch.setattr(module, "save_network", fail)
     with pytest.raises(NetworkError):
         write_network(artefact, IMAGENET, rule=resize_rule(IMAGENET, "pad"))
     assert not artefact.is_current()

@@ -1,4 +1,4 @@
-"""Data sets that come inside a Python package."""
+"""The solar-cell images, a data set that comes inside a Python package."""
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
@@ -20,15 +20,15 @@ SOLAR_CELLS_RULE = "label 'defective' when the defect probability is above 0.5, 
 def copy_solar_cells(
     folder: Path, *, progress: Callable[[Sequence[tuple[Path, Path]]], Iterable[tuple[Path, Path]]] = iter
 ) -> int:
-    """Copy the images of the package elpv-dataset to `folder`/<label>/; what is there already stays as it is.
+    """Copy the images of the package elpv-dataset to `folder`/<label>/; existing files are kept.
 
-    An image whose label was changed by hand belongs to its new label; removed duplicates stay removed.
+    Images whose labels were changed by hand keep their new labels; removed duplicates stay removed.
 
     Returns:
         How many images were copied.
 
     Raises:
-        InputError: the package is not installed, or not whole.
+        InputError: the package is not installed, or is incomplete.
     """
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
@@ -44,20 +44,20 @@ def copy_solar_cells(
     taken_out = {folder / path for path in removed(folder)}
     missing = [(source, target) for source, target in pairs if not target.exists() and target not in taken_out]
     for source, target in progress(missing):
-        image = _packaged(source)
+        image = _read(source)
         with atomic(target) as file:
             file.write(image)
     return len(missing)
 
 
 def _solar_cell_labels(table: Path) -> list[tuple[str, str]]:
-    """File name and label of every image, from a table of path, probability and mono|poly, set apart by blanks."""
-    rows = [line.split() for line in _packaged(table).decode().splitlines() if line.strip()]
+    """File name and label of every image, from a table of path, probability and mono|poly, separated by blanks."""
+    rows = [line.split() for line in _read(table).decode().splitlines() if line.strip()]
     return [(path, "defective" if float(probability) > 0.5 else "functional") for path, probability, *_ in rows]
 
 
-def _packaged(file: Path) -> bytes:
-    """A file of the package."""
+def _read(file: Path) -> bytes:
+    """The content of a file of the package."""
     try:
         return file.read_bytes()
     except OSError as error:

@@ -9,7 +9,7 @@ import pytest
 
 from libraries.base.errors import InputError
 from libraries.data.annotations import Annotations
-from libraries.data.packaged import copy_solar_cells
+from libraries.data.solar_cells import copy_solar_cells
 
 Pairs = Sequence[tuple[Path, Path]]
 

@@ -1,4 +1,4 @@
-"""The network folder as an artefact: model.onnx, the weights of what PyTorch can train, and model.json, last."""
+"""The network folder as an artefact: model.onnx, the weights if PyTorch can train it, and model.json, written last."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def resize_rule(
     """How images become the network's input; padding has the colour that normalisation turns into zero.
 
     Args:
-        white_level: of the images that the network is trained on; None: full range, or none.
+        white_level: of the images that the network is trained on; None: full range.
     """
     red, green, blue = (round(255 * mean) for mean in network.mean)
     return ResizeRule(
@@ -42,9 +42,13 @@ def write_network(
     """Write the folder of a network.
 
     Args:
+        rule: how images become its input.
         labels: the classes of its head, in order; None without a head.
-        files: what else belongs to the artefact and lies in its folder already.
+        files: other files of the artefact, which are in its folder already.
         facts: further entries of model.json.
+
+    Raises:
+        NetworkError, StorageError: see `save_network`.
     """
     artefact.begin()
     written = [artefact.folder / ONNX, *files]
