@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 from libraries.base.storage import Artefact
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeMode, ResizeRule
-from libraries.network.backbones import EmbeddingNetwork
-from libraries.network.export import ONNX, WEIGHTS, describe, save_network
 from libraries.network.graphs.graph_network import GraphNetwork
+from libraries.network.weights import write_state_dict
+
+if TYPE_CHECKING:
+    from libraries.network.backbones import EmbeddingNetwork
+
+ONNX, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "model.json"
 
 
 def resize_rule(
-    network: EmbeddingNetwork | GraphNetwork, mode: ResizeMode, *, white_level: int | None = None
+    network: Union["EmbeddingNetwork", GraphNetwork], mode: ResizeMode, *, white_level: int | None = None
 ) -> ResizeRule:
     """How images become the network's input; padding has the colour that normalisation turns into zero.
 
@@ -32,7 +36,7 @@ def resize_rule(
 
 def write_network(
     artefact: Artefact,
-    network: EmbeddingNetwork | GraphNetwork,
+    network: Union["EmbeddingNetwork", GraphNetwork],
     *,
     rule: ResizeRule,
     labels: Sequence[str] | None = None,
@@ -54,9 +58,35 @@ def write_network(
     written = [artefact.folder / ONNX, *files]
     if isinstance(network, GraphNetwork):
         network.save(artefact.folder / ONNX)
-        (artefact.folder / WEIGHTS).unlink(missing_ok=True)  # of a network that was here before
         described = describe(network)
+        if network.weights:
+            write_state_dict(
+                artefact.folder / WEIGHTS,
+                network.weights,
+                architecture=network.architecture,
+                mean=network.mean,
+                std=network.std,
+            )
     else:
+        from libraries.network.export import save_network
+
         described = save_network(network, artefact.folder)
+    if isinstance(network, GraphNetwork) and not network.weights:
+        (artefact.folder / WEIGHTS).unlink(missing_ok=True)  # of a network that was here before
+    else:
         written.append(artefact.folder / WEIGHTS)
     artefact.commit(written, **described, resize=rule.to_json(), labels=list(labels) if labels else None, **facts)
+
+
+def describe(network: Union["EmbeddingNetwork", GraphNetwork]) -> dict[str, Any]:
+    """The facts about a network for model.json; see `save_network`."""
+    return {
+        "architecture": network.architecture,
+        "input_size": network.input_size,
+        "embedding_size": network.embedding_size,
+        "classes": network.classes,
+        "views": network.views,
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "interpolation": network.interpolation,
+    }

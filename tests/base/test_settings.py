@@ -103,7 +103,7 @@ def test_reference_has_every_parameter_and_is_the_same_on_every_machine() -> Non
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}, "four cells"
     assert "| path | ~/imageClassification |" in text and "| path | resources/testImg.jpg |" in text
     assert "; also accepted: `cntk_mb_size` |" in text
-    assert "images lie in &lt;rootDir>/" in text and "`label<TAB>url`" in text
+    assert "images are in &lt;rootDir>/" in text and "`label<TAB>url`" in text
 
 
 def test_every_parameter_is_used() -> None:

