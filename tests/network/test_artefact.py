@@ -32,7 +32,7 @@ def export(monkeypatch: pytest.MonkeyPatch) -> None:
             (target / name).write_text(f"{name} of {network.input_size}")
         return {"architecture": "tiny", "embedding_size": 8}
 
-    monkeypatch.setattr(module, "save_network", save_network)
+    monkeypatch.setattr("libraries.network.export.save_network", save_network)
 
 
 @pytest.mark.parametrize("mode", ["pad", "crop", "stretch"])
