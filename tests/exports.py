@@ -37,7 +37,7 @@ def identity(network: EmbeddingNetwork | export.MappedNetwork) -> str:
     """The SHA-256 of all that decides what the exporter writes."""
     inner = network.network if isinstance(network, export.MappedNetwork) else network
     layout = network.layout.__name__ if isinstance(network, export.MappedNetwork) else None
-    digest = hashlib.sha256(repr((layout, export.describe(inner))).encode())
+    digest = hashlib.sha256(repr((layout, export.network_facts(inner))).encode())
     for name, tensor in inner.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from libraries.base.storage import Artefact
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeMode, ResizeRule
 from libraries.network.backbones import EmbeddingNetwork
-from libraries.network.export import ONNX, WEIGHTS, describe, save_network
+from libraries.network.export import ONNX, WEIGHTS, network_facts, save_network
 from libraries.network.graphs.graph_network import GraphNetwork
 
 
@@ -55,7 +55,7 @@ def write_network(
     if isinstance(network, GraphNetwork):
         network.save(artefact.folder / ONNX)
         (artefact.folder / WEIGHTS).unlink(missing_ok=True)  # of a network that was here before
-        described = describe(network)
+        described = network_facts(network)
     else:
         described = save_network(network, artefact.folder)
         written.append(artefact.folder / WEIGHTS)

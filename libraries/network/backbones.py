@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from libraries.base.errors import NetworkError
 from libraries.data.images import Interpolation
 from libraries.network import weights
-from libraries.network.names import VARIANTS, find
+from libraries.network.names import VARIANTS, find_source
 
 
 class EmbeddingNetwork(nn.Module):
@@ -117,7 +117,7 @@ def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) 
         NetworkError: the name is unknown, the weights are missing, unreachable or for another architecture, or the
             network does not work at this size.
     """
-    source = find(name)
+    source = find_source(name)
     if source.kind == "random":
         return build(source.architecture, input_size=input_size, seed=seed)
     config = _config(source.architecture)

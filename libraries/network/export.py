@@ -121,17 +121,17 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
     with atomic_path(folder / ONNX) as temporary:
         exported = with_map(network)
         export_onnx(exported, temporary)
-        difference = compare(exported, temporary)
+        difference = largest_difference(exported, temporary)
         if not difference <= TOLERANCE:
             raise NetworkError(
                 f"{network.architecture}: the ONNX file's results differ from PyTorch's by {difference:.1e} of the "
                 "largest value: choose another network"
             )
     save_weights(network, folder / WEIGHTS)
-    return describe(network)
+    return network_facts(network)
 
 
-def describe(network: EmbeddingNetwork | GraphNetwork) -> dict[str, Any]:
+def network_facts(network: EmbeddingNetwork | GraphNetwork) -> dict[str, Any]:
     """The facts about a network for model.json; see `save_network`."""
     return {
         "architecture": network.architecture,
@@ -201,7 +201,7 @@ def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:
         ) from error
 
 
-def compare(network: EmbeddingNetwork | MappedNetwork, path: Path) -> float:
+def largest_difference(network: EmbeddingNetwork | MappedNetwork, path: Path) -> float:
     """The largest difference between PyTorch and OpenVINO on random images, relative to the largest value."""
     size = network.input_size
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
