@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from libraries.network import export
-from libraries.network.artefact import describe
+from libraries.network.artefact import network_facts
 from libraries.network.backbones import EmbeddingNetwork
 
 
@@ -38,7 +38,7 @@ def identity(network: EmbeddingNetwork | export.MappedNetwork) -> str:
     """The SHA-256 of all that decides what the exporter writes."""
     inner = network.network if isinstance(network, export.MappedNetwork) else network
     layout = network.layout.__name__ if isinstance(network, export.MappedNetwork) else None
-    digest = hashlib.sha256(repr((layout, describe(inner))).encode())
+    digest = hashlib.sha256(repr((layout, network_facts(inner))).encode())
     for name, tensor in inner.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()

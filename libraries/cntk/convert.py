@@ -19,7 +19,7 @@ from libraries.cntk.graph import MEASURES, Function, Graph, Variable, read_graph
 from libraries.cntk.operators import OPERATORS
 from libraries.cntk.operators.windows import is_global
 from libraries.cntk.wire import ModelError
-from libraries.cntk.writer import OPSET, Tensor, Writer
+from libraries.cntk.writer import OPSET, GraphWriter, Tensor
 
 MAX_INPUTS = 1000
 LARGEST_MESSAGE = 2_000_000_000  # bytes of weights in one ONNX file; protobuf's limit is 2 GiB
@@ -163,7 +163,7 @@ class Conversion:
 
     def __init__(self, graph: Graph, wanted: Mapping[str, str], dtype: npt.DTypeLike) -> None:
         self.graph, self.order = graph, graph.order(wanted)
-        self.writer = Writer(dtype)
+        self.writer = GraphWriter(dtype)
         self.outputs = {uid: self.writer.name(name) for uid, name in wanted.items()}
         self.tensors: dict[str, Tensor] = {}
 

@@ -38,7 +38,7 @@ class Tensor:
         return index + self.batched
 
 
-class Writer:
+class GraphWriter:
     """Nodes and initialisers of a graph that computes in `dtype`.
 
     Attributes:

@@ -61,7 +61,7 @@ class Change(NamedTuple):
         return Change(self.after, self.before, self.sha256)
 
 
-class Answer(NamedTuple):
+class LabelAnswer(NamedTuple):
     """What people chose for an image, a label or a mark, and when (None if unknown)."""
 
     choice: str

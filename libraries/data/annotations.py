@@ -22,10 +22,10 @@ from libraries.base.layout import ANNOTATIONS
 from libraries.base.storage import sha256
 from libraries.data.annotation_log import (
     MARKS,
-    Answer,
     Change,
     History,
     Kind,
+    LabelAnswer,
     LogFile,
     Mark,
     Place,
@@ -166,7 +166,7 @@ class Annotations:
         with self.locked():
             return self._invert("redo", self.history.undone)
 
-    def apply_answers(self, answers: Mapping[str, Answer], *, source: str) -> StepResult:
+    def apply_answers(self, answers: Mapping[str, LabelAnswer], *, source: str) -> StepResult:
         """Change labels and marks as people answered, in one step for each label and mark; all can be undone.
 
         Images keep their side of a split that is on disk. The newest decision wins: whatever was decided after an

@@ -149,7 +149,7 @@ def _check_links(folder: Path) -> None:
 
 
 def _instead(others: Iterable[NotRead]) -> str:
-    """The pictures that a folder without images contains but are not read, or else the formats that are."""
+    """The unread pictures in a folder without images or, if there are none, the formats that are read."""
     unread = Counter(other for other in others if other.is_loss)
     return "; ".join(other.describe(count) for other, count in unread.items()) or NAMES
 
@@ -220,7 +220,7 @@ def check_images(
 
 
 def left_out(scanned: Scan, checked: Checked) -> list[str]:
-    """Lines about files that are not examples, and a warning for each class that loses more than a tenth of them."""
+    """Lines about files that are not examples, and a warning for each class that loses over a tenth of its pictures."""
     lines = [f"left out: {error}" for error in checked.refused]
     lines += [f"left out: {other.describe(count)}" for other, count in scanned.skipped.items()]
     refused = {str(error.path) for error in checked.refused}

@@ -58,7 +58,7 @@ def write_network(
     written = [artefact.folder / ONNX, *files]
     if isinstance(network, GraphNetwork):
         network.save(artefact.folder / ONNX)
-        described = describe(network)
+        described = network_facts(network)
         if network.weights:
             write_state_dict(
                 artefact.folder / WEIGHTS,
@@ -78,7 +78,7 @@ def write_network(
     artefact.commit(written, **described, resize=rule.to_json(), labels=list(labels) if labels else None, **facts)
 
 
-def describe(network: Union["EmbeddingNetwork", GraphNetwork]) -> dict[str, Any]:
+def network_facts(network: Union["EmbeddingNetwork", GraphNetwork]) -> dict[str, Any]:
     """The facts about a network for model.json; see `save_network`."""
     return {
         "architecture": network.architecture,

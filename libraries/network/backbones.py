@@ -12,7 +12,7 @@ from libraries.base.errors import NetworkError
 from libraries.data.images import Interpolation
 from libraries.network import weights
 from libraries.network.efficientnet_lite import timm_state, wheel_file
-from libraries.network.names import VARIANTS, find
+from libraries.network.names import VARIANTS, find_source
 from libraries.network.torch_file import read_torch_file
 
 
@@ -119,7 +119,7 @@ def load_pretrained(name: str, *, input_size: int | None = None, seed: int = 0) 
         NetworkError: the name is unknown, the weights are missing, unreachable or for another architecture, or the
             network does not work at this size.
     """
-    source = find(name)
+    source = find_source(name)
     if source.kind == "random":
         return build(source.architecture, input_size=input_size, seed=seed)
     config = _config(source.architecture)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import atomic_path, read_json
-from libraries.network.artefact import MANIFEST, ONNX, WEIGHTS, describe
+from libraries.network.artefact import MANIFEST, ONNX, WEIGHTS, network_facts
 from libraries.network.backbones import EmbeddingNetwork, build
 from libraries.network.engine import load_openvino
 from libraries.network.weights import first_line, read_state_dict, write_state_dict
@@ -119,14 +119,14 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
     with atomic_path(folder / ONNX) as temporary:
         exported = with_map(network)
         export_onnx(exported, temporary)
-        difference = compare(exported, temporary)
+        difference = largest_difference(exported, temporary)
         if not difference <= TOLERANCE:
             raise NetworkError(
                 f"{network.architecture}: the ONNX file's results differ from PyTorch's by {difference:.1e} of the "
                 "largest value: choose another network"
             )
     save_weights(network, folder / WEIGHTS)
-    return describe(network)
+    return network_facts(network)
 
 
 def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingNetwork:
@@ -180,7 +180,7 @@ def export_onnx(network: EmbeddingNetwork | MappedNetwork, path: Path) -> None:
         ) from error
 
 
-def compare(network: EmbeddingNetwork | MappedNetwork, path: Path) -> float:
+def largest_difference(network: EmbeddingNetwork | MappedNetwork, path: Path) -> float:
     """The largest difference between PyTorch and OpenVINO on random images, relative to the largest value."""
     size = network.input_size
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)

@@ -51,7 +51,7 @@ class Source:
     path: Path | None = None
 
 
-def find(name: str) -> Source:
+def find_source(name: str) -> Source:
     """The source of a user's name, without reading any weights.
 
     Raises:

@@ -26,11 +26,11 @@ from tests.cntk.wire_writer import encode, field
 NUMBERS = {name: number for number, name in OPERATIONS.items()}
 SLOW = 20.0  # seconds of processor time: what costs the square of a file's size takes minutes here
 
-Writer = Callable[[bytes | dict[str, Any]], Path]
+GraphWriter = Callable[[bytes | dict[str, Any]], Path]
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Writer:
+def written(tmp_path: Path) -> GraphWriter:
     """Writes a file, from its bytes or its dictionary."""
 
     def write(contents: bytes | dict[str, Any]) -> Path:
@@ -53,14 +53,14 @@ def refusal(path: Path, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("name", ["reshape", "plus_chan"])
-def test_truncated_anywhere(name: str, written: Writer) -> None:
+def test_truncated_anywhere(name: str, written: GraphWriter) -> None:
     """None is a model by chance: CNTK writes the functions last."""
     data = golden(f"{name}.model")
     for length in range(len(data)):
         refusal(written(data[:length]))
 
 
-def test_split_file_truncated_among_its_arrays(written: Writer) -> None:
+def test_split_file_truncated_among_its_arrays(written: GraphWriter) -> None:
     data = golden("resnet_basic_base.split.model")
     convert(written(data))
     for length in (0, 3, 4, 7, 8, 9, 1000, len(data) - 50_000, len(data) - 4, len(data) - 1):
@@ -68,7 +68,7 @@ def test_split_file_truncated_among_its_arrays(written: Writer) -> None:
     assert refusal(written(data + b"\0\0\0\0")) == "4 extra bytes after its last array"
 
 
-def test_every_byte_flipped(written: Writer) -> None:
+def test_every_byte_flipped(written: GraphWriter) -> None:
     data = golden("reshape.model")
     found = set()
     for place, byte in enumerate(data):
@@ -80,7 +80,7 @@ def test_every_byte_flipped(written: Writer) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_mutations(mode: str, written: Writer) -> None:
+def test_mutations(mode: str, written: GraphWriter) -> None:
     found = set()
     for seed in range(300):
         data, options = mutation(mode, seed)
@@ -89,7 +89,7 @@ def test_mutations(mode: str, written: Writer) -> None:
     assert found == set(fuzz.RIGHT)
 
 
-def test_the_search_sees_what_is_wrong(written: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_sees_what_is_wrong(written: GraphWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(golden("reshape.model"))
     assert fuzz.outcome(path, {}) == "accepted"
     monkeypatch.setattr(fuzz, "convert", {}.__getitem__)
@@ -102,7 +102,7 @@ def test_the_search_sees_what_is_wrong(written: Writer, monkeypatch: pytest.Monk
     assert fuzz.outcome(path, {}).startswith("a message of 9 characters")
 
 
-def test_version_1_is_refused_by_name(written: Writer) -> None:
+def test_version_1_is_refused_by_name(written: GraphWriter) -> None:
     assert "CNTK's version 1" in refusal(written(golden("resnet_basic_base.v1.dnn")))
 
 
@@ -163,7 +163,7 @@ def normalised(epsilon: Any) -> dict[str, Any]:
     return model(function("b", "BatchNormalization", "x", *"wwww", epsilon=epsilon, spatial=True), inputs=IMAGE_AND_ONE)
 
 
-def test_these_are_models_but_for_what_is_changed(written: Writer) -> None:
+def test_these_are_models_but_for_what_is_changed(written: GraphWriter) -> None:
     for contents in (model(RELU), pooled(), convolved(), normalised(1e-5)):
         convert(written(contents))
 
@@ -251,20 +251,20 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("case", range(len(REFUSED)))
-def test_refused(case: int, written: Writer) -> None:
+def test_refused(case: int, written: GraphWriter) -> None:
     contents, reason = REFUSED[case]
     assert reason in refusal(written(contents))
 
 
 @pytest.mark.parametrize("name", ["two\nlines\r\0\x1b[31m", "n" * 9_999])
-def test_names_of_any_kind(name: str, written: Writer) -> None:
+def test_names_of_any_kind(name: str, written: GraphWriter) -> None:
     """In messages they are cut to one line; they are no reason to refuse a model."""
     pooling = function("p", "Pooling", "x", name=name, **WINDOW | {"strides": Shape((0,))})
     assert refusal(written(model(pooling))).endswith(" (Pooling): a window of 2 on an axis of 5, at a stride of 0")
     assert convert(written(model(RELU | {"name": name}))).graph.output[0].name == name
 
 
-def test_parameters_that_are_no_numbers(written: Writer) -> None:
+def test_parameters_that_are_no_numbers(written: GraphWriter) -> None:
     """Networks that diverged are converted as they are; casts and roots of such values do not warn."""
     values = np.array([math.nan, math.inf, 1e300, -1], np.float64)
     signalling = np.frombuffer(b"\x01\0\xa0\x7f" * 4, np.float32)
@@ -321,7 +321,7 @@ def names(count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("make", [chain, backwards, blocks, combines, arguments, outputs, parameters, names])
-def test_long_models(make: Callable[[int], dict[str, Any]], written: Writer) -> None:
+def test_long_models(make: Callable[[int], dict[str, Any]], written: GraphWriter) -> None:
     """No recursion, and time in proportion to the file."""
     path = written(make(6_000))
     started = time.process_time()
@@ -346,7 +346,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_floods(flood: str, written: Writer) -> None:
+def test_floods(flood: str, written: GraphWriter) -> None:
     path = written(encode(model(RELU)) + FLOODS[flood])
     started = time.process_time()
     assert refusal(path) == "more than 1,000,000 fields"
@@ -355,7 +355,7 @@ def test_floods(flood: str, written: Writer) -> None:
 
 @pytest.mark.parametrize("kind", ["list", "dictionary", "both"])
 @pytest.mark.parametrize("depth", [40, 5_000])
-def test_deep_nesting(kind: str, depth: int, written: Writer) -> None:
+def test_deep_nesting(kind: str, depth: int, written: GraphWriter) -> None:
     value = field(2, 0)
     for level in range(depth):
         if kind == "list" or (kind == "both" and level % 2):
@@ -370,7 +370,7 @@ SIZES = [(8,), (2**40,), (2**32, 2**32), (2**63 - 1,) * 16, (0,), (0, 2**62, 2**
 
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("split", [False, True])
-def test_arrays_of_other_sizes_than_their_bytes(sizes: tuple[int, ...], split: bool, written: Writer) -> None:
+def test_arrays_of_other_sizes_than_their_bytes(sizes: tuple[int, ...], split: bool, written: GraphWriter) -> None:
     values = bytes(28)
     shape = b"".join(field(1, size) for size in sizes)
     view = field(1, 1) + field(3, shape) + (b"" if split else field(4, field(1, values)))
@@ -379,7 +379,7 @@ def test_arrays_of_other_sizes_than_their_bytes(sizes: tuple[int, ...], split: b
     assert text.startswith(("an array of ", "a shape of more than 16 axes"))
 
 
-def test_few_bytes_take_little_memory(written: Writer) -> None:
+def test_few_bytes_take_little_memory(written: GraphWriter) -> None:
     """Parameters that hold for every pixel of an image, and images, are not written out."""
     for spatial in (False, True):
         normalisation = function("b", "BatchNormalization", "x", *"wwww", epsilon=1e-5, spatial=spatial)
@@ -392,7 +392,7 @@ def test_few_bytes_take_little_memory(written: Writer) -> None:
             tracemalloc.stop()
 
 
-def test_results_beyond_all_bounds(written: Writer) -> None:
+def test_results_beyond_all_bounds(written: GraphWriter) -> None:
     inputs = (image(shape=(1, 1, 2**28)), image("y", (1, 2**28, 1)))
     assert "a result of the shape" in refusal(written(model(function("p", "Plus", "x", "y"), inputs=inputs)))
     joined = [function("s0", "Splice", *["x"] * 9_000, axis=Axis(0, ""))]
@@ -400,7 +400,7 @@ def test_results_beyond_all_bounds(written: Writer) -> None:
     assert "a result of the shape" in refusal(written(model(*joined)))
 
 
-def test_values_of_any_kind_anywhere(written: Writer) -> None:
+def test_values_of_any_kind_anywhere(written: GraphWriter) -> None:
     """Every value of a golden replaced by one of each kind."""
     kinds = [None, True, -1, 2**64 - 1, 0.5, "", Shape(), Shape((0,)), Axis(-9, ""), [], {}, np.ones(3, np.float32)]
     data = golden("conv_groups.model")

@@ -11,7 +11,6 @@ import pytest
 from libraries.base.errors import NetworkError
 from libraries.base.storage import Artefact
 from libraries.data.images import ResizeRule, fit
-from libraries.network import artefact as module
 from libraries.network.artefact import resize_rule, write_network
 
 IMAGENET: Any = SimpleNamespace(input_size=64, interpolation="bicubic", mean=(0.485, 0.456, 0.406))
@@ -80,7 +79,7 @@ def test_export_that_fails_leaves_the_folder_unfinished(artefact: Artefact, monk
     def fail(network: Any, target: Path) -> dict[str, Any]:
         raise NetworkError("cannot be written as ONNX")
 
-    monkeypatch.setattr(module, "save_network", fail)
+    monkeypatch.setattr("libraries.network.export.save_network", fail)
     with pytest.raises(NetworkError):
         write_network(artefact, IMAGENET, rule=resize_rule(IMAGENET, "pad"))
     assert not artefact.is_current()

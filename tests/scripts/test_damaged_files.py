@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from libraries.base import storage
-from libraries.base.command import _in_one_line
+from libraries.base.command import _explained
 from libraries.base.errors import PipelineError
 from libraries.base.layout import ANNOTATIONS, Layout
 from libraries.classifier import learning_curve, svm
@@ -138,7 +138,7 @@ def said(step: str, parameters: Parameters) -> str:
     except PipelineError as error:
         return " ".join(str(error).split())
     except Exception as error:  # which `command.run` tells, too
-        line = _in_one_line(error)
+        line = _explained(error)
         assert "unexpected" not in line, f"{step}: {line}"
         return line
     return ""

@@ -11,7 +11,7 @@ from libraries.cntk.graph import Function
 from libraries.cntk.operators.elementwise import cast
 from libraries.cntk.operators.table import operator
 from libraries.cntk.wire import ModelError
-from libraries.cntk.writer import Tensor, Writer
+from libraries.cntk.writer import GraphWriter, Tensor
 
 REDUCTIONS = {
     "Sum": "ReduceSum", "Mean": "ReduceMean", "Max": "ReduceMax", "Min": "ReduceMin", "Prod": "ReduceProd",
@@ -21,7 +21,7 @@ POSITIONS = {"Argmax": "ArgMax", "Argmin": "ArgMin"}
 
 
 @operator("Times", inputs=2)
-def times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
+def times(writer: GraphWriter, function: Function, weights: Tensor, x: Tensor) -> Tensor:
     """x [*map, *in] times weights [*in, *out] → [*map, *out]: the core of Dense."""
     outputs = attributes.whole(function, "outputRank", 1)
     if not 0 <= outputs <= weights.rank:
@@ -31,7 +31,7 @@ def times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Ten
 
 
 @operator("TransposeTimes", inputs=2)
-def transpose_times(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
+def transpose_times(writer: GraphWriter, function: Function, weights: Tensor, x: Tensor) -> Tensor:
     """The same with transposed weights [out, in]; or [in], for a single result."""
     if weights.rank == 1:
         turned = writer.reshape(weights, (*weights.shape, 1))
@@ -44,7 +44,7 @@ def transpose_times(writer: Writer, function: Function, weights: Tensor, x: Tens
 
 
 def _product(
-    writer: Writer, function: Function, x: Tensor, weights: Tensor, inner: tuple[int, ...], out: tuple[int, ...]
+    writer: GraphWriter, function: Function, x: Tensor, weights: Tensor, inner: tuple[int, ...], out: tuple[int, ...]
 ) -> Tensor:
     free = x.shape[: max(0, x.rank - len(inner))]
     if x.shape[len(free) :] != inner:
@@ -57,7 +57,7 @@ def _product(
 
 @operator("BatchNormalization", inputs=range(5, 7))
 @np.errstate(all="ignore")  # NaN in the parameters, or a negative variance, gives NaN
-def batch_normalization(writer: Writer, function: Function, x: Tensor, *parameters: Tensor) -> Tensor:
+def batch_normalization(writer: GraphWriter, function: Function, x: Tensor, *parameters: Tensor) -> Tensor:
     """With scale, bias, running mean and variance; the count of images, which follows them, is not needed."""
     epsilon = attributes.number(function, "epsilon")
     if epsilon < 0:
@@ -86,7 +86,7 @@ def _fitting(function: Function, parameter: Tensor, shape: tuple[int, ...]) -> n
 
 
 @operator("ReduceElements")
-def reduce_elements(writer: Writer, function: Function, x: Tensor) -> Tensor:
+def reduce_elements(writer: GraphWriter, function: Function, x: Tensor) -> Tensor:
     name = attributes.text(function, "reductionOpName")
     if name in POSITIONS:
         return _position(writer, function, x, POSITIONS[name])
@@ -102,7 +102,7 @@ def reduce_elements(writer: Writer, function: Function, x: Tensor) -> Tensor:
     return writer.node(REDUCTIONS[name], [x, places], sizes, batched=x.batched, keepdims=int(keeps))
 
 
-def _position(writer: Writer, function: Function, x: Tensor, kind: str) -> Tensor:
+def _position(writer: GraphWriter, function: Function, x: Tensor, kind: str) -> Tensor:
     """The position of the largest or smallest value along an axis."""
     axes = attributes.axes(function, "axisVec" if "axisVec" in function.attributes else "axis", x.rank)
     if len(axes) != 1:
@@ -115,7 +115,7 @@ def _position(writer: Writer, function: Function, x: Tensor, kind: str) -> Tenso
 
 
 @operator("Softmax", "LogSoftmax", "Hardmax")
-def softmax(writer: Writer, function: Function, x: Tensor) -> Tensor:
+def softmax(writer: GraphWriter, function: Function, x: Tensor) -> Tensor:
     """Over one axis if one is named, else over the whole sample."""
     if "axis" in function.attributes:
         axis = attributes.axis(function, "axis", x.rank)

@@ -6,13 +6,13 @@ from libraries.cntk import attributes
 from libraries.cntk.graph import Function
 from libraries.cntk.operators.table import operator
 from libraries.cntk.wire import MAX_RANK, Axis, ModelError
-from libraries.cntk.writer import Tensor, Writer
+from libraries.cntk.writer import GraphWriter, Tensor
 
 PAD_MODES = {0: "constant", 1: "reflect"}
 
 
 @operator("Reshape")
-def reshape(writer: Writer, function: Function, x: Tensor) -> Tensor:
+def reshape(writer: GraphWriter, function: Function, x: Tensor) -> Tensor:
     """Replace some adjacent axes, by default all, by others; one of the new sizes may be left open."""
     start, stop = 0, x.rank  # as the file counts: the fastest varying axis first
     if "beginAxis" in function.attributes:
@@ -49,7 +49,7 @@ def _edge(function: Function, name: str, rank: int) -> int:
 
 
 @operator("TransposeAxes")
-def transpose_axes(writer: Writer, function: Function, x: Tensor) -> Tensor:
+def transpose_axes(writer: GraphWriter, function: Function, x: Tensor) -> Tensor:
     """Swap two axes, or permute all of them."""
     if "axisVec" in function.attributes:
         order = attributes.axes(function, "axisVec", x.rank)[::-1]
@@ -64,7 +64,7 @@ def transpose_axes(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 
 @operator("Slice")
-def cut(writer: Writer, function: Function, x: Tensor) -> Tensor:
+def cut(writer: GraphWriter, function: Function, x: Tensor) -> Tensor:
     """From a beginning up to, but excluding, an end (negative: from the end of the axis), on one or more axes.
 
     A negative step goes through the same values from the last one back, unlike in NumPy.
@@ -92,7 +92,7 @@ def cut(writer: Writer, function: Function, x: Tensor) -> Tensor:
     return _walk_back(writer, writer.crop(x, starts, stops, ahead), [min(1, step) for step in strides])
 
 
-def _walk_back(writer: Writer, x: Tensor, steps: list[int]) -> Tensor:
+def _walk_back(writer: GraphWriter, x: Tensor, steps: list[int]) -> Tensor:
     """Reverse the axes with a negative step: from the last value towards the first."""
     backwards = [i for i, step in enumerate(steps) if step < 0]
     if not backwards:
@@ -104,7 +104,7 @@ def _walk_back(writer: Writer, x: Tensor, steps: list[int]) -> Tensor:
 
 
 @operator("Splice", inputs=range(1, 10_000))
-def splice(writer: Writer, function: Function, *inputs: Tensor) -> Tensor:
+def splice(writer: GraphWriter, function: Function, *inputs: Tensor) -> Tensor:
     """Concatenate on an axis."""
     named = function.attributes.get("axis")
     beyond = named.index + 1 if isinstance(named, Axis) and named.index < MAX_RANK else 0  # it may be a new axis
@@ -120,7 +120,7 @@ def splice(writer: Writer, function: Function, *inputs: Tensor) -> Tensor:
 
 
 @operator("Squeeze")
-def squeeze(writer: Writer, function: Function, x: Tensor) -> Tensor:
+def squeeze(writer: GraphWriter, function: Function, x: Tensor) -> Tensor:
     """Without the named axes of size 1, by default all of them."""
     axes = [i for i, size in enumerate(x.shape) if size == 1]
     for name in ("axisVec", "axis"):
@@ -130,7 +130,7 @@ def squeeze(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 
 @operator("Pad")
-def pad(writer: Writer, function: Function, x: Tensor) -> Tensor:
+def pad(writer: GraphWriter, function: Function, x: Tensor) -> Tensor:
     mode = attributes.whole(function, "paddingMode")
     if mode not in PAD_MODES:
         raise ModelError(f"{function} pads in the mode {mode}: only 0 (constant) and 1 (reflect) are read")
@@ -144,7 +144,7 @@ def pad(writer: Writer, function: Function, x: Tensor) -> Tensor:
 
 
 @operator("Crop", inputs=2)
-def crop(writer: Writer, function: Function, x: Tensor, like: Tensor) -> Tensor:
+def crop(writer: GraphWriter, function: Function, x: Tensor, like: Tensor) -> Tensor:
     """Crop x [C, H, W] at an offset to the positions of `like`."""
     offset = attributes.wholes(function, "offset")[::-1]
     if len(offset) != x.rank - 1 or like.rank != x.rank:

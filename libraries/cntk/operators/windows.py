@@ -11,7 +11,7 @@ from libraries.cntk import attributes
 from libraries.cntk.graph import Function
 from libraries.cntk.operators.table import operator
 from libraries.cntk.wire import ModelError
-from libraries.cntk.writer import Tensor, Writer
+from libraries.cntk.writer import GraphWriter, Tensor
 
 MAX_POOLING = 0
 MAX_REACH = 2**20  # of a window, and of padding: far more than any image needs, far below overflow
@@ -89,7 +89,7 @@ def lay_windows(size: int, kernel: int, step: WindowSettings, *, ceil: bool = Fa
 
 
 @operator("Pooling")
-def pooling(writer: Writer, function: Function, x: Tensor) -> Tensor:
+def pooling(writer: GraphWriter, function: Function, x: Tensor) -> Tensor:
     if not x.batched or not x.rank:
         raise ModelError(f"{function}: its input {list(x.shape)} is not an image")
     windows = _pooling_windows(function, x.shape)
@@ -126,7 +126,7 @@ def _pooling_windows(function: Function, shape: tuple[int, ...]) -> list[AxisWin
     return [lay_windows(*settings, ceil=ceil) for settings in zip(shape, kernel, steps, strict=True)]
 
 
-def _crop(writer: Writer, x: Tensor, spatial: list[AxisWindows]) -> tuple[Tensor, list[AxisWindows]]:
+def _crop(writer: GraphWriter, x: Tensor, spatial: list[AxisWindows]) -> tuple[Tensor, list[AxisWindows]]:
     """Crop what automatic padding omits at the borders, which ONNX cannot express."""
     starts = [0, *(max(0, -a.lower) for a in spatial)]
     stops = [x.shape[0], *(a.size - max(0, -a.upper) for a in spatial)]
@@ -149,7 +149,7 @@ def _sliding(spatial: list[AxisWindows]) -> dict[str, Any]:
 
 
 @operator("Convolution", inputs=2)
-def convolution(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
+def convolution(writer: GraphWriter, function: Function, weights: Tensor, x: Tensor) -> Tensor:
     if attributes.flag(function, "sequential", False):
         raise ModelError(f"{function} moves over a sequence: this is not read")
     if not all(attributes.flags(function, "sharing")):
@@ -180,7 +180,7 @@ def convolution(writer: Writer, function: Function, weights: Tensor, x: Tensor) 
     return writer.reshape(y, (maps * y.shape[1], *y.shape[2:]))
 
 
-def _transposed(writer: Writer, function: Function, weights: Tensor, x: Tensor) -> Tensor:
+def _transposed(writer: GraphWriter, function: Function, weights: Tensor, x: Tensor) -> Tensor:
     """A transposed convolution: from the output of a convolution, x, to the size of its input."""
     fits = weights.rank == x.rank + 1 > 2 and weights.shape[0] == x.shape[0]
     if not fits or attributes.whole(function, "groups", 1) != 1:

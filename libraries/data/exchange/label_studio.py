@@ -20,7 +20,7 @@ from xml.sax.saxutils import quoteattr, unescape
 from libraries.base.errors import InputError
 from libraries.base.file_system import nfc, read_regular
 from libraries.base.storage import MAX_JSON_BYTES, json_text
-from libraries.data.annotation_log import MARKS, Answer
+from libraries.data.annotation_log import MARKS, LabelAnswer
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
 from libraries.data.exchange.answers import LOCAL, FoundImage, Images, Task, read_tasks, shown
@@ -39,7 +39,7 @@ class ImportedAnswers:
         changed: how many of these images have changed since the tasks were written.
     """
 
-    answers: dict[str, Answer]
+    answers: dict[str, LabelAnswer]
     left: list[str]
     changed: int
 
@@ -136,7 +136,7 @@ def collect_answers(tasks: Iterable[Task], images: Images, *, labels: Collection
         else:
             usable[image.path, image.stands_in][task.number].append(task)
             changed += image.is_changed
-    answers: dict[str, Answer] = {}
+    answers: dict[str, LabelAnswer] = {}
     for (path, stands_in), by_task in sorted(usable.items()):  # an image's own come before those of its duplicates
         if not (stands_in and (path, False) in usable):
             newest = _newest(by_task.values())
@@ -144,7 +144,7 @@ def collect_answers(tasks: Iterable[Task], images: Images, *, labels: Collection
             if len(agreed) > 1:
                 left.append(f"{path}: people disagree")
             else:
-                answers[path] = Answer(agreed.pop(), _latest(newest))
+                answers[path] = LabelAnswer(agreed.pop(), _latest(newest))
     return ImportedAnswers(answers, left, changed)
 
 

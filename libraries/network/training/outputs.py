@@ -24,7 +24,7 @@ from libraries.network.training.refine import Epoch, Refined
 from libraries.network.training.training_sets import TrainingSets
 
 
-class Calibration(Protocol):
+class FittedCalibration(Protocol):
     """What turns scores into probabilities."""
 
     def to_json(self) -> dict[str, Any]: ...
@@ -33,7 +33,7 @@ class Calibration(Protocol):
 class Calibrate(Protocol):
     """Scores [N, K], labels [N] and the number of independent examples of each class [K] → a calibration."""
 
-    def __call__(self, scores: Float32, labels: Int, *, evidence: Sequence[int]) -> Calibration: ...
+    def __call__(self, scores: Float32, labels: Int, *, evidence: Sequence[int]) -> FittedCalibration: ...
 
 
 def write_refined_network(

@@ -24,7 +24,7 @@ from libraries.base.storage import atomic_path
 from libraries.base.tables import Column
 from libraries.network.backbones import EmbeddingNetwork
 from libraries.network.training.recipe import RefineOptions
-from libraries.network.training.trainer import Trainer, part
+from libraries.network.training.trainer import Trainer, with_prefix
 from libraries.network.training.training_sets import ImageSet
 
 EVALUATION_BATCH = 64
@@ -133,7 +133,7 @@ def _resume(trainer: Trainer, checkpoint: Path, *, key: str) -> tuple[list[Epoch
         return [], {}
     state, facts = saved
     trainer.restore(state)
-    return [Epoch(**row) for row in facts["history"]], part(state, "best/")
+    return [Epoch(**row) for row in facts["history"]], with_prefix(state, "best/")
 
 
 def _run_epoch(

@@ -101,10 +101,10 @@ class Trainer:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restore what `state` returned."""
-        self.network.load_state_dict(part(state, "network/"))
-        self.averaged.load_state_dict(part(state, "averaged/"))
+        self.network.load_state_dict(with_prefix(state, "network/"))
+        self.averaged.load_state_dict(with_prefix(state, "averaged/"))
         slots: dict[int, dict[str, Any]] = {}
-        for key, tensor in part(state, "optimizer/").items():
+        for key, tensor in with_prefix(state, "optimizer/").items():
             index, name = key.split("/")
             slots.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
@@ -153,7 +153,7 @@ class Trainer:
         torch._foreach_lerp_(averages, currents, 1 - decay)
 
 
-def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
