@@ -6,6 +6,7 @@ tensor are visited, so nothing but this module is needed, and a large network ta
 """
 
 import json
+import logging
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from libraries.base.file_system import is_reserved, read_regular
 from libraries.base.storage import sha256
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
+
+log = logging.getLogger(__name__)
 
 MODEL, MANIFEST = "model.onnx", "model.json"
 METRICS = "metrics.json"  # how good the bundle is; there once it has been evaluated
@@ -71,16 +74,20 @@ def _read(path: Path) -> Any:
 
 
 def _metrics(path: Path, *, of: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """The metrics in a file, if they were measured with the bundle's files as they are."""
-    measured = _read(path)
+    """The metrics in a file, if they were measured with the bundle's files as they are.
+
+    Where they cannot be read, there are none: they are for people, and the classifier works without them.
+    """
     try:
+        measured = _read(path)
         _check_depth(measured)
         if _object(measured, "it")["files"] != of:
             return None
         return _object(measured["metrics"], "metrics")
-    except (KeyError, TypeError, ValueError) as error:
+    except (StorageError, KeyError, TypeError, ValueError) as error:
         what = f"there is no {error}" if isinstance(error, KeyError) else error
-        raise StorageError(f"{path} holds no metrics ({what}): run scripts/5_evaluate.py again") from error
+        log.warning("%s is left out, since it holds no metrics: %s", path, what)
+        return None
 
 
 def _refuse(constant: str) -> Any:

@@ -28,6 +28,7 @@ MADE_BY = {  # the beginning of a path below proc/<datasetName>/ → the step th
     "dnn_fixed/": "2_refineDNN",
     "features_svm/": "3_runDNN",
     "svm_svm/": "4_trainSVM",
+    "model_svm/metrics.json": "5_evaluate",
     "model_svm/": "4_trainSVM",
     "evaluation_svm/": "5_evaluate",
     "": "1_prepareData",
