@@ -4,17 +4,19 @@ ROOT ?= $(HOME)/imageClassification
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
-INCLUDED := $(patsubst %,requirements-%.txt,serve train refine notebooks)
+INCLUDED := $(patsubst %,requirements-%.txt,serve train notebooks)
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve notebooks stage test check docs runs bench bench-accuracy bench-serve clean
+.PHONY: help setup setup-refine demo serve notebooks stage test check docs runs bench bench-accuracy bench-serve clean
 
 help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  DATA_DIR is $(ROOT); another: make demo ROOT=/some/folder"
 
-setup: $(VENV)/.setup  ## Make the environment in .venv (a few minutes, once)
+setup: $(VENV)/.setup  ## Make the environment in .venv (about a minute, once)
+
+setup-refine: $(VENV)/.refine  ## Add PyTorch: for 'dnn', other networks, and GPUs (a few minutes, 5 GB)
 
 $(VENV)/.setup: requirements.txt $(INCLUDED) constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -23,11 +25,15 @@ $(VENV)/.setup: requirements.txt $(INCLUDED) constraints.txt pyproject.toml
 	$(PIP) --no-deps --editable .
 	@touch $@
 
+$(VENV)/.refine: $(VENV)/.setup requirements-refine.txt
+	$(PIP) -r requirements-refine.txt
+	@touch $@
+
 $(VENV)/.demo: $(VENV)/.setup requirements-demo.txt
 	$(PIP) -r requirements-demo.txt
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.setup requirements-dev.txt
+$(VENV)/.dev: $(VENV)/.setup $(VENV)/.refine requirements-dev.txt
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 

@@ -13,6 +13,8 @@ from libraries.base.errors import ParameterError, PipelineError
 from libraries.base.file_system import file_error
 from libraries.base.settings import Settings
 
+_REFINE = ("torch", "torchvision", "timm", "huggingface_hub", "onnxscript")  # of requirements-refine.txt
+
 
 def run(main: Callable[..., None], parameters: type[Settings], arguments: Sequence[str] | None = None) -> None:
     """Run a script's `main(parameters, **flags)` and exit: 0 done, 1 an error, 2 a bad argument, 130 Ctrl-C.
@@ -71,6 +73,11 @@ def _explained(error: Exception) -> str:
         return _one_line(str(of_file))
     if isinstance(error, AttributeError) and isinstance(error.obj, Settings):
         return f"PARAMETERS.py has no parameter '{error.name}', which this script needs: add it again"
+    if isinstance(error, ModuleNotFoundError) and error.name in _REFINE:
+        return (
+            f"{error.name} is not installed, which 'dnn', 'svmDnnRefined', networks besides EfficientNet-Lite and GPUs "
+            "need: run make setup-refine, or pip install -r requirements-refine.txt"
+        )
     if isinstance(error, MemoryError):
         return "out of memory: close other programs, or use a machine with more memory"
     return f"unexpected {type(error).__name__}: {_one_line(str(error))} (run again with --verbose to see where)"

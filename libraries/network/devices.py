@@ -1,5 +1,6 @@
 """Chooses the device that networks run on. Without a GPU, PyTorch is not imported, which would take seconds."""
 
+import importlib.util
 import shutil
 import sys
 from typing import Literal
@@ -29,4 +30,5 @@ def find_device(wanted: Literal["auto", "cpu", "cuda", "mps"]) -> Device:
 
 
 def _may_have_gpu() -> bool:
-    return sys.platform == "darwin" or shutil.which("nvidia-smi") is not None
+    has_pytorch = importlib.util.find_spec("torch") is not None
+    return has_pytorch and (sys.platform == "darwin" or shutil.which("nvidia-smi") is not None)

@@ -4,6 +4,7 @@ An EfficientNet-Lite that only embeds is made without PyTorch, in a second. Netw
 ResNet of CNTK is converted to timm's, so that it can be trained; other graphs are used unchanged, for embeddings.
 """
 
+import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -107,6 +108,8 @@ def as_timm(path: Path, graph: GraphNetwork, options: GraphOptions) -> "Embeddin
     """
     if path.suffix != ".model":
         raise ModelError("it is an ONNX network")
+    if importlib.util.find_spec("torch") is None:
+        raise ModelError("PyTorch is not installed: run make setup-refine, or pip install -r requirements-refine.txt")
     if options != GraphOptions():
         raise ModelError("the options ask for another cut or normalisation than the file's")
     import torch
