@@ -62,7 +62,8 @@ _Result = ModelScore | list[str] | Exception  # an answer, a row that is known a
 def walk_images(folder: Path, skipped: Counter[NotRead] | None = None) -> Iterator[Path]:
     """The image files in a folder and the folders below it, sorted, without hidden ones.
 
-    Holds in memory only the names in one folder at a time and in its parents. Does not follow links to folders.
+    Links to folders are followed, but no folder is visited twice, nor one that contains this one. Holds in memory only
+    the names in one folder at a time and in its parents, and the paths of the folders.
 
     Args:
         skipped: counts the other files, by the reason why they are not read.
@@ -70,22 +71,29 @@ def walk_images(folder: Path, skipped: Counter[NotRead] | None = None) -> Iterat
     Raises:
         InputError: a folder cannot be read.
     """
+    above = (*folder.absolute().parents, *folder.resolve().parents)
+    return _walk(folder, skipped, {os.path.realpath(place) for place in above})
+
+
+def _walk(folder: Path, skipped: Counter[NotRead] | None, seen: set[str]) -> Iterator[Path]:
+    """See `walk_images`; `seen` are the real paths of the folders that are not to be visited any more."""
+    if (real := os.path.realpath(folder)) in seen:
+        return
+    seen.add(real)
     try:
         with os.scandir(folder) as found:
-            entries = sorted((e.name, e.is_dir(follow_symlinks=False), e.is_dir()) for e in found)
+            entries = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    for name, is_folder, leads_to_folder in entries:
-        if name.startswith("."):
-            continue
+    for name, is_folder in entries:
         if is_folder:
-            yield from walk_images(folder / name, skipped)
-        elif not leads_to_folder:
-            kind = kind_of(folder / name)
-            if isinstance(kind, Format):
-                yield folder / name
-            elif skipped is not None:
-                skipped[why_not_read(name, kind)] += 1
+            yield from _walk(folder / name, skipped, seen)
+            continue
+        kind = kind_of(folder / name)
+        if isinstance(kind, Format):
+            yield folder / name
+        elif skipped is not None:
+            skipped[why_not_read(name, kind)] += 1
 
 
 def classify_folder(

@@ -382,6 +382,18 @@ def test_image_files_are_sorted_as_paths_are(folder: Path) -> None:
     assert len(names) == 26
 
 
+def test_links_to_folders_are_followed_once(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "inner").mkdir(parents=True)
+    for name in ("1.jpg", "inner/2.jpg"):
+        (elsewhere / name).write_bytes(b"")
+    before = list(walk_images(folder))
+    (folder / "z").symlink_to(elsewhere)
+    (folder / "zz").symlink_to(elsewhere)
+    (elsewhere / "inner" / "back").symlink_to(elsewhere)
+    assert list(walk_images(folder)) == [*before, folder / "z" / "1.jpg", folder / "z" / "inner" / "2.jpg"]
+
+
 def test_folders_are_read_when_their_turn_comes(folder: Path) -> None:
     found = walk_images(folder)
     assert next(found) == folder / "a" / "00.jpg"
