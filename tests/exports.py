@@ -10,8 +10,8 @@ import pytest
 from filelock import FileLock
 
 from libraries.network import export
-from libraries.network.artefact import network_facts
 from libraries.network.backbones import EmbeddingNetwork
+from libraries.network.graphs.graph_network import network_facts
 
 
 @contextmanager

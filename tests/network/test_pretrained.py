@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from libraries.base.errors import NetworkError
 from libraries.base.storage import Artefact, sha256
 from libraries.cntk.wire import parse
-from libraries.network.artefact import WEIGHTS, resize_rule, write_network
+from libraries.network.artefact import resize_rule, write_network
 from libraries.network.backbones import EmbeddingNetwork, load_pretrained
 from libraries.network.export import load_network, save_weights
-from libraries.network.graphs.graph_network import GraphNetwork
+from libraries.network.graphs.graph_network import WEIGHTS, GraphNetwork
 from libraries.network.pretrained import NetworkOptions, load_as_it_is, load_network_for
 from PARAMETERS import Parameters
 from tests.cntk.goldens import golden, unpacked

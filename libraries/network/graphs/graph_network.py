@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from libraries.data.images import Interpolation
 from libraries.network.engine import Engine, Outputs, load_openvino
 from libraries.network.graphs.penultimate import PREFIX, LastLayer, feature_map
 
+ONNX, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "model.json"  # files of a network folder
 IMAGES, EMBEDDING, SCORES, FEATURES = "images", "embedding", "scores", "features"
 CAST = f"{IMAGES}_float"
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -99,6 +100,41 @@ class GraphNetwork:
                 return Engine(path)
             except RuntimeError as error:
                 raise NetworkError(f"{self.architecture} cannot be run: {_reason(error)}") from error
+
+
+class Network(Protocol):
+    """What a GraphNetwork and an EmbeddingNetwork have in common."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def input_size(self) -> int: ...
+    @property
+    def embedding_size(self) -> int: ...
+    @property
+    def classes(self) -> int | None: ...
+    @property
+    def views(self) -> int: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def interpolation(self) -> Interpolation: ...
+
+
+def network_facts(network: Network) -> dict[str, Any]:
+    """The facts about a network for model.json, of either kind of network."""
+    return {
+        "architecture": network.architecture,
+        "input_size": network.input_size,
+        "embedding_size": network.embedding_size,
+        "classes": network.classes,
+        "views": network.views,
+        "mean": list(network.mean),
+        "std": list(network.std),
+        "interpolation": network.interpolation,
+    }
 
 
 def assemble(
