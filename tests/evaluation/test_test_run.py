@@ -145,5 +145,5 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_without_a_readable_test_image_there_is_nothing_to_evaluate(tmp_path: Path, count: int) -> None:
     bundle: Any = Bundle(NAMES, all_damaged=True)
-    with pytest.raises(InputError, match=r"no test image to evaluate: .*run scripts/1_prepareData\.py again"):
+    with pytest.raises(InputError, match=r"no test images to evaluate: .*run scripts/1_prepareData\.py again"):
         classify(bundle, [example(i) for i in range(count)], images=tmp_path)
