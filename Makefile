@@ -14,7 +14,7 @@ help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  DATA_DIR is $(ROOT); another: make demo ROOT=/some/folder"
 
-setup: $(VENV)/.setup  ## Make the environment in .venv (about a minute, once)
+setup: $(VENV)/.setup  ## Make the environment in .venv (a few minutes, once)
 
 setup-refine: $(VENV)/.refine  ## Add PyTorch: for 'dnn', other networks, and GPUs (a few minutes, 5 GB)
 
@@ -62,7 +62,7 @@ $(VENV)/.programs: | $(VENV)/.setup
 		dpkg -x nginx_*.deb .; } 2>/dev/null || true
 	@touch $@
 
-demo: $(VENV)/.demo  ## Scripts 0 to 5 on 2,624 images of solar cells (about a minute after the set-up)
+demo: $(VENV)/.demo  ## Scripts 0 to 5 on 2,624 images of solar cells (one or two minutes after the set-up)
 	@for step in $(STEPS); do \
 		echo; echo "== $$step"; \
 		$(RUN) scripts/$$step.py --rootDir "$(ROOT)" || exit 1; \
