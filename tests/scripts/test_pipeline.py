@@ -219,10 +219,7 @@ def signalled(command: list[str], how: signal.Signals, *, when: Callable[[], boo
 INTERRUPTIONS = [*((step, "svm", "") for step in STEPS), ("2_refineDNN", "dnn", "dnn_refined/checkpoint.safetensors")]
 
 
-CHANGES: dict[tuple[str, str], dict[str, object]] = {
-    ("2_refineDNN", "svm"): dict(SMALL),
-    ("2_refineDNN", "dnn"): {"classifier": "dnn", "rf_maxEpochs": 3, **SMALL},
-}
+TRAINED: dict[str, object] = {"classifier": "dnn", "rf_maxEpochs": 3, **SMALL}
 
 
 @pytest.fixture(scope="session")
@@ -230,13 +227,13 @@ def undisturbed(stages: Path, shared_folder: Path, quick_export: None) -> Callab
     """What a DATA_DIR holds after a step that nothing interrupted; made once for all processes of the test run."""
 
     def made(step: str, classifier: str) -> Path:
-        if (step, classifier) not in CHANGES:
+        if classifier == "svm":
             return stages / [*STEPS, FINISHED][STEPS.index(step) + 1]
-        folder = shared_folder / f"undisturbed_{classifier}"
+        folder = shared_folder / "undisturbed"
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
                 part = shutil.copytree(stages / step, f"{folder}.part", symlinks=True)
-                run_main(step, small_run(Path(part), **CHANGES[step, classifier]))
+                run_main(step, small_run(Path(part), **TRAINED))
                 Path(part).rename(folder)
         return folder
 
@@ -254,7 +251,7 @@ def test_interrupted_steps_go_on_to_the_same_result(
     sign: str,
     how: signal.Signals,
 ) -> None:
-    p = stage(step)(**CHANGES.get((step, classifier), {}))
+    p = stage(step)(**TRAINED if classifier == "dnn" else {})
     proc = p.rootDir / "proc" / "textures"
     before = files(proc)
     status, error = signalled(command_line(step, p), how, when=lambda: any(sign in f for f in files(proc) - before))

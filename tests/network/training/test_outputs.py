@@ -33,7 +33,7 @@ def legend(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_a_class_of_one_validation_group_keeps_what_its_scores_give_it(tmp_path: Path) -> None:
+def test_a_class_of_one_validation_group_keeps_what_its_scores_give_it(tmp_path: Path, quick_export: None) -> None:
     """Two pictures of one object, which the network has right, against forty whose scores sometimes lean that way."""
     rng = np.random.default_rng(0)
     lead = np.concatenate([rng.normal(-1.5, 1.2, 40), [0.7, 0.8]])  # of class b over class a
@@ -41,7 +41,7 @@ def test_a_class_of_one_validation_group_keeps_what_its_scores_give_it(tmp_path:
     labels = np.array([0] * 40 + [1] * 2)
     none = ImageSet(np.zeros((0, SIZE, SIZE, 3), np.uint8), np.zeros(0, np.int64))
     validation = ImageSet(np.zeros((42, SIZE, SIZE, 3), np.uint8), labels)
-    network = load_pretrained("random:resnet18", input_size=SIZE)
+    network = load_pretrained("random:resnet10t", input_size=SIZE)
     refined = Refined(network, [Epoch(1, 0.1, 0.5, 0.5, 0.5, 0.5, None, 1.0)], 1, logits)
     artefact = Artefact("network", tmp_path / "dnn" / "model.json", "2_refineDNN", {})
 
