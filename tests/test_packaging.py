@@ -31,8 +31,16 @@ def test_files_of_the_extras_are_lists_of_packages(name: str) -> None:
 
 def test_requirements_are_those_of_the_extras() -> None:
     included = {line.removeprefix("-r ") for line in lines("requirements.txt")}
-    assert included == {*EXTRAS["serve"], *EXTRAS["refine"], *EXTRAS["notebooks"]}
-    assert {*EXTRAS["dev"], *EXTRAS["serve"]} == {*included, "requirements-dev.txt"}
+    assert included == {*EXTRAS["serve"], *EXTRAS["train"], *EXTRAS["notebooks"]}
+    assert {*EXTRAS["refine"]} == {*EXTRAS["train"], "requirements-refine.txt"}
+    assert {*EXTRAS["dev"], *EXTRAS["serve"]} == {*included, *EXTRAS["refine"], "requirements-dev.txt"}
+
+
+def test_the_default_needs_no_pytorch() -> None:
+    refine = {Requirement(line).name for line in lines("requirements-refine.txt")}
+    assert "torch" in refine
+    for name in (*EXTRAS["serve"], *EXTRAS["train"], *EXTRAS["notebooks"]):
+        assert not refine & {Requirement(line).name for line in lines(name)}
 
 
 def test_makefile_installs_again_when_one_of_them_changes() -> None:
