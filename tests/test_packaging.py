@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from libraries.base import command
 from tests.conftest import ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -39,6 +40,7 @@ def test_requirements_are_those_of_the_extras() -> None:
 def test_the_default_needs_no_pytorch() -> None:
     refine = {Requirement(line).name for line in lines("requirements-refine.txt")}
     assert "torch" in refine
+    assert refine == set(command._REFINE), "whoever lacks one of them is told where it comes from"
     for name in (*EXTRAS["serve"], *EXTRAS["train"], *EXTRAS["notebooks"]):
         assert not refine & {Requirement(line).name for line in lines(name)}
 

@@ -53,24 +53,18 @@ def write_network(
         NetworkError, StorageError: see `save_network`.
     """
     artefact.begin()
-    written = [artefact.folder / ONNX, *files]
+    weights = artefact.folder / WEIGHTS
     if isinstance(network, GraphNetwork):
+        weights.unlink(missing_ok=True)  # of a network that was here before
         network.save(artefact.folder / ONNX)
-        described = network_facts(network)
         if network.weights:
             write_state_dict(
-                artefact.folder / WEIGHTS,
-                network.weights,
-                architecture=network.architecture,
-                mean=network.mean,
-                std=network.std,
+                weights, network.weights, architecture=network.architecture, mean=network.mean, std=network.std
             )
+        described = network_facts(network)
     else:
         from libraries.network.export import save_network
 
         described = save_network(network, artefact.folder)
-    if isinstance(network, GraphNetwork) and not network.weights:
-        (artefact.folder / WEIGHTS).unlink(missing_ok=True)  # of a network that was here before
-    else:
-        written.append(artefact.folder / WEIGHTS)
+    written = [artefact.folder / ONNX, *files, *([weights] if weights.exists() else [])]
     artefact.commit(written, **described, resize=rule.to_json(), labels=list(labels) if labels else None, **facts)

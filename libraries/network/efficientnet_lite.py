@@ -115,9 +115,11 @@ class _Writer:
         """All layers; the name of the feature map, the mean over the views."""
         x = self._node("Cast", [IMAGES], "images_float", to=TensorProto.FLOAT)
         x = self._node("Transpose", [x], "images_first", perm=[0, 3, 1, 2])
-        scale, shift = (np.array(v, np.float32)[:, None, None] for v in (_scale(), _shift()))
-        x = self._node("Mul", [x, self._constant("scale", scale)], "images_scaled")
-        x = self._node("Add", [x, self._constant("shift", shift)], "images_normalised")
+        mean, std = (np.array(values)[:, None, None] for values in (MEAN, STD))
+        scale = self._constant("scale", (1 / (255 * std)).astype(np.float32))
+        shift = self._constant("shift", (-mean / std).astype(np.float32))
+        x = self._node("Mul", [x, scale], "images_scaled")
+        x = self._node("Add", [x, shift], "images_normalised")
         if views > 1:
             seen = [self._laid(x, *each, name=f"view{i}") for i, each in enumerate(orientations(views))]
             x = self._node("Concat", seen, "views", axis=0)
@@ -236,11 +238,3 @@ class _Writer:
     def _constant(self, name: str, value: npt.NDArray[Any] | np.float32) -> str:
         self._constants[name] = np.asarray(value)
         return name
-
-
-def _scale() -> list[float]:
-    return [1 / (255 * std) for std in STD]
-
-
-def _shift() -> list[float]:
-    return [-mean / std for mean, std in zip(MEAN, STD, strict=True)]
