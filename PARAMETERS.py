@@ -18,6 +18,7 @@ from libraries.web.search.names import LicenceFilter, ProviderName
 
 if TYPE_CHECKING:
     from libraries.network.pretrained import NetworkOptions
+    from libraries.network.runners import RunOptions
 
 RESOURCES = Path(__file__).parent / "resources"
 
@@ -60,6 +61,14 @@ class Parameters(Settings):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = general(
         "auto", "where networks run; auto: the first GPU found, else the CPU", matters_to=()
+    )
+    storeGigabytes: float = general(
+        10.0,
+        "size of <rootDir>/store at most, where what was computed from an image is kept for later runs; 0: nothing is "
+        "kept",
+        ge=0,
+        le=100_000,
+        matters_to=(),
     )
     runHistory: bool = general(True, "log every run to MLflow", matters_to=())
     trackingUri: str | None = general(None, "MLflow tracking server; none: the file <rootDir>/mlflow.db", matters_to=())
@@ -266,6 +275,12 @@ class Parameters(Settings):
         "address names of this machine only, otherwise any",
     )
     serve_rootPath: str = serve("", "path under which a proxy makes the service available, e.g. /cells")
+
+    def run_options(self) -> "RunOptions":
+        """How networks are run."""
+        from libraries.network.runners import RunOptions
+
+        return RunOptions(self.device, self.run_precision, self.run_mbSize)
 
     def network_options(self) -> "NetworkOptions":
         """The pretrained network; here because several scripts need it."""

@@ -30,7 +30,8 @@ from training import NETWORK, OURS, PLAIN, TARGET, Task, ask, processes
 
 from libraries.base.console import table
 from libraries.base.pool import usable_cores
-from libraries.data.dataset import Example, check_images, draw, scan, split
+from libraries.data.checking import check_images
+from libraries.data.dataset import Example, draw, scan, split
 from libraries.data.solar_cells import SOLAR_CELLS_ABOUT, copy_solar_cells
 from libraries.data.split import group_examples
 from libraries.network.training.recipe import RefineOptions, has_fast_bf16

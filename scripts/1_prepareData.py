@@ -2,11 +2,11 @@
 
 --removeDuplicates keeps the largest of exact and near copies and moves the rest to images/<datasetName>/.duplicates/,
 --restoreDuplicates moves them back. --export writes metadata.csv and croissant.json beside the labels, and
-labelStudio/; importLabels takes over the labels that people gave there.
+labelStudio/; importLabels takes over the labels that people gave there. --recheck decodes every image again, also those
+whose file has not changed since an earlier run.
 """
 
 import itertools
-from functools import partial
 
 from libraries.base import tracking
 from libraries.base.command import run
@@ -14,10 +14,11 @@ from libraries.base.console import ProgressBar, progress
 from libraries.base.errors import ParameterError
 from libraries.base.layout import Layout
 from libraries.base.pool import usable_cores
-from libraries.data import dataset, duplicates, outputs, quality, removal, split
+from libraries.data import checking, dataset, duplicates, outputs, quality, removal, split
 from libraries.data.annotations import Annotations
 from libraries.data.exchange import label_studio
 from libraries.data.exchange.export import Export
+from libraries.data.remembered import Remembered
 from libraries.data.split import check_test_list, take_sides
 from PARAMETERS import Parameters
 
@@ -28,6 +29,7 @@ def main(
     removeDuplicates: bool = False,
     restoreDuplicates: bool = False,
     export: bool = False,
+    recheck: bool = False,
 ) -> None:
     if removeDuplicates and restoreDuplicates:
         raise ParameterError("--removeDuplicates and --restoreDuplicates are opposites: give one of them")
@@ -41,13 +43,14 @@ def main(
         annotations = Annotations(layout.images)
         if parameters.importLabels is not None:
             print(*label_studio.import_answers(parameters.importLabels, annotations, dataset=layout.dataset), sep="\n")
-        checked = check(layout, annotations, parameters.whiteLevel)
-        alike = find_alike(parameters, layout, checked)
+        remembered = Remembered.of(layout, recheck=recheck)
+        checked = check(layout, annotations, parameters.whiteLevel, remembered)
+        alike = find_alike(parameters, layout, checked, remembered)
         if removeDuplicates:
             taken, lines = removal.take_out(layout.images, alike)
             print(*lines, sep="\n")
             checked = checked.without(taken)
-            alike = find_alike(parameters, layout, checked)
+            alike = find_alike(parameters, layout, checked, remembered)
         print(*alike.summary_lines(), sep="\n")
         odd = checked.review()
         print(quality.summary(odd))
@@ -74,36 +77,39 @@ def main(
     print(f"Written: {target}")
 
 
-def check(layout: Layout, annotations: Annotations, white_level: int | None) -> dataset.Checked:
+def check(
+    layout: Layout, annotations: Annotations, white_level: int | None, remembered: Remembered
+) -> checking.Checked:
     found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
     check_test_list(annotations, itertools.chain(*found.paths.values()))
-    checked = dataset.check_images(
+    checked = checking.check_images(
         layout.images,
         found,
         workers=usable_cores(),
         white_level=white_level,
         max_pixels=layout.max_pixels,
+        remembered=remembered,
         progress=lambda items: progress(items, "Checking"),
     )
-    for line in [*dataset.left_out(found, checked), *annotations.summary_lines(), *checked.white.summary_lines()]:
+    for line in [*checking.left_out(found, checked), *annotations.summary_lines(), *checked.white.summary_lines()]:
         print(f"  {line}")
     return checked
 
 
-def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked) -> duplicates.Duplicates:
+def find_alike(
+    parameters: Parameters, layout: Layout, checked: checking.Checked, remembered: Remembered
+) -> duplicates.Duplicates:
     embeddings = None
     if parameters.duplicates == "scene":
-        from libraries.network.runners import embed_pretrained, open_engine
+        from libraries.network.runners import embed_pretrained
 
-        open_network = partial(
-            open_engine,
-            device=parameters.device,
-            precision=parameters.run_precision,
-            batch_size=parameters.run_mbSize,
-        )
         with ProgressBar("Embedding", total=2 * len(checked.examples)) as bar:
             embeddings = embed_pretrained(
-                checked, layout, parameters.network_options(), open_network=open_network, progress=bar.update
+                checked,
+                layout,
+                parameters.network_options(),
+                parameters.run_options(),
+                progress=bar.update,
             )
     return duplicates.find(
         checked,
@@ -112,6 +118,7 @@ def find_alike(parameters: Parameters, layout: Layout, checked: dataset.Checked)
         embeddings=embeddings,
         min_similarity=parameters.duplicates_minSimilarity,
         workers=usable_cores(),
+        remembered=remembered,
     )
 
 

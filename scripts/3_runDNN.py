@@ -1,10 +1,10 @@
 """Run the network over all images and store their embeddings.
 
-A run that was stopped continues where it was.
+Embeddings that were computed before, for any data set, are taken from the store; so a stopped run continues where it
+was.
 """
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from libraries.base import tracking
@@ -31,30 +31,28 @@ def main(parameters: Parameters) -> None:
 
 
 def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: tracking.Record) -> None:
-    from libraries.data.dataset import load_example, read_examples, read_white_level
+    from libraries.data.dataset import read_examples, read_white_level
     from libraries.data.images import ResizeRule
     from libraries.network.embedding_store import write_features
-    from libraries.network.runners import open_engine
+    from libraries.network.runners import Embeddings
 
     examples = read_examples(layout.examples.folder / "examples.csv")
     rule = replace(ResizeRule.from_json(network["resize"]), white_level=read_white_level(layout.examples))
-    load = partial(load_example, folder=layout.images, rule=rule)
-    engine = open_engine(
-        layout.network.folder,
-        device=parameters.device,
-        precision=parameters.run_precision,
-        batch_size=parameters.run_mbSize,
-    )
-    print(f"Running {network['architecture']} over {len(examples):,} images in {engine.precision}")
-    layout.features.begin()
-    with ProgressBar("Featurizing", total=len(examples)) as bar:
-        parts, failed = write_features(
-            layout.features.folder,
-            examples,
-            key=layout.features.key(),
-            run=lambda wanted: engine.stream(wanted, load),
-            progress=bar.update,
-        )
+    with Embeddings(layout, layout.network, rule, parameters.run_options()) as embeddings:
+        if (stored := embeddings.stored(examples)) > 0:
+            print(f"Stored in {layout.store} by earlier runs: {stored:,} of {len(examples):,} embeddings")
+        if stored < len(examples):
+            missing = len(examples) - stored
+            print(f"Running {network['architecture']} over {missing:,} images in {embeddings.precision}")
+        layout.features.begin()
+        with ProgressBar("Featurizing", total=len(examples)) as bar:
+            parts, failed = write_features(
+                layout.features.folder,
+                examples,
+                key=layout.features.key(),
+                run=embeddings.of,
+                progress=bar.update,
+            )
     layout.features.commit(parts)
     for error in failed:
         print(f"  left out: {error}")

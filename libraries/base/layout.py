@@ -38,6 +38,8 @@ class Layout:
         self.proc = self.root / on_disk(self.root, f"proc/{self.dataset}")
 
         self.max_pixels: int = self._values["maxMegapixels"] * 10**6
+        self.store = self.root / "store"  # results by content, of all data sets: see `content_store`
+        self.store_bytes = int(self._values["storeGigabytes"] * 10**9)
         self.thumbnails = self.proc / "thumbnails.sqlite"
 
     @property

@@ -1,32 +1,25 @@
 """Folders of images per class → examples.csv: scan, check, split."""
 
-import contextlib
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
-
-import numpy as np
+from typing import Annotated
 
 from libraries.base.arrays import Pixels
 from libraries.base.console import table
-from libraries.base.errors import ImageError, InputError, StaleInput
+from libraries.base.errors import InputError, StaleInput
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
-from libraries.base.pool import ordered_map
 from libraries.base.storage import Artefact
 from libraries.base.tables import Column, read_table, write_table
 from libraries.data.class_folders import Side, find_class_folders, image_files, is_image
 from libraries.data.decoding import MAX_PIXELS
-from libraries.data.depth import FULL_RANGE, Depth, WhiteLevel
+from libraries.data.depth import FULL_RANGE
 from libraries.data.formats import NAMES, NotRead
-from libraries.data.images import ResizeRule, inspect, load_bytes
-from libraries.data.quality import Measures, QualityRow, measure, review
-
-_MOST_LOST = 0.1  # of the pictures of a class, without a warning
+from libraries.data.images import ResizeRule, load_bytes
+from libraries.data.remembered import KnownFiles
 
 
 @dataclass(frozen=True)
@@ -64,35 +57,6 @@ class Scan:
     paths: dict[str, list[str]]
     skipped: Counter[NotRead]
     lost: Counter[str] = field(default_factory=Counter)
-
-
-class Checked(NamedTuple):
-    """The result of decoding every file.
-
-    Attributes:
-        examples: N, not yet split: all 'train', each a group of its own.
-        refused: the errors of files that are not intact images.
-        tiny: uint8 [N, 16, 17], the examples as tiny gray pictures, for finding duplicates.
-        measures: N, for judging quality.
-        white: the white level of images of more than 8 bits.
-    """
-
-    examples: list[Example]
-    refused: list[ImageError]
-    tiny: Pixels
-    measures: list[Measures]
-    white: WhiteLevel
-
-    def without(self, paths: Collection[str]) -> "Checked":
-        """The same without these images."""
-        rows = [row for row, example in enumerate(self.examples) if example.path not in paths]
-        kept = [self.examples[row] for row in rows]
-        measures = [self.measures[row] for row in rows]
-        return self._replace(examples=kept, tiny=self.tiny[rows], measures=measures)
-
-    def review(self) -> list[QualityRow]:
-        """The images worth a second look: the rows of quality.csv."""
-        return review({example.path: m for example, m in zip(self.examples, self.measures, strict=True)})
 
 
 def scan(folder: Path) -> Scan:
@@ -160,75 +124,6 @@ def _check_forms(folder: Path, paths: Iterable[str]) -> None:
     for path in paths:
         if not path.isascii() and (other := seen.setdefault(nfc(path), path)) != path:
             raise InputError(f"{folder}: {other!a} and {path!a} are one name in two forms of Unicode; rename one")
-
-
-class _Decoded(NamedTuple):
-    """The result of decoding one file."""
-
-    example: Example
-    tiny: Pixels
-    measures: Measures
-    depth: Depth | None
-
-
-def check_images(
-    folder: Path,
-    scanned: Scan,
-    *,
-    workers: int,
-    white_level: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    progress: Callable[[Sequence[str]], Iterable[str]] = iter,
-) -> Checked:
-    """Decode every file, in parallel; images of more than 8 bits again if the common white level is not their own.
-
-    Args:
-        white_level: of images of more than 8 bits; None: derived from the values in all of them.
-        max_pixels: images with more are refused.
-
-    Raises:
-        InputError: no file of a class is an intact image.
-    """
-    labels = {path: label for label, paths in scanned.paths.items() for path in paths}
-
-    def check(path: str, level: int | None) -> _Decoded | ImageError:
-        try:
-            facts = inspect(folder / path, white_level=level, max_pixels=max_pixels)
-        except ImageError as error:
-            return ImageError(error.reason, path)
-        example = Example(path, labels[path], "train", path, facts.width, facts.height, facts.bytes, facts.sha256)
-        return _Decoded(example, facts.tiny, measure(facts.small, size=(facts.width, facts.height)), facts.depth)
-
-    def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Decoded | ImageError]:
-        results = ordered_map(partial(check, level=level), paths, workers=workers)
-        with contextlib.closing(results):
-            return dict(next(results) for _ in progress(paths))
-
-    checked = check_all(list(labels), None)
-    depths = {path: c.depth for path, c in checked.items() if isinstance(c, _Decoded) and c.depth}
-    white = WhiteLevel.of(depths, given=white_level)
-    if others := [path for path, depth in depths.items() if (depth.level or FULL_RANGE) != white.level]:
-        checked |= check_all(others, white.level)
-    good = [c for c in checked.values() if isinstance(c, _Decoded)]
-    refused = [c for c in checked.values() if isinstance(c, ImageError)]
-    examples = [c.example for c in good]
-    for label in scanned.paths:
-        if not any(e.label == label for e in examples):
-            where = " and ".join(str(folder / each) for each in find_class_folders(folder).by_label[label])
-            raise InputError(f"no file in {where} is an intact image: replace them, or remove the folder")
-    return Checked(examples, refused, np.stack([c.tiny for c in good]), [c.measures for c in good], white)
-
-
-def left_out(scanned: Scan, checked: Checked) -> list[str]:
-    """Lines about files that are not examples, and a warning for each class that loses over a tenth of its pictures."""
-    lines = [f"left out: {error}" for error in checked.refused]
-    lines += [f"left out: {other.describe(count)}" for other, count in scanned.skipped.items()]
-    refused = {str(error.path) for error in checked.refused}
-    for label, paths in scanned.paths.items():
-        lost, count = len(refused.intersection(paths)) + scanned.lost[label], len(paths) + scanned.lost[label]
-        if lost > _MOST_LOST * count:
-            lines.append(f"Warning: class '{label}' loses {lost:,} of its {count:,} pictures: see the reasons above")
-    return lines
 
 
 def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:
@@ -333,6 +228,17 @@ def load_example(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
     """
     data, path = read_example(example, folder=folder), folder / example.path
     return load_bytes(data, rule, path=path, max_pixels=example.max_pixels)
+
+
+def check_unchanged(example: Example, *, folder: Path, files: KnownFiles) -> None:
+    """Make sure that an example's file has not changed since 1_prepareData; it is read only if its state has.
+
+    Raises:
+        StaleInput: it has changed or is gone.
+    """
+    path = folder / example.path
+    if files.sha256(files.state(path)) != example.sha256:
+        read_example(example, folder=folder)
 
 
 def read_example(example: Example, *, folder: Path) -> bytes:

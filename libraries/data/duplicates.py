@@ -23,12 +23,15 @@ import numpy as np
 
 from libraries.base.arrays import Float32, Int
 from libraries.base.console import counted
+from libraries.base.content_store import Row
 from libraries.base.errors import ImageError
 from libraries.base.pool import ordered_map
 from libraries.base.tables import Column, read_table, write_table
-from libraries.data.dataset import Checked, Example
+from libraries.data.checking import Checked
+from libraries.data.dataset import Example
 from libraries.data.fingerprints import Forest, Pairs, above_similarity, dhash, is_plain, mirrored, within_distance
 from libraries.data.images import pixel_sha256
+from libraries.data.remembered import Remembered
 
 Kind = Literal["exact", "near", "scene"]
 KINDS: tuple[Kind, ...] = ("exact", "near", "scene")
@@ -144,6 +147,7 @@ def find(
     embeddings: Sequence[Float32] | None = None,
     min_similarity: float = 1.0,
     workers: int = 1,
+    remembered: Remembered | None = None,
 ) -> Duplicates:
     """Find the duplicates among examples.
 
@@ -154,6 +158,7 @@ def find(
             not finite match nothing.
         min_similarity: for 'scene', cosine.
         workers: number of threads that decode.
+        remembered: where hashes of pixels are kept.
     """
     examples, tiny = checked.examples, checked.tiny
     plain, bits, others = is_plain(tiny), dhash(tiny), dhash(mirrored(tiny))
@@ -163,7 +168,13 @@ def find(
     candidates = _same_size(examples, close, np.flatnonzero((originals == np.arange(len(examples))) & plain))
     white = checked.white.level
     originals = _first_of_equal_pixels(
-        examples, originals, candidates, folder=folder, white_level=white, workers=workers
+        examples,
+        originals,
+        candidates,
+        folder=folder,
+        white_level=white,
+        workers=workers,
+        remembered=remembered or Remembered(),
     )
     copies = np.flatnonzero(originals != np.arange(len(examples)))
     pairs: dict[Kind, Pairs] = {"exact": Pairs(originals[copies], copies, np.zeros(len(copies), np.float32))}
@@ -228,17 +239,25 @@ def _first_of_equal_pixels(
     folder: Path,
     white_level: int,
     workers: int,
+    remembered: Remembered,
 ) -> Int:
     """`originals`, updated so that of candidates with the same pixels, the first is the original of all."""
 
-    def identity(row: int) -> str:
+    def of_pixels(row: int) -> Row | ImageError:
+        example = examples[row]
         try:
-            example = examples[row]
-            return pixel_sha256(folder / example.path, white_level=white_level, max_pixels=example.max_pixels)
-        except ImageError:  # changed since it was checked, which step 3 reports
-            return examples[row].sha256
+            digest = pixel_sha256(folder / example.path, white_level=white_level, max_pixels=example.max_pixels)
+        except ImageError as error:
+            return error
+        return {"sha256": np.frombuffer(bytes.fromhex(digest), np.uint8)}
 
-    identities = [digest for _, digest in ordered_map(identity, candidates, workers=workers)]
+    def of_file(row: int) -> str:
+        return examples[row].sha256
+
+    with remembered.open("pixels", white_level) as known:
+        hashed = known.through(candidates, lambda rows: ordered_map(of_pixels, rows, workers=workers), key=of_file)
+        # A file with an error has changed since it was checked, which step 3 reports.
+        identities = [of_file(i) if isinstance(h, ImageError) else h["sha256"].tobytes() for i, h in hashed]
     first = np.arange(len(originals))
     first[list(candidates)] = np.array(candidates, np.int64)[_first_of_equal(identities)]
     return np.asarray(first[originals], np.int64)

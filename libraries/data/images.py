@@ -226,16 +226,20 @@ def area(size: Size, rule: ResizeRule) -> Box:
     )
 
 
-def inspect(path: str | Path, *, white_level: int | None = None, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+def inspect(
+    path: str | Path, *, data: bytes | None = None, white_level: int | None = None, max_pixels: int = MAX_PIXELS
+) -> ImageFacts:
     """Size, identity and small pictures of an image file, after decoding all of it.
 
     Args:
+        data: the file's content, if it has been read.
         white_level: of the data set; None: unknown yet, so the image's own depth is measured and used.
 
     Raises:
         ImageError: in the same cases as `load`.
     """
-    data = read(path, max_bytes=max_bytes_for(max_pixels))
+    if data is None:
+        data = read(path, max_bytes=max_bytes_for(max_pixels))
     # At reduced scale every byte of a JPEG still passes through the entropy decoder, which is what finds damage.
     decoded = decode_as_stored(
         data, path=path, max_pixels=max_pixels, enough=_enough_to_inspect, white_level=white_level

@@ -162,6 +162,14 @@ def load_openvino() -> Any:
     return openvino
 
 
+def supported(precision: Precision) -> Precision:
+    """The precision that an `Engine` really computes with: f32 instead of bf16 if the processor has no bf16."""
+    if precision == "f32":
+        return precision
+    openvino = load_openvino()
+    return "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
 def _request(compiled: Any, names: list[str]) -> _Request:
     openvino = load_openvino()
 

@@ -1,24 +1,24 @@
 """Runs the network in a folder: opens it on the available device, and embeds a data set, keeping the embeddings."""
 
-import hashlib
-import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Self, Union
 
 import numpy as np
 
 from libraries.base.arrays import Float32, Pixels
+from libraries.base.content_store import Row
 from libraries.base.errors import ImageError
 from libraries.base.layout import Layout
-from libraries.data.dataset import Checked, Example, load_example, read_example
-from libraries.data.depth import FULL_RANGE
+from libraries.base.storage import Artefact
+from libraries.data.checking import Checked
+from libraries.data.dataset import Example, check_unchanged, load_example, read_example
 from libraries.data.images import ResizeRule, decode, fit
+from libraries.data.remembered import Remembered
 from libraries.network.devices import find_device
-from libraries.network.embedding_store import read_features, write_features
-from libraries.network.engine import Engine, Precision
+from libraries.network.engine import Engine, Precision, supported
 
 if TYPE_CHECKING:
     from libraries.network.pretrained import NetworkOptions
@@ -27,30 +27,103 @@ if TYPE_CHECKING:
 INNER_MARGIN = 0.05  # of the width and height, on each side
 
 
-def open_engine(
-    folder: Path, *, device: Literal["auto", "cpu", "cuda", "mps"], precision: Precision, batch_size: int
-) -> Union[Engine, "TorchEngine"]:
-    """The network in a folder, ready to run: OpenVINO on a CPU; PyTorch on a GPU if the network has PyTorch weights.
+@dataclass(frozen=True)
+class RunOptions:
+    """How a network is run: on which device, in which precision, and how many images at once on a GPU."""
 
-    Raises:
-        ParameterError: there is no such device.
-        NetworkError, StorageError: the network cannot be read.
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Precision
+    batch_size: int
+
+    def open(self, folder: Path) -> Union[Engine, "TorchEngine"]:
+        """The network in a folder: with OpenVINO on a CPU; with PyTorch on a GPU if it has PyTorch weights.
+
+        Raises:
+            ParameterError: there is no such device.
+            NetworkError, StorageError: the network cannot be read.
+        """
+        if self._on_cpu(folder):
+            return Engine(folder / "model.onnx", precision=self.precision)
+        from libraries.network.export import load_network
+        from libraries.network.torch_engine import TorchEngine
+
+        device = find_device(self.device)
+        return TorchEngine(load_network(folder), device=device, precision=self.precision, batch_size=self.batch_size)
+
+    def precision_of(self, folder: Path) -> Precision:
+        """The precision in which `open` really computes: not every processor has bf16."""
+        return supported(self.precision) if self._on_cpu(folder) else self.precision
+
+    def _on_cpu(self, folder: Path) -> bool:
+        return find_device(self.device) == "cpu" or not (folder / "weights.safetensors").exists()
+
+
+class Embeddings:
+    """The outputs of a network for the images of a data set: known from earlier runs, or computed now and kept.
+
+    A context manager; the network is opened when the first image is not known.
+
+    Attributes:
+        precision: in which they are computed.
     """
-    available = find_device(device)
-    if available == "cpu" or not (folder / "weights.safetensors").exists():
-        return Engine(folder / "model.onnx", precision=precision)
-    from libraries.network.export import load_network
-    from libraries.network.torch_engine import TorchEngine
 
-    return TorchEngine(load_network(folder), device=available, precision=precision, batch_size=batch_size)
+    def __init__(
+        self,
+        layout: Layout,
+        network: Artefact,
+        rule: ResizeRule,
+        options: RunOptions,
+        *,
+        view: Literal["whole", "inner"] = "whole",
+    ) -> None:
+        """
+        Args:
+            rule: how images are fitted, with the white level of the data set.
+            view: the part of a picture that the network sees: see `load_inner`.
+        """
+        remembered = Remembered.of(layout)
+        self.precision = options.precision_of(network.folder)
+        recipe = sorted(rule.to_json().items()), self.precision, view
+        self._known = remembered.open("embeddings", network.identity(), *recipe)
+        self._files, self._images = remembered.files, layout.images
+        self._load = partial(load_inner if view == "inner" else load_example, folder=layout.images, rule=rule)
+        self._engine = cache(lambda: options.open(network.folder))
+
+    def __enter__(self) -> Self:
+        self._known.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._known.__exit__(*error)
+
+    def stored(self, examples: Iterable[Example]) -> int:
+        """Of how many examples the outputs are known."""
+        return sum(example.sha256 in self._known for example in examples)
+
+    def of(self, examples: Iterable[Example]) -> Generator[tuple[Example, Row | ImageError]]:
+        """Yield, in order, each example with its outputs, or with its ImageError.
+
+        Raises:
+            StaleInput: a file has changed since the data set was prepared.
+        """
+        return self._known.through(
+            self._unchanged(examples),
+            lambda unknown: self._engine().stream(unknown, self._load),
+            key=lambda example: example.sha256,
+        )
+
+    def _unchanged(self, examples: Iterable[Example]) -> Iterator[Example]:
+        for example in examples:
+            check_unchanged(example, folder=self._images, files=self._files)
+            yield example
 
 
 def embed_pretrained(
     checked: Checked,
     layout: Layout,
     options: "NetworkOptions",
+    run_options: RunOptions,
     *,
-    open_network: Callable[[Path], Union[Engine, "TorchEngine"]],
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[Float32]:
     """Embeddings for finding duplicates, float32 [N, D] each: of the whole pictures, and of their inner parts.
@@ -60,7 +133,7 @@ def embed_pretrained(
     Args:
         checked: N examples.
         options: which network.
-        open_network: folder → network ready to run; see `open_engine`.
+        run_options: how it is run.
         progress: called with the number of embeddings just done, of 2 N.
     """
     network = layout.scene_network
@@ -70,24 +143,23 @@ def embed_pretrained(
 
         pretrained = load_network_for(options, refine=False)
         write_network(network, pretrained, rule=resize_rule(pretrained, options.mode))
-    white = checked.white.level
-    rule = replace(ResizeRule.from_json(network.read()["resize"]), white_level=white)
-    key = network.identity() if white == FULL_RANGE else f"{network.identity()} {white}"
-    engine = cache(lambda: open_network(network.folder))
-    views = {
-        "whole": partial(load_example, folder=layout.images, rule=rule),
-        "inner": partial(load_inner, folder=layout.images, rule=rule),
-    }
-    return [
-        embed(
-            checked.examples,
-            key=f"{name} {key}",
-            store=layout.proc / "features_duplicates" / name,
-            run=lambda wanted, load=load: engine().stream(wanted, load),  # type: ignore[misc]
-            progress=progress,
-        )
-        for name, load in views.items()
-    ]
+    rule = replace(ResizeRule.from_json(network.read()["resize"]), white_level=checked.white.level)
+    views: tuple[Literal["whole", "inner"], ...] = ("whole", "inner")
+    found = []
+    for view in views:
+        with Embeddings(layout, network, rule, run_options, view=view) as embeddings:
+            found.append(_matrix(embeddings.of(checked.examples), progress))
+    return found
+
+
+def _matrix(results: Iterable[tuple[Example, Row | ImageError]], progress: Callable[[int], object]) -> Float32:
+    """The embedding of every example, float32 [N, D]; NaN for those that cannot be read."""
+    rows: list[Float32 | None] = []
+    for _, outputs in results:
+        rows.append(None if isinstance(outputs, ImageError) else outputs["embedding"].copy())
+        progress(1)
+    size = next((len(row) for row in rows if row is not None), 0)
+    return np.stack([np.full(size, np.nan, np.float32) if row is None else row for row in rows])
 
 
 def load_inner(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
@@ -101,30 +173,3 @@ def load_inner(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:
     )
     y, x = (round(INNER_MARGIN * length) for length in picture.shape[:2])
     return fit(np.ascontiguousarray(picture[y : len(picture) - y, x : picture.shape[1] - x]), rule)
-
-
-def embed(
-    examples: Sequence[Example],
-    *,
-    key: str,
-    store: Path,
-    run: Callable[[Iterable[Example]], Generator[tuple[Example, Mapping[str, Float32] | ImageError]]],
-    progress: Callable[[int], object] = lambda count: None,
-) -> Float32:
-    """The embedding of every example, float32 [N, D]; NaN for those that cannot be read.
-
-    Args:
-        key: identifies what the embeddings depend on besides the examples.
-        store: a folder for them alone, in which they are kept for the next run.
-        run: examples → outputs, as in `write_features`.
-        progress: called with the number of examples just done.
-    """
-    made_from = [key, [[example.path, example.sha256] for example in examples]]
-    identity = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
-    write_features(store, examples, key=identity, run=run, progress=progress)
-    stored = read_features(store)
-    row = {path: i for i, path in enumerate(stored.path)}
-    embeddings = np.full((len(examples), stored.embedding.shape[1]), np.nan, np.float32)
-    known = [i for i, example in enumerate(examples) if example.path in row]
-    embeddings[known] = stored.embedding[[row[examples[i].path] for i in known]]
-    return embeddings

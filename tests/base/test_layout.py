@@ -22,6 +22,7 @@ FROM_SVM = ("svm", "bundle", "evaluation")
 TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "randomSeed": (1, FROM_EXAMPLES, ALL),
     "device": ("cpu", NOTHING, NOTHING),
+    "storeGigabytes": (1.0, NOTHING, NOTHING),
     "runHistory": (False, NOTHING, NOTHING),
     "trackingUri": ("http://localhost", NOTHING, NOTHING),
     "imgUrlsPath": ("list.tsv", NOTHING, NOTHING),

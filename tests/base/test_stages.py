@@ -53,7 +53,7 @@ def test_a_step_is_described_by_what_it_reads_and_writes() -> None:
     lines = stages.described(stage).splitlines()
     assert lines[0] == "Reads:" and lines[1] == "  images/<datasetName>/<label>/*: the images"
     assert any(line.startswith("  proc/<datasetName>/examples.csv: path, label, split") for line in lines)
-    assert lines[-2].startswith("  proc/<datasetName>/features_<classifier>: part-*.parquet")
+    assert any(line.startswith("  proc/<datasetName>/features_<classifier>: part-*.parquet") for line in lines)
     assert max(map(len, lines)) <= 118
     assert all(isinstance(output, Output) for output in stage.outputs)
 

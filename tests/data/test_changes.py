@@ -7,7 +7,7 @@ import pytest
 
 from libraries.base.layout import Layout
 from libraries.base.storage import write_json
-from libraries.data import dataset
+from libraries.data import checking, dataset
 from libraries.data.dataset import changes_since_prepared
 from tests.conftest import small_run
 from tests.data.test_dataset import two_classes
@@ -19,7 +19,7 @@ def prepared(tmp_path: Path) -> Layout:
     layout = Layout(small_run(tmp_path))
     two_classes(layout.images)
     (layout.images / "cat" / "text.jpg").write_text("no picture")
-    checked = dataset.check_images(layout.images, dataset.scan(layout.images), workers=1)
+    checked = checking.check_images(layout.images, dataset.scan(layout.images), workers=1)
     table = layout.examples.folder / "examples.csv"
     dataset.write_examples(table, checked.examples)
     layout.examples.commit([table], left_out=[str(error.path) for error in checked.refused])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from libraries.base.errors import InputError
-from libraries.data import dataset
+from libraries.data import checking, dataset
 from libraries.data.class_folders import image_files
 from libraries.data.dataset import Example
 from libraries.data.images import ResizeRule, inspect
@@ -110,7 +110,7 @@ def test_a_class_that_loses_many_of_its_pictures_is_warned_of(tmp_path: Path) ->
     (tmp_path / "dog" / "0.png").write_bytes(b"no picture")
     (tmp_path / "dog" / "1.png").write_bytes(b"no picture")
     found = dataset.scan(tmp_path)
-    lines = dataset.left_out(found, dataset.check_images(tmp_path, found, workers=1))
+    lines = checking.left_out(found, checking.check_images(tmp_path, found, workers=1))
     assert lines[-1] == "Warning: class 'cat' loses 3 of its 23 pictures: see the reasons above"
     assert [line for line in lines if "Warning" in line] == lines[-1:]  # a tenth is not more than a tenth
     assert sum(line.startswith("left out: dog/") for line in lines) == 2
@@ -123,7 +123,7 @@ def test_what_a_class_loses_is_counted_over_all_parts_of_a_split(tmp_path: Path)
     for path in ("train/cat/0.png", "test/cat/0.png"):
         (tmp_path / path).write_bytes(b"no picture")
     found = dataset.scan(tmp_path)
-    lines = dataset.left_out(found, dataset.check_images(tmp_path, found, workers=1))
+    lines = checking.left_out(found, checking.check_images(tmp_path, found, workers=1))
     assert [line for line in lines if "Warning" in line] == [
         "Warning: class 'cat' loses 2 of its 12 pictures: see the reasons above"
     ]
@@ -149,8 +149,8 @@ def test_larger_images_are_refused_unless_allowed(tmp_path: Path) -> None:
     two_classes(tmp_path)
     found = dataset.scan(tmp_path)
     with pytest.raises(InputError, match="is an intact image"):
-        dataset.check_images(tmp_path, found, workers=1, max_pixels=8 * 6 - 1)
-    assert len(dataset.check_images(tmp_path, found, workers=1, max_pixels=8 * 6).examples) == 6
+        checking.check_images(tmp_path, found, workers=1, max_pixels=8 * 6 - 1)
+    assert len(checking.check_images(tmp_path, found, workers=1, max_pixels=8 * 6).examples) == 6
 
 
 def test_what_was_let_in_is_read_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_damaged_files_are_left_out_with_their_reason(tmp_path: Path) -> None:
     (tmp_path / "cat" / "text.jpg").write_text("no picture")
     (tmp_path / "cat" / "empty.png").write_bytes(b"")
     (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    examples, refused, *_ = dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=2)
+    examples, refused, *_ = checking.check_images(tmp_path, dataset.scan(tmp_path), workers=2)
     assert [e.path for e in examples] == [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)]
     assert sorted(str(e.path) for e in refused) == ["cat/empty.png", "cat/gone.png", "cat/text.jpg"]
     assert all(e.reason for e in refused)
@@ -218,7 +218,7 @@ def test_class_with_only_damaged_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.jpg").write_text("no picture")
     with pytest.raises(InputError, match=r"no file in .*bad is an intact image"):
-        dataset.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
+        checking.check_images(tmp_path, dataset.scan(tmp_path), workers=1)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.75, 0.99])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from libraries.base.errors import ImageError, ParameterError
-from libraries.data import dataset, duplicates, quality
+from libraries.data import checking, dataset, duplicates, quality
 from libraries.data.decoding import decode_as_stored
 from libraries.data.depth import FULL_RANGE, LEVELS, Depth
 from libraries.data.images import ResizeRule, decode, inspect, load, load_bytes, pixel_sha256, scaled_down
@@ -249,8 +249,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(folder: Path, **options: int) -> dataset.Checked:
-    return dataset.check_images(folder, dataset.scan(folder), workers=2, **options)
+def check(folder: Path, **options: int) -> checking.Checked:
+    return checking.check_images(folder, dataset.scan(folder), workers=2, **options)
 
 
 def test_step_1_sees_what_it_would_see_in_8_bits(folder: Path) -> None:
@@ -269,7 +269,7 @@ def test_step_1_sees_what_it_would_see_in_8_bits(folder: Path) -> None:
 
 def test_only_images_of_another_depth_are_decoded_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(dataset, "inspect", lambda path, **o: (looked.append(path.name), inspect(path, **o))[1])
+    monkeypatch.setattr(checking, "inspect", lambda path, **o: (looked.append(path.name), inspect(path, **o))[1])
     check(folder / "deep")
     assert sorted(looked) == sorted([*(f"{i}.tif" for i in range(8)), "colour.png", "dark.tif", "dark.tif"])
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from libraries.data import dataset, duplicates
-from libraries.data.dataset import Checked, Example
+from libraries.data import checking, dataset, duplicates
+from libraries.data.checking import Checked
+from libraries.data.dataset import Example
 from libraries.data.duplicates import Duplicates, Kind
 from libraries.data.fingerprints import Pairs
 from libraries.data.split import group_examples
@@ -23,7 +24,7 @@ TEST_SIDE = [
 
 
 def checked(folder: Path) -> Checked:
-    return dataset.check_images(folder, dataset.scan(folder), workers=1)
+    return checking.check_images(folder, dataset.scan(folder), workers=1)
 
 
 def find(folder: Path, *, max_distance: int | None = 10, embeddings: list[np.ndarray] | None = None) -> Duplicates:

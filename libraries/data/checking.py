@@ -1,0 +1,200 @@
+"""Step 1 looks at every image file: is it intact, how large, how deep, what does it show in small."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from libraries.base.arrays import Pixels
+from libraries.base.content_store import ContentStore, Row
+from libraries.base.errors import ImageError, InputError
+from libraries.base.pool import ordered_map
+from libraries.data.class_folders import find_class_folders
+from libraries.data.dataset import Example, Scan
+from libraries.data.decoding import MAX_PIXELS, max_bytes_for, read
+from libraries.data.depth import FULL_RANGE, Depth, WhiteLevel
+from libraries.data.images import inspect
+from libraries.data.quality import Measures, QualityRow, measure, review
+from libraries.data.remembered import Remembered
+
+_MOST_LOST = 0.1  # of the pictures of a class, without a warning
+
+
+class Checked(NamedTuple):
+    """The result of decoding every file.
+
+    Attributes:
+        examples: N, not yet split: all 'train', each a group of its own.
+        refused: the errors of files that are not intact images.
+        tiny: uint8 [N, 16, 17], the examples as tiny gray pictures, for finding duplicates.
+        measures: N, for judging quality.
+        white: the white level of images of more than 8 bits.
+    """
+
+    examples: list[Example]
+    refused: list[ImageError]
+    tiny: Pixels
+    measures: list[Measures]
+    white: WhiteLevel
+
+    def without(self, paths: Collection[str]) -> "Checked":
+        """The same without these images."""
+        rows = [row for row, example in enumerate(self.examples) if example.path not in paths]
+        kept = [self.examples[row] for row in rows]
+        measures = [self.measures[row] for row in rows]
+        return self._replace(examples=kept, tiny=self.tiny[rows], measures=measures)
+
+    def review(self) -> list[QualityRow]:
+        """The images worth a second look: the rows of quality.csv."""
+        return review({example.path: m for example, m in zip(self.examples, self.measures, strict=True)})
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of a file from its content alone, under one white level.
+
+    Attributes:
+        tiny: uint8 [16, 17], the picture in gray.
+        depth: of a picture of more than 8 bits.
+    """
+
+    bytes: int
+    tiny: Pixels
+    measures: Measures
+    depth: Depth | None
+
+    def row(self) -> Row:
+        """As it is kept."""
+        m, depth = self.measures, self.depth
+        sharpness = np.nan if m.sharpness is None else m.sharpness
+        level = -1 if depth is None else depth.level or 0
+        measures = [m.width, m.height, sharpness, m.dark, m.bright, m.entropy, m.is_gray]
+        is_stretched = depth is not None and depth.is_stretched
+        return {"tiny": self.tiny, "numbers": np.array([self.bytes, level, is_stretched, *measures], np.float64)}
+
+    @classmethod
+    def of_row(cls, row: Row) -> "_Facts":
+        """The inverse of `row`."""
+        bytes_, level, is_stretched, width, height, *measured = row["numbers"].tolist()
+        sharpness, dark, bright, entropy, is_gray = measured
+        sharpness = None if np.isnan(sharpness) else sharpness
+        measures = Measures(int(width), int(height), sharpness, dark, bright, entropy, bool(is_gray))
+        depth = None if level < 0 else Depth(int(level) or None, bool(is_stretched))
+        return cls(int(bytes_), row["tiny"], measures, depth)
+
+
+class _Look(NamedTuple):
+    """What came of looking at a file: its SHA-256, its facts, and whether they were found by decoding it now."""
+
+    digest: str
+    facts: _Facts
+    is_new: bool
+
+
+def check_images(
+    folder: Path,
+    scanned: Scan,
+    *,
+    workers: int,
+    white_level: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    remembered: Remembered | None = None,
+    progress: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> Checked:
+    """Decode every file, in parallel; images of more than 8 bits again if the common white level is not their own.
+
+    Args:
+        white_level: of images of more than 8 bits; None: derived from the values in all of them.
+        max_pixels: images with more are refused.
+        remembered: what earlier runs found, and where this run's findings are kept.
+
+    Raises:
+        InputError: no file of a class is an intact image.
+    """
+    labels = {path: label for label, paths in scanned.paths.items() for path in paths}
+    remembered = remembered or Remembered()
+
+    def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Look | ImageError]:
+        with remembered.open("facts", level) as known:
+
+            def check(path: str) -> _Look | ImageError:
+                try:
+                    return _look(folder / path, remembered, known, white_level=level, max_pixels=max_pixels)
+                except ImageError as error:
+                    return ImageError(error.reason, path)
+
+            found: dict[str, _Look | ImageError] = {}
+            with contextlib.closing(ordered_map(check, paths, workers=workers)) as results:
+                for _ in progress(paths):
+                    path, result = next(results)
+                    found[path] = result
+                    if isinstance(result, _Look) and result.is_new:
+                        known.put(result.digest, result.facts.row())
+            return found
+
+    checked = check_all(list(labels), None)
+    depths = {path: c.facts.depth for path, c in checked.items() if isinstance(c, _Look) and c.facts.depth}
+    white = WhiteLevel.of(depths, given=white_level)
+    if others := [path for path, depth in depths.items() if (depth.level or FULL_RANGE) != white.level]:
+        checked |= check_all(others, white.level)
+    remembered.files.write()
+    good = {path: c for path, c in checked.items() if isinstance(c, _Look)}
+    refused = [c for c in checked.values() if isinstance(c, ImageError)]
+    examples = [_example(path, labels[path], found) for path, found in good.items()]
+    _check_classes(folder, scanned, examples)
+    facts = [found.facts for found in good.values()]
+    return Checked(examples, refused, np.stack([f.tiny for f in facts]), [f.measures for f in facts], white)
+
+
+def _look(
+    path: Path, remembered: Remembered, known: ContentStore, *, white_level: int | None, max_pixels: int
+) -> _Look:
+    """The facts of a file, from memory if it, or a file with its content, was decoded before.
+
+    Raises:
+        ImageError: it is not an intact image within the limits.
+    """
+    files, data = remembered.files, None
+    state = files.state(path)
+    digest = None if remembered.recheck else files.sha256(state)
+    if digest is None:
+        data = read(path, max_bytes=max_bytes_for(max_pixels))
+        digest = hashlib.sha256(data).hexdigest()
+    files.note(state, digest)
+    if not remembered.recheck and (row := known.get(digest)) is not None:
+        facts = _Facts.of_row(row)
+        if facts.measures.width * facts.measures.height <= max_pixels and facts.bytes <= max_bytes_for(max_pixels):
+            return _Look(digest, facts, is_new=False)
+    seen = inspect(path, data=data, white_level=white_level, max_pixels=max_pixels)
+    measures = measure(seen.small, size=(seen.width, seen.height))
+    return _Look(seen.sha256, _Facts(seen.bytes, seen.tiny, measures, seen.depth), is_new=True)
+
+
+def _example(path: str, label: str, found: _Look) -> Example:
+    facts = found.facts
+    return Example(path, label, "train", path, facts.measures.width, facts.measures.height, facts.bytes, found.digest)
+
+
+def _check_classes(folder: Path, scanned: Scan, examples: Iterable[Example]) -> None:
+    """Raise InputError for a class without an example."""
+    labels = {example.label for example in examples}
+    for label in scanned.paths:
+        if label not in labels:
+            where = " and ".join(str(folder / each) for each in find_class_folders(folder).by_label[label])
+            raise InputError(f"no file in {where} is an intact image: replace them, or remove the folder")
+
+
+def left_out(scanned: Scan, checked: Checked) -> list[str]:
+    """Lines about files that are not examples, and a warning for each class that loses over a tenth of its pictures."""
+    lines = [f"left out: {error}" for error in checked.refused]
+    lines += [f"left out: {other.describe(count)}" for other, count in scanned.skipped.items()]
+    refused = {str(error.path) for error in checked.refused}
+    for label, paths in scanned.paths.items():
+        lost, count = len(refused.intersection(paths)) + scanned.lost[label], len(paths) + scanned.lost[label]
+        if lost > _MOST_LOST * count:
+            lines.append(f"Warning: class '{label}' loses {lost:,} of its {count:,} pictures: see the reasons above")
+    return lines
