@@ -11,6 +11,7 @@ from libraries.base.console import ProgressBar, progress, table
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.file_system import on_disk
 from libraries.base.layout import Layout
+from libraries.base.run_records import Record
 from libraries.data import solar_cells
 from PARAMETERS import RESOURCES, Parameters
 
@@ -38,14 +39,14 @@ def main(parameters: Parameters) -> None:
     print(f"The images are in {layout.images}; next: scripts/1_prepareData.py")
 
 
-def copy_solar_cells(layout: Layout, record: tracking.Record) -> None:
+def copy_solar_cells(layout: Layout, record: Record) -> None:
     print(f"{solar_cells.SOLAR_CELLS_ABOUT}\nRule: {solar_cells.SOLAR_CELLS_RULE}")
     copied = solar_cells.copy_solar_cells(layout.images, progress=lambda pairs: progress(pairs, "Copying"))
     record.metrics["copied"] = copied
     print(f"{copied:,} images copied" if copied else "All images are already there")
 
 
-def take_table(path: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+def take_table(path: Path, parameters: Parameters, layout: Layout, record: Record) -> None:
     from libraries.data.exchange import flat_folder, label_table
 
     labels = label_table.read_label_table(path, columns=parameters.imgLabelsColumns)
@@ -57,7 +58,7 @@ def take_table(path: Path, parameters: Parameters, layout: Layout, record: track
     record.metrics.update(images=placed.count)
 
 
-def search_and_download(queries_path: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+def search_and_download(queries_path: Path, parameters: Parameters, layout: Layout, record: Record) -> None:
     from libraries.web.fetch import Timeouts
     from libraries.web.search.providers import open_provider
     from libraries.web.search.queries import read_queries
@@ -92,7 +93,7 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
     download_list(layout.proc / URLS, parameters, layout, record)
 
 
-def download_list(urls: Path, parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+def download_list(urls: Path, parameters: Parameters, layout: Layout, record: Record) -> None:
     from libraries.web.download.download import download
     from libraries.web.download.outcomes import summary
     from libraries.web.download.saving import DownloadOptions

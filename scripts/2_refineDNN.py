@@ -9,6 +9,7 @@ from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
+from libraries.base.run_records import Record
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def main(parameters: Parameters) -> None:
     print(f"The network is in {layout.network.folder}; next: scripts/3_runDNN.py")
 
 
-def make_network(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+def make_network(parameters: Parameters, layout: Layout, record: Record) -> None:
     print(f"Loading {parameters.rf_pretrainedModelFilename}")
     from libraries.network.artefact import resize_rule, write_network
     from libraries.network.graphs.graph_network import GraphNetwork
@@ -80,7 +81,7 @@ def take_as_it_is(network: "GraphNetwork", rule: "ResizeRule", parameters: Param
 
 
 def refine_network(
-    network: "EmbeddingNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout, record: tracking.Record
+    network: "EmbeddingNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout, record: Record
 ) -> None:
     from libraries.classifier.calibration import fit_calibration
     from libraries.data.dataset import read_examples

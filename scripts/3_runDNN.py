@@ -11,6 +11,7 @@ from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
+from libraries.base.run_records import Record
 from PARAMETERS import Parameters
 
 
@@ -30,7 +31,7 @@ def main(parameters: Parameters) -> None:
     print(f"Written: {layout.features.folder}; next: scripts/4_trainSVM.py")
 
 
-def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: tracking.Record) -> None:
+def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], record: Record) -> None:
     from libraries.data.dataset import read_examples, read_white_level
     from libraries.data.images import ResizeRule
     from libraries.network.embedding_store import write_features

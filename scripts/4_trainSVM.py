@@ -3,6 +3,7 @@
 from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.layout import Layout
+from libraries.base.run_records import Record
 from PARAMETERS import Parameters
 
 
@@ -21,7 +22,7 @@ def main(parameters: Parameters) -> None:
     print(f"Written: {layout.svm.folder} and the bundle {layout.bundle.folder}; next: scripts/5_evaluate.py")
 
 
-def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+def train(parameters: Parameters, layout: Layout, record: Record) -> None:
     import textwrap
 
     from libraries.base.console import ProgressBar

@@ -1,19 +1,21 @@
 """Evaluate the bundle on the test images, and write a report that shows every mistake.
 
 --compare prints the last evaluations side by side instead, --leakReport what a plain random split would have done, in
-which duplicates stand on both sides.
+which duplicates stand on both sides. --recheck classifies all test images with the whole bundle, not only a sample of
+them: their embeddings are known from step 3.
 """
 
 from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
+from libraries.base.run_records import Record
 from PARAMETERS import RESOURCES, Parameters
 
 EARLIER_RUNS = 12  # in the report
 
 
-def main(parameters: Parameters, *, compare: bool = False, leakReport: bool = False) -> None:
+def main(parameters: Parameters, *, compare: bool = False, leakReport: bool = False, recheck: bool = False) -> None:
     layout = Layout(parameters)
     if compare:
         from libraries.evaluation.comparison import describe_runs
@@ -29,8 +31,8 @@ def main(parameters: Parameters, *, compare: bool = False, leakReport: bool = Fa
         report_leaks(parameters, layout)
         return
     layout.bundle.check()
-    with tracking.run("5_evaluate", parameters) as record:
-        evaluate(parameters, layout, record)
+    with tracking.run("5_evaluate", parameters, at_once=True) as record:
+        evaluate(parameters, layout, record, recheck=recheck)
     if record.model_uri:
         print(f"MLflow model: {record.model_uri}")
 
@@ -54,23 +56,28 @@ def report_leaks(parameters: Parameters, layout: Layout) -> None:
     print(*lines, sep="\n")
 
 
-def evaluate(parameters: Parameters, layout: Layout, record: tracking.Record) -> None:
+def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:
     from libraries.classifier.bundle import Classifier, write_metrics
     from libraries.data.dataset import read_examples
+    from libraries.data.remembered import Remembered
     from libraries.evaluation import outputs, test_run
     from libraries.evaluation.comparison import earlier_runs
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.wording import accuracy_table
+    from libraries.network.embedding_store import read_features
     from libraries.service.hosts.mlflow_model import pack
 
-    print(f"Classifying the test images with the bundle {layout.bundle.folder}")
     examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
     classifier = Classifier(layout.bundle.folder, precision=parameters.run_precision)
-    with ProgressBar("Classifying", total=len(examples)) as bar:
-        tested = test_run.classify(classifier, examples, images=layout.images, progress=bar.update)
+    print(f"Evaluating the bundle {layout.bundle.folder}")
+    features, files = read_features(layout.features.folder), Remembered.of(layout).files
+    tested = test_run.classify_stored(classifier, examples, features, images=layout.images, files=files)
     for error in tested.left_out:
         print(f"  left out: {error}")
-    test_run.check_agreement(tested, layout.features.folder, precision=parameters.run_precision)
+    checked = tested.examples if recheck else test_run.sample(tested)
+    with ProgressBar("Checking the bundle", total=len(checked)) as bar:
+        whole = test_run.classify(classifier, checked, images=layout.images, progress=bar.update)
+    test_run.check_agreement(whole, tested, precision=parameters.run_precision)
 
     measured = metrics(
         tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed

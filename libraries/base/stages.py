@@ -97,7 +97,7 @@ class Stage:
         return [name for name in dict.fromkeys(n for o in self.outputs for n in o.made_from) if name not in own]
 
 
-STORE = File("<rootDir>/store", "what was computed from each image, of all data sets, so that it need not be again")
+STORE = File("<rootDir>/store", "what was computed from each image, of all data sets, so that no later run does it again")
 IMAGES = File("images/<datasetName>/<label>/*", "the images")
 
 STAGES = (
@@ -137,7 +137,6 @@ STAGES = (
             ),
             File("proc/<datasetName>/duplicates.csv", "images that show the same picture, which stay on one side"),
             File("proc/<datasetName>/quality.csv", "which images are worth a second look"),
-            File("proc/<datasetName>/files.parquet", "which files were checked, so that none is read twice"),
             STORE,
         ),
     ),

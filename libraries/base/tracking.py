@@ -9,13 +9,13 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from libraries.base.errors import StorageError
+from libraries.base.run_records import Finished, PackedModel, Record, leave, waiting
 from libraries.base.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
+QUICK = 10.0  # seconds; a shorter run waits, a longer one is logged at once
+
 _SQLITE = "sqlite:///"
 _LOCKED = 30  # seconds to wait for another process that writes
 
@@ -40,67 +42,67 @@ _UNREACHABLE = "the server cannot be reached, this run goes to mlflow.db in DATA
 _UNWRITABLE = "mlflow.db in DATA_DIR cannot be written, this run is not in the history"
 
 
-@dataclass(frozen=True)
-class PackedModel:
-    """A model in MLflow's format, to be stored with a run.
-
-    Attributes:
-        name: of the model in the history.
-        fingerprint: identifies its content; the store keeps one model per fingerprint.
-        save: `save(path, mlflow_model=...)` writes it into a folder that does not exist yet.
-    """
-
-    name: str
-    fingerprint: str
-    save: Callable[..., None]
-
-
-@dataclass
-class Record:
-    """What to log about one run of a script; filled in while it runs.
-
-    Attributes:
-        tags: short texts.
-        metrics: numbers.
-        files: pictures and tables, copied into the history.
-        model: stored as well.
-        model_uri: where the model is, once the run is logged: `mlflow models serve -m <model_uri>`.
-    """
-
-    tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
-    model: PackedModel | None = None
-    model_uri: str | None = None
-
-
 @contextlib.contextmanager
-def run(step: str, parameters: Settings) -> Iterator[Record]:
+def run(step: str, parameters: Settings, *, at_once: bool = False) -> Iterator[Record]:
     """Collect a record during the block and log it to MLflow at its end; a block that fails logs nothing.
 
-    The history is the file mlflow.db in DATA_DIR, or the server `trackingUri`; if that cannot be reached, the file.
+    The history is the file mlflow.db in DATA_DIR, or the server `trackingUri`; if that cannot be reached, the file. A
+    short run waits to be entered into the file (see `run_records`).
+
+    Args:
+        at_once: enter it however short it is, as one with a model is in any case.
     """
     values = parameters.model_dump()
     root, uri = values["rootDir"], values.pop("trackingUri")  # a tracking address may hold a password: never logged
     record = Record(tags={"step": step, "code": code_version()})
     started = time.time()
-    importing = threading.Thread(target=_import_mlflow, daemon=True)  # takes two seconds, while the step works
+    importing = threading.Timer(0 if uri or at_once else QUICK, _import_mlflow)  # takes seconds, while the step works
+    importing.daemon = True
     if values["runHistory"]:
         importing.start()
-    yield record
+    try:
+        yield record
+    finally:
+        importing.cancel()
     if not values["runHistory"]:
         return
+    finished = Finished(record, values, started, ended=time.time())
+    if not (uri or at_once or record.model) and finished.ended - started < QUICK:
+        with _warned(_UNWRITABLE):
+            leave(root, finished)
+        return
     importing.join()
-    for server in ([uri] if uri else []) + [None]:
-        try:
-            _log(record, store=server or local_store(root), root=root, values=values, started=started)
+    if uri:
+        with _warned(_UNREACHABLE, hidden=True):
+            _log(finished, store=uri, root=root)
             return
-        except Exception as error:  # whatever a store raises, the step's own output is safe
-            reason = type(error).__name__
-            if server:  # only the type: the text may contain the address, and that a password
-                logger.warning("run history: %s (%s)", _UNREACHABLE, reason)
-            else:
-                logger.warning("run history: %s (%s: %s)", _UNWRITABLE, reason, " ".join(str(error).split())[:100])
+    with _warned(_UNWRITABLE):
+        _log(finished, store=local_store(root), root=root)
+        enter_waiting(root)
+
+
+@contextlib.contextmanager
+def _warned(what: str, *, hidden: bool = False) -> Iterator[None]:
+    """Turn any error of a store into a warning: the step's own output is safe.
+
+    Args:
+        hidden: whether the error's text must not be shown: it may contain an address, and that a password.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = "" if hidden else f": {' '.join(str(error).split())[:100]}"
+        logger.warning("run history: %s (%s%s)", what, type(error).__name__, text)
+
+
+def enter_waiting(root: Path) -> int:
+    """Enter the runs that wait in DATA_DIR into its history; returns how many there were."""
+    store, count = local_store(root), 0
+    for finished in waiting(root):
+        _import_mlflow()
+        _log(finished, store=store, root=root)
+        count += 1
+    return count
 
 
 def local_store(root: Path) -> str:
@@ -124,23 +126,26 @@ def _check_database(store: str, command: str) -> None:
             database.execute(command)
 
 
-def _log(record: Record, *, store: str, root: Path, values: Mapping[str, Any], started: float) -> None:
+def _log(finished: Finished, *, store: str, root: Path) -> None:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
+    _import_mlflow()
     _check_database(store, "BEGIN IMMEDIATE")
-    client = MlflowClient(tracking_uri=store)
+    client, record, values = MlflowClient(tracking_uri=store), finished.record, finished.values
     name = values["datasetName"]
     stored = client.get_experiment_by_name(name)
     artifacts = (root / "mlruns").as_uri() if store.startswith("sqlite") else None
     experiment_id = stored.experiment_id if stored else client.create_experiment(name, artifact_location=artifacts)
+    if _was_entered(client, experiment_id, record.tags.get("id")):
+        return
     created = client.create_run(
-        experiment_id, start_time=int(started * 1000), run_name=record.tags["step"], tags=dict(record.tags)
+        experiment_id, start_time=int(finished.started * 1000), run_name=record.tags["step"], tags=dict(record.tags)
     )
     run_id = created.info.run_id
     model = _keep_model(client, record.model, run_id=run_id, experiment_id=experiment_id) if record.model else None
     model_id = model.model_id if model else None
-    now = int(time.time() * 1000)
+    now = int(finished.ended * 1000)
     client.log_batch(
         run_id,
         metrics=[Metric(_metric_name(k), value, now, 0, model_id=model_id) for k, value in record.metrics.items()],
@@ -148,8 +153,19 @@ def _log(record: Record, *, store: str, root: Path, values: Mapping[str, Any], s
     )
     for file in record.files:
         client.log_artifact(run_id, str(file))
-    client.set_terminated(run_id)
+    client.set_terminated(run_id, end_time=now)
     record.model_uri = _uri(model) if model else None
+
+
+def _was_entered(client: "MlflowClient", experiment_id: str, name: str | None) -> bool:
+    """Whether a run that waited is in the history already; what a killed process entered of it is deleted."""
+    if name is None:
+        return False
+    found = client.search_runs([experiment_id], f"tags.id = '{name}'")
+    for run in found:
+        if run.info.status != "FINISHED":
+            client.delete_run(run.info.run_id)
+    return any(run.info.status == "FINISHED" for run in found)
 
 
 def _keep_model(client: "MlflowClient", model: PackedModel, *, run_id: str, experiment_id: str) -> "LoggedModel | None":
@@ -247,6 +263,9 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
     from mlflow import MlflowClient
 
     with _reading(store):
+        if store.startswith(_SQLITE):
+            with _warned(_UNWRITABLE):
+                enter_waiting(Path(store.removeprefix(_SQLITE)).parent)
         client = MlflowClient(tracking_uri=store)
         stored = client.get_experiment_by_name(experiment)
         if stored is None:
@@ -313,3 +332,9 @@ def download(store: str, run_id: str, name: str) -> Path:
         return Path(MlflowClient(tracking_uri=store).download_artifacts(run_id, name))
     except (MlflowException, OSError) as error:
         raise StorageError(f"the run history has no {name} for run {run_id}: evaluate again") from error
+
+
+if __name__ == "__main__":
+    import sys
+
+    enter_waiting(Path(sys.argv[1]).expanduser())

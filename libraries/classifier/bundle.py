@@ -26,7 +26,7 @@ from libraries.classifier.manifest import MANIFEST, METRICS, MODEL, check_files,
 from libraries.classifier.svm import LinearModel
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, fit, load
-from libraries.network.engine import Engine
+from libraries.network.engine import Engine, open_part
 
 T = TypeVar("T")
 
@@ -164,6 +164,15 @@ class Classifier:
         """An engine for the graph, after making sure that the bundle's files are those it was written with."""
         check_files(self._folder, self.model["files"])
         return Engine(self._folder / MODEL, outputs=outputs, precision=self._precision)
+
+    def predict_embeddings(self, embeddings: Float32) -> list[Prediction]:
+        """Classify images by their embeddings, float32 [N, D]: with the part of the graph that comes after them."""
+        check_files(self._folder, self.model["files"])
+        part = open_part(
+            self._folder / MODEL, start=EMBEDDING, outputs=(SCORES, PROBABILITIES), precision=self._precision
+        )
+        outputs = {EMBEDDING: embeddings, **part(embeddings)}
+        return [self._prediction({name: values[i] for name, values in outputs.items()}) for i in range(len(embeddings))]
 
     def predict_files(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Prediction | ImageError]]:
         """Classify image files, in order, decoding and inference in parallel; a bad file gives its error."""

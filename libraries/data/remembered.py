@@ -6,6 +6,7 @@ code that reads images: a version that reads them differently computes everythin
 """
 
 import hashlib
+import logging
 import time
 from functools import cache
 from importlib import metadata
@@ -15,6 +16,8 @@ from libraries.base.content_store import ContentStore
 from libraries.base.errors import StorageError
 from libraries.base.layout import Layout
 from libraries.base.storage import atomic_path, reading
+
+logger = logging.getLogger(__name__)
 
 _MODULES = ("boxes", "colour", "decoding", "depth", "formats", "headers", "images", "netpbm", "quality")  # beside this
 _SETTLED = 2 * 10**9  # ns; a file may be changed once more without a new time: those of FAT are 2 seconds apart
@@ -38,7 +41,7 @@ class KnownFiles:
         if abs(time.time_ns() - status.st_mtime_ns) < _SETTLED:
             return None
         # Some file systems have no inodes, so there the path counts.
-        return f"{status.st_ino or path} {status.st_size} {status.st_mtime_ns}"
+        return f"{status.st_ino or ascii(str(path))} {status.st_size} {status.st_mtime_ns}"
 
     def sha256(self, state: str | None) -> str | None:
         """SHA-256 of a file in this state; None if it is not known."""
@@ -57,8 +60,11 @@ class KnownFiles:
         import pyarrow.parquet as pq
 
         table = pa.table({"file": list(self._now), "sha256": list(self._now.values())})
-        with atomic_path(self._path) as temporary:
-            pq.write_table(table, temporary)
+        try:
+            with atomic_path(self._path) as temporary:
+                pq.write_table(table, temporary)
+        except StorageError as error:
+            logger.warning("which files were read is not remembered: %s", error)
 
 
 def _read(path: Path) -> dict[str, str]:

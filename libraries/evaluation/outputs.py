@@ -13,6 +13,7 @@ from libraries.base import figures
 from libraries.base.arrays import Float32, Pixels
 from libraries.base.errors import ImageError, StaleInput
 from libraries.base.layout import Layout
+from libraries.base.pool import ordered_map
 from libraries.base.storage import read_json, write_json
 from libraries.base.tables import write_table
 from libraries.classifier.bundle import Classifier
@@ -115,17 +116,21 @@ def _mistakes(tested: Tested, classifier: Classifier, layout: Layout) -> list[re
     chosen = confident_mistakes(tested.labels, tested.probabilities, count=report.MOST_MISTAKES)
     alike = _alike(tested.embeddings[chosen], read_features(layout.features.folder))
     explained = len(chosen) if classifier.has_evidence else _MOST_OCCLUDED
-    return [
-        report.Mistake(
-            path=tested.examples[i].path,
-            true_label=tested.examples[i].label,
-            predicted_label=(label := tested.names[tested.predictions[i]]),
+    predictions = tested.predictions
+
+    def mistake(place: int) -> report.Mistake:
+        i = chosen[place]
+        example, label = tested.examples[i], tested.names[predictions[i]]
+        return report.Mistake(
+            path=example.path,
+            true_label=example.label,
+            predicted_label=label,
             probabilities=tested.probabilities[i].tolist(),
-            evidence=_evidence(classifier, tested.examples[i], label, layout.images) if place < explained else None,
+            evidence=_evidence(classifier, example, label, layout.images) if place < explained else None,
             alike=alike[place],
         )
-        for place, i in enumerate(chosen)
-    ]
+
+    return [found for _, found in ordered_map(mistake, range(len(chosen)))]
 
 
 def _alike(embeddings: Float32, features: Features) -> list[list[tuple[str, str]]]:

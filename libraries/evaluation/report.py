@@ -5,6 +5,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from libraries.base.errors import ImageError
+from libraries.base.pool import ordered_map
 from libraries.base.storage import write_text
 from libraries.evaluation import wording
 from libraries.evaluation.comparison import EarlierRun
@@ -106,13 +108,14 @@ def write_report(
         figures: PNG files or bytes by name; those named in CAPTIONS come with a heading and an explanation.
         notes: sentences to stand above the figure of that name.
         mistakes: the most confident ones first; the first 60 are shown.
-        thumbnail: path and side in pixels → a JPEG of that image; an ImageError leaves a gap.
+        thumbnail: path and side in pixels → a JPEG of that image, called in threads; an ImageError leaves a gap.
         parameters: name → value, in the fold-out.
         provenance: versions, hashes and whatever else says what this was made from, in the fold-out.
         earlier: evaluations of the same data set, the newest first.
     """
     accuracy = metrics["accuracy_per_class"]
     script = SCRIPT.read_text(encoding="utf-8")
+    card = partial(_card, labels=metrics["labels"], thumbnail=thumbnail)
     page = _template().render(
         title=title,
         overline=[title, *facts.values()],
@@ -123,7 +126,7 @@ def write_report(
         figures=[_figure(key, image, (notes or {}).get(key, ())) for key, image in figures.items()],
         classes=sorted(metrics["labels"], key=lambda label: 2.0 if accuracy[label] is None else accuracy[label]),
         confusions=wording.confusions(metrics)[:MOST_CONFUSIONS],
-        mistakes=[_card(mistake, metrics["labels"], thumbnail) for mistake in mistakes[:MOST_MISTAKES]],
+        mistakes=[card for _, card in ordered_map(card, mistakes[:MOST_MISTAKES])],
         earlier=[_this_run(metrics), *earlier] if earlier else [],
         parameters=parameters,
         provenance=provenance,

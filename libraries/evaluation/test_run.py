@@ -1,8 +1,12 @@
-"""Run the bundle over the test images: what is measured is what is deployed."""
+"""Classify the test images as the bundle does: what is measured is what is deployed.
+
+Their embeddings are stored, so only the part of the bundle that comes after the embedding is run for all of them; the
+whole bundle is run over a sample of the images, or over all, and must say the same.
+"""
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +17,17 @@ import numpy as np
 from libraries.base.arrays import Float32, Int
 from libraries.base.errors import ImageError, InputError, StaleInput
 from libraries.base.tables import Column
-from libraries.classifier.bundle import Classifier
-from libraries.data.dataset import Example, load_example
-from libraries.network.embedding_store import read_features
+from libraries.classifier.bundle import Classifier, Prediction
+from libraries.data.dataset import Example, check_unchanged, load_example
+from libraries.data.remembered import KnownFiles
+from libraries.network.embedding_store import Features
 
 # Largest difference of an embedding, relative to the largest value: rounding, on two kinds of processor.
 TOLERANCE = {"f32": 1e-3, "bf16": 0.1}
+TOLERANCE_OF_PROBABILITY = {"f32": 0.01, "bf16": 0.25}
+SAMPLE = 32  # test images that are classified by the whole bundle
+
+_AGAIN = "run scripts/3_runDNN.py and scripts/4_trainSVM.py again"
 
 
 @dataclass(frozen=True)
@@ -54,64 +63,101 @@ class Tested:
         return most_probable
 
 
-def classify(
-    classifier: Classifier, examples: list[Example], *, images: Path, progress: Callable[[], object] = lambda: None
+def classify_stored(
+    classifier: Classifier,
+    examples: Sequence[Example],
+    features: Features,
+    *,
+    images: Path,
+    files: KnownFiles,
 ) -> Tested:
-    """Classify the examples' images, which lie in `images`.
+    """Classify the examples by their stored embeddings; those without one by their images, which lie in `images`.
 
     Raises:
-        InputError: none of them could be read.
+        InputError: there are none, or none of them could be read.
+        StaleInput: an image has changed since the data set was prepared.
     """
-    good, predictions, left_out = [], [], []
+    row = {path: i for i, path in enumerate(features.path)}
+    known = [example for example in examples if example.path in row]
+    for example in known:
+        check_unchanged(example, folder=images, files=files)
+    predictions = classifier.predict_embeddings(features.embedding[[row[example.path] for example in known]])
+    answers: dict[str, Prediction | ImageError] = dict(zip([e.path for e in known], predictions, strict=True))
     load = partial(load_example, folder=images, rule=classifier.rule)
-    for example, result in classifier.predict_stream(examples, load):
+    others = [example for example in examples if example.path not in row]
+    answers |= {example.path: found for example, found in classifier.predict_stream(others, load)}
+    return _tested(classifier, examples, answers, images)
+
+
+def classify(
+    classifier: Classifier, examples: Sequence[Example], *, images: Path, progress: Callable[[], object] = lambda: None
+) -> Tested:
+    """Classify the examples' images, which lie in `images`, with the whole bundle.
+
+    Raises:
+        InputError: there are none, or none of them could be read.
+        StaleInput: an image has changed since the data set was prepared.
+    """
+    answers: dict[str, Prediction | ImageError] = {}
+    load = partial(load_example, folder=images, rule=classifier.rule)
+    for example, found in classifier.predict_stream(examples, load):
+        answers[example.path] = found
         progress()
-        if isinstance(result, ImageError):
-            left_out.append(result)
-        else:
-            good.append(example)
-            predictions.append(result)
+    return _tested(classifier, examples, answers, images)
+
+
+def sample(tested: Tested, *, most: int = SAMPLE) -> list[Example]:
+    """Up to `most` of the examples, evenly spaced, so of all classes."""
+    places = np.linspace(0, len(tested.examples) - 1, min(most, len(tested.examples))).round().astype(int)
+    return [tested.examples[place] for place in places]
+
+
+def check_agreement(whole: Tested, stored: Tested, *, precision: Literal["f32", "bf16"]) -> float:
+    """Make sure that the bundle says of images what was computed from their stored embeddings.
+
+    Args:
+        whole: images, classified by the whole bundle.
+        stored: the same images, and others, by their embeddings.
+
+    Returns:
+        The largest difference of an embedding, relative to the largest value.
+
+    Raises:
+        StaleInput: it, or the difference of a probability, is beyond the rounding of the precision.
+    """
+    row = {example.path: i for i, example in enumerate(stored.examples)}
+    rows = [row[example.path] for example in whole.examples]
+    if whole.embeddings.shape[1:] != stored.embeddings.shape[1:]:
+        raise StaleInput(f"the stored embeddings are not those of the bundle's network: {_AGAIN}")
+    largest = float(np.abs(whole.embeddings).max()) or 1.0
+    difference = float(np.abs(whole.embeddings - stored.embeddings[rows]).max()) / largest
+    of_probability = float(np.abs(whole.probabilities - stored.probabilities[rows]).max())
+    if not (difference <= TOLERANCE[precision] and of_probability <= TOLERANCE_OF_PROBABILITY[precision]):
+        raise StaleInput(
+            f"the bundle's embeddings differ from the stored ones by {difference:.1%} of the largest, and its "
+            f"probabilities by {of_probability:.1%}: {_AGAIN}"
+        )
+    return difference
+
+
+def _tested(
+    classifier: Classifier, examples: Sequence[Example], answers: Mapping[str, Prediction | ImageError], images: Path
+) -> Tested:
+    found = [(example, answers[example.path]) for example in examples]
+    good = [(example, answer) for example, answer in found if isinstance(answer, Prediction)]
     if not good:
         raise InputError(
             f"there are no test images to evaluate: add images to {images} and run scripts/1_prepareData.py again"
         )
     return Tested(
         names=classifier.labels,
-        examples=good,
-        labels=np.array([classifier.labels.index(e.label) for e in good]),
-        embeddings=np.stack([p.embedding for p in predictions]),
-        scores=np.stack([p.scores for p in predictions]),
-        probabilities=np.stack([p.probabilities for p in predictions]),
-        left_out=left_out,
+        examples=[example for example, _ in good],
+        labels=np.array([classifier.labels.index(example.label) for example, _ in good]),
+        embeddings=np.stack([answer.embedding for _, answer in good]),
+        scores=np.stack([answer.scores for _, answer in good]),
+        probabilities=np.stack([answer.probabilities for _, answer in good]),
+        left_out=[answer for _, answer in found if isinstance(answer, ImageError)],
     )
-
-
-def check_agreement(tested: Tested, features: Path, *, precision: Literal["f32", "bf16"]) -> float:
-    """Make sure that the bundle embeds images as the classifier saw them embedded.
-
-    Returns:
-        The largest difference of an embedding from the feature store, relative to the largest value.
-
-    Raises:
-        StaleInput: it is beyond the rounding of the precision, or the store is of another network or other images.
-    """
-    stored = read_features(features)
-    row = {path: i for i, path in enumerate(stored.path)}
-    known = [i for i, e in enumerate(tested.examples) if e.path in row]
-    ours, theirs = tested.embeddings[known], stored.embedding[[row[tested.examples[i].path] for i in known]]
-    if not known or ours.shape != theirs.shape:
-        raise StaleInput(
-            f"{features} is not of the network and the images of the bundle: "
-            "run scripts/3_runDNN.py and scripts/4_trainSVM.py again"
-        )
-    largest = float(np.abs([ours, theirs]).max()) or 1.0
-    difference = float(np.abs(ours - theirs).max()) / largest
-    if not difference <= TOLERANCE[precision]:
-        raise StaleInput(
-            f"the bundle's embeddings differ from {features} by {difference:.1%} of the largest: "
-            "run scripts/3_runDNN.py and scripts/4_trainSVM.py again"
-        )
-    return difference
 
 
 @dataclass(frozen=True)

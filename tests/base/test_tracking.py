@@ -3,9 +3,11 @@
 import logging
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -146,7 +148,7 @@ def test_a_history_that_is_no_file_is_told_without_mlflow_which_would_retry_for_
     monkeypatch.setattr("mlflow.MlflowClient", None)
     p = parameters(runHistory=True)
     (p.rootDir / "mlflow.db").mkdir()
-    with tracking.run("3_runDNN", p):
+    with tracking.run("3_runDNN", p, at_once=True):
         pass
     assert "this run is not in the history (OperationalError" in caplog.text
     with pytest.raises(StorageError, match=r"mlflow\.db, cannot be read \(OperationalError\): move it away"):
@@ -160,10 +162,123 @@ def test_a_damaged_history_is_a_warning_and_named_where_it_is_asked_for(
     p = parameters(runHistory=True)
     garbage = b"\xff" * 5000
     (p.rootDir / "mlflow.db").write_bytes(garbage)
-    with tracking.run("3_runDNN", p):
+    with tracking.run("3_runDNN", p, at_once=True):
         pass
     assert "mlflow.db in DATA_DIR cannot be written, this run is not in the history" in caplog.text
     assert tracking.earlier_runs("3_runDNN", p, count=3) == []
     with pytest.raises(StorageError, match=r"the run history, .*/mlflow\.db, cannot be read \(.*\): move it away"):
         tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step="3_runDNN", count=3)
     assert (p.rootDir / "mlflow.db").read_bytes() == garbage
+
+
+def runs_of(p: Parameters, step: str) -> list[dict[str, Any]]:
+    return tracking.recent_runs(tracking.local_store(p.rootDir), experiment="textures", step=step, count=99)
+
+
+def leave_one(p: Parameters, tmp_path: Path, content: bytes = b"first") -> None:
+    table = tmp_path / "sweep.csv"
+    table.write_bytes(content)
+    with tracking.run("4_trainSVM", p) as record:
+        record.metrics["validation_accuracy"] = 0.5
+        record.tags["data"] = "abc"
+        record.files.append(table)
+
+
+def test_a_short_run_waits_without_mlflow(parameters: Callable[..., Parameters], tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from PARAMETERS import Parameters; from libraries.base import tracking\n"
+        "with tracking.run('1_prepareData', Parameters.load({'rootDir': Path(sys.argv[1])})): pass\n"
+        "assert 'mlflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert len(list((tmp_path / "runs.waiting").iterdir())) == 1 and not (tmp_path / "mlflow.db").exists()
+
+
+def test_waiting_runs_are_entered_whole_with_what_their_files_were(
+    parameters: Callable[..., Parameters], tmp_path: Path
+) -> None:
+    p = parameters(runHistory=True)
+    leave_one(p, tmp_path, b"first")
+    leave_one(p, tmp_path, b"second")
+    with tracking.run("5_evaluate", p, at_once=True):
+        pass
+    found = runs_of(p, "4_trainSVM")
+    assert len(found) == 2 and len(runs_of(p, "5_evaluate")) == 1
+    assert found[0]["start"] >= found[1]["start"] and found[0]["metrics"] == {"validation_accuracy": 0.5}
+    assert found[0]["tags"]["data"] == "abc" and found[0]["params"]["svm_folds"] == "5"
+    assert sorted(f.read_bytes() for f in (p.rootDir / "mlruns").rglob("sweep.csv")) == [b"first", b"second"]
+    assert list((p.rootDir / "runs.waiting").iterdir()) == []
+
+
+def test_whoever_reads_the_history_finds_the_waiting_runs(
+    parameters: Callable[..., Parameters], tmp_path: Path
+) -> None:
+    p = parameters(runHistory=True)
+    leave_one(p, tmp_path)
+    assert len(runs_of(p, "4_trainSVM")) == 1
+    leave_one(p, tmp_path)
+    assert len(tracking.earlier_runs("4_trainSVM", p, count=9)) == 2
+    leave_one(p, tmp_path)
+    subprocess.run([sys.executable, "-m", "libraries.base.tracking", str(p.rootDir)], check=True)
+    assert list((p.rootDir / "runs.waiting").iterdir()) == []
+    assert len(runs_of(p, "4_trainSVM")) == 3
+
+
+def test_a_run_whose_entering_was_killed_is_entered_once(
+    parameters: Callable[..., Parameters], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = parameters(runHistory=True)
+    waiting = p.rootDir / "runs.waiting"
+    for killed_at in ("log_batch", "log_artifact", "set_terminated", "after the end"):
+        leave_one(p, tmp_path)
+        (folder,) = waiting.iterdir()
+        name = folder.name
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            target = (
+                "libraries.base.tracking._uri" if killed_at == "after the end" else f"mlflow.MlflowClient.{killed_at}"
+            )
+            patch.setattr(target, Mock(side_effect=KeyboardInterrupt))
+            if killed_at == "after the end":
+                patch.setattr("libraries.base.run_records.shutil.rmtree", Mock(side_effect=KeyboardInterrupt))
+            tracking.enter_waiting(p.rootDir)
+        (folder,) = waiting.iterdir()
+        assert tracking.enter_waiting(p.rootDir) == 0, "another process may be entering it"
+        folder.rename(waiting / f"{name}.taken-1")  # long ago
+        tracking.enter_waiting(p.rootDir)
+        assert list(waiting.iterdir()) == []
+    found = runs_of(p, "4_trainSVM")
+    assert len(found) == len({run["tags"]["id"] for run in found}) == 4
+
+
+@pytest.mark.parametrize("damage", ["no file", "cut off", "a list", "another type", "foreign file"])
+def test_a_damaged_waiting_run_stops_nothing(
+    parameters: Callable[..., Parameters], tmp_path: Path, damage: str
+) -> None:
+    p = parameters(runHistory=True)
+    leave_one(p, tmp_path)
+    (folder,) = (p.rootDir / "runs.waiting").iterdir()
+    stored = folder / "run.json"
+    match damage:
+        case "no file":
+            stored.unlink()
+        case "cut off":
+            stored.write_text(stored.read_text()[:40])
+        case "a list":
+            stored.write_text("[]")
+        case "another type":
+            stored.write_text(stored.read_text().replace('"started": ', '"started": "x", "was": '))
+        case "foreign file":
+            (folder.parent / "0 my notes").write_text("mine")
+    leave_one(p, tmp_path)
+    assert tracking.enter_waiting(p.rootDir) == (2 if damage == "foreign file" else 1)
+    assert len(list(folder.parent.iterdir())) == 1, "what cannot be read is not deleted"
+
+
+def test_a_run_that_cannot_wait_is_a_warning(
+    parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
+) -> None:
+    p = parameters(runHistory=True)
+    (p.rootDir / "runs.waiting").write_text("a file")
+    with tracking.run("1_prepareData", p):
+        pass
+    assert "this run is not in the history" in caplog.text

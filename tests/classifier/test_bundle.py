@@ -193,6 +193,23 @@ def test_one_fitted_image_is_classified_as_in_company(tmp_path: Path, bundle: Ar
         classifier.classify(np.zeros((9, 8, 3), np.uint8))
 
 
+@pytest.mark.parametrize("kind", ["svm", "refined"])
+def test_embeddings_are_classified_as_their_images(
+    tmp_path: Path, bundle: Artefact, network: Artefact, kind: str
+) -> None:
+    if kind == "refined":
+        bundle = Artefact("model", tmp_path / "refined" / "model.json", "scripts/2_refineDNN.py", {}, (network,))
+        write_refined(bundle, network, settings={})
+    classifier = Classifier(bundle.folder)
+    whole = classifier.predict(list(pictures(tmp_path).values()))
+    part = classifier.predict_embeddings(np.stack([one.embedding for one in whole]))
+    assert len({one.probabilities.tobytes() for one in whole}) == len(whole)
+    for one, other in zip(part, whole, strict=True):
+        assert one.label == other.label
+        for field in ("probabilities", "scores", "embedding"):
+            np.testing.assert_allclose(getattr(one, field), getattr(other, field), rtol=1e-5, atol=1e-6)
+
+
 def test_softmax_of_the_mean_evidence_is_the_probabilities(tmp_path: Path, bundle: Artefact) -> None:
     """Within 1e-5, from many threads that all want it first."""
     classifier = Classifier(bundle.folder)

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from libraries.base.run_records import PackedModel
 from libraries.base.storage import sha256
-from libraries.base.tracking import PackedModel
 from libraries.service.tutorial import COLUMN
 
 _CODE = Path(__file__).parents[2]
