@@ -64,8 +64,7 @@ class Parameters(Settings):
     )
     storeGigabytes: float = general(
         10.0,
-        "size of <rootDir>/store at most, where what was computed from an image is kept for later runs; 0: nothing is "
-        "kept",
+        "size of <rootDir>/store at most, where what is computed from an image is kept for later runs; 0: not used",
         ge=0,
         le=100_000,
         matters_to=(),

@@ -50,7 +50,7 @@ class ContentStore:
         """
         Args:
             folder: of this store alone: rows are comparable, each with the same arrays; it need not exist.
-            most_bytes: of all stores beside it together; 0: nothing is kept.
+            most_bytes: of all stores beside it together; 0: it is neither read nor written.
         """
         self._folder, self._most_bytes = folder, most_bytes
         self._part = functools.lru_cache(OPEN_PARTS)(_Part)
@@ -59,7 +59,7 @@ class ContentStore:
         self._used: set[Path] = set()
         self._new: dict[str, Row] = {}
         self._is_writable = most_bytes > 0
-        for path in sorted(folder.glob(PARTS)):
+        for path in sorted(folder.glob(PARTS)) if most_bytes else ():
             with contextlib.suppress(_Damaged):
                 keys = _Part(path).keys()
                 self._place |= {key: (path, row) for row, key in enumerate(keys)}

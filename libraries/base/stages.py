@@ -97,7 +97,7 @@ class Stage:
         return [name for name in dict.fromkeys(n for o in self.outputs for n in o.made_from) if name not in own]
 
 
-STORE = File("<rootDir>/store", "what was computed from each image, of all data sets, so that no later run does it again")
+STORE = File("<rootDir>/store", "what was computed from each image, of all data sets, so that it is done once")
 IMAGES = File("images/<datasetName>/<label>/*", "the images")
 
 STAGES = (

@@ -182,9 +182,16 @@ class Artefact:
         return hashlib.sha256(json.dumps(self.recipe(), sort_keys=True).encode()).hexdigest()
 
     def identity(self) -> str:
-        """A hash of its files' hashes, which identifies it in the recipes of artefacts made from it."""
-        files = self.read()["files"]
-        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        """A hash of its files' hashes, which identifies it in the recipes of artefacts made from it.
+
+        A network's files do not say how images are fitted to it, so that counts as well; not the default, so that what
+        earlier versions made stays up to date.
+        """
+        manifest = self.read()
+        made_of = manifest["files"]
+        if (resize := manifest.get("resize")) and resize["mode"] != "pad":
+            made_of = [made_of, resize]
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     def read(self) -> dict[str, Any]:
         """The manifest as written, whether or not it is up to date.

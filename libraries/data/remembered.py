@@ -59,7 +59,8 @@ class KnownFiles:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.table({"file": list(self._now), "sha256": list(self._now.values())})
+        known = dict(sorted(self._now.items()))
+        table = pa.table({"file": list(known), "sha256": list(known.values())})
         try:
             with atomic_path(self._path) as temporary:
                 pq.write_table(table, temporary)
@@ -101,12 +102,8 @@ class Remembered:
 
     @classmethod
     def of(cls, layout: Layout, *, recheck: bool = False) -> "Remembered":
-        return cls(
-            KnownFiles(layout.proc / "files.parquet"),
-            store=layout.store,
-            most_bytes=layout.store_bytes,
-            recheck=recheck,
-        )
+        files = KnownFiles(layout.store / "files" / f"{layout.dataset}.parquet") if layout.store_bytes else None
+        return cls(files, store=layout.store, most_bytes=layout.store_bytes, recheck=recheck)
 
     def open(self, kind: str, *made_with: object) -> ContentStore:
         """The store of results of one kind.
