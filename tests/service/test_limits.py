@@ -55,8 +55,8 @@ class Running:
 def running(bundle: Path) -> Iterator[Running]:
     """Low limits: requests of 1 MB, and one second for everything."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("seconds_for_headers", "seconds_after_response", "seconds_to_read", "seconds_to_close"):
-            patch.setattr(BoundedProtocol, name, 1.0)
+        for of in ("for_headers", "between_requests", "after_response", "to_read", "to_close"):
+            patch.setattr(BoundedProtocol, f"seconds_{of}", 1.0)
         running = Running(bundle, Limits(megabytes=1, queue=1000, arrival=1.0))
         yield running
         running.stop()
@@ -150,6 +150,17 @@ def test_slow_headers_are_408_and_silence_ends(running: Running) -> None:
     assert talk(running.port, b"\r\n\r\n") == b""
     assert talk(running.port, GET).startswith(b"HTTP/1.1 200")  # kept open for further requests, but not for long
     assert talk(running.port, GET, b"\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_a_kept_connection_outlives_one_that_was_opened_later_and_is_silent(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "seconds_between_requests", 75.0)
+    with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
+        for _ in range(2):
+            connection.sendall(GET)
+            assert answer(connection)[0] == 200
+            assert talk(running.port) == b""
 
 
 def test_a_slow_body_is_408(running: Running) -> None:
