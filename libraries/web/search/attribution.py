@@ -10,8 +10,7 @@ from libraries.base.file_system import nfc, on_disk, storage_error
 from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
 from libraries.web.download.outcomes import read_outcomes
-from libraries.web.search.results import FoundImage
-from libraries.web.search.search import read_results
+from libraries.web.search.search import SearchRow, read_results
 
 FILE = "ATTRIBUTION.md"
 _TITLE = "# Whose these images are"
@@ -38,13 +37,13 @@ def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
         StorageError: it cannot be written, an existing file was not written by this function, or a table cannot be
             read.
     """
-    found = {row.pair: row.found for row in reversed(read_results(table))}
+    found = {row.pair: row for row in reversed(read_results(table))}
     if not found:
         return 0
     path = folder / FILE
     _check_ours(path)
     moved = Annotations(folder).moved
-    files: dict[str, FoundImage] = {}
+    files: dict[str, SearchRow] = {}
     for outcome in read_outcomes(outcomes):
         if outcome.status == "ok" and outcome.pair in found:
             file = on_disk(folder, outcome.file)
@@ -71,7 +70,7 @@ def _check_ours(path: Path) -> None:
         raise StorageError(f"{path} was not written by scripts/0_downloadData.py: move it away and run again")
 
 
-def _line(file: str, found: FoundImage) -> str:
+def _line(file: str, found: SearchRow) -> str:
     name = file.partition("/")[2]
     title = f"“{_escaped(found.title)}”" if found.title else "without a title"
     creator = f"by {_escaped(found.creator)}" if found.creator else "creator not known"
