@@ -48,7 +48,7 @@ class Moved:
 
     def summary_lines(self, what: str) -> list[str]:
         """Lines about the number of files, and the problems; `what` says what was done."""
-        return [f"{len(self.paths):,} duplicates {what}", *(f"  {problem}" for problem in self.problems)]
+        return [f"{counted(len(self.paths), 'duplicate')} {what}", *(f"  {problem}" for problem in self.problems)]
 
 
 def plan(duplicates: Duplicates) -> tuple[list[Removal], list[list[str]]]:

@@ -107,8 +107,8 @@ def test_removed_and_brought_back(folder: Path) -> None:
 
 
 def test_the_list_grows(folder: Path) -> None:
-    remove(folder, REMOVALS[:1])
-    remove(folder, REMOVALS[1:])
+    assert remove(folder, REMOVALS[:1]).summary_lines("moved") == ["1 duplicate moved"]
+    assert remove(folder, REMOVALS[1:]).summary_lines("moved") == ["2 duplicates moved"]
     assert len((folder / REMOVED / "removed.csv").read_text().splitlines()) == 4
 
 
