@@ -5,10 +5,11 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import quote
 
-from libraries.base.errors import StorageError
-from libraries.base.file_system import nfc, on_disk, storage_error
+from libraries.base.errors import InputError, StorageError
+from libraries.base.file_system import on_disk, storage_error
 from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
+from libraries.data.class_folders import ClassFolders, find_class_folders
 from libraries.web.download.outcomes import read_outcomes
 from libraries.web.search.search import SearchRow, read_results
 
@@ -42,7 +43,7 @@ def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
         return 0
     path = folder / FILE
     _check_ours(path)
-    moved = Annotations(folder).moved
+    moved, folders = Annotations(folder).moved, _class_folders(folder)
     files: dict[str, SearchRow] = {}
     for outcome in read_outcomes(outcomes):
         if outcome.status == "ok" and outcome.pair in found:
@@ -52,10 +53,18 @@ def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
                 files.setdefault(file, found[outcome.pair])
     by_label: defaultdict[str, list[str]] = defaultdict(list)
     for file in sorted(files):
-        by_label[nfc(file.partition("/")[0])].append(_line(file, files[file]))
-    sections = [f"## {_escaped(label)}\n\n" + "\n".join(lines) for label, lines in by_label.items()]
+        by_label[folders.label(file)].append(_line(file, folders.inside(file), files[file]))
+    sections = [f"## {_escaped(label)}\n\n" + "\n".join(lines) for label, lines in sorted(by_label.items())]
     write_text(path, "\n\n".join([_TITLE, _ABOUT, *sections]) + "\n")
     return len(files)
+
+
+def _class_folders(folder: Path) -> ClassFolders:
+    """The folders of the classes; the topmost ones where that is not clear, which script 1 explains."""
+    try:
+        return find_class_folders(folder)
+    except InputError:
+        return ClassFolders({}, {})
 
 
 def _check_ours(path: Path) -> None:
@@ -70,8 +79,7 @@ def _check_ours(path: Path) -> None:
         raise StorageError(f"{path} was not written by scripts/0_downloadData.py: move it away and run again")
 
 
-def _line(file: str, found: SearchRow) -> str:
-    name = file.partition("/")[2]
+def _line(file: str, name: str, found: SearchRow) -> str:
     title = f"“{_escaped(found.title)}”" if found.title else "without a title"
     creator = f"by {_escaped(found.creator)}" if found.creator else "creator not known"
     licence = _escaped(found.licence) if found.licence else "licence not known"

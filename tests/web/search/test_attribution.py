@@ -95,6 +95,29 @@ def test_an_image_whose_label_was_changed_by_hand(data: DataSet) -> None:
     ]
 
 
+def test_images_are_listed_by_class_where_the_split_is_on_disk(data: DataSet) -> None:
+    files = ["train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg", "test/dog/4.jpg"]
+    images = [image(n) for n in range(4)]
+    data.found(*(SearchRow.of("train", "pets", each) for each in images))
+    data.downloaded(*(had("train", each, file) for each, file in zip(images, files, strict=True)))
+    assert [line.partition(":")[0] for line in data.write()] == [
+        "## cat",
+        "- [3.jpg](test/cat/3.jpg)",
+        "- [1.jpg](train/cat/1.jpg)",
+        "## dog",
+        "- [4.jpg](test/dog/4.jpg)",
+        "- [2.jpg](train/dog/2.jpg)",
+    ]
+
+
+def test_images_are_listed_by_topmost_folder_where_the_classes_are_not_clear(data: DataSet) -> None:
+    cat = image(1)
+    data.found(SearchRow.of("cat", "cats", cat))
+    data.downloaded(had("cat", cat, "cat/1.jpg"))
+    (data.images / "CAT").mkdir()
+    assert data.write()[0] == "## cat"
+
+
 @pytest.mark.parametrize(
     ("hostile", "shown"),
     [
