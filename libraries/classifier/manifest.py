@@ -54,8 +54,6 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
     Raises:
         StorageError: there is none, or it does not describe a whole bundle; says what is wrong.
     """
-    if not path.exists():
-        raise StorageError(f"{path} does not exist: a bundle is a folder model_*/, which scripts/4_trainSVM.py writes")
     model = _read(path)
     try:
         checked = _checked(model)
@@ -72,6 +70,9 @@ def _read(path: Path) -> Any:
         if not _is_inside(path):
             raise ValueError("it is a link out of its folder")
         return json.loads(read_regular(path, most=MAX_BYTES).decode("utf-8"), parse_constant=_refuse)
+    except FileNotFoundError as error:
+        what = "a bundle is a folder model_*/, which scripts/4_trainSVM.py writes"
+        raise StorageError(f"{path} does not exist: {what}") from error
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, brackets in brackets
         raise StorageError(
             f"{path} cannot be read ({error}); delete it and run the script that writes it again"
