@@ -565,6 +565,28 @@ def test_memory_of_large_images_and_bodies_is_bounded_and_given_back(start_servi
     assert live.megabytes < before + 60
 
 
+def test_sixty_slow_images_at_once(start_service: StartService, picture: bytes) -> None:
+    """Each is answered or refused, with when to come back; others are not kept out."""
+    live = start_service("--serve_maxQueue=1")
+    slow = encoded((4000, 3000), "JPEG2000")
+
+    def send(_: int) -> requests.Response:
+        return requests.post(live.url + "/predict", data=slow, timeout=TIMEOUT)
+
+    with ThreadPoolExecutor(60) as pool:
+        coming = [pool.submit(send, number) for number in range(60)]
+        health = [requests.get(live.url + "/v2/health/live", timeout=TIMEOUT).status_code for _ in range(10)]
+        answers = [each.result() for each in coming]
+    assert health == [200] * 10
+    good = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert good and refused and len(good) + len(refused) == 60
+    assert len({json.dumps(answer.json()["predictions"]) for answer in good}) == 1
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    assert requests.post(live.url + "/predict", data=picture, timeout=TIMEOUT).status_code == 200
+    assert live.peak_megabytes < 1000 and "Traceback" not in live.errors
+
+
 def test_two_thousand_idle_connections_shut_nobody_out(live: Live, picture: bytes) -> None:
     resource = pytest.importorskip("resource")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2500:
