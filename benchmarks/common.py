@@ -1,5 +1,6 @@
 """What the benchmarks share: sample images, a description of the machine, interleaved measurements."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -64,10 +65,19 @@ def circumstances() -> dict[str, Any]:
     return {
         "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "versions": versions(*VERSIONS),
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def write_results(path: Path | None, results: Mapping[str, Any]) -> None:

@@ -15,7 +15,6 @@ soak:       resident memory over so many requests of small photographs, one in a
 """
 
 import argparse
-import importlib.metadata
 import statistics
 import tempfile
 from collections import Counter
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import circumstances, photographs, write_results
+from common import circumstances, photographs, versions, write_results
 from serving import contenders
 from serving.contenders import precisions, running
 from serving.load import closed_loop
@@ -32,6 +31,7 @@ from serving.throughput import throughput
 
 PARTS = ("start", "throughput", "overload", "soak")
 VERSIONS = ("fastapi", "uvicorn", "uvloop", "litserve")
+NEEDED = ("litserve", "torch", "timm")  # by the servers that this one is compared with
 STARTS, TARGET_START = 5, 3.0  # seconds
 CLIENTS, WARM_UP, SAMPLE_EVERY = 8, 2_000, 1_000  # of the soak: requests
 MB = 2**20
@@ -44,6 +44,10 @@ def main() -> None:
     parser.add_argument("--soak", type=int, metavar="N", help="requests of the soak (default: 100,000; quick: 5,000)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
+    if "throughput" in options.only and (absent := {*NEEDED} - versions(*NEEDED).keys()):
+        parser.error(
+            f"throughput needs {', '.join(sorted(absent))}: make bench-serve installs them; or leave it out: --only"
+        )
     pace = {"rounds": 1, "seconds": 3.0} if options.quick else {"rounds": 5, "seconds": 8.0}
     soaked = options.soak or (5_000 if options.quick else 100_000)
     figures: dict[str, Any] = {**pace}
@@ -60,9 +64,9 @@ def main() -> None:
         if "soak" in options.only:
             small = photographs(folder / "small", 99, size=(267, 200))
             figures["soak"] = soak(bundle, small, count=soaked)
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in VERSIONS]
     about = circumstances()
-    print(", ".join([about["machine"], about["date"], *versions, *contenders.azure_version()]))
+    others = [f"{package} {version}" for package, version in versions(*VERSIONS).items()]
+    print(", ".join([about["machine"], about["date"], *others, *contenders.azure_version()]))
     write_results(options.json, figures)
 
 

@@ -13,8 +13,12 @@ from libraries.classifier.outputs import MeasuredRow
 from libraries.data.dataset import Example
 from libraries.data.duplicates import DuplicateRow
 from libraries.data.quality import QualityRow
+from libraries.data.removal import Removal
 from libraries.evaluation.test_run import PredictionRow
 from libraries.network.training.refine import Epoch
+from libraries.service.calling.journal import ClassifiedRow
+from libraries.web.download.outcomes import UrlOutcome
+from libraries.web.search.search import SearchRow
 from PARAMETERS import Parameters
 
 HERE = Path(__file__).parent
@@ -33,6 +37,8 @@ commas. Every script also takes `--help`, and `--verbose`, which shows where an 
 
 """
 TABLES = {
+    "downloads.csv": UrlOutcome,
+    "search.csv": SearchRow,
     "examples.csv": Example,
     "duplicates.csv": DuplicateRow,
     "quality.csv": QualityRow,
@@ -40,15 +46,17 @@ TABLES = {
     "svm_<classifier>/sweep.csv": MeasuredRow,
     "svm_<classifier>/learning_curve.csv": CurveRow,
     "evaluation_<classifier>/predictions.csv": PredictionRow,
+    "predictions/<folder>.csv": ClassifiedRow,
+    "images/<datasetName>/.duplicates/removed.csv": Removal,
 }
 ABOUT_TABLES = """\
 # Tables on disk
 
 <!-- Written by `make docs` from the dataclasses that declare the tables: change them there. -->
 
-The tables in `proc/<datasetName>/`, and what their columns hold. They are CSV in UTF-8, with a header, and open in any
-spreadsheet: text that a spreadsheet would take for a formula begins with an apostrophe. A name that ends with …
-stands for one column per class. An empty cell means unknown.
+The tables in `proc/<datasetName>/`, and one beside the images, and what their columns hold. They are CSV in UTF-8, with
+a header, and open in any spreadsheet: text that a spreadsheet would take for a formula begins with an apostrophe. A
+name that ends with … stands for one column per class. An empty cell means unknown, or that there is none.
 """
 
 

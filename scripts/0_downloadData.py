@@ -7,7 +7,7 @@ from pathlib import Path
 
 from libraries.base import tracking
 from libraries.base.command import run
-from libraries.base.console import ProgressBar, progress, table
+from libraries.base.console import ProgressBar, counted, progress, table
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.file_system import on_disk
 from libraries.base.layout import Layout
@@ -43,7 +43,7 @@ def copy_solar_cells(layout: Layout, record: Record) -> None:
     print(f"{solar_cells.SOLAR_CELLS_ABOUT}\nRule: {solar_cells.SOLAR_CELLS_RULE}")
     copied = solar_cells.copy_solar_cells(layout.images, progress=lambda pairs: progress(pairs, "Copying"))
     record.metrics["copied"] = copied
-    print(f"{copied:,} images copied" if copied else "All images are already there")
+    print(f"{counted(copied, 'image')} copied" if copied else "All images are already there")
 
 
 def take_table(path: Path, parameters: Parameters, layout: Layout, record: Record) -> None:
@@ -84,7 +84,7 @@ def search_and_download(queries_path: Path, parameters: Parameters, layout: Layo
     found = len(results.rows)
     print(table("Found", ["label", "queries", "images"], results.per_label(), footer=["all", count, found]))
     if results.elsewhere:
-        print(f"{results.elsewhere:,} images were found for several labels; each stays with its first")
+        print(f"Found for several labels, and kept for the first: {counted(results.elsewhere, 'image')}")
     print(f"Sources and licences: {layout.proc / TABLE}")
     record.metrics.update(queries=count, found=found)
     record.files.append(layout.proc / TABLE)
@@ -128,7 +128,9 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: Re
     print(table("What became of the URLs", ["", "URLs"], reasons.items(), footer=["all", count]))
     print(f"Every URL with its outcome: {table_path}")
     if listed := write_attribution(layout.images, table=layout.proc / TABLE, outcomes=table_path):
-        print(f"Sources and licences of the {listed:,} images found by searching: {layout.images / 'ATTRIBUTION.md'}")
+        print(
+            f"Sources and licences of {counted(listed, 'image')} found by searching: {layout.images / 'ATTRIBUTION.md'}"
+        )
     record.metrics.update(urls=count, downloaded=reasons.get("downloaded", 0))
     record.files.append(table_path)
 

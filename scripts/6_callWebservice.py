@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libraries.base.command import run
-from libraries.base.console import ProgressBar, table
+from libraries.base.console import ProgressBar, counted, table
 from libraries.base.errors import InputError
 from libraries.base.layout import Layout
 from libraries.service.keys import read_key
@@ -54,7 +54,7 @@ def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
     if not total:
         found = f", only {'; '.join(left_out)}" if left_out else ""
         raise InputError(f"{folder} has no images{found}: give another --folder")
-    print(f"Sending the {total:,} images of {folder} to {parameters.url}")
+    print(f"Sending {counted(total, 'image')} of {folder} to {parameters.url}")
     print(*(f"  left out: {line}" for line in left_out), sep="\n", end="\n" if left_out else "")
     target = Layout(parameters).proc / "predictions" / f"{folder.name or 'root'}.csv"
     with ProgressBar("Classifying", total=total) as bar:
@@ -62,7 +62,7 @@ def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
     rows = [*summary.labels.items(), *(("no label: " + reason, n) for reason, n in summary.errors.most_common())]
     print(table("What became of the images", ["", "images"], rows, footer=["all", sum(n for _, n in rows)]))
     if summary.known:
-        print(f"{summary.known:,} images were already classified by an earlier run, which was stopped")
+        print(f"Classified already by an earlier run, which was stopped: {counted(summary.known, 'image')}")
     print(f"Classified by {' and then '.join(summary.models)}\nEvery image with its probabilities: {target}")
 
 

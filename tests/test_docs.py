@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from libraries.base import stages
 from libraries.base.command import flags_of
+from libraries.base.tables import described
 from PARAMETERS import RESOURCES, Parameters
 from tests import fake_search
 from tests.cntk.goldens import unpacked
@@ -66,6 +68,13 @@ def test_readme_is_short() -> None:
 def test_generated_pages_are_what_the_code_gives() -> None:
     for path, text in runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]().items():
         assert path.read_text(encoding="utf-8") == text, "make docs"
+
+
+def test_every_table_that_a_script_writes_is_described() -> None:
+    tables = runpy.run_path(str(ROOT / "docs" / "generate.py"))["TABLES"]
+    written = set(re.findall(r"[\w<>]+\.csv\b(?!\.)", stages.table()))
+    assert written <= {Path(name).name for name in tables}
+    assert all(name and about for kind in tables.values() for name, about in described(kind))
 
 
 # Commands

@@ -17,6 +17,7 @@ import numpy as np
 import uvloop
 
 LOST, REFUSED, UNANSWERED = "connection lost", "connection refused", "no answer"
+_CLOSED = "connection closed"  # before the first byte of an answer
 _SECONDS_FOR_THE_LAST = 15.0
 _TICK = 0.001  # seconds, the resolution of libuv's timers: shorter ones would keep a core busy
 
@@ -54,6 +55,7 @@ class Run:
     Attributes:
         seconds: of the run, without the first `warm` ones and without waiting for the last answers.
         own_share: cores that the generator took.
+        sent_again: requests whose kept connection the server closed while they were on their way.
         rate: requests per second that were due; NaN where they waited for one another.
     """
 
@@ -61,6 +63,7 @@ class Run:
     warm: float
     seconds: float
     own_share: float
+    sent_again: int
     rate: float = float("nan")
 
     @property
@@ -186,7 +189,7 @@ class _Load:
     def __init__(self, address: Address, requests: Sequence[bytes]) -> None:
         self.address, self.requests = address, itertools.cycle(requests)
         self.answers: list[Answer] = []
-        self.sent, self._most = 0, math.inf
+        self.sent, self.sent_again, self._most = 0, 0, math.inf
         self.all_answered = asyncio.Event()
         self.begin()
 
@@ -220,7 +223,7 @@ def _run(
     async def measure() -> Run:
         load = _Load(address, requests)
         seconds = await run(load)
-        return Run(load.answers, warm, seconds, load.cores())
+        return Run(load.answers, warm, seconds, load.cores(), load.sent_again)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(measure())
@@ -229,6 +232,9 @@ def _run(
 class _Connection:
     """Sends one request at a time, over a TCP connection that is kept, and opened anew where the server has closed it.
 
+    A server may close a kept connection while a request is on its way. Like every HTTP client, this one then sends it
+    again, once, on a new connection (RFC 9112, 9.3.1): asking for a class twice does no harm (RFC 9110, 9.2.2).
+
     `when_free` is called after every answer. No tasks or futures: they would be half of the generator's work.
     """
 
@@ -236,6 +242,7 @@ class _Connection:
         self.load, self._when_free = load, when_free
         self._wire: _Wire | None = None
         self._due: float | None = None  # of the request that waits for its answer
+        self._on_its_way: bytes | None = None  # that request, as long as it may be sent again
         self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> "_Connection":
@@ -250,6 +257,7 @@ class _Connection:
         self._due = due
         request = self.load.next_request()
         if self._wire is not None and not self._wire.is_closed:
+            self._on_its_way = request
             self._wire.transport.write(request)
         else:
             self._opening = asyncio.create_task(self._send_anew(request))
@@ -271,7 +279,12 @@ class _Connection:
     def _end(self, status: int | str) -> None:
         if self._due is None:
             return
-        self.load.add(Answer(status, self._due, self.load.now()))
+        request, self._on_its_way = self._on_its_way, None
+        if status == _CLOSED and request is not None:
+            self.load.sent_again += 1
+            self._opening = asyncio.create_task(self._send_anew(request))
+            return
+        self.load.add(Answer(LOST if status == _CLOSED else status, self._due, self.load.now()))
         self._due = None
         self._when_free(self)
 
@@ -304,7 +317,7 @@ class _Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if not self.is_closed:
             self.close()
-            self._tell(LOST)
+            self._tell(LOST if self._received else _CLOSED)
 
     def close(self) -> None:
         self.is_closed = True

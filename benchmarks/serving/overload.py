@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from libraries.base.pool import usable_cores
@@ -74,6 +75,7 @@ def _figures(peaks: list[Run], lows: list[Run], highs: list[Run]) -> dict[str, A
         "connections lost or refused, no answer": sum(
             count[what] for count in statuses.values() for what in (LOST, REFUSED, UNANSWERED)
         ),
+        "sent again on a new connection": sum(run.sent_again for run in (*lows, *highs)),
         **{f"statuses at {name}": dict(count) for name, count in statuses.items()},
         "cores taken by the generator at 3.0": max(run.own_share for run in highs),
     }
@@ -84,7 +86,7 @@ def _show(figures: dict[str, dict[str, Any]], *, title: str) -> None:
     for column in ("", *figures, "target"):
         table.add_column(column, justify="left" if column == "" else "right")
     for row in next(iter(figures.values())):
-        table.add_row(row, *(_cell(values[row]) for values in figures.values()), TARGETS.get(row, ""))
+        table.add_row(escape(row), *(_cell(values[row]) for values in figures.values()), TARGETS.get(row, ""))
     Console().print(table)
 
 

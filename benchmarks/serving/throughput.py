@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from serving import contenders
@@ -120,7 +121,7 @@ def _show(figures: dict[str, dict[str, float]], *, title: str, share: float) -> 
     table = Table(title=title, caption=f"the generator took at most {share:.2f} cores")
     table.add_column("")
     for column in columns:
-        table.add_column(f"ours {column}" if column.endswith("/ it") else column, justify="right")
+        table.add_column(f"ours {column}" if column.endswith("/ it") else escape(column), justify="right")
     for name, row in figures.items():
         table.add_row(name, *(_cell(name, column, row.get(column)) for column in columns))
     Console().print(table)

@@ -109,10 +109,15 @@ def _columns(kind: Any) -> list[tuple[str, Any, Column]]:
     return columns
 
 
+def column_names(kind: type, keys: Iterable[str] = ()) -> list[str]:
+    """The header of a typed table, with a column for each of `keys` where it has one for every key."""
+    nested = ([f"{c.prefix}{key}" for key in keys] if c.prefix else [name] for name, _, c in _columns(kind))
+    return [name for names in nested for name in names]
+
+
 def write_table(path: Path, kind: type, rows: Sequence[Any]) -> None:
     """Write a typed table atomically; without rows, only its header."""
-    names = [name for name, _, about in _columns(kind) if not about.prefix]
-    write_csv(path, [row_cells(row) for row in rows], columns=() if rows else names)
+    write_csv(path, [row_cells(row) for row in rows], columns=() if rows else column_names(kind))
 
 
 def row_cells(row: Any) -> dict[str, Any]:

@@ -253,12 +253,9 @@ def _reading(store: str) -> Iterator[None]:
         raise StorageError(f"the run history, {where}, cannot be read ({type(error).__name__}): {advice}") from error
 
 
-def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[dict[str, Any]]:
-    """The newest runs of a step, newest first: {'id', 'start' [ms], 'params', 'metrics', 'tags'}.
-
-    Raises:
-        StorageError: the history cannot be read.
-    """
+@contextlib.contextmanager
+def _opened(store: str, experiment: str) -> Iterator[tuple["MlflowClient", str | None]]:
+    """A client of the history, and the id of an experiment; None if there is none."""
     _import_mlflow()
     from mlflow import MlflowClient
 
@@ -268,13 +265,20 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
                 enter_waiting(Path(store.removeprefix(_SQLITE)).parent)
         client = MlflowClient(tracking_uri=store)
         stored = client.get_experiment_by_name(experiment)
-        if stored is None:
+        yield client, stored.experiment_id if stored is not None else None
+
+
+def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[dict[str, Any]]:
+    """The newest runs of a step, newest first: {'id', 'start' [ms], 'params', 'metrics', 'tags'}.
+
+    Raises:
+        StorageError: the history cannot be read.
+    """
+    with _opened(store, experiment) as (client, number):
+        if number is None:
             return []
         runs = client.search_runs(
-            [stored.experiment_id],
-            f"tags.step = '{step}'",
-            order_by=["attributes.start_time DESC"],
-            max_results=count,
+            [number], f"tags.step = '{step}'", order_by=["attributes.start_time DESC"], max_results=count
         )
     return [
         {
@@ -307,16 +311,10 @@ def newest_model(store: str, *, experiment: str, name: str) -> str | None:
     Raises:
         StorageError: the history cannot be read.
     """
-    _import_mlflow()
-    from mlflow import MlflowClient
-
-    with _reading(store):
-        client = MlflowClient(tracking_uri=store)
-        stored = client.get_experiment_by_name(experiment)
-        if stored is None:
+    with _opened(store, experiment) as (client, number):
+        if number is None:
             return None
-        models = _whole_models(client, stored.experiment_id, f"name = '{_model_name(name)}'")
-        return next(map(_uri, models), None)
+        return next(map(_uri, _whole_models(client, number, f"name = '{_model_name(name)}'")), None)
 
 
 def download(store: str, run_id: str, name: str) -> Path:

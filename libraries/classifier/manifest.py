@@ -7,6 +7,7 @@ tensor are visited, so nothing but this module is needed, and a large network ta
 
 import json
 import logging
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,10 @@ _INSIDE = {  # for each kind of message, the kinds in its fields; the model itse
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _MAX_NESTING = 64
 
+_CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # categories of Unicode
+_UNSEEN = {"Cf", "Zs"}
+_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # reorder what is shown (UAX 9, 2)
+
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
     """What a bundle's model.json says, and its metrics, if it has been evaluated; its labels; its resize rule.
@@ -49,8 +54,6 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
     Raises:
         StorageError: there is none, or it does not describe a whole bundle; says what is wrong.
     """
-    if not path.exists():
-        raise StorageError(f"{path} does not exist: a bundle is a folder model_*/, which scripts/4_trainSVM.py writes")
     model = _read(path)
     try:
         checked = _checked(model)
@@ -67,6 +70,9 @@ def _read(path: Path) -> Any:
         if not _is_inside(path):
             raise ValueError("it is a link out of its folder")
         return json.loads(read_regular(path, most=MAX_BYTES).decode("utf-8"), parse_constant=_refuse)
+    except FileNotFoundError as error:
+        what = "a bundle is a folder model_*/, which scripts/4_trainSVM.py writes"
+        raise StorageError(f"{path} does not exist: {what}") from error
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, brackets in brackets
         raise StorageError(
             f"{path} cannot be read ({error}); delete it and run the script that writes it again"
@@ -115,7 +121,9 @@ def _checked(model: Any) -> tuple[dict[str, Any], list[str], ResizeRule]:
 
 
 def _check_facts(model: Mapping[str, Any]) -> None:
-    """Check what is only displayed; a fact may be missing."""
+    """Check what the classifier does not compute with; a fact may be missing."""
+    _check_levels(model.get("mean", [0, 0, 0]), "mean")
+    _check_levels(model.get("std", [1, 1, 1]), "std", above=0)
     settings = _object(model.get("settings", {}), "settings")
     for name in ("versions", "metrics", "parameters", "inputs"):
         _object(model.get(name) or {}, name)
@@ -136,11 +144,18 @@ def _whole_number(value: Any, name: str, *, most: int, least: int = 1) -> None:
         raise ValueError(f"{name} is {value!r:.50}, expected a whole number from {least} to {most}")
 
 
+def _check_levels(values: Any, name: str, *, above: float = -math.inf) -> None:
+    """Raise ValueError unless it is a number for each of red, green and blue."""
+    are_numbers = isinstance(values, list) and {*map(type, values)} <= {int, float}
+    if not are_numbers or len(values) != 3 or not all(above < value < math.inf for value in values):
+        raise ValueError(f"{name} is {values!r:.50}, expected three numbers{' above 0' if above == 0 else ''}")
+
+
 def _check_text(text: Any, name: str) -> None:
     """Raise ValueError unless it is text that can be shown, sent and stored."""
     if not isinstance(text, str) or len(text) > _MAX_LABEL:
         raise ValueError(f"{name} is {text!r:.50}, expected a text of at most {_MAX_LABEL:,} characters")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+    if any(unicodedata.category(c) in _CONTROL or unicodedata.bidirectional(c) in _TURNING for c in text):
         raise ValueError(f"{name} {text!r:.50} holds control characters, or half a character")
 
 
@@ -150,8 +165,8 @@ def check_labels(labels: Any) -> None:
         raise TypeError(f"labels is not a list of at most {_MAX_LABELS:,}")
     for label in labels:
         _check_text(label, "label")
-        if not label.strip():
-            raise ValueError("a label is empty")
+        if all(unicodedata.category(c) in _UNSEEN for c in label):
+            raise ValueError(f"label {label!r:.50} is empty, or cannot be seen")
     if len(set(labels)) != len(labels):
         twice = next(label for i, label in enumerate(labels) if label in labels[:i])
         raise ValueError(f"label {twice!r:.50} appears twice")

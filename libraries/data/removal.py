@@ -10,12 +10,13 @@ import contextlib
 import csv
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from libraries.base.console import counted
 from libraries.base.file_system import move
-from libraries.base.tables import csv_records, write_csv
+from libraries.base.tables import Column, column_names, csv_records, row_cells, write_csv
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import image_files
 from libraries.data.dataset import Example
@@ -27,15 +28,15 @@ LIST = "removed.csv"
 
 @dataclass(frozen=True)
 class Removal:
-    """One file that is, or was, removed: which file it is a copy of (`kept`), and their distance [bits of 256]."""
+    """A row of removed.csv: one file that is, or was, removed."""
 
-    path: str
-    kept: str
-    kind: Kind
-    distance: int
+    path: Annotated[str, Column("where the file was, relative to the folder of the data set")]
+    kept: Annotated[str, Column("path of the image that it is a copy of")]
+    kind: Annotated[Kind, Column("how it resembles that image: exact or near")]
+    distance: Annotated[int, Column("distance of their difference hashes [bits of 256]")]
 
 
-COLUMNS = tuple(field.name for field in fields(Removal))
+COLUMNS = tuple(column_names(Removal))
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Moved:
 
     def summary_lines(self, what: str) -> list[str]:
         """Lines about the number of files, and the problems; `what` says what was done."""
-        return [f"{len(self.paths):,} duplicates {what}", *(f"  {problem}" for problem in self.problems)]
+        return [f"{counted(len(self.paths), 'duplicate')} {what}", *(f"  {problem}" for problem in self.problems)]
 
 
 def plan(duplicates: Duplicates) -> tuple[list[Removal], list[list[str]]]:
@@ -126,7 +127,7 @@ def remove(folder: Path, removals: Sequence[Removal], *, progress: Callable[[], 
         return Moved({}, [])
     hidden = folder / REMOVED
     with Annotations(folder).locked():
-        rows = {**_read_list(hidden / LIST), **{each.path: asdict(each) for each in removals}}
+        rows = {**_read_list(hidden / LIST), **{each.path: row_cells(each) for each in removals}}
         write_csv(hidden / LIST, list(rows.values()), columns=COLUMNS)  # first, so that it has every moved file
         return _move_all([row.path for row in removals], folder, hidden, progress=progress)
 

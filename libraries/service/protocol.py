@@ -132,7 +132,8 @@ class BoundedProtocol(HttpToolsProtocol):
         is_complete: all of the latest request has arrived, or nothing of it.
     """
 
-    seconds_for_headers = 10.0  # also between two requests
+    seconds_for_headers = 10.0
+    seconds_between_requests = 75.0  # longer than proxies keep connections (nginx: 60), or they lose requests meanwhile
     seconds_after_response = 10.0  # for the rest of a body that was answered before all of it arrived
     seconds_to_read = 30.0  # for a client that stops reading a response
     seconds_to_close = 5.0
@@ -217,10 +218,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._unset_keepalive_if_required()  # uvicorn's limit between two requests
         if self.cycle.response_complete:
             self._limiter.mark_idle(self)
             if not self.transport.is_closing():
-                self.end_after(self.seconds_for_headers if self.is_complete else self.seconds_after_response)
+                self.end_after(self.seconds_between_requests if self.is_complete else self.seconds_after_response)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, and end."""

@@ -275,7 +275,8 @@ class Service:
         if item.memory > self.limits.memory:
             raise ImageTooLarge(
                 f"takes about {item.memory // 10**6:,} MB of memory to decode, but only "
-                f"{self.limits.memory // 10**6:,} MB are allowed: send it smaller, or as JPEG or PNG"
+                f"{self.limits.memory // 10**6:,} MB are allowed: send it smaller, or as JPEG or PNG, or raise "
+                "serve_maxMegapixels"
             )
         return load_with_size(bytes(image), rule, max_pixels=self.limits.pixels)
 

@@ -56,6 +56,7 @@ export class Card {
 
   /** The picture's size, once it is known; null where the browser cannot show it. */
   showPreview() {
+    this.isShown = true; // a heatmap says nothing without the picture below it
     const image = this.$("img");
     image.alt = this.name;
     return new Promise((done) => {
@@ -64,6 +65,7 @@ export class Card {
         done({ width: image.naturalWidth, height: image.naturalHeight });
       };
       image.onerror = () => {
+        this.isShown = false;
         image.hidden = true;
         this.$(".placeholder").hidden = false;
         this.setRatio(3, 2);
@@ -137,10 +139,10 @@ export class Card {
     const scaled = this.body === this.file ? "" : ", scaled down to the size the service takes";
     say(this.$(".times"), `${duration(took)} in all, ${duration(inService)} of them in the service${scaled}`);
     announce(`${this.name}: ${label}, ${percent(probability)}`);
-    this.$("figcaption").hidden = false;
+    this.$("figcaption").hidden = !this.isShown;
     this.label = label;
     this.markBar();
-    inView.observe(this.element); // from now on: a card that is never looked at costs no heatmap
+    if (this.isShown) inView.observe(this.element); // from now on: a card that is never looked at costs no heatmap
   }
 
   showBars() {
@@ -149,7 +151,8 @@ export class Card {
       const row = $("#bar").content.firstElementChild.cloneNode(true);
       $(".label", row).textContent = label;
       $(".percent", row).textContent = percent(probability);
-      $("button", row).title = "Show what speaks for and against this class";
+      $("button", row).disabled = !this.isShown;
+      if (this.isShown) $("button", row).title = "Show what speaks for and against this class";
       $("button", row).onclick = () => this.choose(label);
       row.label = label;
       requestAnimationFrame(() => $(".track i", row).style.setProperty("--part", probability));
@@ -157,7 +160,7 @@ export class Card {
     });
     list.replaceChildren(...rows);
     list.hidden = false;
-    this.$(".hint").hidden = false;
+    this.$(".hint").hidden = !this.isShown;
     const all = this.$(".all");
     const unfold = (every) => {
       rows.forEach((row, i) => (row.hidden = !every && i >= SHOWN));
@@ -176,7 +179,7 @@ export class Card {
   }
 
   markBar() {
-    const shown = this.$(".show").checked;
+    const shown = this.isShown && this.$(".show").checked;
     for (const row of this.$(".bars").children) {
       $("button", row).setAttribute("aria-pressed", String(shown && row.label === this.label));
     }

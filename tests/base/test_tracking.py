@@ -18,12 +18,27 @@ from PARAMETERS import Parameters
 pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of MLflow's own dependencies are not ours to fix
 
 
+@pytest.fixture(scope="module")
+def empty_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that MLflow has made, which takes it seconds."""
+    folder = tmp_path_factory.mktemp("history")
+    assert tracking.recent_runs(tracking.local_store(folder), experiment="textures", step="", count=1) == []
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def with_history(parameters: Callable[..., Parameters], empty_history: Path) -> Callable[..., Parameters]:
+    """Parameters of a small run whose DATA_DIR has an empty run history."""
+    shutil.copyfile(empty_history, parameters().rootDir / "mlflow.db")
+    return parameters
+
+
 def test_a_run_is_logged_with_parameters_metrics_tags_and_files(
-    parameters: Callable[..., Parameters], tmp_path: Path
+    with_history: Callable[..., Parameters], tmp_path: Path
 ) -> None:
     picture = tmp_path / "roc.png"
     picture.write_bytes(b"picture")
-    p = parameters(runHistory=True, trackingUri=None)
+    p = with_history(runHistory=True, trackingUri=None)
     with tracking.run("5_evaluate", p) as record:
         record.metrics.update({"overall_accuracy": 0.875, "accuracy_per_class.größe & co": 0.5})
         record.tags["data"] = "abc"
@@ -41,9 +56,9 @@ def test_a_run_is_logged_with_parameters_metrics_tags_and_files(
 
 
 def test_unreachable_server_is_a_warning_and_the_run_goes_to_the_file(
-    parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
+    with_history: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
 ) -> None:
-    p = parameters(runHistory=True, trackingUri="http://user:secret@127.0.0.1:9/")
+    p = with_history(runHistory=True, trackingUri="http://user:secret@127.0.0.1:9/")
     with caplog.at_level(logging.WARNING), tracking.run("1_prepareData", p) as record:
         record.metrics["images"] = 3
         record.model = a_model()
@@ -55,16 +70,16 @@ def test_unreachable_server_is_a_warning_and_the_run_goes_to_the_file(
     assert record.model_uri == tracking.newest_model(store, experiment="textures", name="textures 1.0_svm")
 
 
-def test_earlier_runs_are_those_of_the_data_set_the_newest_first(parameters: Callable[..., Parameters]) -> None:
-    p = parameters(runHistory=True)
+def test_earlier_runs_are_those_of_the_data_set_the_newest_first(with_history: Callable[..., Parameters]) -> None:
+    p = with_history(runHistory=True)
     for accuracy in (0.5, 0.75):
         with tracking.run("5_evaluate", p) as record:
             record.metrics["overall_accuracy"] = accuracy
     found = tracking.earlier_runs("5_evaluate", p, count=5)
     assert [run["metrics"]["overall_accuracy"] for run in found] == [0.75, 0.5]
     assert len(tracking.earlier_runs("5_evaluate", p, count=1)) == 1
-    assert tracking.earlier_runs("5_evaluate", parameters(runHistory=True, datasetName="other"), count=5) == []
-    assert tracking.earlier_runs("5_evaluate", parameters(runHistory=False), count=5) == []
+    assert tracking.earlier_runs("5_evaluate", with_history(runHistory=True, datasetName="other"), count=5) == []
+    assert tracking.earlier_runs("5_evaluate", with_history(runHistory=False), count=5) == []
 
 
 def test_earlier_runs_of_an_unreachable_server_are_none(
@@ -94,9 +109,9 @@ def a_model(name: str = "textures 1.0_svm", fingerprint: str = "f00d") -> tracki
 
 
 def test_model_is_stored_once_and_again_when_it_changes_or_its_files_are_gone(
-    parameters: Callable[..., Parameters],
+    with_history: Callable[..., Parameters],
 ) -> None:
-    p = parameters(runHistory=True)
+    p = with_history(runHistory=True)
 
     def uri_of(model: tracking.PackedModel) -> str | None:
         with tracking.run("5_evaluate", p) as record:
@@ -115,12 +130,12 @@ def test_model_is_stored_once_and_again_when_it_changes_or_its_files_are_gone(
 
 
 def test_model_that_cannot_be_stored_is_a_warning_and_is_tried_again(
-    parameters: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
+    with_history: Callable[..., Parameters], caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(path: Path, *, mlflow_model: Any) -> None:
         raise OSError("No space left on device")
 
-    p = parameters(runHistory=True)
+    p = with_history(runHistory=True)
     with caplog.at_level(logging.WARNING), tracking.run("5_evaluate", p) as record:
         record.metrics["overall_accuracy"] = 0.5
         record.model = tracking.PackedModel("textures_svm", "f00d", full)

@@ -363,6 +363,9 @@ def test_model_json_that_describes_no_bundle_is_refused(bundle: Artefact, change
         Classifier(bundle.folder)
 
 
+TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
 def whole(name: str) -> dict[str, Any]:
     return {"files": {"model.onnx": "0" * 64, name: "0" * 64}}
 
@@ -382,8 +385,11 @@ def whole(name: str) -> dict[str, Any]:
         ({"files": {"model.onnx": "0" * 64, **{str(i): "0" * 64 for i in range(100)}}}, "at most 100"),
         ({"labels": "abc"}, "labels is not a list"),
         ({"labels": []}, "labels is not a list"),
-        ({"labels": ["a", "b", ""]}, "a label is empty"),
-        ({"labels": ["a", "b", " "]}, "a label is empty"),
+        ({"labels": ["a", "b", ""]}, "label '' is empty"),
+        ({"labels": ["a", "b", " "]}, "label ' ' is empty"),
+        ({"labels": ["a", "b", "\u200b\u2060"]}, r"label '\u200b\u2060' is empty, or cannot be seen"),
+        ({"labels": ["a", "b", "gpj\u2028x"]}, r"label 'gpj\u2028x' holds control characters"),
+        *(({"labels": ["a", "b", f"x{turn}gpj"]}, f"label {f'x{turn}gpj'!r} holds control") for turn in TURNS),
         ({"labels": ["a", "b", "a"]}, "label 'a' appears twice"),
         ({"labels": ["a", "b", "\ud800"]}, "half a character"),
         ({"labels": ["a", "b", "c\n"]}, "control characters"),
@@ -401,6 +407,11 @@ def whole(name: str) -> dict[str, Any]:
         ({"resize": {**RULE.to_json(), "fill": [0, 0]}}, "fill is"),
         ({"resize": {**RULE.to_json(), "fill": [0, 0, 300]}}, "fill is 300"),
         ({"resize": {**RULE.to_json(), "fill": 7}}, "fill is not a list"),
+        ({"mean": ["a"]}, "mean is ['a'], expected three numbers"),
+        ({"mean": 0.5}, "mean is 0.5, expected three numbers"),
+        ({"mean": [0.5, 0.5, True]}, "mean is [0.5, 0.5, True], expected"),
+        ({"std": [0, 0, 0]}, "std is [0, 0, 0], expected three numbers above 0"),
+        ({"std": [1, 1]}, "std is [1, 1], expected"),
         ({"settings": None}, "settings is not an object"),
         ({"settings": {"datasetName": 7}}, "settings: datasetName is 7"),
         ({"settings": {"classifier": "a\0"}}, "settings: classifier"),

@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from libraries.data import colour
 from libraries.data.decoding import decode_as_stored
 from libraries.data.images import ResizeRule, decode, inspect, load_bytes, scaled_down
-from tests.data.profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, gray_profile
+from tests.data.profiles import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, gray_profile, press_profile
 from tests.data.test_images import difference, encoded, smooth
 
 WIDE = {"Display P3": DISPLAY_P3, "Adobe RGB": ADOBE_RGB, "ProPhoto": PROPHOTO}
@@ -82,7 +82,7 @@ def test_a_damaged_profile_is_ignored(profile: bytes) -> None:
 
 def test_any_bytes_as_a_profile_raise_nothing() -> None:
     random = np.random.default_rng(0)
-    for profile in (*WIDE.values(), gray_profile(2.2)):
+    for profile in (*WIDE.values(), gray_profile(2.2), PRESS):
         for _ in range(50):
             changed = np.frombuffer(profile, np.uint8).copy()
             changed[random.integers(0, min(len(changed), 480), 6)] = random.integers(0, 256, 6)
@@ -106,6 +106,29 @@ def test_gray_stays_gray_and_has_its_curve() -> None:
     light = (np.arange(256) / 255) ** 1.8
     expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     assert np.abs(np.asarray(finished).ravel() - expected).max() <= 2
+
+
+# Full inks on paper as the profile SWOP has them; colours with black are those without, darkened by it.
+PRINTED = {
+    **{(0, 0, 0): (255, 255, 255), (1, 0, 0): (0, 174, 239), (0, 1, 0): (236, 0, 140), (0, 0, 1): (255, 242, 0)},
+    **{(1, 1, 0): (46, 48, 146), (1, 0, 1): (0, 166, 81), (0, 1, 1): (237, 28, 36), (1, 1, 1): (55, 52, 53)},
+}
+BLACK = (35, 31, 32)
+PRESS = press_profile(
+    {(*cmy, 0): rgb for cmy, rgb in PRINTED.items()}
+    | {(*cmy, 1): tuple(a * b // 255 for a, b in zip(rgb, BLACK, strict=True)) for cmy, rgb in PRINTED.items()}
+    | {(1, 1, 1, 1): (0, 0, 0)}
+)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_printing_inks_become_the_colours_that_their_profile_says(format: str) -> None:
+    options = {"quality": 100, "subsampling": 0} if format == "JPEG" else {}
+    for inks, expected in {**{(*cmy, 0): rgb for cmy, rgb in PRINTED.items()}, (0, 0, 0, 1): BLACK}.items():
+        picture = Image.new("CMYK", (40, 30), tuple(255 * ink for ink in inks))
+        data = encoded(picture, format, icc_profile=PRESS, **options)
+        assert difference(decode(data), np.broadcast_to(expected, (30, 40, 3))).max() <= 8, inks
+        assert difference(load_bytes(data, ResizeRule(8, "stretch")), np.broadcast_to(expected, (8, 8, 3))).max() <= 8
 
 
 def test_measured_values_are_left_alone() -> None:

@@ -56,15 +56,17 @@ def test_images_are_known_by_their_content_where_the_name_does_not_tell(tmp_path
     (tmp_path / "dog" / "raw.NEF").write_bytes(b"MM\0*" + bytes(100))
     (tmp_path / "dog" / "drawing.psd").write_bytes(b"8BPS")
     (tmp_path / "dog" / "other.psd").write_bytes(b"8BPS")
+    (tmp_path / "dog" / "pages.pdf").write_bytes(b"%PDF-1.7")
     (tmp_path / "dog" / "boxes.json").write_text("{}")
     found = dataset.scan(tmp_path)
     assert found.paths["cat"][3:] == ["cat/no suffix", "cat/photo.dat", "cat/scan.0001"]
     assert reasons(found) == [
         "1 .json file (not an image format that is read)",
+        "1 PDF document (not read: export its pages as PNG or TIFF)",
         "1 raw camera file (not read: develop it to JPEG, PNG or TIFF, or take the camera's own JPEG)",
         "2 Photoshop documents (not read: export it as PNG or TIFF)",
     ]
-    assert found.lost == {"cat": 0, "dog": 3}
+    assert found.lost == {"cat": 0, "dog": 4}
 
 
 def test_files_with_usual_suffixes_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Duplicates removed and brought back: the largest stays, nothing is lost, whatever happens in between."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -98,10 +97,9 @@ def test_removed_and_brought_back(folder: Path) -> None:
     assert moved.problems == [] and moved.paths == {r.path: r.path for r in REMOVALS}
     assert set(files(folder)) == {"cat/1.jpg", "dog/1.jpg", *(f"{REMOVED}/{r.path}" for r in REMOVALS)}
     assert sorted(removed(folder)) == sorted(r.path for r in REMOVALS)
-    with (folder / REMOVED / "removed.csv").open(newline="") as file:
-        listed = list(csv.DictReader(file))
-    assert listed[1] == {"path": "cat/tom/1.jpg", "kept": "cat/1.jpg", "kind": "near", "distance": "7"}
-    assert len(listed) == 3
+    listed = (folder / REMOVED / "removed.csv").read_text().splitlines()
+    assert (listed[0], listed[2]) == ("path,kept,kind,distance", "cat/tom/1.jpg,cat/1.jpg,near,7")
+    assert len(listed) == 4
     assert restore(folder).problems == []
     assert files(folder) == before and not (folder / REMOVED).exists()
     assert restore(folder).paths == {} and remove(folder, []).paths == {}
@@ -109,8 +107,8 @@ def test_removed_and_brought_back(folder: Path) -> None:
 
 
 def test_the_list_grows(folder: Path) -> None:
-    remove(folder, REMOVALS[:1])
-    remove(folder, REMOVALS[1:])
+    assert remove(folder, REMOVALS[:1]).summary_lines("moved") == ["1 duplicate moved"]
+    assert remove(folder, REMOVALS[1:]).summary_lines("moved") == ["2 duplicates moved"]
     assert len((folder / REMOVED / "removed.csv").read_text().splitlines()) == 4
 
 

@@ -1,6 +1,7 @@
 """Whatever befalls the files of a run: one line that names the file and what to do, never an unexpected error."""
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from libraries.data.annotations import Annotations
 from libraries.data.split import DEDICATED_TEST_IMAGES
 from libraries.evaluation import metrics, outputs, plots
 from PARAMETERS import Parameters
+from tests import fake_service
 from tests.conftest import STEPS, files, hashes, run_main, small_run, texture
 from tests.network.graphs import networks
 from tests.unprivileged import denied
@@ -131,11 +133,11 @@ def damaged(path: Path, how: str) -> Iterator[None]:
         aside.rename(path)
 
 
-def said(step: str, parameters: Parameters) -> str:
+def said(step: str, parameters: Parameters, **flags: bool) -> str:
     """What a step says at its end: one line of what is wrong, or nothing."""
     storage._sha256_of.cache_clear()  # as in a process of its own
     try:
-        run_main(step, parameters)
+        run_main(step, parameters, **flags)
     except PipelineError as error:
         return " ".join(str(error).split())
     except Exception as error:  # which `command.run` tells, too
@@ -256,3 +258,90 @@ def test_what_a_person_has_put_there_is_named_where_it_cannot_be_read(
             assert how not in ("folder", "denied") or Path(name).name in told, (how, told)
             said(STEPS[-1], finished)
     run_main(STEPS[0], finished)
+
+
+# Scripts 0, 6 and deploymain
+
+
+@pytest.fixture
+def sources(tmp_path: Path, finished: Parameters) -> Path:
+    """A folder with a list of URLs that lead nowhere, a folder of images with a table of their labels, and a key."""
+    (tmp_path / "list.tsv").write_text("a\thttp://127.0.0.1:9/1.jpg\nb\thttp://127.0.0.1:9/2.jpg\n")
+    shutil.copytree(finished.rootDir / "images" / "textures" / "blobs", tmp_path / "flat")
+    rows = [f"{i}.jpg,{'ab'[i % 2]}\n" for i in range(6)]
+    (tmp_path / "table.csv").write_text("".join(["image,label\n", *rows]))
+    (tmp_path / "key").write_text("0123456789abcdef")
+    return tmp_path
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_sources_of_images_that_cannot_be_read_are_named(
+    sources: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    urls, table, flat = sources / "list.tsv", sources / "table.csv", sources / "flat"
+    of_list = small_run(sources, datasetName="web", imgUrlsPath=urls)
+    of_table = small_run(sources, datasetName="table", imgLabelsPath=table, imgFolder=flat)
+    for parameters, path in ((of_list, urls), (of_table, table), (of_table, flat)):
+        with damaged(path, how):
+            line = said("0_downloadData", parameters)
+        assert str(path) in line or (path, how) == (urls, "truncated"), "half a list is a list"
+    run_main("0_downloadData", of_table)
+    capsys.readouterr()
+    with damaged(flat / "1.jpg", how):
+        assert said("0_downloadData", of_table) == ""
+    assert how == "denied" or "1.jpg" in capsys.readouterr().out, "one that is there already need not be read"
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_table_of_downloads_is_named_or_made_again(sources: Path, how: str) -> None:
+    parameters = small_run(sources, datasetName="web", imgUrlsPath=sources / "list.tsv")
+    run_main("0_downloadData", parameters)
+    table = proc(parameters) / "downloads.csv"
+    with damaged(table, how):
+        line = said("0_downloadData", parameters)
+        assert line.startswith(f"{table} ") == (how in ("folder", "denied", "garbage"))
+        assert line or len(table.read_text(encoding="utf-8").splitlines()) == 3
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_what_script_6_cannot_use_is_named(sources: Path, how: str) -> None:
+    with fake_service.running() as fake:
+        one = small_run(sources, url=fake.url, imagePath=sources / "flat" / "0.jpg", keyFile=sources / "key", calls=1)
+        all_of_them = small_run(sources, url=fake.url, folder=sources / "flat")
+        run_main("6_callWebservice", all_of_them)
+        table = proc(all_of_them) / "predictions" / "flat.csv"
+        whole = table.read_bytes()
+        is_sent = how in ("empty", "garbage", "truncated")
+        for parameters, path, is_named in (
+            (one, sources / "key", True),
+            (one, sources / "flat" / "0.jpg", not is_sent),  # or the service says what it is
+            (all_of_them, sources / "flat", True),
+            (all_of_them, table, how != "broken link"),
+            (all_of_them, table.with_name("flat.csv.journal"), how in ("folder", "denied")),
+        ):
+            with damaged(path, how):
+                line = said("6_callWebservice", parameters)
+            where = (sources / "nowhere") if (path.name, how) == ("flat", "broken link") else path
+            assert (str(where) in line) == is_named, (path, line)
+            run_main("6_callWebservice", all_of_them)
+            assert table.read_bytes() == whole
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_what_deploymain_cannot_use_is_named(finished: Parameters, sources: Path, how: str) -> None:
+    key, bundle, staged = sources / "key", proc(finished) / "model_svm", proc(finished) / "deployment_svm"
+    given = finished.model_copy(update={"bundle": bundle, "port": 0})
+    for path in (bundle / "model.onnx", bundle / "model.json", bundle):
+        for parameters, flags in ((finished, {"stage": True}), (finished, {}), (given, {"stage": True}), (given, {})):
+            with damaged(path, how):
+                assert str(path) in said("deploymain", parameters, **flags), (path, flags)
+    with damaged(key, how):
+        assert str(key) in said("deploymain", given.model_copy(update={"keyFile": key}))
+    with damaged(bundle / "metrics.json", how):
+        line = said("deploymain", finished, stage=True)
+        assert line.startswith(f"{bundle / 'metrics.json'} cannot be read (") == (how in ("folder", "denied"))
+    run_main("deploymain", finished, stage=True)
+    with damaged(staged / "staged.json", how):
+        line = said("deploymain", finished, stage=True)
+    assert str(staged) in line
+    shutil.rmtree(staged)

@@ -65,6 +65,19 @@ def test_export_never_overwrites_what_the_user_made(parameters: Parameters, name
     run_main("1_prepareData", parameters, export=True)
 
 
+def test_the_users_table_of_labels_is_not_overwritten_by_an_export(tmp_path: Path, pictures: Path) -> None:
+    table = tmp_path / "data" / "images" / "textures" / "metadata.csv"
+    table.parent.mkdir(parents=True)
+    names = [path.relative_to(pictures).as_posix() for path in sorted(pictures.rglob("*.*"))]
+    table.write_text("".join(["file_name,label\n", *(f"{name},{name.partition('/')[0]}\n" for name in names)]))
+    parameters = small_run(tmp_path / "data", imgLabelsPath=table, imgFolder=pictures)
+    run_main("0_downloadData", parameters)
+    before = hashes(table.parent)
+    with pytest.raises(StorageError, match=r"metadata\.csv was not written by this script, or has been changed since"):
+        run_main("1_prepareData", parameters, export=True)
+    assert hashes(table.parent) == before and len(before) == len(names) + 1
+
+
 def test_another_file_names_what_to_do(parameters: Parameters, tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text("no JSON")
     with pytest.raises(InputError, match="is not an export of Label Studio in JSON"):

@@ -167,6 +167,14 @@ def test_explain_gives_the_evidence_for_the_predicted_label(client: TestClient, 
     assert heatmap.mean() == pytest.approx(margin, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG2000"])
+def test_an_image_that_needs_much_memory_names_what_allows_it(new_client: NewClient, kind: str) -> None:
+    """By default these are refused above 30 and 26 megapixels, where 50 are allowed."""
+    small = new_client(Limits(megabytes=1, megapixels=2))
+    assert small.post("/predict", content=encoded((2000, 1000))).status_code == 200
+    assert_problem(small.post("/predict", content=encoded((2000, 1000), kind)), 413, "or raise serve_maxMegapixels")
+
+
 def test_explain_takes_a_label_and_a_form(client: TestClient, picture: bytes, classifier: Classifier) -> None:
     maps = []
     for label in classifier.labels:

@@ -55,8 +55,8 @@ class Running:
 def running(bundle: Path) -> Iterator[Running]:
     """Low limits: requests of 1 MB, and one second for everything."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("seconds_for_headers", "seconds_after_response", "seconds_to_read", "seconds_to_close"):
-            patch.setattr(BoundedProtocol, name, 1.0)
+        for of in ("for_headers", "between_requests", "after_response", "to_read", "to_close"):
+            patch.setattr(BoundedProtocol, f"seconds_{of}", 1.0)
         running = Running(bundle, Limits(megabytes=1, queue=1000, arrival=1.0))
         yield running
         running.stop()
@@ -150,6 +150,17 @@ def test_slow_headers_are_408_and_silence_ends(running: Running) -> None:
     assert talk(running.port, b"\r\n\r\n") == b""
     assert talk(running.port, GET).startswith(b"HTTP/1.1 200")  # kept open for further requests, but not for long
     assert talk(running.port, GET, b"\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_a_kept_connection_outlives_one_that_was_opened_later_and_is_silent(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "seconds_between_requests", 75.0)
+    with socket.create_connection(("127.0.0.1", running.port), TIMEOUT) as connection:
+        for _ in range(2):
+            connection.sendall(GET)
+            assert answer(connection)[0] == 200
+            assert talk(running.port) == b""
 
 
 def test_a_slow_body_is_408(running: Running) -> None:
@@ -552,6 +563,28 @@ def test_memory_of_large_images_and_bodies_is_bounded_and_given_back(start_servi
         assert list(pool.map(status, ["/predict"] * 5, [buffer.getvalue()] * 5)) == [200] * 5
     assert live.peak_megabytes < 800  # 450 of them for images
     assert live.megabytes < before + 60
+
+
+def test_sixty_slow_images_at_once(start_service: StartService, picture: bytes) -> None:
+    """Each is answered or refused, with when to come back; others are not kept out."""
+    live = start_service("--serve_maxQueue=1")
+    slow = encoded((4000, 3000), "JPEG2000")
+
+    def send(_: int) -> requests.Response:
+        return requests.post(live.url + "/predict", data=slow, timeout=TIMEOUT)
+
+    with ThreadPoolExecutor(60) as pool:
+        coming = [pool.submit(send, number) for number in range(60)]
+        health = [requests.get(live.url + "/v2/health/live", timeout=TIMEOUT).status_code for _ in range(10)]
+        answers = [each.result() for each in coming]
+    assert health == [200] * 10
+    good = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert good and refused and len(good) + len(refused) == 60
+    assert len({json.dumps(answer.json()["predictions"]) for answer in good}) == 1
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    assert requests.post(live.url + "/predict", data=picture, timeout=TIMEOUT).status_code == 200
+    assert live.peak_megabytes < 1000 and "Traceback" not in live.errors
 
 
 def test_two_thousand_idle_connections_shut_nobody_out(live: Live, picture: bytes) -> None:

@@ -248,17 +248,17 @@ def test_a_hundred_classes_are_five_until_asked_for(service: FakeService, new_pa
     expect(page.locator(".bars li:visible")).to_have_count(5)
 
 
-def test_without_a_preview_there_is_a_placeholder(page: Page, service: FakeService) -> None:
-    service.size = (200, 400)
-    service.heatmap = [[1.0]]
+def test_without_a_preview_there_is_a_placeholder_and_no_heatmap(page: Page, service: FakeService) -> None:
     choose(page, file("photo.heic", b"....ftypheic", "image/heic"))
     expect(page.locator(".verdict")).to_have_text("defective 93%")
     expect(page.get_by_text("No preview of this kind of file")).to_be_visible()
-    expect(page.locator(".frame img")).to_be_hidden()
-    expect(page.locator("canvas")).to_be_visible()
-    frame = page.locator(".frame").bounding_box()
-    assert frame is not None
-    assert frame["height"] / frame["width"] == pytest.approx(2, rel=0.02)  # the shape that the service saw
+    for part in (".frame img", "canvas", "figcaption", ".hint"):
+        expect(page.locator(f"#cards {part}")).to_be_hidden()
+    expect(page.get_by_role("button", name="defective")).to_be_disabled()
+    expect(page.locator(".bars [aria-pressed=true]")).to_have_count(0)
+    choose(page, file())
+    expect(page.locator("#cards canvas").first).to_be_visible()
+    assert len(service.sent("/explain")) == 1
 
 
 def test_names_and_labels_are_never_html(service: FakeService, new_page: NewPage) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr, unescape
 
+from libraries.base.console import counted
 from libraries.base.errors import InputError
 from libraries.base.file_system import nfc, read_regular
 from libraries.base.storage import MAX_JSON_BYTES, json_text
@@ -111,7 +112,7 @@ def import_answers(export: Path, annotations: Annotations, *, dataset: str) -> l
     if finished.changes:
         lines.append(f"  made first: {len(finished.changes):,} earlier changes that were not in the folders")
     if imported.changed:
-        lines.append(f"  {imported.changed:,} images have changed since the tasks were written: check their labels")
+        lines.append(f"  {counted(imported.changed, 'image')} changed since the tasks were written: check the labels")
     return [*lines, *(f"  left as it is: {line}" for line in (*imported.left, *result.problems, *finished.problems))]
 
 

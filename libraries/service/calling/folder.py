@@ -13,12 +13,12 @@ from typing import IO, Any, NamedTuple
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.pool import Threads
 from libraries.base.storage import atomic
-from libraries.base.tables import csv_line
+from libraries.base.tables import column_names, csv_line, row_cells
 from libraries.data.decoding import MAX_BYTES, read
 from libraries.data.formats import Format, NotRead, kind_of, why_not_read
 from libraries.service.calling.client import Client, ModelScore
 from libraries.service.calling.connection import IMAGE_REFUSED
-from libraries.service.calling.journal import Journal, header
+from libraries.service.calling.journal import ClassifiedRow, Journal
 
 _AHEAD = 16  # results per thread that may wait for their turn to be written
 _MOST_FAILURES = 8  # temporary failures of the service in a row, after which the run ends
@@ -123,9 +123,9 @@ def classify_folder(
         # abandon: Ctrl-C does not wait for threads, of which one may be in a long wait for the service.
         with atomic(table) as file, Threads(classify, in_flight, abandon=True) as pool:
             writer = _TableWriter(file)
-            writer.write(header(labels))
+            writer.write(column_names(ClassifiedRow, labels))
             for job, result in _checked(pool.map(_jobs(folder, journal), ahead=_AHEAD * in_flight)):
-                row = _row(result, labels)
+                row = _row(job.name, result, labels)
                 if isinstance(result, ModelScore) and result.model == name and job.file is not None:
                     journal.add(job.name, job.file, row)
                 _count(result, summary)
@@ -205,14 +205,17 @@ def _is_fatal(error: Exception) -> bool:
     return not isinstance(error, ImageError)
 
 
-def _row(result: _Result, labels: Sequence[str]) -> list[str]:
-    """The label, its probability, the probability of every label, and the error."""
+def _row(path: str, result: _Result, labels: Sequence[str]) -> list[str]:
+    """The cells of a row, without the path: one that is known already as it is."""
     if isinstance(result, list):
         return result
     if isinstance(result, Exception):
-        return ["", "", *("" for _ in labels), result.reason if isinstance(result, ImageError) else str(result)]
-    probabilities = [result.probability, *(result.probabilities[label] for label in labels)]
-    return [result.label, *(f"{p:.6f}" for p in probabilities), ""]
+        error = result.reason if isinstance(result, ImageError) else str(result)
+        row = ClassifiedRow(path, "", None, dict.fromkeys(labels), error)
+    else:
+        probabilities = {label: result.probabilities[label] for label in labels}
+        row = ClassifiedRow(path, result.label, result.probability, probabilities, "")
+    return [cell or "" for cell in row_cells(row).values()][1:]
 
 
 def _count(result: _Result, summary: Summary) -> None:

@@ -12,22 +12,29 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Annotated, Any, Self
 
 from libraries.base.errors import InputError, StorageError
 from libraries.base.file_system import TEMPORARY, storage_error
 from libraries.base.storage import write_text
+from libraries.base.tables import Column, column_names
 
-_BEGINNING, _END = ["path", "label", "probability"], ["error"]
 _OF_LABEL = "probability of "
 
 
-def header(labels: Sequence[str]) -> list[str]:
-    """The header of a table."""
-    return [*_BEGINNING, *(_OF_LABEL + label for label in labels), *_END]
+@dataclass(frozen=True)
+class ClassifiedRow:
+    """A row of predictions/<folder>.csv: an image that was sent to a service."""
+
+    path: Annotated[str, Column("path of the image, relative to the folder")]
+    label: Annotated[str, Column("most probable class")]
+    probability: Annotated[float | None, Column("its probability", decimals=6)]
+    probabilities: Annotated[Mapping[str, float | None], Column("that of every class", prefix=_OF_LABEL, decimals=6)]
+    error: Annotated[str, Column("why it could not be classified")]
 
 
 class Journal:
@@ -47,7 +54,7 @@ class Journal:
         """
         self.path, self._table = table.with_name(f"{table.name}.journal"), table
         self._about = {"folder": os.fspath(folder), "model": model, "labels": list(labels)}
-        self._cells = len(header(labels)) - 1
+        self._cells = len(column_names(ClassifiedRow, labels)) - 1
         self._places: dict[str, int] = {}  # path of an image → offset of its line
         self._tables: list[str] = []  # SHA-256 of tables that runs have written
         self._old: IO[bytes] | None = None
@@ -162,8 +169,8 @@ class Journal:
                 columns = next(csv.reader(file), [])
         except (ValueError, csv.Error):
             return False
-        labels = columns[len(_BEGINNING) : -len(_END)]
-        return columns == [*_BEGINNING, *labels, *_END] and all(_OF_LABEL in column for column in labels)
+        labels = [column.removeprefix(_OF_LABEL) for column in columns if column.startswith(_OF_LABEL)]
+        return columns == column_names(ClassifiedRow, labels)
 
 
 def _unreadable(path: Path, error: OSError) -> StorageError:

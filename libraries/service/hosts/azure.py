@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from libraries.base.errors import ParameterError, StorageError
 from libraries.base.file_system import TEMPORARY, storage_error
-from libraries.base.storage import read_json, sha256, write_json
+from libraries.base.storage import read_json, reading, sha256, write_json
 from libraries.classifier.bundle import find_bundle
 from libraries.classifier.manifest import MANIFEST, METRICS, MODEL, check_files, read_manifest
 from libraries.service import tutorial
@@ -109,6 +109,8 @@ def _copy_bundle(bundle: Path, model: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    with reading(source, advice="restore it, or move it away"):
+        source.open("rb").close()
     shutil.copyfile(source, target)
 
 

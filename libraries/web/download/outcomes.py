@@ -10,14 +10,14 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from libraries.base.errors import DownloadError, StorageError
 from libraries.base.file_system import storage_error
 from libraries.base.storage import atomic
-from libraries.base.tables import csv_line, csv_rows
+from libraries.base.tables import Column, column_names, csv_line, csv_rows, row_cells
 from libraries.data.class_folders import check_label
 from libraries.web.addresses import parse
 
@@ -53,33 +53,19 @@ SELECT target, host FROM (
 
 @dataclass(frozen=True)
 class UrlOutcome:
-    """The outcome of one URL under one label: a line of the table.
+    """The outcome of one URL under one label: a row of downloads.csv."""
 
-    Attributes:
-        label: as given.
-        url: as given.
-        status: 'ok'; 'failed' for good; or 'passing': failed temporarily, to be tried again by the next run.
-        reason: 'downloaded', or why not, in one of a few fixed phrases.
-        file: the image, relative to the data set's folder, with '/'; empty if there is none.
-        http_status: of the last response.
-        bytes: of the file.
-        width: of the upright image in the file, in pixels.
-        height: of the upright image in the file, in pixels.
-        seconds: that all tries took, without the waits between them.
-        detail: what exactly went wrong.
-    """
-
-    label: str
-    url: str
-    status: Status
-    reason: str
-    file: str = ""
-    http_status: int | None = None
-    bytes: int | None = None
-    width: int | None = None
-    height: int | None = None
-    seconds: float = 0.0
-    detail: str = ""
+    label: Annotated[str, Column("as given")]
+    url: Annotated[str, Column("as given")]
+    status: Annotated[Status, Column("ok; failed for good; or passing: failed, to be tried again by the next run")]
+    reason: Annotated[str, Column("downloaded, or why not, in one of a few fixed phrases")]
+    file: Annotated[str, Column("path of the image, relative to the folder of the data set")] = ""
+    http_status: Annotated[int | None, Column("of the last response")] = None
+    bytes: Annotated[int | None, Column("size of the file")] = None
+    width: Annotated[int | None, Column("of the upright picture in the file [pixels]")] = None
+    height: Annotated[int | None, Column("of the upright picture in the file [pixels]")] = None
+    seconds: Annotated[float, Column("that all tries took, without the waits between them")] = 0.0
+    detail: Annotated[str, Column("what exactly went wrong")] = ""
 
     @property
     def pair(self) -> Pair:
@@ -87,7 +73,7 @@ class UrlOutcome:
         return self.label, self.url
 
 
-COLUMNS = tuple(field.name for field in fields(UrlOutcome))
+COLUMNS = tuple(column_names(UrlOutcome))
 
 
 def summary(outcomes: Iterable[UrlOutcome]) -> dict[str, int]:
@@ -98,7 +84,7 @@ def summary(outcomes: Iterable[UrlOutcome]) -> dict[str, int]:
 
 def as_line(outcome: UrlOutcome) -> bytes:
     """The outcome as a line of the table."""
-    return csv_line(getattr(outcome, name) for name in COLUMNS).encode()
+    return csv_line(row_cells(outcome).values()).encode()
 
 
 def read_outcomes(path: Path) -> Iterator[UrlOutcome]:

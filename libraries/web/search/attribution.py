@@ -5,13 +5,13 @@ from collections import defaultdict
 from pathlib import Path
 from urllib.parse import quote
 
-from libraries.base.errors import StorageError
-from libraries.base.file_system import nfc, on_disk, storage_error
+from libraries.base.errors import InputError, StorageError
+from libraries.base.file_system import on_disk, storage_error
 from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
+from libraries.data.class_folders import ClassFolders, find_class_folders
 from libraries.web.download.outcomes import read_outcomes
-from libraries.web.search.results import FoundImage
-from libraries.web.search.search import read_results
+from libraries.web.search.search import SearchRow, read_results
 
 FILE = "ATTRIBUTION.md"
 _TITLE = "# Whose these images are"
@@ -38,13 +38,13 @@ def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
         StorageError: it cannot be written, an existing file was not written by this function, or a table cannot be
             read.
     """
-    found = {row.pair: row.found for row in reversed(read_results(table))}
+    found = {row.pair: row for row in reversed(read_results(table))}
     if not found:
         return 0
     path = folder / FILE
     _check_ours(path)
-    moved = Annotations(folder).moved
-    files: dict[str, FoundImage] = {}
+    moved, folders = Annotations(folder).moved, _class_folders(folder)
+    files: dict[str, SearchRow] = {}
     for outcome in read_outcomes(outcomes):
         if outcome.status == "ok" and outcome.pair in found:
             file = on_disk(folder, outcome.file)
@@ -53,10 +53,18 @@ def write_attribution(folder: Path, *, table: Path, outcomes: Path) -> int:
                 files.setdefault(file, found[outcome.pair])
     by_label: defaultdict[str, list[str]] = defaultdict(list)
     for file in sorted(files):
-        by_label[nfc(file.partition("/")[0])].append(_line(file, files[file]))
-    sections = [f"## {_escaped(label)}\n\n" + "\n".join(lines) for label, lines in by_label.items()]
+        by_label[folders.label(file)].append(_line(file, folders.inside(file), files[file]))
+    sections = [f"## {_escaped(label)}\n\n" + "\n".join(lines) for label, lines in sorted(by_label.items())]
     write_text(path, "\n\n".join([_TITLE, _ABOUT, *sections]) + "\n")
     return len(files)
+
+
+def _class_folders(folder: Path) -> ClassFolders:
+    """The folders of the classes; the topmost ones where that is not clear, which script 1 explains."""
+    try:
+        return find_class_folders(folder)
+    except InputError:
+        return ClassFolders({}, {})
 
 
 def _check_ours(path: Path) -> None:
@@ -71,8 +79,7 @@ def _check_ours(path: Path) -> None:
         raise StorageError(f"{path} was not written by scripts/0_downloadData.py: move it away and run again")
 
 
-def _line(file: str, found: FoundImage) -> str:
-    name = file.partition("/")[2]
+def _line(file: str, name: str, found: SearchRow) -> str:
     title = f"“{_escaped(found.title)}”" if found.title else "without a title"
     creator = f"by {_escaped(found.creator)}" if found.creator else "creator not known"
     licence = _escaped(found.licence) if found.licence else "licence not known"

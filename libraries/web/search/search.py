@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 from libraries.base.errors import InputError, SearchError, StorageError
 from libraries.base.file_system import storage_error
 from libraries.base.storage import write_text
-from libraries.base.tables import csv_line, csv_rows, protected
+from libraries.base.tables import Column, column_names, csv_line, csv_rows, protected, row_cells
 from libraries.web.download.outcomes import Pair
 from libraries.web.download.url_list import read_url_list
 from libraries.web.search.names import LicenceFilter
@@ -27,35 +27,38 @@ from libraries.web.search.results import FoundImage
 LOG = "searches.jsonl"
 URLS = "search.tsv"
 TABLE = "search.csv"
-COLUMNS = (
-    "label",
-    "query",
-    "url",
-    "licence",
-    "licence_url",
-    "creator",
-    "title",
-    "page",
-    "attribution",
-    "provider",
-    "rank",
-    "width",
-    "height",
-)
 
 
 @dataclass(frozen=True)
 class SearchRow:
-    """A row of the table: an image, its label, and the query that found it first."""
+    """A row of search.csv: an image with its label. What the service does not report is empty."""
 
-    label: str
-    query: str
-    found: FoundImage
+    label: Annotated[str, Column("of the query that found it first")]
+    query: Annotated[str, Column("the words that found it first")]
+    url: Annotated[str, Column("of the image file")]
+    licence: Annotated[str, Column("its name, such as CC BY-SA 4.0")]
+    licence_url: Annotated[str, Column("where its text is")]
+    creator: Annotated[str, Column("who is to be named")]
+    title: Annotated[str, Column("of the image")]
+    page: Annotated[str, Column("the web page about the image")]
+    attribution: Annotated[str, Column("the sentence that the service proposes")]
+    provider: Annotated[str, Column("name of the service")]
+    rank: Annotated[int, Column("position among the images for the query, from 1")]
+    width: Annotated[int | None, Column("of the original [pixels]")]
+    height: Annotated[int | None, Column("of the original [pixels]")]
+
+    @classmethod
+    def of(cls, label: str, query: str, found: FoundImage) -> Self:
+        """The row of an image that a query has found."""
+        return cls(label, query, **vars(found))
 
     @property
     def pair(self) -> Pair:
         """The label and URL, which identify the row."""
-        return self.label, self.found.url
+        return self.label, self.url
+
+
+COLUMNS = tuple(column_names(SearchRow))
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def _write(results: dict[Query, list[FoundImage]], folder: Path) -> SearchResult
     elsewhere: set[str] = set()
     for query, found in results.items():
         for image in found:
-            if rows.setdefault(image.url, SearchRow(query.label, query.text, image)).label != query.label:
+            if rows.setdefault(image.url, SearchRow.of(query.label, query.text, image)).label != query.label:
                 elsewhere.add(image.url)
     write_results(list(rows.values()), urls=folder / URLS, table=folder / TABLE)
     return SearchResults(list(rows.values()), list(results), len(elsewhere))
@@ -224,7 +227,7 @@ def write_results(rows: Sequence[SearchRow], *, urls: Path, table: Path) -> None
     _check_ours(urls, {row.pair for row in before})
     earlier = [row for row in before if row.pair not in new]
     write_text(table, _csv([*rows, *earlier]))
-    write_text(urls, "".join(f"{protected(row.label)}\t{row.found.url}\n" for row in rows))
+    write_text(urls, "".join(f"{protected(row.label)}\t{row.url}\n" for row in rows))
 
 
 def read_results(path: Path) -> list[SearchRow]:
@@ -264,13 +267,9 @@ def _foreign(path: Path) -> StorageError:
 
 
 def _csv(rows: Iterable[SearchRow]) -> str:
-    cells = ({**vars(row.found), "label": row.label, "query": row.query} for row in rows)
-    return csv_line(COLUMNS) + "".join(csv_line(values[column] for column in COLUMNS) for values in cells)
+    return csv_line(COLUMNS) + "".join(csv_line(row_cells(row).values()) for row in rows)
 
 
 def _row(values: dict[str, Any]) -> SearchRow:
-    label, query = values.pop("label"), values.pop("query")
     width, height = (int(values[side]) if values[side] else None for side in ("width", "height"))
-    return SearchRow(
-        label, query, FoundImage(**{**values, "rank": int(values["rank"]), "width": width, "height": height})
-    )
+    return SearchRow(**{**values, "rank": int(values["rank"]), "width": width, "height": height})

@@ -294,7 +294,7 @@ def test_an_image_whose_file_has_changed_is_known_by_its_path_and_reported(proje
     written = {task["data"]["path"]: task for task in tasks(project.folder)}
     (project.folder / "cat" / "0.jpg").write_text("turned")
     report = project.take([answered(written["cat/0.jpg"], "cow")])
-    assert report == ["1", "1 images have changed since the tasks were written: check their labels"]
+    assert report == ["1", "1 image changed since the tasks were written: check the labels"]
     assert project.label("turned") == "cow"
 
 

@@ -197,7 +197,7 @@ def test_interrupted_folder_leaves_no_unfinished_table_and_continues(
     fake.on("/predict", fake.answers["/predict"][0])
     fake.counts.clear()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    known = int(re.search(r"(\d+) images were already classified by an earlier run", done.stdout)[1])  # type: ignore[index]
+    known = int(re.search(r"Classified already by an earlier run, which was stopped: (\d+) image", done.stdout)[1])  # type: ignore[index]
     assert 0 < known == 48 - fake.counts["/predict"]
     (name,) = [name for name in files(tmp_path) if not name.endswith(".journal")]
     with (tmp_path / name).open(newline="") as file:

@@ -236,6 +236,16 @@ def test_broken_connections_are_reopened(
     assert error.reason == "the connection broke off"
 
 
+def test_a_request_is_sent_again_whose_kept_connection_is_closed_meanwhile(fake: FakeService, client: Make) -> None:
+    fake.on("/predict", give(prediction()), lambda handler, _: handler.raw(b""), give(prediction()))
+    with client() as kept:
+        for _ in range(2):
+            kept.predict(IMAGE)
+    first, second, again = fake.requests
+    assert first.peer == second.peer != again.peer
+    assert second.body == again.body == IMAGE
+
+
 def test_a_connection_closed_while_idle_is_reopened(fake: FakeService, client: Make) -> None:
     def answer_and_leave(handler: Handler, _: Request) -> None:
         handler.answer(200, json.dumps(prediction()).encode())

@@ -16,6 +16,12 @@ OK = UrlOutcome("käse", "http://a/ä,\"1'.jpg", "ok", "downloaded", "käse/1.jp
 LOST = UrlOutcome("dog", "http://a/2.jpg", "failed", "not found", http_status=404, seconds=1.5, detail="HTTP 404")
 LATER = UrlOutcome("dog", "http://a/3.jpg", "passing", "time-out", detail="10 s")
 ALL = [OK.pair, LOST.pair, LATER.pair]
+LINES = [
+    "label,url,status,reason,file,http_status,bytes,width,height,seconds,detail",
+    'käse,"http://a/ä,""1\'.jpg",ok,downloaded,käse/1.jpg,200,1234,40,30,0.125,',
+    "dog,http://a/2.jpg,failed,not found,,404,,,,1.5,HTTP 404",
+    "dog,http://a/3.jpg,passing,time-out,,,,,,0.0,10 s",
+]
 
 
 @pytest.fixture
@@ -122,6 +128,7 @@ def test_outcomes_are_on_disk_at_once_and_read_back(path: Path) -> None:
         lines = path.read_text(encoding="utf-8").splitlines()
         assert (lines[0], len(lines)) == (",".join(COLUMNS), n + 1)
     ledger.close()
+    assert lines == LINES
     assert read(path) == [OK, LOST, LATER]
 
 

@@ -54,7 +54,7 @@ def had(label: str, found: FoundImage, file: str) -> UrlOutcome:
 
 def test_existing_images_are_listed_by_label(data: DataSet) -> None:
     cats = [image(n) for n in range(6)]
-    data.found(*(SearchRow("cat", "cats", cat) for cat in cats[:4]), SearchRow("a dog", "dogs", cats[4]))
+    data.found(*(SearchRow.of("cat", "cats", cat) for cat in cats[:4]), SearchRow.of("a dog", "dogs", cats[4]))
     data.downloaded(
         had("cat", cats[1], "cat/1.jpg"),
         had("cat", cats[0], "cat/0.jpg"),
@@ -77,7 +77,7 @@ def test_existing_images_are_listed_by_label(data: DataSet) -> None:
 
 def test_unknown_details_are_said_to_be_unknown(data: DataSet) -> None:
     bare = FoundImage("https://images.example/1.jpg")
-    data.found(SearchRow("cat", "cats", bare))
+    data.found(SearchRow.of("cat", "cats", bare))
     data.downloaded(had("cat", bare, "cat/1.jpg"))
     said = "without a title, creator not known, licence not known, [source](https://images.example/1.jpg)"
     assert data.write()[1:] == [f"- [1.jpg](cat/1.jpg): {said}"]
@@ -85,7 +85,7 @@ def test_unknown_details_are_said_to_be_unknown(data: DataSet) -> None:
 
 def test_an_image_whose_label_was_changed_by_hand(data: DataSet) -> None:
     cat, dog = image(1), image(2)
-    data.found(SearchRow("cat", "cats", cat), SearchRow("dog", "dogs", dog))
+    data.found(SearchRow.of("cat", "cats", cat), SearchRow.of("dog", "dogs", dog))
     data.downloaded(had("cat", cat, "cat/1.jpg"), had("dog", dog, "dog/2.jpg"))
     Annotations(data.images).relabel(["cat/1.jpg"], "dog")
     assert [line.partition(":")[0] for line in data.write()] == [
@@ -93,6 +93,29 @@ def test_an_image_whose_label_was_changed_by_hand(data: DataSet) -> None:
         "- [1.jpg](dog/1.jpg)",
         "- [2.jpg](dog/2.jpg)",
     ]
+
+
+def test_images_are_listed_by_class_where_the_split_is_on_disk(data: DataSet) -> None:
+    files = ["train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg", "test/dog/4.jpg"]
+    images = [image(n) for n in range(4)]
+    data.found(*(SearchRow.of("train", "pets", each) for each in images))
+    data.downloaded(*(had("train", each, file) for each, file in zip(images, files, strict=True)))
+    assert [line.partition(":")[0] for line in data.write()] == [
+        "## cat",
+        "- [3.jpg](test/cat/3.jpg)",
+        "- [1.jpg](train/cat/1.jpg)",
+        "## dog",
+        "- [4.jpg](test/dog/4.jpg)",
+        "- [2.jpg](train/dog/2.jpg)",
+    ]
+
+
+def test_images_are_listed_by_topmost_folder_where_the_classes_are_not_clear(data: DataSet) -> None:
+    cat = image(1)
+    data.found(SearchRow.of("cat", "cats", cat))
+    data.downloaded(had("cat", cat, "cat/1.jpg"))
+    (data.images / "CAT").mkdir()
+    assert data.write()[0] == "## cat"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +132,7 @@ def test_an_image_whose_label_was_changed_by_hand(data: DataSet) -> None:
 )
 def test_texts_from_strangers_are_only_text(data: DataSet, hostile: str, shown: str) -> None:
     found = image(1, title=text(hostile), creator=text(hostile), licence=text(hostile))
-    data.found(SearchRow("cat", "cats", found))
+    data.found(SearchRow.of("cat", "cats", found))
     data.downloaded(had("cat", found, "cat/1.jpg"))
     [line] = data.write()[1:]
     assert f"“{shown}”, by {shown}, [{shown}](https://licences.example/by)" in line
@@ -120,7 +143,7 @@ def test_texts_from_strangers_are_only_text(data: DataSet, hostile: str, shown: 
 )
 def test_links_lead_only_to_the_web_and_end_where_they_should(data: DataSet, url: str) -> None:
     found = image(1, page=link(url), licence_url=link(url))
-    data.found(SearchRow("cat", "cats", found))
+    data.found(SearchRow.of("cat", "cats", found))
     data.downloaded(had("cat", found, "cat/1.jpg"))
     [line] = data.write()[1:]
     assert "javascript" not in line and "data:" not in line and "<" not in line
@@ -131,7 +154,7 @@ def test_links_lead_only_to_the_web_and_end_where_they_should(data: DataSet, url
 
 def test_addresses_with_brackets_and_ampersands_stay_whole(data: DataSet) -> None:
     found = image(1, page=link("https://a.example/File:Cat_(2)).jpg?a=1&copy;=2"))
-    data.found(SearchRow("cat", "cats", found))
+    data.found(SearchRow.of("cat", "cats", found))
     data.downloaded(had("cat", found, "cat/1 (a).jpg"))
     [line] = data.write()[1:]
     assert line.startswith("- [1 (a).jpg](cat/1%20%28a%29.jpg): ")
@@ -145,7 +168,7 @@ def test_nothing_is_written_without_a_search(data: DataSet) -> None:
 
 
 def test_somebody_elses_file_is_left_alone(data: DataSet) -> None:
-    data.found(SearchRow("cat", "cats", image(1)))
+    data.found(SearchRow.of("cat", "cats", image(1)))
     data.downloaded(had("cat", image(1), "cat/1.jpg"))
     path = data.images / "ATTRIBUTION.md"
     path.write_text("# My own notes\n")
