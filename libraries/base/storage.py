@@ -50,7 +50,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         StorageError: the disk is full, or the folder cannot be written.
     """
     with _replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some libraries write files that only their owner can read
         with temporary.open("r+b") as file:  # Windows cannot flush a file that was opened for reading
             flush(file)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,12 @@ def test_key_depends_on_parameters_and_content_of_inputs(tmp_path: Path) -> None
     assert first != chain(tmp_path, size=300)[1].key()
     make(examples, "two")
     assert first != features.key()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_a_library_that_keeps_its_file_to_itself_does_not_decide_who_may_read_it(tmp_path: Path) -> None:
+    with storage.atomic_path(tmp_path / "weights") as temporary:
+        temporary.unlink()
+        temporary.touch(0o600)
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "usual").stat().st_mode
