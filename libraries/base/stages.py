@@ -132,7 +132,7 @@ STAGES = (
             ),
             Output(
                 "features_duplicates/network", "features_duplicates/network/model.json",
-                "the pretrained network, and beside it embeddings (duplicates = scene)",
+                "the pretrained network whose embeddings are compared (duplicates = scene)",
                 depends_on=("network", "network file"), facts=("format", "weights"),
             ),
             File("proc/<datasetName>/duplicates.csv", "images that show the same picture, which stay on one side"),
@@ -261,18 +261,22 @@ def described(stage: Stage) -> str:
 
 def table() -> str:
     """All steps, what they read and what they write, as a table in Markdown."""
-    lines = ["| script | reads | writes, in `proc/<datasetName>/` |", "|---|---|---|"]
+    lines = ["| script | reads | writes, in `proc/<datasetName>/` unless another place is named |", "|---|---|---|"]
     for stage in STAGES:
         inputs = [f"`{_shown(name)}`" for name in stage.made_from()]
         reads = [*inputs, *(file.holds for file in stage.reads)]
-        writes = [
-            f"`{each.path.removeprefix('proc/<datasetName>/')}`: {each.holds}"
-            if isinstance(each, File)
-            else f"`{_shown(each.name)}`: {each.holds}"
-            for each in stage.writes
-        ]
+        writes = [_cell(each) for each in stage.writes]
         lines.append(f"| `{stage.script}` | {'; '.join(reads)} | {'; '.join(writes)} |".replace("\n", " "))
     return "\n".join(lines)
+
+
+def _cell(written: File | Output) -> str:
+    """What a step writes, for a cell of the table."""
+    if isinstance(written, File):
+        name, only = written.path.removeprefix("proc/<datasetName>/"), written.only
+    else:
+        name, only = _shown(written.name), " and ".join(written.only)
+    return f"`{name}`{f' ({only})' if only else ''}: {written.holds}"
 
 
 _BOXES = {"network": "dnn_fixed or dnn_refined", "model": "model_<classifier>"}

@@ -1,6 +1,6 @@
 """The services that search for images, and how to open one by name.
 
-A new service is one module with a `SERVICE`, and one entry in `SERVICES`.
+A new service is one module with a `SERVICE`, one entry in `SERVICES`, and its name in `names.ProviderName`.
 """
 
 import contextlib
