@@ -25,18 +25,19 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
     import textwrap
 
     from libraries.base.console import ProgressBar
-    from libraries.classifier import learning_curve, outputs, svm
+    from libraries.classifier import learning_curve, outputs
     from libraries.classifier.bundle import write_bundle
     from libraries.classifier.labelled import LabelledEmbeddings
+    from libraries.classifier.sweep import normalisations, sweep
 
     data = LabelledEmbeddings.read(layout.features.folder, layout.examples.folder / "examples.csv")
     print(*data.summary_lines(), sep="\n")
     with ProgressBar("Cross-validating", unit="fits") as bar:
-        result = svm.sweep(
+        result = sweep(
             *data.training,
             number_of_classes=len(data.names),
             c_values=parameters.svm_CVals,
-            normalisations=svm.normalisations(parameters.svm_boL2Normalize),
+            normalisations=normalisations(parameters.svm_boL2Normalize),
             folds=parameters.svm_folds,
             groups=data.training_groups,
             seed=parameters.randomSeed,
@@ -54,7 +55,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
                 is_train=data.is_train,
                 groups=data.groups,
                 names=data.names,
-                normalisation=chosen.normalisation,
+                model=model,
                 c=chosen.C,
                 calibration=calibration,
                 seed=parameters.randomSeed,

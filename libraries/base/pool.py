@@ -18,6 +18,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -66,22 +67,22 @@ def ordered_map(
         yield from pool.map(items, ahead=ahead)
 
 
-def side_by_side(tasks: Sequence[Callable[[], None]], *, at_most: int) -> None:
-    """Run independent calculations in up to `at_most` threads, or one after the other if that is 1.
+def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
+    """Run independent calculations, in one thread per usable core; see `one_blas_thread`."""
+    with one_blas_thread():
+        for _ in ordered_map(lambda task: task(), tasks, workers=min(len(tasks), usable_cores())):
+            pass
 
-    In parallel, NumPy's linear algebra is limited to one thread: products of a few columns are too small to split
-    between cores, and synchronizing costs more than it saves, ten times as much on a busy machine.
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Within it, NumPy's linear algebra has one thread, in all threads of this process.
+
+    Products of a few columns are too small to split between cores, and synchronizing costs more than it saves, ten
+    times as much on a busy machine. And a sum depends, in its last digits, on how it is split.
     """
-    workers = min(at_most, len(tasks), usable_cores())
-    if workers <= 1:
-        for task in tasks:
-            task()
-        return
     from threadpoolctl import threadpool_limits  # not installed where bundles are only used
 
-    with threadpool_limits(1, user_api="blas"):
-        for _ in ordered_map(lambda task: task(), tasks, workers=workers):
-            pass
+    return threadpool_limits(1, user_api="blas")
 
 
 @dataclass(frozen=True)

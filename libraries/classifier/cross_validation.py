@@ -169,11 +169,31 @@ def choose(rows: Sequence[SweepRow]) -> int:
     return min(range(len(rows)), key=lambda i: (-(rows[i].validation_accuracy or 0.0), rows[i].C))
 
 
+def has_turned(path: Sequence[SweepRow], is_right: Sequence[Bool], *, best: Bool, groups: Int, dimensions: int) -> bool:
+    """Whether no larger C is worth trying, after these of one normalisation.
+
+    It is not if the last is clearly worse than the best of the path. From the usual C on, from which accuracy seldom
+    rises again, it is not either if the last is no better than the best of the path, and clearly worse than the best of
+    all, or the second that is no better. Where accuracy does not depend on C, the smallest is chosen anyway.
+
+    Args:
+        path: rows of one normalisation, of ascending C.
+        is_right: per row, see `choose_from_few`.
+        best: of the best row of all normalisations so far, the same.
+    """
+    first = choose(path)
+    no_better = len(path) - 1 - first
+    if not no_better or not len(groups):
+        return False
+    if _is_clearly_better(is_right[first], is_right[-1], groups=groups):
+        return True
+    if path[-1].C < path[usual_row(path, dimensions=dimensions)].C:
+        return False
+    return no_better > 1 or _is_clearly_better(best, is_right[-1], groups=groups)
+
+
 def choose_from_few(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, groups: Int, dimensions: int) -> int:
     """The usual row, unless others are clearly better: then the best of those, as in `choose`.
-
-    Clearly: the difference of examples that are right is larger than twice its standard error, examples of one group
-    counting as one draw.
 
     Args:
         is_right: per row, [N], whether each example is right when left out; N may be 0.
@@ -181,14 +201,14 @@ def choose_from_few(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, group
         dimensions: of an embedding.
     """
     usual = usual_row(rows, dimensions=dimensions)
-
-    def is_clearly_better(row: int) -> bool:
-        gain = is_right[row].astype(float) - is_right[usual]
-        by_group = np.bincount(groups, weights=gain)
-        return float(by_group.sum()) > CLEARLY * math.sqrt(float(by_group @ by_group))
-
-    candidates = [row for row in range(len(rows)) if len(groups) and is_clearly_better(row)]
+    candidates = [i for i, right in enumerate(is_right) if _is_clearly_better(right, is_right[usual], groups=groups)]
     return candidates[choose([rows[i] for i in candidates])] if candidates else usual
+
+
+def _is_clearly_better(one: Bool, other: Bool, *, groups: Int) -> bool:
+    """Whether it has more right examples, by more than twice the standard error; a group counts as one draw."""
+    by_group = np.bincount(groups, weights=one.astype(float) - other)
+    return float(by_group.sum()) > CLEARLY * math.sqrt(float(by_group @ by_group))
 
 
 def usual_row(rows: Sequence[SweepRow], *, dimensions: int) -> int:

@@ -19,7 +19,8 @@ from libraries.base.tables import Column, write_table
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import SweepRow
 from libraries.classifier.learning_curve import LearningCurve, write_learning_curve
-from libraries.classifier.svm import LinearModel, Sweep
+from libraries.classifier.svm import LinearModel
+from libraries.classifier.sweep import Sweep
 
 LineStyle = Literal["-", "--", ":", "-."]
 LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")

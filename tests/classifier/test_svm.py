@@ -15,7 +15,8 @@ from libraries.base.errors import InputError, ParameterError
 from libraries.classifier import squared_hinge, svm
 from libraries.classifier.calibration import fit_calibration
 from libraries.classifier.cross_validation import NEVER_LEFT_OUT, SweepRow, assign_folds, choose
-from libraries.classifier.svm import LinearModel, fit_path, sweep
+from libraries.classifier.svm import LinearModel, fit_path
+from libraries.classifier.sweep import sweep
 
 C_VALUES = (1e-3, 1e-1, 10.0)
 
