@@ -6,12 +6,14 @@ Folds are stratified by class, whole groups on one side, and no class is left ou
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
 from libraries.base.arrays import Bool, Float32, Float64, Int
+from libraries.base.pool import side_by_side
 from libraries.base.tables import Column
 from libraries.classifier.calibration import Calibration, fit_calibration
 
@@ -113,12 +115,20 @@ class Validation:
         # Platt's targets keep even these from certainty: of a single example, two thirds.
         return fit_calibration(training_scores, self.labels, evidence=self._evidence)
 
-    def is_right(self, scores: Float32) -> Bool:
-        """Whether out-of-fold scores [N, K] are right, in each fold by the calibration of the other folds, [N]."""
+    def is_right(self, scores: Float32, *, start: Calibration) -> Bool:
+        """Whether out-of-fold scores [N, K] are right, in each fold by the calibration of the other folds, [N].
+
+        Args:
+            start: the calibration of all folds, near those of all but one.
+        """
         found = np.full_like(self.labels, -1)
-        for fold in self.folds:
+
+        def leave_out(fold: int) -> None:
             chosen = self.fold_of == fold
-            found[chosen] = self._calibrate(scores, self.is_scored & ~chosen).labels(scores[chosen])
+            others = self._calibrate(scores, self.is_scored & ~chosen, start=start)
+            found[chosen] = others.labels(scores[chosen])
+
+        side_by_side([partial(leave_out, fold) for fold in self.folds])
         return np.asarray(found == self.labels)
 
     def accuracy(self, is_right: Bool) -> tuple[float | None, float | None]:
@@ -128,8 +138,8 @@ class Validation:
         by_fold = [is_right[self.fold_of == fold].mean() for fold in self.folds]
         return float(is_right[self.is_scored].mean()), float(np.std(by_fold))
 
-    def _calibrate(self, scores: Float32, chosen: Bool) -> Calibration:
-        return fit_calibration(scores[chosen], self.labels[chosen], evidence=self._evidence)
+    def _calibrate(self, scores: Float32, chosen: Bool, *, start: Calibration | None = None) -> Calibration:
+        return fit_calibration(scores[chosen], self.labels[chosen], evidence=self._evidence, start=start)
 
     @property
     def _evidence(self) -> Float64:

@@ -288,7 +288,7 @@ def _conjugate_gradients(
 
 
 def _line_search(cost: Floating, margin: Floating, change: Floating, along: Floating, across: Floating) -> Floating:
-    """The lengths [K] of the steps to the minimum along directions: Newton's method on convex functions of one variable.
+    """Lengths [K] of the steps to the minimum along directions: Newton's method on convex functions of one variable.
 
     A derivative is piecewise linear and increasing; an interval around its zero guards against cycling.
 

@@ -41,8 +41,8 @@ def trained(data: dict[str, Any]) -> tuple[LinearModel, Calibration]:
 
 
 def curve_of(data: dict[str, Any], **changes: Any) -> LearningCurve:
-    _, calibration = trained(data)
-    options = {"names": NAMES, "normalisation": "standardise", "c": C, "calibration": calibration}
+    model, calibration = trained(data)
+    options = {"names": NAMES, "model": model, "c": C, "calibration": calibration}
     return learning_curve(**data, **options | changes)
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from libraries.base import figures
 from libraries.classifier import svm
 from libraries.classifier.outputs import MeasuredRow, save_model, sweep_figure, sweep_rows
-from libraries.classifier.svm import Sweep
+from libraries.classifier.sweep import Sweep, sweep
 
 SWEEP = [
     MeasuredRow(normalisation, c, 0.9, 0.8 + c / 100, 0.01, None, (normalisation, c) == ("l2", 0.1))
@@ -30,7 +30,7 @@ def examples() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def result(examples: tuple[np.ndarray, np.ndarray]) -> Sweep:
-    return svm.sweep(*examples, number_of_classes=3, c_values=(0.01, 1.0), folds=3)
+    return sweep(*examples, number_of_classes=3, c_values=(0.01, 1.0), folds=3)
 
 
 def test_table_has_a_row_per_fit_with_its_test_accuracy(result: Sweep, examples: tuple[np.ndarray, np.ndarray]) -> None:

@@ -103,15 +103,32 @@ def test_direct_solutions_agree_with_conjugate_gradients(monkeypatch: pytest.Mon
     np.testing.assert_allclose(by_cg, directly, rtol=1e-6, atol=1e-8)
 
 
-def test_float32_and_blocks_of_columns_give_the_same_up_to_their_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = examples(200, 40, 5)
-    exact = list(fit_path(x, y, number_of_classes=5, c_values=C_VALUES, normalisation="l2"))
-    monkeypatch.setattr(svm, "LARGEST_FLOAT64", 0)
-    monkeypatch.setattr(svm, "ROWS_AT_ONCE", 64)
-    monkeypatch.setattr(squared_hinge, "COLUMNS_AT_ONCE", 2)
-    coarse = list(fit_path(x, y, number_of_classes=5, c_values=C_VALUES, normalisation="l2"))
-    for a, b in zip(exact, coarse, strict=True):
-        np.testing.assert_allclose(b.scores(x), a.scores(x), atol=1e-3)
+@pytest.mark.parametrize("normalisation", svm.NORMALISATIONS)
+@pytest.mark.parametrize("classes", [2, 5])
+def test_parts_give_what_each_gives_alone_up_to_their_precision(
+    normalisation: str, classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = examples(200, 40, classes)
+    x[:100, 3] = 0.7  # never changes in one part
+    parts = [np.ones(200, bool), np.arange(200) % 3 > 0, np.arange(200) < 100]
+    y[:classes] = y[100 : 100 + classes] = np.arange(classes)
+    alone = [
+        list(fit_path(x[part], y[part], number_of_classes=classes, c_values=C_VALUES, normalisation=normalisation))
+        for part in parts
+    ]
+    for module in (svm, squared_hinge):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(svm, "COLUMNS_AT_ONCE", 4)
+    prepared = svm.Examples(x, y, normalisation, number_of_classes=classes)
+    for exactly, tolerance in ((True, 1e-5), (False, 1e-2)):
+        together = svm.Parts(prepared, parts, exactly=exactly)
+        for i, c in enumerate(C_VALUES):
+            together.fit(c)
+            for number, by_c in enumerate(alone):
+                expected = by_c[i].scores(x)
+                scale = np.abs(expected).max()
+                np.testing.assert_allclose(together.scores(number), expected, atol=tolerance * scale)
+                np.testing.assert_allclose(together.model(number).scores(x), expected, atol=tolerance * scale)
 
 
 def test_warm_start_does_not_change_the_solution() -> None:
@@ -240,7 +257,7 @@ def test_out_of_fold_scores_come_from_models_that_never_saw_the_example() -> Non
         train = fold_of != fold
         models = fit_path(x[train], y[train], number_of_classes=3, c_values=[0.1, 1.0], normalisation="standardise")
         for scores, model in zip(result.out_of_fold_scores, models, strict=True):
-            np.testing.assert_allclose(scores[~train], model.scores(x[~train]), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(scores[~train], model.scores(x[~train]), rtol=1e-3, atol=1e-3)
 
 
 def test_rows_report_the_accuracy_of_calibrated_labels() -> None:
@@ -256,7 +273,7 @@ def test_rows_report_the_accuracy_of_calibrated_labels() -> None:
         progress=lambda done, total: calls.append((done, total)),
     )
     assert [(r.normalisation, r.C) for r in result.rows] == [(n, c) for n in ("l2", "standardise") for c in (0.1, 10.0)]
-    assert calls == [(i, 16) for i in range(1, 17)]
+    assert calls == [(i, 5) for i in range(1, 6)]
     for row, model, scores in zip(result.rows, result.models, result.out_of_fold_scores, strict=True):
         fold_of, right = assign_folds(y, folds=3), np.zeros(len(y), bool)
         for fold in range(3):
