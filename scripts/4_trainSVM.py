@@ -32,7 +32,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
 
     data = LabelledEmbeddings.read(layout.features.folder, layout.examples.folder / "examples.csv")
     print(*data.summary_lines(), sep="\n")
-    with ProgressBar("Cross-validating", unit="fits") as bar:
+    with ProgressBar("Cross-validating", unit="values of C") as bar:
         result = sweep(
             *data.training,
             number_of_classes=len(data.names),
@@ -44,7 +44,7 @@ def train(parameters: Parameters, layout: Layout, record: tracking.Record) -> No
             progress=bar.show,
         )
     rows = outputs.sweep_rows(result, *data.test)
-    print(outputs.sweep_table(rows))
+    print(*filter(None, [outputs.sweep_table(rows), outputs.untried_line(result.untried)]), sep="\n")
     chosen, curve = rows[result.best], None
     model, calibration = result.models[result.best], result.calibrations[result.best]
     if not data.is_train.all():

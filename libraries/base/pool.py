@@ -18,7 +18,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -74,7 +73,8 @@ def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
             pass
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
     """Within it, NumPy's linear algebra has one thread, in all threads of this process.
 
     Products of a few columns are too small to split between cores, and synchronizing costs more than it saves, ten
@@ -82,7 +82,8 @@ def one_blas_thread() -> AbstractContextManager[object]:
     """
     from threadpoolctl import threadpool_limits  # not installed where bundles are only used
 
-    return threadpool_limits(1, user_api="blas")
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 @dataclass(frozen=True)

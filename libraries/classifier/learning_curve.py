@@ -140,7 +140,7 @@ def learning_curve(
     examples = Examples(x, y, model.normalisation, number_of_classes=k)
     at_once = max(1, COLUMNS // k)
     for first in range(0, len(chosen), at_once):
-        svms = Parts(examples, chosen[first : first + at_once], start=model)
+        svms = Parts(examples, chosen[first : first + at_once])
         svms.fit(c)
         for i in range(len(chosen[first : first + at_once])):
             predicted = calibration.labels(svms.model(i).scores(x_test))

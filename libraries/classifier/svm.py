@@ -133,15 +133,15 @@ class Parts:
     Args:
         parts: bool [N] each, the examples that an SVM is trained on.
         start: where all of them begin; this does not change where they end, up to their accuracy.
-        exactly: fitted to convergence. Otherwise until the gradient is 1e-3 of the loss's: as the penalty is |w|^2 / 2,
-            such weights w are within 1e-3 of their length from the minimum.
+        exactly: fitted to convergence. Otherwise until the gradient is 1e-2 of the loss's: as the penalty is |w|^2 / 2,
+            such weights w are at most about 1e-2 of their length away from the minimum.
     """
 
     def __init__(
         self, examples: Examples, parts: Sequence[Bool], *, start: LinearModel | None = None, exactly: bool = False
     ) -> None:
         self._examples, self._parts = examples, parts
-        self._dtype = np.float64 if exactly else np.float32
+        self._dtype = np.dtype("float64" if exactly else "float32")
         self._start = None if start is None else np.vstack([start.weights, start.bias])[:, examples.first :]
         preparation = examples.preparation
         own = preparation.normalisation == "standardise" and not all(part.all() for part in parts)
@@ -168,7 +168,7 @@ class Parts:
         """The SVM of a part."""
         solution = self._both(self._of(part, [block.solution for block in self._fitted()])).astype(np.float32)
         preparation = self._examples.preparation
-        mean, scale = preparation.mean, preparation.scale
+        mean, scale = preparation.mean.astype(np.float64), preparation.scale.astype(np.float64)
         if self._moved is not None:
             mean, scale = mean + scale * self._moved[0][part, :-1], scale * self._moved[1][part, :-1]
         return LinearModel(
@@ -197,11 +197,11 @@ class Parts:
                 self._examples.class_weight,
                 classes=class_of[mine],
             )
-        start = None if self._start is None else self._start[:, class_of - first].astype(self._dtype)
+        start = None if self._start is None else np.asarray(self._start[:, class_of - first], self._dtype)
         moved = None
         if self._moved is not None:
-            shift, scale = (np.ascontiguousarray(each[part_of].T) for each in self._moved)
-            moved = shift.astype(self._dtype), scale.astype(self._dtype)
+            shift, scale = (np.ascontiguousarray(each[part_of].T, self._dtype) for each in self._moved)
+            moved = shift, scale
         return Block(self._examples.rows, targets, weights, start=start, moved=moved)
 
     def _fitted(self) -> list[Block]:

@@ -117,7 +117,7 @@ class _Search:
         fold_of, first = self._validation.fold_of, len(self.result.rows)
         examples = self._examples(normalisation)
         parts = Parts(examples, [examples.everything, *(fold_of != fold for fold in self._validation.folds)])
-        for i, c in enumerate(c_values):
+        for c in c_values:
             parts.fit(c)
             self._validate(parts, normalisation, c)
             count()
@@ -128,9 +128,9 @@ class _Search:
                 groups=self._groups,
                 dimensions=self._dimensions,
             ):
-                self.result.untried[normalisation] = c_values[i + 1 :]
                 break
-        for _ in self.result.untried.get(normalisation, ()):
+        for c in c_values[len(self.result.rows) - first :]:
+            self.result.untried.setdefault(normalisation, []).append(c)
             count()
 
     def finish(self) -> None:

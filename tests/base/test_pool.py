@@ -136,6 +136,8 @@ def test_calculations_side_by_side_have_one_thread_of_blas_each(monkeypatch: pyt
 
     side_by_side([look, look])
     assert set(seen) == {1}
+    side_by_side([look])
+    assert set(seen) == {1}, "a single one, too: results must not depend on the number of threads"
 
 
 def test_what_waits_is_not_begun_after_an_error_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,13 @@ def test_work_is_bounded_by_fewer_repeats(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(curve.advice())
 
 
+def test_no_class_is_measured_where_none_could_be_notable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "NOTABLE", 0.4)  # of three classes, one can add a third
+    curve = curve_of(clouds([60, 60, 12], spread=0.5))
+    assert np.isnan(curve.gain_per_class).all()
+    assert all(curve.advice())
+
+
 def test_classes_of_one_group_and_without_training_images_come_first() -> None:
     """Nothing is said of what their images add, since nothing of it can be measured."""
     data = clouds([40, 40, 12], spread=0.3)
