@@ -1,11 +1,11 @@
 """All of step 4 on stored embeddings: seconds, processor time and peak memory, against a grid of LinearSVC.
 
-    python benchmarks/svm_step.py                      3,409 x 1,280 of 10 classes, the grid of LinearSVC beside it
-    python benchmarks/svm_step.py --sizes 3000x1000 60000x10 --without-grid
+    python benchmarks/svm_step.py
+    python benchmarks/svm_step.py --sizes 3409x10
     python benchmarks/svm_step.py --features DATA_DIR/proc/solarCells/features_svm
 
-A size is training examples x classes, of 1,280 numbers; a quarter as many more are tested. Step 4 is the sweep and the
-learning curve, as in scripts/4_trainSVM.py, in a process of its own. The grid is LinearSVC(dual=False,
+A size is training examples x classes, of 1,280 numbers. Step 4 is the sweep and the learning curve, as in
+scripts/4_trainSVM.py, in a process of its own. The grid, beside the first, is LinearSVC(dual=False,
 class_weight='balanced') on embeddings of length 1, for 7 C x 5 folds and a refit each, on one core: LIBLINEAR has no
 more. The ratio is of processor time.
 """
@@ -115,9 +115,8 @@ def measure(name: str, data: dict[str, Any], *, with_grid: bool) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="*", default=["3409x10"])
+    parser.add_argument("--sizes", nargs="*", default=["3409x10", "60000x10", "3000x1000"])
     parser.add_argument("--features", type=Path, help="a feature store, with examples.csv beside it, instead")
-    parser.add_argument("--without-grid", action="store_true")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--step", type=Path, help=argparse.SUPPRESS)  # given to the child process
     arguments = parser.parse_args()
@@ -126,11 +125,10 @@ def main() -> None:
         return
     warnings.simplefilter("ignore", ConvergenceWarning)
     rows = []
-    with_grid = not arguments.without_grid
     if arguments.features:
-        rows.append(measure("stored", stored(arguments.features), with_grid=with_grid))
+        rows.append(measure("stored", stored(arguments.features), with_grid=True))
     for size in [] if arguments.features else arguments.sizes:
-        rows.append(measure(size, generated(size), with_grid=with_grid))
+        rows.append(measure(size, generated(size), with_grid=not rows))
     header = ["data", "step 4 [s]", "processor [s]", "of the curve", "peak [GB]", "LinearSVC's grid", "ratio", "chosen"]
     cells = []
     for row in rows:
