@@ -234,7 +234,9 @@ class Parameters(Settings):
 
     # ---- 4_trainSVM
     svm_CVals: tuple[PositiveFloat, ...] = svm(
-        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0), "values of C to choose from by cross-validation", min_length=1
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
+        "values of C to choose from by cross-validation, ascending, until accuracy has turned",
+        min_length=1,
     )
     svm_boL2Normalize: Literal["auto"] | bool = svm(
         "auto", "true: embeddings of length 1; false: standardised embeddings; auto: chosen by cross-validation, like C"

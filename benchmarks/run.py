@@ -1,6 +1,7 @@
 """Run the benchmarks one after the other and put what they print into BENCHMARKS.md.
 
-    python benchmarks/run.py [name ...]        all of: featurize memory training svm loop viewing duplicates;
+    python benchmarks/run.py [name ...]        all of: featurize memory training svm svm_step loop viewing
+                                               duplicates;
                                                by name also: accuracy training_accuracy serve download
 
 Each benchmark is a section of its own, replaced when it is run again, with its command, machine, versions and date.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "BENCHMARKS.md"
-QUICK = ("featurize", "memory", "training", "svm", "loop", "viewing", "duplicates")  # minutes each
+QUICK = ("featurize", "memory", "training", "svm", "svm_step", "loop", "viewing", "duplicates")  # minutes each
 ARGUMENTS = {
     "memory": ["--precision", "bf16"],  # 100,000 images in half the time
     "svm": ["--folds", "2"],  # LIBLINEAR takes minutes for a fold
@@ -29,6 +30,7 @@ TITLES = {
     "training": "Refining a network",
     "training_accuracy": "Refining a network, at equal accuracy",
     "svm": "The path of linear SVMs",
+    "svm_step": "All of step 4",
     "loop": "The first run and the next ones",
     "accuracy": "Accuracy on the solar cells",
     "viewing": "The notebooks on large data sets",

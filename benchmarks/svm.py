@@ -58,11 +58,11 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 
-def synthetic(examples: int, features: int, classes: int) -> tuple[Float, Int]:
+def synthetic(examples: int, features: int, classes: int, *, separation: float = 0.3) -> tuple[Float, Int]:
     """Like pooled activations: not negative, correlated, of unequal scales; one label in ten is wrong."""
     generator = np.random.default_rng(0)
     labels = np.arange(examples) % classes
-    latent = generator.normal(size=(classes, 64))[labels] * 0.3 + generator.normal(size=(examples, 64))
+    latent = generator.normal(size=(classes, 64))[labels] * separation + generator.normal(size=(examples, 64))
     mixing = generator.normal(size=(64, features)) * generator.uniform(0.02, 0.3, features)
     noise = 0.3 * generator.normal(size=(examples, features))
     wrong = generator.uniform(size=examples) < 0.1

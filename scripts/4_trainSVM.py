@@ -26,25 +26,26 @@ def train(parameters: Parameters, layout: Layout, record: Record) -> None:
     import textwrap
 
     from libraries.base.console import ProgressBar
-    from libraries.classifier import learning_curve, outputs, svm
+    from libraries.classifier import learning_curve, outputs
     from libraries.classifier.bundle import write_bundle
     from libraries.classifier.labelled import LabelledEmbeddings
+    from libraries.classifier.sweep import normalisations, sweep
 
     data = LabelledEmbeddings.read(layout.features.folder, layout.examples.folder / "examples.csv")
     print(*data.summary_lines(), sep="\n")
-    with ProgressBar("Cross-validating", unit="fits") as bar:
-        result = svm.sweep(
+    with ProgressBar("Cross-validating", unit="values of C") as bar:
+        result = sweep(
             *data.training,
             number_of_classes=len(data.names),
             c_values=parameters.svm_CVals,
-            normalisations=svm.normalisations(parameters.svm_boL2Normalize),
+            normalisations=normalisations(parameters.svm_boL2Normalize),
             folds=parameters.svm_folds,
             groups=data.training_groups,
             seed=parameters.randomSeed,
             progress=bar.show,
         )
     rows = outputs.sweep_rows(result, *data.test)
-    print(outputs.sweep_table(rows))
+    print(*filter(None, [outputs.sweep_table(rows), outputs.untried_line(result.untried)]), sep="\n")
     chosen, curve = rows[result.best], None
     model, calibration = result.models[result.best], result.calibrations[result.best]
     if not data.is_train.all():
@@ -55,7 +56,7 @@ def train(parameters: Parameters, layout: Layout, record: Record) -> None:
                 is_train=data.is_train,
                 groups=data.groups,
                 names=data.names,
-                normalisation=chosen.normalisation,
+                model=model,
                 c=chosen.C,
                 calibration=calibration,
                 seed=parameters.randomSeed,

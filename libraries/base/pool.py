@@ -66,22 +66,24 @@ def ordered_map(
         yield from pool.map(items, ahead=ahead)
 
 
-def side_by_side(tasks: Sequence[Callable[[], None]], *, at_most: int) -> None:
-    """Run independent calculations in up to `at_most` threads, or one after the other if that is 1.
+def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
+    """Run independent calculations, in one thread per usable core; see `one_blas_thread`."""
+    with one_blas_thread():
+        for _ in ordered_map(lambda task: task(), tasks, workers=min(len(tasks), usable_cores())):
+            pass
 
-    In parallel, NumPy's linear algebra is limited to one thread: products of a few columns are too small to split
-    between cores, and synchronizing costs more than it saves, ten times as much on a busy machine.
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within it, NumPy's linear algebra has one thread, in all threads of this process.
+
+    Products of a few columns are too small to split between cores, and synchronizing costs more than it saves, ten
+    times as much on a busy machine. And a sum depends, in its last digits, on how it is split.
     """
-    workers = min(at_most, len(tasks), usable_cores())
-    if workers <= 1:
-        for task in tasks:
-            task()
-        return
     from threadpoolctl import threadpool_limits  # not installed where bundles are only used
 
     with threadpool_limits(1, user_api="blas"):
-        for _ in ordered_map(lambda task: task(), tasks, workers=workers):
-            pass
+        yield
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from libraries.base.arrays import Float32, Float64, Int
 
 MAXIMUM_STEPS = 100  # Newton takes 5 to 15
+CG_TOLERANCE = 1e-3  # of the residual: Newton gains as much in every step
 TOLERANCE = 1e-10  # largest gradient entry of the mean loss
 ENOUGH = 10  # independent examples of a class from which on its bias needs no prior
 PULL = 10.0  # precision of the normal prior that pulls the bias of a class with half of that towards the mean
@@ -56,6 +57,7 @@ def fit_calibration(
     *,
     sample_weight: npt.ArrayLike | None = None,
     evidence: npt.ArrayLike | None = None,
+    start: Calibration | None = None,
 ) -> Calibration:
     """The calibration with the smallest log loss on examples that the classifier was not trained on.
 
@@ -72,6 +74,7 @@ def fit_calibration(
         sample_weight: [N], >= 0; all ones by default.
         evidence: [K], the number of independent examples of each class, such as groups; from ENOUGH on, and by default,
             biases are free.
+        start: a calibration that may be near, which saves time.
     """
     scores = np.asarray(scores, np.float64)
     labels = np.asarray(labels, np.int64)
@@ -81,12 +84,18 @@ def fit_calibration(
     targets = _smoothed_targets(labels, weight, number_of_classes=scores.shape[1])
     pull = np.zeros(scores.shape[1]) if evidence is None else _pull(labels, weight, np.asarray(evidence, np.float64))
     share, pull = weight / weight.sum(), pull / weight.sum()
-    slope, bias = _newton(scores, targets, share, pull, slope_is_free=True)
+    begin = np.ones(1 + scores.shape[1])
+    begin[1:] = 0
+    if start is not None:
+        begin[0], begin[1:] = start.slope * spread, start.bias
+    slope, bias = _newton(scores, targets, share, pull, start=begin, slope_is_free=True)
     if slope < SMALLEST_SLOPE:
         # Useless scores leave only the class frequencies; where even these are hardly known, the scores decide.
         if evidence is not None:
             pull = np.where(np.isfinite(evidence), pull.max(), 0.0) / SMALLEST_SLOPE**2
-        slope, bias = _newton(SMALLEST_SLOPE * scores, targets, share, pull, slope_is_free=False)
+        slope, bias = _newton(
+            SMALLEST_SLOPE * scores, targets, share, pull, start=np.eye(1, len(begin))[0], slope_is_free=False
+        )
         slope = SMALLEST_SLOPE
     return Calibration(slope=slope / spread, bias=bias - bias.mean())
 
@@ -111,58 +120,90 @@ def _pull(labels: Int, weight: Float64, evidence: Float64) -> Float64:
 
 
 def _newton(
-    scores: Float64, targets: Float64, weight: Float64, pull: Float64, *, slope_is_free: bool
+    scores: Float64, targets: Float64, weight: Float64, pull: Float64, *, start: Float64, slope_is_free: bool
 ) -> tuple[float, Float64]:
-    """Minimise the weighted cross-entropy and the prior, convex in (slope, bias), by Newton's method with halving."""
-    parameters = np.zeros(1 + scores.shape[1])
-    parameters[0] = 1.0
-    loss = _loss(parameters, scores, targets, weight, pull)
+    """Minimise the weighted cross-entropy and the prior, convex in (slope, bias), by Newton's method with halving.
+
+    Args:
+        start: [1 + K], the slope and the biases to begin with.
+    """
+    parameters = start.copy()
+    loss, probabilities = _loss(parameters, scores, targets, weight, pull)
     for _ in range(MAXIMUM_STEPS):
-        gradient, hessian = _derivatives(parameters, scores, targets, weight, pull)
-        if not slope_is_free:
-            gradient[0], hessian[0], hessian[:, 0], hessian[0, 0] = 0.0, 0.0, 0.0, 1.0
+        residual = weight[:, None] * (probabilities - targets)
+        gradient = np.concatenate(([np.vdot(residual, scores)], residual.sum(axis=0) + _prior(pull, parameters[1:])))
+        gradient[0] *= slope_is_free
         if np.abs(gradient).max() <= TOLERANCE:
             break
-        step = np.linalg.solve(hessian, gradient)
+        step = _newton_step(gradient, scores, probabilities, weight, pull)
+        step[0] *= slope_is_free
         length = 1.0
-        while (new_loss := _loss(parameters - length * step, scores, targets, weight, pull)) > loss and length > 1e-8:
-            length /= 2
-        if new_loss > loss:  # at the precision of the loss itself
+        if gradient @ step <= np.finfo(float).eps * loss:  # what is to gain is below the loss's precision
+            parameters = parameters - step
             break
-        parameters, loss = parameters - length * step, new_loss
+        while True:
+            new_loss, new_probabilities = _loss(parameters - length * step, scores, targets, weight, pull)
+            if new_loss <= loss or length <= 1e-8:
+                break
+            length /= 2
+        if new_loss > loss:
+            break
+        parameters, loss, probabilities = parameters - length * step, new_loss, new_probabilities
     return float(parameters[0]), parameters[1:]
 
 
-def _loss(parameters: Float64, scores: Float64, targets: Float64, weight: Float64, pull: Float64) -> float:
-    logits = parameters[0] * scores + parameters[1:]
-    highest = logits.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(logits - highest).sum(axis=1)) + highest[:, 0]
-    tilt = parameters[1:] - parameters[1:].mean()
-    return float(weight @ (log_sum - (targets * logits).sum(axis=1)) + pull @ tilt**2 / 2)
-
-
-def _derivatives(
+def _loss(
     parameters: Float64, scores: Float64, targets: Float64, weight: Float64, pull: Float64
-) -> tuple[Float64, Float64]:
-    """Gradient [1 + K] and Hessian [1 + K, 1 + K] of the loss.
+) -> tuple[float, Float64]:
+    """The loss, and the probabilities [N, K]."""
+    logits = parameters[0] * scores + parameters[1:]
+    logits -= logits.max(axis=1, keepdims=True)
+    probabilities = np.exp(logits)
+    total = probabilities.sum(axis=1, keepdims=True)
+    probabilities /= total
+    log_loss = np.log(total[:, 0]) - np.einsum("nk,nk->n", targets, logits)
+    return float(weight @ log_loss + _prior(pull, parameters[1:]) @ parameters[1:] / 2), probabilities
+
+
+def _prior(pull: Float64, bias: Float64) -> Float64:
+    """The gradient of the prior, [K]: it pulls biases towards their mean."""
+    drawn = pull * (bias - bias.mean())
+    return np.asarray(drawn - drawn.mean())
+
+
+def _newton_step(gradient: Float64, scores: Float64, probabilities: Float64, weight: Float64, pull: Float64) -> Float64:
+    """The Hessian's inverse times the gradient, [1 + K], by conjugate gradients: with many classes it is too large.
 
     The loss does not change when all biases shift together; a one added to their block of the Hessian keeps the step,
     and with it the sum of the biases, at zero in that direction without moving the minimum.
     """
-    classes = scores.shape[1]
-    probabilities = _softmax(parameters[0] * scores + parameters[1:])
-    residual = weight[:, None] * (probabilities - targets)
     weighted = weight[:, None] * probabilities
-    mean_score = (probabilities * scores).sum(axis=1, keepdims=True)
-    gradient = np.concatenate(([(residual * scores).sum()], residual.sum(axis=0)))
-    drawn = pull * (parameters[1:] - parameters[1:].mean())
-    gradient[1:] += drawn - drawn.mean()
-    hessian = np.empty((1 + classes, 1 + classes))
-    hessian[0, 0] = (weighted * scores * (scores - mean_score)).sum() + 1e-12
-    hessian[0, 1:] = hessian[1:, 0] = (weighted * (scores - mean_score)).sum(axis=0)
-    hessian[1:, 1:] = np.diag(weighted.sum(axis=0)) - weighted.T @ probabilities + 1.0 / classes
-    hessian[1:, 1:] += np.diag(pull) - (pull[:, None] + pull) / classes + pull.sum() / classes**2
-    return gradient, hessian
+
+    def product(vector: Float64) -> Float64:
+        logits = vector[0] * scores + vector[1:]
+        logits -= np.einsum("nk,nk->n", probabilities, logits)[:, None]
+        logits *= weighted
+        on_bias = logits.sum(axis=0) + _prior(pull, vector[1:]) + vector[1:].mean()
+        return np.concatenate(([np.vdot(logits, scores) + 1e-12 * vector[0]], on_bias))
+
+    of_score = scores - np.einsum("nk,nk->n", probabilities, scores)[:, None]
+    of_bias = (weighted * (1 - probabilities)).sum(axis=0) + pull + 1 / len(pull)
+    diagonal = np.concatenate(([np.vdot(weighted, scores * of_score) + 1e-12], of_bias))
+    step, residual = np.zeros_like(gradient), gradient.copy()
+    search = residual / diagonal
+    size = residual @ search
+    enough = CG_TOLERANCE**2 * size
+    for _ in range(2 * len(gradient)):
+        image = product(search)
+        length = size / (search @ image)
+        step += length * search
+        residual -= length * image
+        preconditioned = residual / diagonal
+        size, previous = residual @ preconditioned, size
+        if size <= enough:
+            break
+        search = preconditioned + size / previous * search
+    return step
 
 
 def _softmax(logits: Float64) -> Float64:

@@ -7,7 +7,6 @@ their accuracy: a hard class may have enough images, and more images of an easy 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,18 +17,18 @@ from libraries.base import figures
 from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.base.console import counting
 from libraries.base.figures import INK
-from libraries.base.pool import side_by_side
 from libraries.base.tables import Column, write_table
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import groups_per_class
-from libraries.classifier.svm import LARGEST_FLOAT64, LinearModel, fit_path
+from libraries.classifier.svm import Examples, LinearModel, Parts
 
 HALVINGS = 6  # the smallest part is 1/64 of the training images
 FEWEST = 2  # images per class, on average, in the smallest part
 MOST_REPEATS = 5
 MOST_CLASSES = 10  # whose gain is measured: those of the lowest accuracy
+COLUMNS = 256  # about, of SVMs fitted together
 MOST_NAMED = 5  # classes in a sentence
-MOST_WORK = 2e9  # numbers multiplied, about: half a minute on two cores
+MOST_WORK = 2.5e9  # numbers of the training images, times columns: some seconds on two cores
 PLATEAU = 0.005  # of accuracy, gained by the last doubling
 NEARLY = 0.2  # a part is called half if all images are 1.8 to 2.2 times as many
 NOTABLE = 0.003  # of class-averaged accuracy
@@ -101,7 +100,7 @@ def learning_curve(
     is_train: Bool,
     groups: Sequence[str],
     names: Sequence[str],
-    normalisation: str,
+    model: LinearModel,
     c: float,
     calibration: Calibration,
     seed: int = 0,
@@ -109,12 +108,13 @@ def learning_curve(
 ) -> LearningCurve:
     """Train on ever smaller parts of the training images, stratified by class, and test.
 
-    With the normalisation, C and calibration that were chosen for all of the images, so that the last point is the
-    classifier itself; the other points may be slightly lower than with choices of their own.
+    With the normalisation, C and calibration that were chosen for all of the images; the last point is the classifier
+    itself. The other points may be slightly lower than with choices of their own.
 
     Args:
         embeddings, labels: [N, D] and [N], training and test images; there must be some of both.
         groups: [N], whole groups are taken or left out.
+        model, c, calibration: of all training images.
         progress: called with the number of fits done and of all.
     """
     k = len(names)
@@ -124,35 +124,33 @@ def learning_curve(
     fractions = 0.5 ** np.arange(_halvings(members), -1, -1)  # rising, the last is 1
     groups_of_class = groups_per_class(y, number_of_classes=k, groups=group_of)
     can_be_halved = np.flatnonzero(groups_of_class > 1)
-    measured = min(len(can_be_halved), MOST_CLASSES)
-    repeats = int(np.clip(MOST_WORK / (x.size * max(k, 2) * (2 + measured)), 1, MOST_REPEATS))
+    # With so many classes none can be notable, whatever it gains.
+    measured = min(len(can_be_halved), MOST_CLASSES) if k * NOTABLE < 1 else 0
+    parts = len(fractions) - 1
+    repeats = int(np.clip(MOST_WORK / (x.size * max(k, 2) * max(parts + measured, 1)), 1, MOST_REPEATS))
     positions = [_positions(y, group_of, seed=seed, repeat=r) for r in range(repeats)]
-
-    def test(chosen: Bool) -> Float64:
-        """Accuracy per class of an SVM trained on the chosen images, [K]."""
-        path = fit_path(x[chosen], y[chosen], number_of_classes=k, c_values=[c], normalisation=normalisation)
-        model: LinearModel = next(path)
-        return _accuracy_per_class(calibration.labels(model.scores(x_test)), y_test, number_of_classes=k)
-
-    per_class = np.empty((len(fractions), repeats, k))
-    per_class[-1] = test(np.ones(len(y), bool))
-    gains = np.full((k, repeats), np.nan)
-    count = counting(progress, (len(fractions) - 1 + measured) * repeats)
-
-    def one_part(part: int, repeat: int) -> None:
-        per_class[part, repeat] = test(positions[repeat] <= fractions[part])
-        count()
-
-    def one_class(index: int, repeat: int) -> None:
-        halved = test((y != index) | (positions[repeat] <= 0.5))
-        gains[index, repeat] = np.nanmean(per_class[-1, repeat]) - np.nanmean(halved)
-        count()
-
-    by_accuracy = np.argsort(np.nan_to_num(per_class[-1, 0], nan=2.0)[can_be_halved], kind="stable")
+    whole = _accuracy_per_class(calibration.labels(model.scores(x_test)), y_test, number_of_classes=k)
+    by_accuracy = np.argsort(np.nan_to_num(whole, nan=2.0)[can_be_halved], kind="stable")
     weakest = can_be_halved[by_accuracy][:measured]
-    tasks = [partial(one_part, part, repeat) for part in range(len(fractions) - 1) for repeat in range(repeats)]
-    tasks += [partial(one_class, int(index), repeat) for index in weakest for repeat in range(repeats)]
-    side_by_side(tasks, at_most=LARGEST_FLOAT64 // x.size)
+
+    chosen = [position <= fraction for fraction in fractions[:-1] for position in positions]
+    chosen += [(y != index) | (position <= 0.5) for index in weakest for position in positions]
+    count = counting(progress, len(chosen))
+    tested = np.empty((len(chosen), k))  # accuracy per class
+    examples = Examples(x, y, model.normalisation, number_of_classes=k)
+    at_once = max(1, COLUMNS // k)
+    for first in range(0, len(chosen), at_once):
+        svms = Parts(examples, chosen[first : first + at_once])
+        svms.fit(c)
+        for i in range(len(chosen[first : first + at_once])):
+            predicted = calibration.labels(svms.model(i).scores(x_test))
+            tested[first + i] = _accuracy_per_class(predicted, y_test, number_of_classes=k)
+            count()
+
+    per_class = np.concatenate([tested[: parts * repeats].reshape(parts, repeats, k), np.tile(whole, (1, repeats, 1))])
+    gains = np.full((k, repeats), np.nan)
+    halved = tested[parts * repeats :].reshape(measured, repeats, k)
+    gains[weakest] = np.nanmean(whole) - np.nanmean(halved, axis=2)
     shares = np.bincount(y_test, minlength=k) / len(y_test)
     return LearningCurve(
         names=list(names),

@@ -1,6 +1,6 @@
 """What training an SVM leaves in its folder: its arrays, the sweep over C, and the learning curve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
@@ -19,7 +19,8 @@ from libraries.base.tables import Column, write_table
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import SweepRow
 from libraries.classifier.learning_curve import LearningCurve, write_learning_curve
-from libraries.classifier.svm import LinearModel, Sweep
+from libraries.classifier.svm import LinearModel
+from libraries.classifier.sweep import Sweep
 
 LineStyle = Literal["-", "--", ":", "-."]
 LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
@@ -105,6 +106,12 @@ def sweep_table(rows: Sequence[MeasuredRow]) -> str:
         for row in rows
     ]
     return table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body)
+
+
+def untried_line(untried: Mapping[str, Sequence[float]]) -> str:
+    """Which values of C of a sweep were not tried, and why; empty if all were."""
+    by_normalisation = [f"{name} with C = {', '.join(f'{c:g}' for c in values)}" for name, values in untried.items()]
+    return f"Not tried, as accuracy had turned: {'; '.join(by_normalisation)}" if untried else ""
 
 
 def sweep_figure(tested: Sequence[MeasuredRow]) -> Figure:

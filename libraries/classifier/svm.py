@@ -1,26 +1,22 @@
-"""Linear SVMs on embeddings, for every C and normalisation; the best is chosen by cross-validation and kept."""
+"""Linear SVMs on embeddings, one class against the rest: on all examples, or on several parts of them at once."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from libraries.base.arrays import Bool, Float32, Floating, Int
-from libraries.base.console import counting
-from libraries.base.errors import InputError, ParameterError
-from libraries.base.pool import side_by_side
-from libraries.classifier.calibration import Calibration
-from libraries.classifier.cross_validation import FEW, SweepRow, Validation, assign_folds, choose, choose_from_few
-from libraries.classifier.squared_hinge import solve_path
+from libraries.base.arrays import Bool, Float32, Float64, Floating, Int
+from libraries.base.pool import one_blas_thread, side_by_side
+from libraries.classifier.squared_hinge import COLUMNS_AT_ONCE, Block, Rows
 
 ClassWeight = Literal["balanced"] | None
 
 NORMALISATIONS = ("l2", "sqrt_l2", "standardise")
+FEWEST_COLUMNS = 16  # of a block: a narrower product takes as long
 ROWS_AT_ONCE = 8192  # bounds the temporary memory of normalising
-LARGEST_FLOAT64 = 1 << 26  # numbers in the matrix of examples (512 MB); larger ones are solved in float32, one by one
 
 
 @dataclass(frozen=True)
@@ -72,123 +68,6 @@ class LinearModel:
         return result
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Every normalisation and C, and the choice among them.
-
-    Attributes:
-        rows: by normalisation, then ascending C.
-        models: per row, fitted on all examples.
-        out_of_fold_scores: per row, float32 [N, K]: of each example by the model that was fitted without its fold; NaN
-            for an example that is in no fold (see assign_folds).
-        calibrations: per row, fitted on out_of_fold_scores; where there are none, on the scores of the training
-            examples, without a bias.
-        best: index of the chosen row.
-    """
-
-    rows: list[SweepRow]
-    models: list[LinearModel]
-    out_of_fold_scores: list[Float32]
-    calibrations: list[Calibration]
-    best: int
-
-
-def normalisations(l2: Literal["auto"] | bool) -> tuple[str, ...]:
-    """The normalisations to choose from: all, only embeddings of length 1, or only standardised ones."""
-    return NORMALISATIONS if l2 == "auto" else ("l2",) if l2 else ("standardise",)
-
-
-def sweep(
-    embeddings: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    *,
-    number_of_classes: int,
-    c_values: Sequence[float],
-    normalisations: Sequence[str] = NORMALISATIONS,
-    folds: int = 5,
-    groups: Sequence[str] | None = None,
-    class_weight: ClassWeight = "balanced",
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Sweep:
-    """Cross-validate every normalisation and C, refit each on all examples, choose the best.
-
-    Args:
-        embeddings: float32 [N, D], the training set alone.
-        labels: int [N], 0 <= label < number_of_classes.
-        c_values: > 0, in any order.
-        folds: of the cross-validation; see assign_folds for classes with fewer members, and choose_from_few for how the
-            best is chosen where there are few.
-        groups: [N], examples of one group never stand on both sides; each is its own group by default.
-        class_weight: 'balanced' weighs the examples of each class by N / (classes * members), as scikit-learn does.
-        progress: called with the number of fits done and of all.
-
-    Raises:
-        InputError, ParameterError: the examples, or the parameters, cannot be used.
-    """
-    x, y = _checked(embeddings, labels, number_of_classes)
-    c_values = _checked_parameters(c_values, normalisations)
-    group_of = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)[1]
-    validation = Validation(assign_folds(y, folds=folds, groups=groups, seed=seed), y, group_of, number_of_classes)
-    fit = partial(fit_path, number_of_classes=number_of_classes, c_values=c_values, class_weight=class_weight)
-    count = counting(progress, len(normalisations) * len(c_values) * (len(validation.folds) + 1))
-
-    result = Sweep(rows=[], models=[], out_of_fold_scores=[], calibrations=[], best=0)
-    is_right: list[Bool] = []  # per row, [scored examples]
-    for normalisation in normalisations:
-        models, out_of_fold = _cross_validate(partial(fit, normalisation=normalisation), x, validation, count=count)
-        for c, model, scores in zip(c_values, models, out_of_fold, strict=True):
-            training_scores, right = model.scores(x), validation.is_right(scores)
-            calibration = validation.calibrate(scores, training_scores=training_scores)
-            train_accuracy = float((calibration.labels(training_scores) == y).mean())
-            result.rows.append(SweepRow(normalisation, c, train_accuracy, *validation.accuracy(right)))
-            result.models.append(model)
-            result.out_of_fold_scores.append(scores)
-            result.calibrations.append(calibration)
-            is_right.append(right[validation.is_scored])
-    if validation.independent >= FEW:
-        return replace(result, best=choose(result.rows))
-    scored_groups = group_of[validation.is_scored]
-    return replace(result, best=choose_from_few(result.rows, is_right, groups=scored_groups, dimensions=x.shape[1]))
-
-
-def _cross_validate(
-    fit: Callable[[Float32, Int], Iterator[LinearModel]],
-    x: Float32,
-    validation: Validation,
-    *,
-    count: Callable[[], None],
-) -> tuple[list[LinearModel], list[Float32]]:
-    """For each C the model of all examples [N, D], and the scores [N, K] of each example by a model without its fold.
-
-    Args:
-        fit: embeddings and labels → a model for each C.
-        count: called after every fit.
-    """
-    y = validation.labels
-    models: list[LinearModel] = []
-    scores_by_fold: dict[int, list[Float32]] = {}
-
-    def refit() -> None:
-        for model in fit(x, y):
-            models.append(model)
-            count()
-
-    def leave_out(fold: int) -> None:
-        left_out = validation.fold_of == fold
-        scores_by_fold[fold] = []
-        for model in fit(x[~left_out], y[~left_out]):
-            scores_by_fold[fold].append(model.scores(x[left_out]))
-            count()
-
-    side_by_side([refit, *(partial(leave_out, f) for f in validation.folds)], at_most=LARGEST_FLOAT64 // x.size)
-    out_of_fold = [np.full((len(y), validation.number_of_classes), np.nan, np.float32) for _ in models]
-    for fold, by_c in scores_by_fold.items():
-        for scores, of_fold in zip(out_of_fold, by_c, strict=True):
-            scores[validation.fold_of == fold] = of_fold
-    return models, out_of_fold
-
-
 def fit_path(
     embeddings: Float32,
     labels: Int,
@@ -202,22 +81,146 @@ def fit_path(
 
     Each is scikit-learn's LinearSVC(C, class_weight=class_weight) on the normalised embeddings, fitted to convergence.
     """
-    mean, scale = _mean_and_scale(embeddings, normalisation)
-    empty = np.zeros((0, 0), np.float32)
-    preparation = LinearModel(normalisation, mean, scale, weights=empty, bias=empty)
-    dtype = np.float64 if embeddings.size <= LARGEST_FLOAT64 else np.float32
-    x = np.ones((len(embeddings), embeddings.shape[1] + 1), dtype)  # the last column stands for the bias
-    for rows in _chunks(len(embeddings)):
-        x[rows, :-1] = preparation.normalise(embeddings[rows])
-    targets, weights = binary_problems(labels, number_of_classes, class_weight)
-    for solution in solve_path(x, targets.astype(dtype), weights.astype(dtype), c_values):
-        both = np.hstack([-solution, solution]) if number_of_classes == 2 else solution
-        both = both.astype(np.float32)
-        yield LinearModel(normalisation, mean, scale, weights=both[:-1], bias=both[-1])
+    examples = Examples(
+        embeddings, labels, normalisation, number_of_classes=number_of_classes, class_weight=class_weight
+    )
+    parts = Parts(examples, [examples.everything], exactly=True)
+    for c in c_values:
+        parts.fit(c)
+        yield parts.model(0)
 
 
-def binary_problems(labels: Int, number_of_classes: int, class_weight: ClassWeight) -> tuple[Floating, Floating]:
+class Examples:
+    """Examples to train on, prepared once for the SVMs of any of their parts.
+
+    Args:
+        embeddings, labels: float32 [N, D] and int [N].
+        class_weight: 'balanced' weighs the examples of each class by N / (classes * members), as scikit-learn does.
+    """
+
+    def __init__(
+        self,
+        embeddings: Float32,
+        labels: Int,
+        normalisation: str,
+        *,
+        number_of_classes: int,
+        class_weight: ClassWeight = "balanced",
+    ) -> None:
+        self.labels, self.number_of_classes, self.class_weight = labels, number_of_classes, class_weight
+        mean, scale = _mean_and_scale(embeddings, normalisation)
+        self.preparation = LinearModel(normalisation, mean, scale, weights=mean[:, None], bias=mean[:0])
+        self.x = np.ones((len(embeddings), len(mean) + 1), np.float32)  # the last column stands for the bias
+        for rows in _chunks(len(embeddings)):
+            self.x[rows, :-1] = self.preparation.normalise(embeddings[rows])
+        with one_blas_thread():
+            self.rows = Rows(self.x)
+
+    @property
+    def everything(self) -> Bool:
+        """The part that is all of them, [N]."""
+        return np.ones(len(self.labels), bool)
+
+    @property
+    def first(self) -> int:
+        """The class of the first column: of two classes, the second has the only one."""
+        return 1 if self.number_of_classes == 2 else 0
+
+
+class Parts:
+    """SVMs on parts of the same examples, for one C after the other, whose columns share wide matrix products.
+
+    Args:
+        parts: bool [N] each, the examples that an SVM is trained on.
+        start: where all of them begin; this does not change where they end, up to their accuracy.
+        exactly: fitted to convergence. Otherwise until the gradient is 1e-2 of the loss's: as the penalty is |w|^2 / 2,
+            such weights w are at most about 1e-2 of their length away from the minimum.
+    """
+
+    def __init__(
+        self, examples: Examples, parts: Sequence[Bool], *, start: LinearModel | None = None, exactly: bool = False
+    ) -> None:
+        self._examples, self._parts = examples, parts
+        self._dtype = np.dtype("float64" if exactly else "float32")
+        self._start = None if start is None else np.vstack([start.weights, start.bias])[:, examples.first :]
+        preparation = examples.preparation
+        own = preparation.normalisation == "standardise" and not all(part.all() for part in parts)
+        self._moved = _means_and_scales(examples.x, np.array(parts), preparation.scale) if own else None
+        width = examples.number_of_classes - examples.first
+        part_of, class_of = np.divmod(np.arange(len(parts) * width), width)
+        class_of = class_of + examples.first
+        count = max(1, min(2, len(part_of) // FEWEST_COLUMNS), -(-len(part_of) // COLUMNS_AT_ONCE))
+        self._blocks: list[Block | None] = [None] * count
+        self._part_of, self._class_of = np.array_split(part_of, count), np.array_split(class_of, count)
+
+    def fit(self, c: float) -> None:
+        """Minimise, from the last solutions; quickest for ascending C."""
+
+        def one(index: int) -> None:
+            block = self._blocks[index]
+            if block is None:
+                block = self._blocks[index] = self._block(self._part_of[index], self._class_of[index])
+            block.minimise(c)
+
+        side_by_side([partial(one, index) for index in range(len(self._blocks))])
+
+    def model(self, part: int) -> LinearModel:
+        """The SVM of a part."""
+        solution = self._both(self._of(part, [block.solution for block in self._fitted()])).astype(np.float32)
+        preparation = self._examples.preparation
+        mean, scale = preparation.mean.astype(np.float64), preparation.scale.astype(np.float64)
+        if self._moved is not None:
+            mean, scale = mean + scale * self._moved[0][part, :-1], scale * self._moved[1][part, :-1]
+        return LinearModel(
+            preparation.normalisation,
+            mean.astype(np.float32),
+            scale.astype(np.float32),
+            weights=solution[:-1],
+            bias=solution[-1],
+        )
+
+    def scores(self, part: int) -> Float32:
+        """Of all examples by the SVM of a part, [N, K]."""
+        return self._both(self._of(part, [block.scores for block in self._fitted()])).astype(np.float32)
+
+    def _block(self, part_of: Int, class_of: Int) -> Block:
+        """The columns of these parts and classes, int [k] each."""
+        labels, first = self._examples.labels, self._examples.first
+        targets, weights = np.ones((2, len(labels), len(part_of)), self._dtype)
+        weights[:] = 0
+        for number in np.unique(part_of):
+            mine = part_of == number
+            part = self._parts[number]
+            targets[np.ix_(part, mine)], weights[np.ix_(part, mine)] = binary_problems(
+                labels[part],
+                self._examples.number_of_classes,
+                self._examples.class_weight,
+                classes=class_of[mine],
+            )
+        start = None if self._start is None else np.asarray(self._start[:, class_of - first], self._dtype)
+        moved = None
+        if self._moved is not None:
+            shift, scale = (np.ascontiguousarray(each[part_of].T, self._dtype) for each in self._moved)
+            moved = shift, scale
+        return Block(self._examples.rows, targets, weights, start=start, moved=moved)
+
+    def _fitted(self) -> list[Block]:
+        return [block for block in self._blocks if block is not None]
+
+    def _of(self, part: int, values: Sequence[Floating]) -> Floating:
+        """The columns of a part, of values [..., k] by block."""
+        return np.hstack([each[:, number == part] for each, number in zip(values, self._part_of, strict=True)])
+
+    def _both(self, column: Floating) -> Floating:
+        return np.hstack([-column, column]) if self._examples.first else column
+
+
+def binary_problems(
+    labels: Int, number_of_classes: int, class_weight: ClassWeight, *, classes: Int | None = None
+) -> tuple[Floating, Floating]:
     """Targets (+1 or -1) and weights of the examples in each binary problem, [N, K], or [N, 1] for two classes.
+
+    Those of some classes, int [k], are [N, k]; of two classes, the second has a problem.
 
     As in scikit-learn, the rest against which a class stands has weight one, except where it is a single class.
     """
@@ -225,11 +228,11 @@ def binary_problems(labels: Int, number_of_classes: int, class_weight: ClassWeig
     balance = np.ones(number_of_classes)
     if class_weight == "balanced":
         balance = len(labels) / (np.count_nonzero(members) * np.maximum(members, 1))
-    is_member = labels[:, None] == np.arange(number_of_classes)
-    weights = np.where(is_member, balance, 1.0)
-    if number_of_classes == 2:
-        is_member, weights = is_member[:, 1:], balance[labels][:, None]
-    return np.where(is_member, 1.0, -1.0), weights
+    if classes is None:
+        classes = np.arange(1 if number_of_classes == 2 else 0, number_of_classes)
+    is_member = labels[:, None] == classes
+    of_rest = balance[labels][:, None] if number_of_classes == 2 else 1.0
+    return np.where(is_member, 1.0, -1.0), np.where(is_member, balance[classes], of_rest)
 
 
 def _mean_and_scale(embeddings: Float32, normalisation: str) -> tuple[Float32, Float32]:
@@ -244,30 +247,27 @@ def _mean_and_scale(embeddings: Float32, normalisation: str) -> tuple[Float32, F
     return mean.astype(np.float32), np.where(is_constant, 1, scale).astype(np.float32)
 
 
+def _means_and_scales(x: Float32, parts: Bool, scale: Float32) -> tuple[Float64, Float64]:
+    """The mean and scale of each feature, and of the column for the bias, in each part, [P, D + 1] of x [N, D + 1].
+
+    Args:
+        x: standardised as a whole.
+        parts: [P, N].
+        scale: that x was divided by, [D]; a feature that never changes in a part is divided by nothing.
+    """
+    total, squares = np.zeros((2, len(parts), x.shape[1]))
+    for rows in _chunks(len(x)):
+        chunk = x[rows].astype(np.float64)
+        total += parts[:, rows] @ chunk
+        squares += parts[:, rows] @ chunk**2
+    count = parts.sum(axis=1, keepdims=True)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    deviation = np.where(deviation <= 1e-6, 1 / np.append(scale, 1), deviation)
+    mean[:, -1], deviation[:, -1] = 0, 1
+    return mean, deviation
+
+
 def _chunks(length: int) -> Iterator[slice]:
     for start in range(0, length, ROWS_AT_ONCE):
         yield slice(start, start + ROWS_AT_ONCE)
-
-
-def _checked(embeddings: npt.ArrayLike, labels: npt.ArrayLike, number_of_classes: int) -> tuple[Float32, Int]:
-    x, y = np.asarray(embeddings, np.float32), np.asarray(labels, np.int64)
-    if x.ndim != 2 or y.shape != x.shape[:1]:
-        raise InputError(f"embeddings must be [N, D] with one label each, found shapes {x.shape} and {y.shape}")
-    if not len(y) or y.min() < 0 or y.max() >= number_of_classes:
-        raise InputError(f"labels must be numbers from 0 to {number_of_classes - 1}, at least one of them")
-    if y.min() == y.max():
-        raise InputError("all training examples have the same label: a classifier needs examples of at least two")
-    if not np.isfinite(x).all():
-        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-        raise InputError(f"the embedding of example {row} is not finite: run scripts/3_runDNN.py again")
-    return x, y
-
-
-def _checked_parameters(c_values: Sequence[float], normalisations: Sequence[str]) -> list[float]:
-    ascending = sorted({float(c) for c in c_values})
-    if not ascending or not all(0 < c < np.inf for c in ascending):
-        raise ParameterError(f"values of C must be > 0, at least one of them, found {ascending}")
-    unknown = sorted(set(normalisations) - set(NORMALISATIONS))
-    if unknown or not normalisations:
-        raise ParameterError(f"unknown normalisation {unknown}: use one or more of {', '.join(NORMALISATIONS)}")
-    return ascending

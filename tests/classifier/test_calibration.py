@@ -1,5 +1,7 @@
 """Calibration against scikit-learn's Platt scaling and logistic regression, and its behaviour at the edges."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -55,6 +57,16 @@ def test_many_classes_reach_the_minimum_that_a_general_optimiser_finds() -> None
     assert loss(np.r_[ours.slope, ours.bias]) <= best.fun + 1e-10
     assert ours.slope == pytest.approx(best.x[0], abs=1e-4)
     np.testing.assert_allclose(ours.bias, best.x[1:] - best.x[1:].mean(), atol=1e-4)
+
+
+def test_where_it_starts_does_not_matter() -> None:
+    scores, labels = logits(800, 40)
+    expected = fit_calibration(scores, labels)
+    near = fit_calibration(scores[:600], labels[:600])
+    for start in (near, replace(near, slope=3.0)):
+        found = fit_calibration(scores, labels, start=start)
+        assert found.slope == pytest.approx(expected.slope, abs=1e-7)
+        np.testing.assert_allclose(found.bias, expected.bias, atol=1e-6)
 
 
 def test_temperature_and_tilt_are_undone() -> None:

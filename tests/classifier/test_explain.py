@@ -11,7 +11,7 @@ import pytest
 
 from libraries.base.errors import InputError
 from libraries.base.storage import Artefact
-from libraries.classifier import explain, svm
+from libraries.classifier import explain
 from libraries.classifier.bundle import Classifier, Prediction, write_bundle
 from libraries.classifier.explain import (
     AGAINST,
@@ -25,6 +25,7 @@ from libraries.classifier.explain import (
     occlusion,
     paint,
 )
+from libraries.classifier.sweep import sweep
 from libraries.data.images import ResizeRule, fit
 from libraries.network.artefact import resize_rule, write_network
 from libraries.network.backbones import load_pretrained
@@ -61,7 +62,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, quick_export: None) -> Arte
     images = np.stack([picture(label, corner, seed) for seed, (label, corner) in enumerate(examples)])
     embeddings = Engine(network.folder / "model.onnx").run(images)["embedding"]
     y = [LABELS.index(label) for label, _ in examples]
-    swept = svm.sweep(embeddings, y, number_of_classes=3, c_values=[0.1, 1, 10], normalisations=["sqrt_l2"], folds=3)
+    swept = sweep(embeddings, y, number_of_classes=3, c_values=[0.1, 1, 10], normalisations=["sqrt_l2"], folds=3)
     made = Artefact("model", root / "model" / "model.json", "scripts/4_trainSVM.py", {}, (network,))
     chosen = {"calibration": swept.calibrations[swept.best], "linear": swept.models[swept.best]}
     write_bundle(made, network, labels=LABELS, settings={}, **chosen)

@@ -8,7 +8,7 @@ from sklearn.svm import LinearSVC
 
 from libraries.classifier.calibration import fit_calibration
 from libraries.classifier.cross_validation import SweepRow, choose_from_few
-from libraries.classifier.svm import Sweep, sweep
+from libraries.classifier.sweep import Sweep, sweep
 
 C_VALUES = (1e-4, 1e-2, 1.0, 100.0)
 TOLERANCE = 0.03  # of accuracy, mean of the seeds

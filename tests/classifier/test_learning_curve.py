@@ -41,8 +41,8 @@ def trained(data: dict[str, Any]) -> tuple[LinearModel, Calibration]:
 
 
 def curve_of(data: dict[str, Any], **changes: Any) -> LearningCurve:
-    _, calibration = trained(data)
-    options = {"names": NAMES, "normalisation": "standardise", "c": C, "calibration": calibration}
+    model, calibration = trained(data)
+    options = {"names": NAMES, "model": model, "c": C, "calibration": calibration}
     return learning_curve(**data, **options | changes)
 
 
@@ -147,6 +147,13 @@ def test_work_is_bounded_by_fewer_repeats(monkeypatch: pytest.MonkeyPatch) -> No
     curve = curve_of(clouds([60, 60, 12], spread=0.5))
     assert curve.accuracy.shape[1] == 1
     assert np.isfinite(curve.gain_per_class).all(axis=1).sum() == 1, "of the weakest class"
+    assert all(curve.advice())
+
+
+def test_no_class_is_measured_where_none_could_be_notable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "NOTABLE", 0.4)  # of three classes, one can add a third
+    curve = curve_of(clouds([60, 60, 12], spread=0.5))
+    assert np.isnan(curve.gain_per_class).all()
     assert all(curve.advice())
 
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from libraries.base import figures
 from libraries.classifier import svm
-from libraries.classifier.outputs import MeasuredRow, save_model, sweep_figure, sweep_rows
-from libraries.classifier.svm import Sweep
+from libraries.classifier.outputs import MeasuredRow, save_model, sweep_figure, sweep_rows, untried_line
+from libraries.classifier.sweep import Sweep, sweep
 
 SWEEP = [
     MeasuredRow(normalisation, c, 0.9, 0.8 + c / 100, 0.01, None, (normalisation, c) == ("l2", 0.1))
@@ -30,7 +30,7 @@ def examples() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def result(examples: tuple[np.ndarray, np.ndarray]) -> Sweep:
-    return svm.sweep(*examples, number_of_classes=3, c_values=(0.01, 1.0), folds=3)
+    return sweep(*examples, number_of_classes=3, c_values=(0.01, 1.0), folds=3)
 
 
 def test_table_has_a_row_per_fit_with_its_test_accuracy(result: Sweep, examples: tuple[np.ndarray, np.ndarray]) -> None:
@@ -52,6 +52,13 @@ def test_table_without_test_images_leaves_their_accuracy_open(result: Sweep) -> 
     assert len(rows) == 6
     assert {r.test_accuracy for r in rows} == {None}
     assert all(0 < r.validation_accuracy <= 1 for r in rows)
+
+
+def test_what_was_not_tried_is_told() -> None:
+    assert untried_line({}) == ""
+    assert untried_line({"l2": [10.0, 100.0], "standardise": [0.1]}) == (
+        "Not tried, as accuracy had turned: l2 with C = 10, 100; standardise with C = 0.1"
+    )
 
 
 def test_saved_model_is_read_with_numpy_alone(tmp_path: Path, result: Sweep) -> None:
