@@ -12,7 +12,6 @@ more. The ratio is of processor time.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -84,9 +83,16 @@ def step(path: Path) -> dict[str, Any]:
         "seconds": time.perf_counter() - start,
         "processor": time.process_time() - processor,
         "of the curve": time.process_time() - swept,
-        "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9,
+        "peak GB": peak_gb(),
         "chosen": f"{row.normalisation}, C = {row.C:g}: {row.validation_accuracy:.2%}",
     }
+
+
+def peak_gb() -> float:
+    """Of this process; getrusage would count the parent's memory, too. Linux only: elsewhere NaN."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM")), float("nan"))
 
 
 def grid(x: Float, y: Int, groups: list[str] | None) -> float:

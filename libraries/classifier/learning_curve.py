@@ -5,7 +5,7 @@ their accuracy: a hard class may have enough images, and more images of an easy 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -136,17 +136,13 @@ def learning_curve(
     chosen = [position <= fraction for fraction in fractions[:-1] for position in positions]
     chosen += [(y != index) | (position <= 0.5) for index in weakest for position in positions]
     count = counting(progress, len(chosen))
-    tested = np.empty((len(chosen), k))  # accuracy per class
-    examples = Examples(x, y, model.normalisation, number_of_classes=k)
-    at_once = max(1, COLUMNS // k)
-    for first in range(0, len(chosen), at_once):
-        svms = Parts(examples, chosen[first : first + at_once])
-        svms.fit(c)
-        for i in range(len(chosen[first : first + at_once])):
-            predicted = calibration.labels(svms.model(i).scores(x_test))
-            tested[first + i] = _accuracy_per_class(predicted, y_test, number_of_classes=k)
-            count()
 
+    def test(model: LinearModel) -> Float64:
+        count()
+        return _accuracy_per_class(calibration.labels(model.scores(x_test)), y_test, number_of_classes=k)
+
+    examples = Examples(x, y, model.normalisation, number_of_classes=k)
+    tested = np.array([test(svm) for svm in _fitted(examples, chosen, c)]).reshape(len(chosen), k)
     per_class = np.concatenate([tested[: parts * repeats].reshape(parts, repeats, k), np.tile(whole, (1, repeats, 1))])
     gains = np.full((k, repeats), np.nan)
     halved = tested[parts * repeats :].reshape(measured, repeats, k)
@@ -161,6 +157,16 @@ def learning_curve(
         accuracy_per_class=per_class,
         gain_per_class=gains,
     )
+
+
+def _fitted(examples: Examples, chosen: Sequence[Bool], c: float) -> Iterator[LinearModel]:
+    """An SVM for each choice of the examples, [N]."""
+    at_once = max(1, COLUMNS // examples.number_of_classes)
+    for first in range(0, len(chosen), at_once):
+        mine = chosen[first : first + at_once]
+        svms = Parts(examples, mine)
+        svms.fit(c)
+        yield from map(svms.model, range(len(mine)))
 
 
 def write_learning_curve(curve: LearningCurve, folder: Path) -> list[Path]:

@@ -29,7 +29,11 @@ LINE_TOLERANCE = {"float64": 1e-12, "float32": 1e-2}  # of the length of a step
 MAXIMUM_STEPS = 100  # a guard; Newton takes 1 to 8 per C
 CG_TOLERANCE = (1e-1, 1e-5)  # residual at the first steps and at the last; float32 gives no less
 CG_ITERATIONS = 150  # about as much work as a direct solution
-FEW_ACTIVE = 100  # a direct solution takes less time than some iterations if active rows ** 2 < FEW_ACTIVE * rows
+FEW_ACTIVE = (
+    20,
+    600,
+)  # (a, b): with less than sqrt((a + b / columns) * rows) active rows, a direct solution takes less
+# time than some iterations, which take longer per column where columns are few
 RANK = 128  # eigenvectors in the preconditioner
 SPREAD = 1e-5  # of the eigenvalues; with more the preconditioner would lose its sign to float32's rounding
 COLUMNS_AT_ONCE = 128
@@ -195,7 +199,8 @@ class Block:
         """(I + x' diag(curvature) x)^-1 right, for each column, [D, K]."""
         direction = np.empty_like(right)
         active = np.count_nonzero(curvature, axis=0)
-        is_direct = self._is_hard[todo] | (active**2 < FEW_ACTIVE * len(curvature))
+        few = (FEW_ACTIVE[0] + FEW_ACTIVE[1] / len(todo)) * len(curvature)
+        is_direct = self._is_hard[todo] | (active**2 < few)
         others = np.flatnonzero(~is_direct)
         if others.size:
             direction[:, others], converged = self._conjugate_gradients(
