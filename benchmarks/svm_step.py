@@ -91,7 +91,7 @@ def step(path: Path) -> dict[str, Any]:
 def peak_gb() -> float:
     """Of this process; getrusage would count the parent's memory, too. Linux only: elsewhere NaN."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM")), float("nan"))
 
 
