@@ -29,11 +29,9 @@ LINE_TOLERANCE = {"float64": 1e-12, "float32": 1e-2}  # of the length of a step
 MAXIMUM_STEPS = 100  # a guard; Newton takes 1 to 8 per C
 CG_TOLERANCE = (1e-1, 1e-5)  # residual at the first steps and at the last; float32 gives no less
 CG_ITERATIONS = 150  # about as much work as a direct solution
-FEW_ACTIVE = (
-    20,
-    600,
-)  # (a, b): with less than sqrt((a + b / columns) * rows) active rows, a direct solution takes less
-# time than some iterations, which take longer per column where columns are few
+# With less than sqrt((a + b / columns) * rows) active rows, a direct solution is quicker than some iterations: per
+# column, these take longer where columns are few.
+FEW_ACTIVE = (20, 600)  # a and b
 RANK = 128  # eigenvectors in the preconditioner
 SPREAD = 1e-5  # of the eigenvalues; with more the preconditioner would lose its sign to float32's rounding
 COLUMNS_AT_ONCE = 128

@@ -14,7 +14,7 @@ from libraries.base import storage
 from libraries.base.command import _explained
 from libraries.base.errors import PipelineError
 from libraries.base.layout import ANNOTATIONS, Layout
-from libraries.classifier import learning_curve, svm
+from libraries.classifier import learning_curve, sweep
 from libraries.classifier import outputs as svm_outputs
 from libraries.data.annotations import Annotations
 from libraries.data.split import DEDICATED_TEST_IMAGES
@@ -61,7 +61,7 @@ def quick() -> Iterator[None]:
     """Steps 4 and 5 without their computations and pictures, but for the first time."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
-            (svm, "sweep"),
+            (sweep, "sweep"),
             (learning_curve, "learning_curve"),
             (metrics, "metrics"),
             (svm_outputs, "sweep_figure"),
