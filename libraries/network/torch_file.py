@@ -11,6 +11,7 @@ The format is that of torch.save(..., _use_new_zipfile_serialization=False), the
 import io
 import math
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,12 +112,13 @@ def _view(tensor: _Tensor, values: Array) -> Array:
 def _load(file: io.BytesIO) -> Any:
     """Carry out the next pickle."""
     machine = _Machine()
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if number > MAX_OPCODES:
-            raise ValueError("it is too long")
-        if opcode.name == "STOP":
-            return machine.stack.pop()
-        machine.do(opcode.name, argument)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # about escape sequences in names
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if number > MAX_OPCODES:
+                raise ValueError("it is too long")
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            machine.do(opcode.name, argument)
     raise ValueError("it is cut off")
 
 

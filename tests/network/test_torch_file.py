@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
@@ -125,6 +126,11 @@ def test_damage_is_refused_or_gives_arrays(data: st.DataObject, tmp_path_factory
     except NetworkError:
         return
     assert sum(array.nbytes for array in found.values()) <= len(STATE) * len(whole), "no more than is stored"
+
+
+def test_a_name_that_python_warns_of_is_refused_without_a_warning(read: Callable[[bytes], Any]) -> None:
+    with pytest.raises(NetworkError, match="cannot be read as weights"):
+        read(re.sub(rb"ctorch", rb"c\\orch", written(STATE), count=1))
 
 
 def head() -> bytes:
