@@ -163,7 +163,9 @@ class ContentStore:
             self._sizes[path] = len(rows)
             self._place |= {key: (path, row) for row, key in enumerate(rows)}
             self._used.add(path)
-            _make_room(self._folder.parent, self._most_bytes, in_use=self._used)
+            gone = _make_room(self._folder.parent, self._most_bytes, in_use=self._used)
+            if gone & self._sizes.keys():  # so that `through` counts their rows among the missing ones
+                self._place = {key: place for key, place in self._place.items() if place[0] not in gone}
         except (StorageError, OSError) as error:
             self._is_writable = False
             logger.warning("what is computed is not remembered: %s", error)
@@ -252,17 +254,19 @@ def _name(rows: Iterable[str]) -> str:
     return hashlib.sha256("".join(rows).encode()).hexdigest()[:24]
 
 
-def _make_room(root: Path, most_bytes: int, *, in_use: Collection[Path]) -> None:
-    """Delete the parts of all stores in a folder that were not used for longest, until the others fit."""
+def _make_room(root: Path, most_bytes: int, *, in_use: Collection[Path]) -> set[Path]:
+    """Delete the parts of all stores in a folder that were not used for longest, until the others fit; which?"""
     parts = []
     for path in root.glob(f"*/{PARTS}"):
         with contextlib.suppress(OSError):  # another run has just deleted it
             status = path.stat()
             parts.append((path in in_use, status.st_mtime_ns, status.st_size, path))
-    size = sum(size for *_, size, _ in parts)
+    size, gone = sum(size for *_, size, _ in parts), set()
     for *_, bytes_, path in sorted(parts):
         if size <= most_bytes:
-            return
+            break
         with contextlib.suppress(OSError):
             path.unlink()
+        gone.add(path)
         size -= bytes_
+    return gone

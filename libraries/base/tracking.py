@@ -99,7 +99,6 @@ def enter_waiting(root: Path) -> int:
     """Enter the runs that wait in DATA_DIR into its history; returns how many there were."""
     store, count = local_store(root), 0
     for finished in waiting(root):
-        _import_mlflow()
         _log(finished, store=store, root=root)
         count += 1
     return count
@@ -127,10 +126,10 @@ def _check_database(store: str, command: str) -> None:
 
 
 def _log(finished: Finished, *, store: str, root: Path) -> None:
+    _import_mlflow()  # first, as it switches telemetry off
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
-    _import_mlflow()
     _check_database(store, "BEGIN IMMEDIATE")
     client, record, values = MlflowClient(tracking_uri=store), finished.record, finished.values
     name = values["datasetName"]

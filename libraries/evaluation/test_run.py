@@ -107,7 +107,7 @@ def classify(
 
 
 def sample(tested: Tested, *, most: int = SAMPLE) -> list[Example]:
-    """Up to `most` of the examples, evenly spaced, so of all classes."""
+    """Up to `most` of the examples, evenly spaced."""
     places = np.linspace(0, len(tested.examples) - 1, min(most, len(tested.examples))).round().astype(int)
     return [tested.examples[place] for place in places]
 

@@ -170,6 +170,16 @@ def test_the_limit_holds_even_for_one_run(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.rglob("part-*")) <= 2 * size + 100
 
 
+def test_rows_that_had_to_make_room_are_missing_and_not_looked_for(tmp_path: Path) -> None:
+    fill(tmp_path / "a", range(ROWS_PER_PART))
+    (part,) = parts(tmp_path / "a")
+    os.utime(part, ns=(1, 1))
+    with ContentStore(tmp_path / "a", most_bytes=part.stat().st_size + 100) as store:
+        for number in range(ROWS_PER_PART, 2 * ROWS_PER_PART):
+            store.put(key(number), row(number))
+        assert key(0) not in store and key(ROWS_PER_PART) in store
+
+
 def test_a_limit_of_nothing_keeps_nothing(tmp_path: Path) -> None:
     fill(tmp_path / "a", range(2000), most_bytes=0)
     assert not (tmp_path / "a").exists()

@@ -297,3 +297,20 @@ def test_a_run_that_cannot_wait_is_a_warning(
     with tracking.run("1_prepareData", p):
         pass
     assert "this run is not in the history" in caplog.text
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_mlflow_is_imported_without_its_telemetry(tmp_path: Path, at_once: bool) -> None:
+    code = (
+        "import sys, os; from pathlib import Path; from unittest.mock import Mock; from PARAMETERS import Parameters\n"
+        "from libraries.base import tracking; found = []\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'mlflow': found.append(os.environ.get('MLFLOW_DISABLE_TELEMETRY'))\n"
+        "sys.meta_path.insert(0, Watch()); p = Parameters.load({'rootDir': Path(sys.argv[1])})\n"
+        "with tracking.run('5_evaluate', p, at_once=bool(sys.argv[2:])) as r:\n"
+        "    r.model = Mock()\n"
+        "assert found == ['true'], found"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), *(["at once"] if at_once else [])]
+    subprocess.run(command, check=True, capture_output=True)
