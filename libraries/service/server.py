@@ -68,6 +68,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._access, self._announce = service, access, announce
         self._is_announced = self._is_own_process = False
+        self._exit_timer = threading.Timer(_SECONDS_TO_FINISH + _SECONDS_TO_EXIT, self._exit)
+        self._exit_timer.daemon = True
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -84,6 +86,7 @@ class Server(uvicorn.Server):
         if os.environ.get("FORWARDED_ALLOW_IPS"):
             log.warning("FORWARDED_ALLOW_IPS has no effect: name the proxies in serve_trustedProxies")
         super().run(sockets or [self._bind()])
+        self._exit_timer.cancel()
         if self._service.workers.at_work:
             self._exit()
         if self._service.failure is not None:
@@ -109,9 +112,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nothing more, answer what was accepted, and end, at the latest when the time to finish is over."""
         self._service.bodies.stop_within(max(0.0, _SECONDS_TO_FINISH - _SECONDS_TO_ANSWER))
-        exit_timer = threading.Timer(_SECONDS_TO_FINISH + _SECONDS_TO_EXIT, self._exit)
-        exit_timer.daemon = True
-        exit_timer.start()
+        self._exit_timer.start()
         await super().shutdown(sockets)
 
     def _exit(self) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.conftest import ROOT
 from tests.service.processes import ServerProcess
 
 TIMEOUT = 60
+PAGE = ROOT / "resources" / "webPage"
 
 # The service, modified so that bodies beginning with 'stuck' take for ever.
 SCRIPT = """
@@ -38,8 +40,7 @@ server.Server(app, served, host="127.0.0.1", port=0, announce=lambda line: print
 
 
 def started(bundle: Path, *, finish: float, timeout: float) -> ServerProcess:
-    page = ROOT / "resources" / "webPage"
-    command = [sys.executable, "-c", SCRIPT, str(bundle), str(page), str(finish), str(timeout)]
+    command = [sys.executable, "-c", SCRIPT, str(bundle), str(PAGE), str(finish), str(timeout)]
     return ServerProcess(command, ready="Ready: ", env={**os.environ}, cwd=ROOT)
 
 
@@ -92,3 +93,31 @@ def test_after_the_time_to_finish_waiting_clients_are_told_and_it_exits(stuck_wa
     assert b"retry-after: 1" in answer.lower()
     assert stuck_waiting.process.wait(TIMEOUT) == 0
     assert not any("Traceback" in line for line in stuck_waiting.lines)
+
+
+# A program that goes on after its service was refused its bundle.
+GOES_ON = """
+import sys, time
+from pathlib import Path
+from libraries.base.errors import PipelineError
+from libraries.service import server, service
+from libraries.service.app import create_app
+server._SECONDS_TO_FINISH = server._SECONDS_TO_EXIT = 0.2
+served = service.Service(Path(sys.argv[1]))
+try:
+    server.Server(create_app(served, page=Path(sys.argv[2])), served, host="127.0.0.1", port=0, announce=print).run()
+except PipelineError as error:
+    time.sleep(1)
+    print(f"went on after: {error}")
+"""
+
+
+def test_the_process_is_not_ended_once_the_service_has(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GOES_ON, str(tmp_path / "model"), str(PAGE)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert "went on after: " in done.stdout, done.stderr

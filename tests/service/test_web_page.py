@@ -284,9 +284,10 @@ def test_names_and_labels_are_never_html(service: FakeService, new_page: NewPage
 
 
 def test_at_most_three_are_in_flight_and_a_bad_one_does_not_affect_the_others(page: Page, service: FakeService) -> None:
-    go_on = threading.Event()
+    arrived, go_on = threading.Semaphore(0), threading.Event()
 
     def predict(request: Request) -> Answer:
+        arrived.release()
         assert go_on.wait(10)
         if request.body == b"hello":
             return problem(422, "Not an image", "is not a whole JPEG image (begins with b'hello')")
@@ -297,6 +298,7 @@ def test_at_most_three_are_in_flight_and_a_bad_one_does_not_affect_the_others(pa
     expect(page.locator("article", has_text="Looking at it")).to_have_count(3)
     expect(page.locator("article", has_text="Waiting for its turn")).to_have_count(3)
     expect(page.locator("#summary")).to_have_text("6 pictures: 6 to come")
+    assert all(arrived.acquire(timeout=10) for _ in range(3))
     go_on.set()
     expect(page.locator("#summary")).to_have_text("6 pictures: 5 defective, 1 not classified")
     assert service.most_at_once == 3
