@@ -187,12 +187,12 @@ class Artefact:
     def identity(self) -> str:
         """A hash of its files' hashes, which identifies it in the recipes of artefacts made from it.
 
-        A network's files do not say how images are fitted to it, so that counts as well; not the default, so that what
-        earlier versions made stays up to date.
+        A network's files do not say how images are fitted to it, so that counts as well; not the default of earlier
+        versions, so that what they made stays up to date.
         """
         manifest = self.read()
         made_of = manifest["files"]
-        if (resize := manifest.get("resize")) and resize["mode"] != "pad":
+        if (resize := manifest.get("resize")) and (resize["mode"] != "pad" or "detail" in resize):
             made_of = [made_of, resize]
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 

@@ -175,6 +175,9 @@ def check_labels(labels: Any) -> None:
 def _resize_rule(value: Mapping[str, Any]) -> ResizeRule:
     _whole_number(value["size"], "resize: size", most=_MAX_SIZE)
     _whole_number(value.get("white_level", FULL_RANGE), "resize: white_level", most=2**31)
+    detail = value.get("detail", 1)
+    if type(detail) not in (int, float):
+        raise TypeError("resize: detail is not a number")
     fill = value.get("fill")
     if not isinstance(fill, list):
         raise TypeError("resize: fill is not a list")

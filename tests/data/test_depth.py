@@ -213,11 +213,12 @@ def test_damage_is_one_error(name: str, share: float) -> None:
         decode(data[: int(share * len(data))], white_level=4095)
 
 
-def test_a_rule_without_a_level_means_full_range() -> None:
+def test_a_rule_of_an_earlier_version_means_full_range_and_much_detail() -> None:
     old = {"size": 8, "mode": "pad", "interpolation": "bicubic", "fill": [0, 0, 0]}
-    assert ResizeRule.from_json(old) == ResizeRule(8)
-    assert ResizeRule(8).to_json() == old
-    rule = ResizeRule(8, white_level=4095)
+    rule = ResizeRule(8, detail=1.75)
+    assert ResizeRule.from_json(old) == rule and rule.to_json() == old
+    assert ResizeRule(8).to_json() == {**old, "detail": 1.0}
+    rule = ResizeRule(8, white_level=4095, detail=1.75)
     assert rule.to_json() == {**old, "white_level": 4095} and ResizeRule.from_json(rule.to_json()) == rule
     for bad in (0, -1, 4095.5, "4095", None):
         with pytest.raises(ParameterError, match="white_level"):

@@ -1,6 +1,7 @@
 """The network folder: the resize rule that belongs to a network, and what its model.json says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from libraries.base.errors import NetworkError
-from libraries.base.storage import Artefact
+from libraries.base.storage import Artefact, write_json
 from libraries.data.images import ResizeRule, fit
 from libraries.network.artefact import resize_rule, write_network
 
@@ -83,3 +84,18 @@ def test_export_that_fails_leaves_the_folder_unfinished(artefact: Artefact, monk
     with pytest.raises(NetworkError):
         write_network(artefact, IMAGENET, rule=resize_rule(IMAGENET, "pad"))
     assert not artefact.is_current()
+
+
+@pytest.mark.usefixtures("export")
+def test_another_way_of_fitting_images_is_another_network(artefact: Artefact) -> None:
+    """The rule of earlier versions does not count, so that what was made with it stays up to date."""
+
+    def identity(rule: ResizeRule) -> str:
+        write_network(artefact, IMAGENET, rule=rule)
+        return artefact.identity()
+
+    rule = resize_rule(IMAGENET, "pad")
+    earlier = identity(replace(rule, detail=1.75))
+    write_json(artefact.manifest, {name: value for name, value in artefact.read().items() if name != "resize"})
+    assert artefact.identity() == earlier
+    assert len({earlier, identity(rule), identity(replace(rule, mode="crop"))}) == 3

@@ -2,15 +2,19 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from libraries.base.errors import NetworkError
 from libraries.base.storage import Artefact
+from libraries.data.images import load
 from libraries.network import efficientnet_lite as lite
 from libraries.network.artefact import resize_rule, write_network
 from libraries.network.backbones import load_pretrained
@@ -47,6 +51,24 @@ def test_the_same_as_timm(version: int, size: int, views: int) -> None:
     found = session.run(["embedding", "features"], {"images": images(size)})
     assert difference(found[0], embedding) <= TOLERANCE
     assert difference(found[1], features) <= 2 * TOLERANCE, "single positions, not their mean"
+
+
+def test_reading_at_reduced_scale_hardly_changes_embeddings(tmp_path: Path) -> None:
+    """Photographs of 533 x 400 are decoded at half scale by default, at full scale with more detail."""
+    paths = []
+    for photograph in load_sample_images().images:
+        for left in range(0, 108, 9):
+            paths.append(tmp_path / f"{len(paths)}.jpg")
+            Image.fromarray(photograph[left // 9 :, left:]).resize((533, 400), box=(0, 0, 533, 400)).save(paths[-1])
+    made = lite.efficientnet_lite("tf_efficientnet_lite0", size=224)
+    rule = resize_rule(made, "pad")
+    fast, careful = (
+        made.run(np.stack([load(path, replace(rule, detail=detail)) for path in paths]))["embedding"]
+        for detail in (rule.detail, 1.75)
+    )
+    lengths = np.linalg.norm(fast, axis=1) * np.linalg.norm(careful, axis=1)
+    cosines = (fast * careful).sum(axis=1) / lengths
+    assert cosines.mean() >= 0.995 and cosines.max() < 1
 
 
 def test_folder_is_what_pytorch_goes_on_from(tmp_path: Path) -> None:
