@@ -8,6 +8,9 @@ their own. Decoding is counted: in the plain loop in every epoch, in ours as its
 epochs. That both reach the same accuracy is measured by training_accuracy.py.
 
     python benchmarks/training.py [--quick] [--batch 16] [--json results.json]
+
+--waiting measures ours alone and beside another busy process instead, with threads that wait for each other as the
+libraries set it, and by spinning for long, as OpenMP has it by default.
 """
 
 import argparse
@@ -16,6 +19,8 @@ import functools
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,7 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
+import libraries.network  # noqa: F401  # sets what PyTorch reads when it is imported
+
+import timm  # isort: skip
 import torch
 from common import circumstances, interleaved, median_ratio, photographs, write_results
 from rich.console import Console
@@ -70,10 +77,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="images per epoch (default: 320, quick 96)")
     parser.add_argument("--rounds", type=int, help="epochs, of which medians are taken (default: 5, quick 2)")
     parser.add_argument("--batch", type=int, default=RefineOptions.batch, help="images per step (default: %(default)s)")
+    parser.add_argument("--waiting", action="store_true", help="alone and beside another busy process")
+    parser.add_argument("--epoch", action="store_true", help=argparse.SUPPRESS)  # a part of --waiting
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     count = options.images or (96 if options.quick else 320)
     rounds = options.rounds or (2 if options.quick else 5)
+    if options.epoch:
+        print(seconds_of_an_epoch(count))
+        return
+    if options.waiting:
+        figures = waiting(count, rounds=rounds)
+        print(f"{count} photographs, {rounds} rounds")
+        print("\n".join(f"  {name:<{max(map(len, figures))}}  {value:.2f}" for name, value in figures.items()))
+        write_results(options.json, {"images": count, "rounds": rounds, **figures})
+        return
     with tempfile.TemporaryDirectory() as folder:
         files = photographs(Path(folder), count)
         task = Task(Path(folder), files, [], SIZE, RefineOptions(batch=options.batch))
@@ -98,6 +116,44 @@ def measure(task: Task, *, rounds: int) -> dict[str, float]:
         f"{OURS}, of 1 epoch: images/s": count / (statistics.median(seconds[OURS]) + decoding),
         f"{OURS} / plain": median_ratio(seconds[PLAIN], with_share),
     }
+
+
+def waiting(count: int, *, rounds: int) -> dict[str, float]:
+    """Images per second (medians), and how many times as long an epoch takes beside a busy process."""
+
+    def epoch(settings: dict[str, str], *, beside: bool) -> None:
+        command = [sys.executable, __file__, "--epoch", "--images", str(count)]
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if beside else None
+        try:
+            done = subprocess.run(command, env={**os.environ, **settings}, check=True, capture_output=True, text=True)
+        finally:
+            if busy is not None:
+                busy.kill()
+                busy.wait()
+        seconds.setdefault((bool(settings), beside), []).append(float(done.stdout))
+
+    seconds: dict[tuple[bool, bool], list[float]] = {}
+    for _ in range(rounds):
+        for settings in ({}, {"GOMP_SPINCOUNT": "300000"}):
+            for beside in (False, True):
+                epoch(settings, beside=beside)
+    figures = {}
+    for spins, name in ((False, OURS), (True, f"{OURS}, spinning")):
+        alone, beside = seconds[spins, False], seconds[spins, True]
+        figures[f"{name}: images/s alone"] = count / statistics.median(alone)
+        figures[f"{name}: images/s beside another process"] = count / statistics.median(beside)
+        figures[f"{name}: beside / alone [times as long]"] = median_ratio(beside, alone)
+    return figures
+
+
+def seconds_of_an_epoch(count: int) -> float:
+    """Of the second epoch, in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        loop = OurLoop(Task(Path(folder), photographs(Path(folder), count), [], SIZE, RefineOptions()))
+        loop.train_epoch()
+        start = time.perf_counter()
+        loop.train_epoch()
+        return time.perf_counter() - start
 
 
 # The two loops

