@@ -136,7 +136,7 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
 
 
 def _graph(network: EmbeddingNetwork) -> GraphNetwork:
-    """An EfficientNet-Lite as a graph; the exporter takes twenty times as long."""
+    """An EfficientNet-Lite as a graph; the exporter takes ten times as long."""
     return efficientnet_lite.with_weights(
         network.architecture,
         _weights(network),
