@@ -28,7 +28,7 @@ from libraries.base.console import table
 from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier
 from libraries.data.dataset import read_examples
-from libraries.evaluation import test_run
+from libraries.evaluation import testing
 from PARAMETERS import Parameters
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -92,7 +92,7 @@ def accuracy_of_bundle(parameters: Parameters, *, precision: Literal["f32", "bf1
     """What the bundle, as it was trained, reaches on the test images when it computes in another precision."""
     layout = Layout(parameters)
     examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
-    tested = test_run.classify(Classifier(layout.bundle.folder, precision=precision), examples, images=layout.images)
+    tested = testing.classify(Classifier(layout.bundle.folder, precision=precision), examples, images=layout.images)
     return float((tested.predictions == tested.labels).mean())
 
 

@@ -14,7 +14,7 @@ from libraries.data.dataset import Example
 from libraries.data.duplicates import DuplicateRow
 from libraries.data.quality import QualityRow
 from libraries.data.removal import Removal
-from libraries.evaluation.test_run import PredictionRow
+from libraries.evaluation.testing import PredictionRow
 from libraries.network.training.refine import Epoch
 from libraries.service.calling.journal import ClassifiedRow
 from libraries.web.download.outcomes import UrlOutcome

@@ -60,7 +60,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     from libraries.classifier.bundle import Classifier, write_metrics
     from libraries.data.dataset import read_examples
     from libraries.data.remembered import Remembered
-    from libraries.evaluation import outputs, test_run
+    from libraries.evaluation import outputs, testing
     from libraries.evaluation.comparison import earlier_runs
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.wording import accuracy_table
@@ -71,18 +71,18 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     classifier = Classifier(layout.bundle.folder, precision=parameters.run_precision)
     print(f"Evaluating the bundle {layout.bundle.folder}")
     features, files = read_features(layout.features.folder), Remembered.of(layout).files
-    tested = test_run.classify_stored(classifier, examples, features, images=layout.images, files=files)
+    tested = testing.classify_stored(classifier, examples, features, images=layout.images, files=files)
     for error in tested.left_out:
         print(f"  left out: {error}")
-    checked = tested.examples if recheck else test_run.sample(tested)
+    checked = tested.examples if recheck else testing.sample(tested)
     with ProgressBar("Checking the bundle", total=len(checked)) as bar:
-        whole = test_run.classify(classifier, checked, images=layout.images, progress=bar.update)
-    test_run.check_agreement(whole, tested, precision=parameters.run_precision)
+        whole = testing.classify(classifier, checked, images=layout.images, progress=bar.update)
+    testing.check_agreement(whole, tested, precision=parameters.run_precision)
 
     measured = metrics(
         tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed
     )
-    record.tags.update(data=layout.examples.identity()[:12], test_set=test_run.fingerprint(tested))
+    record.tags.update(data=layout.examples.identity()[:12], test_set=testing.fingerprint(tested))
     earlier = earlier_runs(
         tracking.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
         parameters=parameters.mattering(),

@@ -73,7 +73,7 @@ LIGHT = (
     "libraries.network.engine",
     "libraries.network.embedding_store",
     "libraries.evaluation.outputs",
-    "libraries.evaluation.test_run",
+    "libraries.evaluation.testing",
     "libraries.classifier.explain",
     "libraries.service.app",
     "libraries.service.calling.folder",

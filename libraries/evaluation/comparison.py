@@ -11,7 +11,7 @@ import numpy as np
 from libraries.base import tracking
 from libraries.base.console import table
 from libraries.base.tables import read_table
-from libraries.evaluation.test_run import PredictionRow
+from libraries.evaluation.testing import PredictionRow
 from libraries.evaluation.uncertainty import mcnemar
 
 COLUMNS = ("overall_accuracy", "class_averaged_accuracy", "class_averaged_auc", "log_loss", "ece")

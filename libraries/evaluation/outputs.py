@@ -24,7 +24,7 @@ from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
 from libraries.evaluation.comparison import EarlierRun
 from libraries.evaluation.metrics import confident_mistakes
-from libraries.evaluation.test_run import PredictionRow, Tested, prediction_rows
+from libraries.evaluation.testing import PredictionRow, Tested, prediction_rows
 from libraries.network.embedding_store import Features, read_features
 
 _EVIDENCE = 112  # pixels of a heatmap's side: it is smooth

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from libraries.base.errors import ImageError, ImageTooLarge
 from libraries.data import decoding
 from libraries.data.formats import FORMATS, HEAD, SUFFIXES, Foreign, Format, kind_of, recognise
 from libraries.data.images import ResizeRule, decode, inspect, load_bytes
+from tests.conftest import ROOT
 from tests.data.test_images import WHOLE, difference, encoded, smooth, tiff_of
 from tests.service.test_fuzz import mutated
 
@@ -194,3 +196,9 @@ def test_a_service_names_its_own_limit() -> None:
         "1,000 allowed: raise serve_maxMegapixels, or make it smaller"
     )
     assert ImageTooLarge("has 9 bytes").limited_by("serve_maxMegapixels").reason == "has 9 bytes"
+
+
+def test_the_web_page_offers_files_of_every_format() -> None:
+    page = (ROOT / "resources" / "webPage" / "index.html").read_text(encoding="utf-8")
+    accepted = re.search(r'id="files" type="file" accept="image/\*,([^"]*)"', page)
+    assert accepted is not None and set(accepted[1].split(",")) == SUFFIXES

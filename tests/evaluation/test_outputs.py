@@ -18,7 +18,7 @@ from libraries.data.dataset import Example
 from libraries.data.images import ResizeRule
 from libraries.evaluation import outputs
 from libraries.evaluation.metrics import metrics
-from libraries.evaluation.test_run import Tested as Answers
+from libraries.evaluation.testing import Tested as Answers
 from libraries.network.embedding_store import Features
 from PARAMETERS import Parameters
 

@@ -16,7 +16,7 @@ from libraries.base.layout import Layout
 from libraries.base.tables import write_table
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
-from libraries.evaluation import test_run
+from libraries.evaluation import testing
 from libraries.widgets.results import Predictions, ResultsViewer, read_predictions
 from tests.conftest import run_main, small_run
 
@@ -136,8 +136,8 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     of = drawn()
     names = ['with, comma "', "Größe", "c"]
     examples = [Example(path, names[i], "test", path, 1, 1, 1, "") for path, i in zip(of.paths, of.labels, strict=True)]
-    tested = test_run.Tested(names, examples, of.labels, of.probabilities, of.probabilities, of.probabilities, [])
-    write_table(tmp_path / "predictions.csv", test_run.PredictionRow, test_run.prediction_rows(tested))
+    tested = testing.Tested(names, examples, of.labels, of.probabilities, of.probabilities, of.probabilities, [])
+    write_table(tmp_path / "predictions.csv", testing.PredictionRow, testing.prediction_rows(tested))
     again = read_predictions(tmp_path / "predictions.csv")
     assert (again.names, again.paths) == (names, of.paths)
     np.testing.assert_array_equal(again.labels, of.labels)

@@ -14,8 +14,8 @@ from libraries.base.tables import row_cells
 from libraries.classifier.bundle import Prediction
 from libraries.data.dataset import Example
 from libraries.data.remembered import KnownFiles
-from libraries.evaluation.test_run import Tested as Answers
-from libraries.evaluation.test_run import (
+from libraries.evaluation.testing import Tested as Answers
+from libraries.evaluation.testing import (
     check_agreement,
     classify,
     classify_stored,
