@@ -174,6 +174,12 @@ class Parameters(Settings):
         "8: every orientation",
         matters_to="network",
     )
+    rf_featureMaps: Literal[3] | None = refine(
+        None,
+        "3: the embedding also has the means of two inner feature maps (EfficientNet_Lite only): it is more accurate, "
+        "and 2.4 times as long; none: only that of the last map",
+        matters_to="network",
+    )
     rf_embeddingNode: str | None = refine(
         None,
         ".model, .onnx: node whose output is the embedding; none: the input of the last layer",
@@ -260,7 +266,7 @@ class Parameters(Settings):
     adminKeyFile: UserPath | None = serve(None, "the same for POST /admin/reload; none: SERVICE_ADMIN_KEY, if set")
     serve_maxMegabytes: int = serve(32, "size of the largest request that is accepted [megabytes]", ge=1, le=1024)
     serve_maxImages: int = serve(64, "number of images in one request that are accepted", ge=1, le=10_000)
-    serve_maxMegapixels: int = serve(50, "size of the largest image that is accepted [million pixels]", ge=1, le=100)
+    serve_maxMegapixels: int = serve(50, "size of the largest image that is accepted [million pixels]", ge=1, le=2000)
     serve_maxQueue: int = serve(6, "images waiting per core above which requests are refused", ge=0, le=10_000)
     serve_timeout: float = serve(30.0, "time after which an accepted request is abandoned [seconds]", gt=0)
     serve_requestsPerMinute: int | None = serve(
@@ -293,5 +299,6 @@ class Parameters(Settings):
             self.rf_inputResolution,
             self.rf_resizeMode,
             self.rf_views,
+            self.rf_featureMaps or 1,
             GraphOptions(self.rf_embeddingNode, self.rf_channelOrder, self.rf_channelMeans, self.rf_channelStds),
         )

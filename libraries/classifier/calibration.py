@@ -43,6 +43,22 @@ class Calibration:
         """Scores [N, K] to the class of the highest probability, int64 [N]."""
         return np.asarray(self.probabilities(scores).argmax(axis=1))
 
+    def heard(self, scores: npt.ArrayLike) -> "Calibration":
+        """The same, except that no class is silenced which these scores [N, K] put first and the biases never do.
+
+        Such a class gets the largest of the biases, so that it is the answer wherever its score is the highest.
+        """
+        scores = np.asarray(scores, np.float64)
+        found = self
+        for _ in self.bias:  # one that gets the largest bias may silence another, at most all in turn
+            silenced = np.setdiff1d(scores.argmax(axis=1), found.labels(scores))
+            if not silenced.size:
+                break
+            bias = found.bias.copy()
+            bias[silenced] = bias.max()
+            found = Calibration(self.slope, bias - bias.mean())
+        return found
+
     def to_json(self) -> dict[str, Any]:
         return {"slope": self.slope, "bias": self.bias.tolist()}
 

@@ -111,21 +111,22 @@ class Validation:
     def calibrate(self, scores: Float32, *, training_scores: Float32) -> Calibration:
         """The calibration by out-of-fold scores [N, K]; without any, by those of the models on their own examples."""
         if self.is_scored.any():
-            return self._calibrate(scores, self.is_scored)
+            return self._calibrate(scores, self.is_scored, training_scores=training_scores)
         # Platt's targets keep even these from certainty: of a single example, two thirds.
-        return fit_calibration(training_scores, self.labels, evidence=self._evidence)
+        return fit_calibration(training_scores, self.labels, evidence=self._evidence).heard(training_scores)
 
-    def is_right(self, scores: Float32, *, start: Calibration) -> Bool:
+    def is_right(self, scores: Float32, *, training_scores: Float32, start: Calibration) -> Bool:
         """Whether out-of-fold scores [N, K] are right, in each fold by the calibration of the other folds, [N].
 
         Args:
+            training_scores: [N, K], see `calibrate`.
             start: the calibration of all folds, near those of all but one.
         """
         found = np.full_like(self.labels, -1)
 
         def leave_out(fold: int) -> None:
             chosen = self.fold_of == fold
-            others = self._calibrate(scores, self.is_scored & ~chosen, start=start)
+            others = self._calibrate(scores, self.is_scored & ~chosen, training_scores=training_scores, start=start)
             found[chosen] = others.labels(scores[chosen])
 
         side_by_side([partial(leave_out, fold) for fold in self.folds])
@@ -138,8 +139,11 @@ class Validation:
         by_fold = [is_right[self.fold_of == fold].mean() for fold in self.folds]
         return float(is_right[self.is_scored].mean()), float(np.std(by_fold))
 
-    def _calibrate(self, scores: Float32, chosen: Bool, *, start: Calibration | None = None) -> Calibration:
-        return fit_calibration(scores[chosen], self.labels[chosen], evidence=self._evidence, start=start)
+    def _calibrate(
+        self, scores: Float32, chosen: Bool, *, training_scores: Float32, start: Calibration | None = None
+    ) -> Calibration:
+        fitted = fit_calibration(scores[chosen], self.labels[chosen], evidence=self._evidence, start=start)
+        return fitted.heard(training_scores)
 
     @property
     def _evidence(self) -> Float64:

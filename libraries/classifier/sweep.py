@@ -156,7 +156,7 @@ class _Search:
             left_out = validation.fold_of == fold
             scores[left_out] = parts.scores(1 + fold)[left_out]
         calibration = validation.calibrate(scores, training_scores=training_scores)
-        right = validation.is_right(scores, start=calibration)
+        right = validation.is_right(scores, training_scores=training_scores, start=calibration)
         train_accuracy = float((calibration.labels(training_scores) == validation.labels).mean())
         self.result.rows.append(SweepRow(normalisation, c, train_accuracy, *validation.accuracy(right)))
         self.result.models.append(parts.model(0))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from libraries.base.errors import NetworkError
 from libraries.data.images import Interpolation
-from libraries.network import weights
+from libraries.network import efficientnet_lite, weights
 from libraries.network.efficientnet_lite import timm_state, wheel_file
 from libraries.network.names import VARIANTS, find_source
 from libraries.network.torch_file import read_torch_file
@@ -28,9 +28,11 @@ class EmbeddingNetwork(nn.Module):
         head: linear, embedding → scores; None in a network that only embeds.
         views: 1, 2 or 8; outside training the embedding is the mean over the image (1), with its mirror image (2), or
             over all eight orientations (8), at as many times the cost.
+        maps: 1: the embedding is the mean over the last feature map; 3: followed by those of two inner ones.
     """
 
     views: int = 1
+    maps: int = 1
 
     def __init__(
         self,
@@ -76,7 +78,34 @@ class EmbeddingNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [N, S, S, 3] from 0 to 255 (uint8 or float) → (embedding [N, D],) or (embedding, scores [N, K])."""
-        return self.classify(self.backbone(self.preprocess(images)))
+        inputs = self.preprocess(images)
+        return self.classify(self.backbone(inputs) if self.maps == 1 else self._means_of_maps(inputs))
+
+    def use_maps(self, maps: int) -> None:
+        """Set `maps`, of a network without a head.
+
+        Raises:
+            NetworkError: this network has only one.
+        """
+        if maps != 1 and self.architecture not in efficientnet_lite.REPEATS:
+            raise NetworkError(
+                f"rf_featureMaps = {maps} is for EfficientNet_Lite0, 1 and 2, not for {self.architecture}: use none"
+            )
+        if maps != self.maps:
+            self.maps = maps
+            size = self.input_size
+            with torch.inference_mode():
+                self.embedding_size = self(torch.zeros(1, size, size, 3))[0].shape[1]
+
+    def _means_of_maps(self, inputs: Tensor) -> Tensor:
+        """The embeddings [N, D] of inputs [N, 3, S, S]."""
+        inner: list[Tensor] = []
+        with contextlib.ExitStack() as stack:
+            for name in efficientnet_lite.inner_blocks(self.architecture):
+                activation = self.backbone.get_submodule(f"{name}.bn1")  # which timm's normalisation includes
+                hook = activation.register_forward_hook(lambda *found: inner.append(found[2].mean((2, 3))))
+                stack.callback(hook.remove)
+            return torch.cat([self.backbone(inputs), *inner], dim=1)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Images [N, S, S, 3] as input of the backbone: normalised, view after view, [views * N, 3, S, S]."""

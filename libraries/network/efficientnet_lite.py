@@ -29,9 +29,12 @@ REPEATS = {  # blocks in each stage
     "tf_efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
 }
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the first block in each stage
+INNER_STAGES = (4, 6)  # the expanded maps of their last blocks: with maps = 3, their means follow in the embedding
 MEAN = STD = (0.5, 0.5, 0.5)
 EPSILON = 1e-3  # of the batch normalisation
 OPSET, IR_VERSION = 18, 9
+
+_REPEATING = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}  # of the operator Resize
 
 State = Mapping[str, npt.NDArray[Any]]
 
@@ -73,12 +76,18 @@ def timm_state(architecture: str, state: State) -> dict[str, npt.NDArray[Any]]:
     return renamed
 
 
-def efficientnet_lite(architecture: str, *, size: int, views: int = 1) -> GraphNetwork:
+def inner_blocks(architecture: str) -> list[str]:
+    """timm's names of the blocks with the inner feature maps."""
+    return [f"blocks.{stage}.{REPEATS[architecture][stage] - 1}" for stage in INNER_STAGES]
+
+
+def efficientnet_lite(architecture: str, *, size: int, views: int = 1, maps: int = 1) -> GraphNetwork:
     """The network as a graph with the outputs `embedding` and `features`.
 
     Args:
         size: side S of the images [pixels].
         views: 1, 2 or 8 orientations of each image, whose feature maps are averaged.
+        maps: 1: the embedding is the mean over the last feature map; 3: followed by those of two inner ones.
 
     Raises:
         NetworkError: the package with the weights is not installed, or its file is damaged.
@@ -88,7 +97,7 @@ def efficientnet_lite(architecture: str, *, size: int, views: int = 1) -> GraphN
     try:
         named = timm_state(architecture, stored)
         weights = {f"backbone.{name}": values for name, values in named.items() if not name.startswith("classifier.")}
-        return with_weights(architecture, weights, size=size, views=views)
+        return with_weights(architecture, weights, size=size, views=views, maps=maps)
     except (KeyError, ValueError, IndexError) as error:
         raise NetworkError(f"{path} does not hold the weights of {architecture}: install its package again") from error
 
@@ -99,14 +108,18 @@ def with_weights(
     *,
     size: int,
     views: int,
+    maps: int,
     mean: tuple[float, ...] = MEAN,
     std: tuple[float, ...] = STD,
 ) -> GraphNetwork:
     """The network as a graph with the outputs `embedding`, `features` and, with a head, `scores`.
 
+    The embedding is the mean over `features`. Of three maps, smaller ones are enlarged there; if the largest is not a
+    whole multiple of them, which a size that is no multiple of 32 may cause, `features` is missing.
+
     Args:
         weights: the state dict of the same EmbeddingNetwork.
-        size, views: see `efficientnet_lite`.
+        size, views, maps: see `efficientnet_lite`.
         mean, std: of red, green and blue from 0 to 1.
 
     Raises:
@@ -114,9 +127,8 @@ def with_weights(
     """
     writer = _Writer(weights, size)
     x = writer.prepared(mean, std, views)
-    x = writer.map(x, architecture)
-    features = writer.mean_of_views(x, views)
-    width, classes = writer.outputs(features)
+    found = writer.maps(x, architecture)[:maps]
+    width, classes = writer.outputs([writer.mean_of_views(each, views) for each in found])
     return GraphNetwork(
         writer.model(architecture),
         architecture=architecture,
@@ -127,6 +139,7 @@ def with_weights(
         std=std,
         interpolation="bicubic",
         views=views,
+        maps=maps,
         weights=weights,
     )
 
@@ -143,6 +156,7 @@ class _Writer:
     def __init__(self, weights: State, size: int) -> None:
         self._weights = weights
         self._size = size  # of the map so far [pixels]
+        self._shapes: dict[str, tuple[int, int]] = {}  # channels and side of each map
         self._input_size = size
         self._nodes: list[Any] = []
         self._constants: dict[str, npt.NDArray[Any]] = {}
@@ -162,36 +176,49 @@ class _Writer:
         seen = [self._laid(x, *each, name=f"view{i}") for i, each in enumerate(orientations(views))]
         return self._node("Concat", seen, "views", axis=0)
 
-    def map(self, x: str, architecture: str) -> str:
-        """All convolutions."""
+    def maps(self, x: str, architecture: str) -> list[str]:
+        """All convolutions; the last feature map, and the inner ones."""
         x = self._convolution(x, "conv_stem", "bn1", stride=2)
         for stage, count in enumerate(REPEATS[architecture]):
             for index in range(count):
                 x = self._block(x, f"blocks.{stage}.{index}", STRIDES[stage] if index == 0 else 1)
-        return self._convolution(x, "conv_head", "bn2", stride=1)
+        last = self._convolution(x, "conv_head", "bn2", stride=1)
+        return [last, *(f"{block}.conv_pw.relu6" for block in inner_blocks(architecture))]
 
     def mean_of_views(self, x: str, views: int) -> str:
-        """The feature map: the mean of the views' maps, each turned back."""
+        """A feature map: the mean of the views' maps, each turned back."""
         if views == 1:
-            return self._node("Identity", [x], FEATURES)
-        names = [f"map{i}" for i in range(views)]
-        self._nodes.append(helper.make_node("Split", [x], names, name="maps", axis=0, num_outputs=views))
+            return x
+        names = [f"{x}.view{i}" for i in range(views)]
+        self._nodes.append(helper.make_node("Split", [x], names, name=f"{x}.views", axis=0, num_outputs=views))
         laid = [self._laid_back(n, *each) for n, each in zip(names, orientations(views), strict=True)]
-        return self._node("Mean", laid, FEATURES)
+        self._shapes[f"{x}.mean"] = self._shapes[x]
+        return self._node("Mean", laid, f"{x}.mean")
 
-    def outputs(self, features: str) -> tuple[int, int | None]:
-        """The embedding, the mean over the map, and the head, if there is one; returns their widths."""
-        x = self._node("GlobalAveragePool", [features], "pooled")
-        x = self._node("Flatten", [x], EMBEDDING, axis=1)
-        width, classes = len(self._weights["backbone.conv_head.weight"]), None
+    def outputs(self, maps: list[str]) -> tuple[int, int | None]:
+        """The embedding, the mean over the maps, and the head, if there is one; returns their widths."""
+        pooled = [self._node("GlobalAveragePool", [x], f"{x}.pooled") for x in maps]
+        x = self._node("Flatten", [self._node("Concat", pooled, "pooled", axis=1)], EMBEDDING, axis=1)
+        width, classes = sum(self._shapes[x][0] for x in maps), None
         self._outputs[EMBEDDING] = (width,)
         if "head.weight" in self._weights:
             head = [self._constant(name, self._weights[name]) for name in ("head.weight", "head.bias")]
             self._node("Gemm", [x, *head], SCORES, transB=1)
             classes = len(self._weights["head.bias"])
             self._outputs[SCORES] = (classes,)
-        self._outputs[FEATURES] = (width, self._size, self._size)
+        side = max(self._shapes[x][1] for x in maps)
+        if not any(side % self._shapes[x][1] for x in maps):
+            self._node("Concat", [self._enlarged(x, side) for x in maps], FEATURES, axis=1)
+            self._outputs[FEATURES] = (width, side, side)
         return width, classes
+
+    def _enlarged(self, x: str, side: int) -> str:
+        """A map with each position repeated, which keeps its mean."""
+        factor = side // self._shapes[x][1]
+        if factor == 1:
+            return x
+        scales = self._constant(f"times_{factor}", np.array([1, 1, factor, factor], np.float32))
+        return self._node("Resize", [x, "", scales], f"{x}.enlarged", mode="nearest", **_REPEATING)
 
     def model(self, name: str) -> Any:
         """The whole network as an onnx.ModelProto."""
@@ -251,6 +278,7 @@ class _Writer:
         if not activation:
             return x
         limits = [self._constant("zero", np.float32(0)), self._constant("six", np.float32(6))]
+        self._shapes[f"{name}.relu6"] = len(weight), made
         return self._node("Clip", [x, *limits], f"{name}.relu6")
 
     def _laid(self, x: str, axes: list[int], swapped: bool, *, name: str) -> str:

@@ -75,7 +75,7 @@ def with_map(network: EmbeddingNetwork) -> EmbeddingNetwork | MappedNetwork:
     """The network with its feature map, found by trying the layouts; the network itself if it has none."""
     backbone: Any = network.backbone
     size = network.input_size
-    if not (hasattr(backbone, "forward_features") and hasattr(backbone, "forward_head")):
+    if network.maps > 1 or not (hasattr(backbone, "forward_features") and hasattr(backbone, "forward_head")):
         return network
     images = torch.randint(0, 256, (2, size, size, 3), generator=torch.Generator().manual_seed(0)).byte()
     with torch.inference_mode():
@@ -112,7 +112,7 @@ def save_network(network: EmbeddingNetwork, folder: Path) -> dict[str, Any]:
     replaces an earlier file only after OpenVINO has computed the same results as PyTorch.
 
     Returns:
-        architecture, input_size, embedding_size, classes (None without a head), views, mean, std, interpolation.
+        architecture, input_size, embedding_size, classes (None without a head), views, maps, mean, std, interpolation.
 
     Raises:
         NetworkError: the architecture cannot be exported, or the exported graph computes different results.
@@ -142,6 +142,7 @@ def _graph(network: EmbeddingNetwork) -> GraphNetwork:
         _weights(network),
         size=network.input_size,
         views=network.views,
+        maps=network.maps,
         mean=network.mean,
         std=network.std,
     )
@@ -157,6 +158,7 @@ def load_network(folder: Path, device: str | torch.device = "cpu") -> EmbeddingN
     model, state = read_json(folder / MANIFEST), read_state_dict(folder / WEIGHTS)
     try:
         network = build(model["architecture"], input_size=model["input_size"])
+        network.use_maps(model.get("maps", 1))
         if model["classes"]:
             network.add_head(model["classes"], dropout=0.0, seed=0)
         network.normalise_by(tuple(model["mean"]), tuple(model["std"]))

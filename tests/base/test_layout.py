@@ -52,6 +52,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "rf_inputResolution": (96, FROM_NETWORK, FROM_NETWORK),
     "rf_resizeMode": ("crop", FROM_NETWORK, FROM_NETWORK),
     "rf_views": (8, FROM_NETWORK, FROM_NETWORK),
+    "rf_featureMaps": (3, FROM_NETWORK, FROM_NETWORK),
     "rf_embeddingNode": ("pool", NOTHING, NOTHING),  # these four matter to .model and .onnx files
     "rf_channelOrder": ("rgb", NOTHING, NOTHING),
     "rf_channelMeans": ((1.0, 2.0, 3.0), NOTHING, NOTHING),

@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.calibration import _SigmoidCalibration
 
-from libraries.classifier.calibration import fit_calibration
+from libraries.classifier.calibration import Calibration, fit_calibration
+from libraries.classifier.cross_validation import Validation
 
 Float = npt.NDArray[np.float64]
 
@@ -142,3 +145,35 @@ def test_log_loss_improves_on_examples_not_seen() -> None:
     plain /= plain.sum(axis=1, keepdims=True)
     calibrated = calibration.probabilities(sharp[2000:]).astype(np.float64)
     assert log_loss(calibrated, labels[2000:]) < log_loss(plain[2000:], labels[2000:]) - 0.1
+
+
+def test_a_class_that_the_scores_put_first_is_not_silenced_by_its_bias() -> None:
+    """One wild score, of an example that its fold's model got wrong, makes all scores look nearly useless."""
+    labels = np.repeat([0, 1], [16, 6])
+    right = np.where(labels == 1, 1.0, -1.0)
+    wild = right.copy()
+    wild[0] = 10
+    scores, training_scores = (np.stack([-s, s], axis=1).astype(np.float32) for s in (wild, right))
+    fitted = fit_calibration(scores, labels, evidence=np.array([16, 6]))
+    assert (fitted.labels(training_scores) == 0).all(), "the second class would never be the answer"
+    folds = np.arange(len(labels)) % 5
+    validation = Validation(folds, labels, groups=np.arange(len(labels)), number_of_classes=2)
+    calibration = validation.calibrate(scores, training_scores=training_scores)
+    assert (calibration.labels(training_scores) == labels).all()
+    is_right = validation.is_right(scores, training_scores=training_scores, start=calibration)
+    assert is_right.tolist() == [False, *[True] * 21]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6))
+def test_whatever_the_scores_every_class_that_they_put_first_is_an_answer(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    classes, count = random.integers(2, 6), random.integers(2, 30)
+    scores = random.standard_normal((count, classes)) * 10.0 ** random.integers(-1, 2)
+    bias = random.standard_normal(classes) * 3
+    given_one = Calibration(10.0 ** random.integers(-1, 2), bias - bias.mean())
+    found = given_one.heard(scores)
+    assert set(scores.argmax(axis=1)) <= set(found.labels(scores))
+    assert found.bias.sum() == pytest.approx(0, abs=1e-9) and found.slope == given_one.slope
+    if set(scores.argmax(axis=1)) <= set(given_one.labels(scores)):
+        assert found is given_one

@@ -202,3 +202,13 @@ def test_the_web_page_offers_files_of_every_format() -> None:
     page = (ROOT / "resources" / "webPage" / "index.html").read_text(encoding="utf-8")
     accepted = re.search(r'id="files" type="file" accept="image/\*,([^"]*)"', page)
     assert accepted is not None and set(accepted[1].split(",")) == SUFFIXES
+
+
+def test_a_targa_image_is_no_icon(tmp_path: Path) -> None:
+    for number, options in enumerate(({}, {"compression": "tga_rle"})):
+        Image.new("RGB", (9, 5), (200, 10, 10)).save(tmp_path / f"{number}.tga", **options)
+        with pytest.raises(ImageError, match="Targa image"):
+            decode((tmp_path / f"{number}.tga").read_bytes())
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.ico")
+    with pytest.raises(ImageError, match="icon"):
+        decode((tmp_path / "a.ico").read_bytes())

@@ -20,6 +20,7 @@ from libraries.network.artefact import resize_rule, write_network
 from libraries.network.backbones import build, load_pretrained
 from libraries.network.engine import Engine
 from libraries.network.export import load_network, save_network, with_map
+from libraries.network.graphs.graph_network import network_facts
 from libraries.network.pretrained import NetworkOptions, load_network_for
 
 TOLERANCE = 1e-5  # of the largest value
@@ -34,30 +35,40 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.parametrize("maps", [1, 3])
 @pytest.mark.parametrize(
     ("version", "size", "views"),
     [(0, 224, 1), (0, 65, 1), (0, 32, 1), (0, 96, 2), (0, 65, 8), (1, 96, 1), (1, 65, 8), (2, 99, 1), (2, 64, 2)],
 )
-def test_the_same_as_timm(version: int, size: int, views: int) -> None:
+def test_the_same_as_timm(version: int, size: int, views: int, maps: int) -> None:
     network = load_pretrained(f"EfficientNet_Lite{version}", input_size=size)
     network.views = views
-    made = lite.efficientnet_lite(f"tf_efficientnet_lite{version}", size=size, views=views)
-    for name in ("architecture", "input_size", "embedding_size", "classes", "mean", "std", "interpolation", "views"):
-        assert getattr(made, name) == getattr(network, name), name
+    network.use_maps(maps)
+    made = lite.efficientnet_lite(f"tf_efficientnet_lite{version}", size=size, views=views, maps=maps)
+    assert network_facts(made) == network_facts(network)
+    assert made.embedding_size == {1: 1280, 3: 3248 if version == 2 else 3104}[maps]
     with torch.inference_mode():
-        embedding, features = (output.numpy() for output in with_map(network)(torch.from_numpy(images(size))))
+        embedding, *features = (output.numpy() for output in with_map(network)(torch.from_numpy(images(size))))
     assert difference(made.run(images(size))["embedding"], embedding) <= TOLERANCE
     session = onnxruntime.InferenceSession(made.model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(["embedding", "features"], {"images": images(size)})
-    assert difference(found[0], embedding) <= TOLERANCE
-    assert difference(found[1], features) <= 2 * TOLERANCE, "single positions, not their mean"
+    outputs = [output.name for output in session.get_outputs()]
+    found = dict(zip(outputs, session.run(outputs, {"images": images(size)}), strict=True))
+    assert difference(found["embedding"], embedding) <= TOLERANCE
+    if maps == 1:
+        assert difference(found["features"], features[0]) <= 2 * TOLERANCE, "single positions, not their mean"
+    elif size % 32 == 0:
+        assert found["features"].shape == (3, made.embedding_size, size // 16, size // 16)
+        assert difference(found["features"].mean(axis=(2, 3)), embedding) <= TOLERANCE
+    else:
+        assert "features" not in found
 
 
-@pytest.mark.parametrize(("version", "size", "views"), [(0, 65, 1), (1, 64, 2), (2, 67, 8)])
+@pytest.mark.parametrize(("version", "size", "views", "maps"), [(0, 65, 1, 1), (1, 64, 2, 3), (2, 67, 8, 1)])
 def test_a_trained_one_is_written_without_pytorchs_exporter(
-    version: int, size: int, views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: int, size: int, views: int, maps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = build(f"tf_efficientnet_lite{version}", input_size=size, seed=1)
+    network.use_maps(maps)
     network.add_head(3, dropout=0.5, seed=1)
     network.normalise_by((0.1, 0.5, 0.7), (0.2, 0.3, 0.4))
     with torch.no_grad():  # statistics, and a norm's weights, as training leaves them
@@ -74,12 +85,18 @@ def test_a_trained_one_is_written_without_pytorchs_exporter(
     with torch.inference_mode():
         expected = [output.numpy() for output in with_map(network)(torch.from_numpy(images(size)))]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    found = session.run(["embedding", "scores", "features"], {"images": images(size)})
-    for values, wanted, tolerance in zip(found, expected, (1, 1, 2), strict=True):
+    found = session.run(["embedding", "scores", "features"][: len(expected)], {"images": images(size)})
+    for values, wanted, tolerance in zip(found, expected, (1, 1, 2), strict=False):
         assert difference(values, wanted) <= tolerance * TOLERANCE
     write_json(tmp_path / "model.json", facts)
-    again = load_network(tmp_path).state_dict()
-    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in again.items())
+    again = load_network(tmp_path)
+    assert network_facts(again) == facts
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
+def test_other_networks_have_one_map_only() -> None:
+    with pytest.raises(NetworkError, match="rf_featureMaps = 3 is for EfficientNet_Lite0, 1 and 2, not for resnet18"):
+        load_network_for(NetworkOptions("random:resnet18", size=64, maps=3), refine=False)
 
 
 def test_reading_at_reduced_scale_hardly_changes_embeddings(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from PIL import Image
 
 from libraries.base.errors import MissingInput, StaleInput
 from libraries.base.layout import Layout
+from libraries.base.storage import write_json
 from libraries.classifier.bundle import Classifier
+from libraries.data.images import load
+from libraries.network.embedding_store import read_features
 from libraries.widgets.results import ResultsViewer
 from PARAMETERS import Parameters
 from tests.conftest import STEPS, command_line, files, hashes, run_main, small_run
@@ -290,3 +293,30 @@ def test_comparison_of_runs(stage: Stage, main: Main, capsys: pytest.CaptureFixt
     assert "rf_mbSize" not in shown  # only what differs
     assert "overall_accuracy" in shown
     assert "McNemar" in shown
+
+
+@pytest.mark.parametrize("classifier", ["svm", "dnn"])
+def test_embeddings_of_three_feature_maps(parameters: Make, main: Main, classifier: str) -> None:
+    p = parameters(classifier=classifier, rf_featureMaps=3, rf_maxEpochs=1)
+    for step in STEPS:
+        main(step, p)
+    layout = Layout(p)
+    embeddings = read_features(layout.features.folder).embedding
+    assert embeddings.shape == (48, 3104)
+    bundle = Classifier(layout.bundle.folder)
+    assert bundle.has_evidence, "heatmaps need no occlusion"
+    image = load(next(iter(sorted(layout.images.rglob("*.jpg")))), bundle.rule)
+    heatmap = bundle.evidence(image)
+    assert heatmap.shape[1:] == (4, 4), "as fine as the largest map"
+    share = np.exp(heatmap.mean(axis=(1, 2)))
+    np.testing.assert_allclose(share / share.sum(), bundle.classify(image).probabilities, atol=1e-4)
+
+
+def test_a_network_that_was_made_before_there_was_a_choice_of_maps(stage: Stage) -> None:
+    p = stage(FINISHED)()
+    network = Layout(p).network
+    manifest = network.read()
+    assert manifest["parameters"].pop("rf_featureMaps") is None and manifest.pop("maps") == 1
+    write_json(network.manifest, manifest)
+    assert Layout(p).evaluation.is_current()
+    assert not Layout(p.model_copy(update={"rf_featureMaps": 3})).network.is_current()

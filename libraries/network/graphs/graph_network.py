@@ -56,6 +56,7 @@ class GraphNetwork:
         architecture: the name of the file it came from, or timm's name.
         classes: K; None without a head.
         mean, std: of red, green and blue from 0 to 1, as in an EmbeddingNetwork.
+        views, maps: as in an EmbeddingNetwork.
         weights: the state dict of the same EmbeddingNetwork; empty where there is none.
     """
 
@@ -68,6 +69,7 @@ class GraphNetwork:
     std: tuple[float, ...]
     interpolation: Interpolation = "bilinear"
     views: int = 1
+    maps: int = 1
     weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -116,6 +118,8 @@ class Network(Protocol):
     @property
     def views(self) -> int: ...
     @property
+    def maps(self) -> int: ...
+    @property
     def mean(self) -> tuple[float, ...]: ...
     @property
     def std(self) -> tuple[float, ...]: ...
@@ -131,6 +135,7 @@ def network_facts(network: Network) -> dict[str, Any]:
         "embedding_size": network.embedding_size,
         "classes": network.classes,
         "views": network.views,
+        "maps": network.maps,
         "mean": list(network.mean),
         "std": list(network.std),
         "interpolation": network.interpolation,
