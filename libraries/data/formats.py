@@ -213,7 +213,10 @@ class NotRead(NamedTuple):
 
     def describe(self, count: int) -> str:
         """The message about `count` files."""
-        return f"{counted(count, self.name)} {self.reason}"
+        reason = self.reason
+        if count > 1:
+            reason = re.sub(r"\bit\b", "them", re.sub(r"\bits\b", "their", reason))
+        return f"{counted(count, self.name)} {reason}"
 
 
 def why_not_read(name: str, kind: Foreign | None) -> NotRead:

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Literal
 
 from libraries.base.arrays import Int
-from libraries.base.console import counted
 from libraries.base.errors import InputError
 from libraries.base.file_system import nfc
 from libraries.base.text import read_lines
@@ -90,15 +89,18 @@ def training_warnings(classes: Iterable[str], labels: Sequence[str], groups: Seq
         for label, of_label in known.items()
         if not of_label
     ]
-    advice = "how well other objects are recognised cannot be measured; add images of some"
+    advice = "so how well it is recognised in other images cannot be measured: add some"
     if len(single) <= MOST_LINES:
         lines += [
-            f"Warning: {label}: 1 group of training images ({counted(count, 'image')}); {advice}"
+            f"Warning: {label}: 1 {f'group of {count:,} training images' if count > 1 else 'training image'}, {advice}"
             for label, count in single.items()
         ]
     else:
         names = ", ".join([*single][:MOST_NAMED]) + (", …" if len(single) > MOST_NAMED else "")
-        lines.append(f"Warning: {len(single):,} classes have 1 group of training images each; {advice}: {names}")
+        lines.append(
+            f"Warning: {len(single):,} classes have 1 group of training images each, so how well they are recognised in "
+            f"other images cannot be measured: add some for {names}"
+        )
     return lines
 
 

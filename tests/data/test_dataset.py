@@ -64,7 +64,7 @@ def test_images_are_known_by_their_content_where_the_name_does_not_tell(tmp_path
         "1 .json file (not an image format that is read)",
         "1 PDF document (not read: export its pages as PNG or TIFF)",
         "1 raw camera file (not read: develop it to JPEG, PNG or TIFF, or take the camera's own JPEG)",
-        "2 Photoshop documents (not read: export it as PNG or TIFF)",
+        "2 Photoshop documents (not read: export them as PNG or TIFF)",
     ]
     assert found.lost == {"cat": 0, "dog": 4}
 
