@@ -98,8 +98,8 @@ def training_warnings(classes: Iterable[str], labels: Sequence[str], groups: Seq
     else:
         names = ", ".join([*single][:MOST_NAMED]) + (", …" if len(single) > MOST_NAMED else "")
         lines.append(
-            f"Warning: {len(single):,} classes have 1 group of training images each, so how well they are recognised in "
-            f"other images cannot be measured: add some for {names}"
+            f"Warning: {len(single):,} classes have 1 group of training images each, so how well they are recognised "
+            f"in other images cannot be measured: add some for {names}"
         )
     return lines
 

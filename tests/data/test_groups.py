@@ -13,7 +13,7 @@ def test_a_class_of_one_training_group_and_one_without_training_images_are_named
     examples += [example("red", i, f"object{i}", "train" if i else "test") for i in range(4)]
     examples += [example("gray", 0, "only", "test")]
     lines = summary(examples).splitlines()
-    assert [line.split(", so")[0] for line in lines if "Warning" in line] == [
+    assert [line.replace(";", ",").split(",")[0] for line in lines if "Warning" in line] == [
         "Warning: class 'gray' has no training image",
         "Warning: blue: 1 group of 12 training images",
     ]
