@@ -258,8 +258,9 @@ def _parsed(value: Any, kind: Any) -> Any:
     kinds = [kind, *get_args(kind)]
     if text.lower() == "none" and type(None) in kinds:
         return None
-    if get_origin(kind) is Literal and not isinstance(get_args(kind)[0], str):
-        return {str(choice): choice for choice in get_args(kind)}.get(text, text)
+    choices = [choice for k in kinds if get_origin(k) is Literal for choice in get_args(k)]
+    if choices and not any(isinstance(choice, str) for choice in choices):
+        return {str(choice): choice for choice in choices}.get(text, text)
     if not any(get_origin(k) is tuple for k in kinds) or text in [a for k in kinds for a in get_args(k)]:
         return text
     return [part.strip() for part in text.strip("[]()").split(",") if part.strip()]

@@ -169,3 +169,10 @@ def test_names_in_another_form_of_unicode(tmp_path: Path) -> None:
     assert Parameters.load({"folder": f"{tmp_path}/images/{composed}/a"}).folder == tmp_path / "images" / apart / "a"
     layout = Layout(Parameters.load({"rootDir": tmp_path, "datasetName": composed}))
     assert layout.images == tmp_path / "images" / apart and layout.proc == tmp_path / "proc" / composed
+
+
+def test_a_number_to_choose_or_none_is_typed_as_any_other() -> None:
+    assert Parameters.load({"rf_featureMaps": "3"}).rf_featureMaps == 3
+    assert Parameters.load({"rf_featureMaps": "none"}).rf_featureMaps is None
+    with pytest.raises(ParameterError, match=r"rf_featureMaps = 4 is invalid: .*expected: 3 \| none"):
+        Parameters.load({"rf_featureMaps": "4"})
