@@ -54,7 +54,7 @@ class ResizeRule:
         detail: what the fast first reduction of a JPEG, to 1/2, 1/4 or 1/8, leaves at least, in multiples of the final
             width and height. At 1, embeddings of photographs have a cosine of 0.997 to those from full scale, at 1.75
             of 1, and both classify equally well; very sharp photographs differ by 2.6 and 1.2 grey levels on average.
-            1 takes less than half the time (python benchmarks/featurize.py).
+            1 takes about 0.6 of the time (python benchmarks/featurize.py).
     """
 
     size: int

@@ -88,10 +88,10 @@ def load_as_it_is(options: NetworkOptions) -> GraphNetwork:
         NetworkError: it is not such a file, or cannot be read, converted, or used unchanged.
     """
     path = graph_path(options.name)
-    if path is None or options.views != 1:
+    if path is None or options.views != 1 or options.maps != 1:
         raise NetworkError(
             "rf_maxEpochs = 0 uses a network with its own classes: set rf_pretrainedModelFilename to a .model or .onnx "
-            "file, and rf_views to 1"
+            "file, rf_views to 1, and rf_featureMaps to none"
         )
     return load_graph_network(path, size=options.size, options=options.graph, with_head=True)
 

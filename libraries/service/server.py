@@ -85,8 +85,10 @@ class Server(uvicorn.Server):
         self._is_own_process = threading.current_thread() is threading.main_thread()
         if os.environ.get("FORWARDED_ALLOW_IPS"):
             log.warning("FORWARDED_ALLOW_IPS has no effect: name the proxies in serve_trustedProxies")
-        super().run(sockets or [self._bind()])
-        self._exit_timer.cancel()
+        try:
+            super().run(sockets or [self._bind()])
+        finally:
+            self._exit_timer.cancel()
         if self._service.workers.at_work:
             self._exit()
         if self._service.failure is not None:

@@ -145,6 +145,9 @@ def test_what_is_said_about_graphs_is_refused_for_other_networks(tmp_path: Path)
         match=r"rf_maxEpochs = 0 uses a network with its own classes: set",
     ):
         load_as_it_is(values("random:resnet18"))
+    (tmp_path / "any.onnx").touch()
+    with pytest.raises(NetworkError, match="rf_featureMaps to none"):
+        load_as_it_is(values(tmp_path / "any.onnx", rf_featureMaps=3))
     with pytest.raises(NetworkError, match=r"gone\.model does not exist: check rf_pretrainedModelFilename"):
         load_network_for(values(tmp_path / "gone.model"), refine=False)
     for nobody in ("~nosuchuser/gone.model", "resnet18@~nosuchuser/gone.pth"):
