@@ -89,7 +89,7 @@ docs: $(VENV)/.setup  ## Write anew what the documentation takes from the code
 	$(RUN) docs/generate.py
 
 runs: $(VENV)/.setup  ## Compare all runs in the browser (MLflow)
-	$(RUN) -m libraries.base.tracking "$(ROOT)"
+	$(RUN) -m libraries.history "$(ROOT)"
 	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(ROOT)/mlflow.db"
 
 bench: $(VENV)/.dev $(VENV)/.demo  ## Measure speed and memory against other tools; writes BENCHMARKS.md

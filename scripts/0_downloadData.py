@@ -5,14 +5,14 @@ Skip this script if your images are already there, in one folder per class.
 
 from pathlib import Path
 
-from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar, counted, progress, table
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.file_system import on_disk
 from libraries.base.layout import Layout
-from libraries.base.run_records import Record
 from libraries.data import solar_cells
+from libraries.history import tracking
+from libraries.history.records import Record
 from PARAMETERS import RESOURCES, Parameters
 
 

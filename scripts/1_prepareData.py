@@ -8,7 +8,6 @@ whose file has not changed since an earlier run.
 
 import itertools
 
-from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar, progress
 from libraries.base.errors import ParameterError
@@ -20,6 +19,7 @@ from libraries.data.exchange import label_studio
 from libraries.data.exchange.export import Export
 from libraries.data.remembered import Remembered
 from libraries.data.split import check_test_list, take_sides
+from libraries.history import tracking
 from PARAMETERS import Parameters
 
 

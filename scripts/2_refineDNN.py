@@ -5,11 +5,11 @@ For 'svm' this takes seconds. A training that was stopped continues after its la
 
 from typing import TYPE_CHECKING
 
-from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
-from libraries.base.run_records import Record
+from libraries.history import tracking
+from libraries.history.records import Record
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:

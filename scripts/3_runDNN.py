@@ -7,11 +7,11 @@ was.
 from dataclasses import replace
 from typing import Any
 
-from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
-from libraries.base.run_records import Record
+from libraries.history import tracking
+from libraries.history.records import Record
 from PARAMETERS import Parameters
 
 

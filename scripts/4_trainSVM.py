@@ -1,9 +1,9 @@
 """Train a linear SVM on the embeddings, choosing C by cross-validation, and write the bundle that is deployed."""
 
-from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.layout import Layout
-from libraries.base.run_records import Record
+from libraries.history import tracking
+from libraries.history.records import Record
 from PARAMETERS import Parameters
 
 

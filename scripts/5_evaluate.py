@@ -5,12 +5,12 @@ which duplicates stand on both sides. --recheck classifies all test images with 
 them: their embeddings are known from step 3.
 """
 
-from libraries.base import tracking
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
-from libraries.base.run_records import Record
-from PARAMETERS import RESOURCES, Parameters
+from libraries.history import tracking
+from libraries.history.records import Record
+from PARAMETERS import Parameters
 
 EARLIER_RUNS = 12  # in the report
 
@@ -18,7 +18,7 @@ EARLIER_RUNS = 12  # in the report
 def main(parameters: Parameters, *, compare: bool = False, leakReport: bool = False, recheck: bool = False) -> None:
     layout = Layout(parameters)
     if compare:
-        from libraries.evaluation.comparison import describe_runs
+        from libraries.history.comparison import describe_runs
 
         print(describe_runs(parameters.trackingUri or tracking.local_store(parameters.rootDir), parameters.datasetName))
         return
@@ -31,7 +31,7 @@ def main(parameters: Parameters, *, compare: bool = False, leakReport: bool = Fa
         report_leaks(parameters, layout)
         return
     layout.bundle.check()
-    with tracking.run("5_evaluate", parameters, at_once=True) as record:
+    with tracking.run("5_evaluate", parameters) as record:
         evaluate(parameters, layout, record, recheck=recheck)
     if record.model_uri:
         print(f"MLflow model: {record.model_uri}")
@@ -61,11 +61,11 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     from libraries.data.dataset import read_examples
     from libraries.data.remembered import Remembered
     from libraries.evaluation import outputs, testing
-    from libraries.evaluation.comparison import earlier_runs
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.wording import accuracy_table
+    from libraries.history import reading
+    from libraries.history.comparison import earlier_runs
     from libraries.network.embedding_store import read_features
-    from libraries.service.hosts.mlflow_model import pack
 
     examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
     classifier = Classifier(layout.bundle.folder, precision=parameters.run_precision)
@@ -84,7 +84,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     )
     record.tags.update(data=layout.examples.identity()[:12], test_set=testing.fingerprint(tested))
     earlier = earlier_runs(
-        tracking.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
+        reading.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
         parameters=parameters.mattering(),
         data=record.tags["data"],
         test_set=record.tags["test_set"],
@@ -96,11 +96,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     print(f"{accuracy_table(measured)}\n\nWritten:")
     record.metrics.update(outputs.scalars(measured))
     record.files.extend(path for path in written if path.suffix != ".html")
-    record.model = pack(
-        layout.bundle.folder,
-        name=f"{parameters.datasetName}_{parameters.classifier}",
-        requirements=RESOURCES.parent / "requirements-serve.txt",
-    )
+    record.bundle = layout.bundle.folder
     for path in written:
         print(f"  {path}")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from PARAMETERS import Parameters
@@ -147,3 +148,16 @@ def process() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=os.sep, check=False)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, pictures: Path, shared_folder: Path, quick_export: None) -> Path:
+    """The bundle of a small run, made once for all processes of the test run. Read only: copy it to change it."""
+    root = shared_folder / "served"
+    with FileLock(f"{root}.lock"):
+        if not root.exists():  # written elsewhere and then renamed: it is complete from the start
+            made = data_dir(tmp_path_factory.mktemp("served") / "data", pictures)
+            for step in STEPS[:4]:
+                run_main(step, small_run(made, svm_CVals=(0.01,), svm_boL2Normalize=True))
+            made.rename(root)
+    return root / "proc" / "textures" / "model_svm"

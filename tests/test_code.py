@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ("base", "data", "web", "cntk", "network", "classifier", "evaluation", "service", "widgets")
+FLOORS = ("base", "data", "web", "cntk", "network", "classifier", "evaluation", "service", "history", "widgets")
 MODULES = sorted((ROOT / "libraries").rglob("*.py"))
 
 

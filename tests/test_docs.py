@@ -18,10 +18,10 @@ from tests.cntk.goldens import unpacked
 from tests.conftest import ROOT, SCRIPTS, STEPS, run_main
 from tests.data.test_solar_cells import package
 from tests.documented import OTHERS, PROMPTS, Block, Command, Page
-from tests.service.conftest import Live, bundle, start_service
+from tests.service.conftest import Live, start_service
 from tests.trying import Place
 
-__all__ = ["bundle", "package", "start_service"]
+__all__ = ["package", "start_service"]
 
 NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PAGES = [Page(path) for path in (*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md")))]
@@ -111,7 +111,7 @@ def place(
         replacements = {
             "<this repository>": "REPOSITORY",
             "<name>": "leaves",
-            "<model id>": "m-0",
+            "<address>": "models:/m-0",
             "<scoring URI>": f"{served.url}/score",
             "http://127.0.0.1:5000/invocations": f"{served.url}/score",
             "http://127.0.0.1:8080": served.url,

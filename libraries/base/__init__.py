@@ -1,1 +1,1 @@
-"""Shared by every floor: errors, settings, storage and run history."""
+"""Shared by every floor: errors, settings, storage, work side by side."""

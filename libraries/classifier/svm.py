@@ -15,7 +15,7 @@ from libraries.classifier.squared_hinge import COLUMNS_AT_ONCE, Block, Rows
 ClassWeight = Literal["balanced"] | None
 
 NORMALISATIONS = ("l2", "sqrt_l2", "standardise")
-FEWEST_COLUMNS = 16  # of a block: a narrower product takes as long
+FEWEST_COLUMNS = 3  # of a block
 ROWS_AT_ONCE = 8192  # bounds the temporary memory of normalising
 
 

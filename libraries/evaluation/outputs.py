@@ -22,8 +22,8 @@ from libraries.data.dataset import Example, load_example
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
-from libraries.evaluation.comparison import EarlierRun
 from libraries.evaluation.metrics import confident_mistakes
+from libraries.evaluation.report import EarlierRun
 from libraries.evaluation.testing import PredictionRow, Tested, prediction_rows
 from libraries.network.embedding_store import Features, read_features
 

@@ -17,7 +17,6 @@ from libraries.base.errors import ImageError
 from libraries.base.pool import ordered_map
 from libraries.base.storage import write_text
 from libraries.evaluation import wording
-from libraries.evaluation.comparison import EarlierRun
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SCRIPT = Path(__file__).with_name("report.js")
@@ -82,6 +81,24 @@ class Mistake:
     probabilities: Sequence[float]
     evidence: bytes | None = None
     alike: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """One evaluation of the run history.
+
+    Attributes:
+        when: local time of the evaluation.
+        differences: what was different from now.
+        accuracy, class_averaged: on the test images of that run.
+        is_comparable: whether these were the present test images.
+    """
+
+    when: str
+    differences: tuple[str, ...]
+    accuracy: float | None
+    class_averaged: float | None
+    is_comparable: bool
 
 
 def write_report(

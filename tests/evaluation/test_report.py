@@ -15,9 +15,9 @@ from PIL import Image
 from libraries.base import figures
 from libraries.base.errors import ImageError
 from libraries.evaluation import plots, report, wording
-from libraries.evaluation.comparison import EarlierRun
 from libraries.evaluation.metrics import confident_mistakes, metrics
 from libraries.evaluation.outputs import jpeg
+from libraries.evaluation.report import EarlierRun
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from PARAMETERS import Parameters
-from tests.service.conftest import bundle
 from tests.widgets.conftest import evaluated
 
-__all__ = ["bundle", "evaluated"]
+__all__ = ["evaluated"]
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ from libraries.base.errors import StaleInput
 from libraries.data.annotations import Annotations
 from PARAMETERS import Parameters
 from tests.conftest import run_main, small_run
-from tests.service.conftest import bundle
 from tests.widgets.conftest import evaluated
 
-__all__ = ["bundle", "evaluated"]
+__all__ = ["evaluated"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures of the service's tests: a small bundle, the service in this process and as a process, and a fake of it."""
+"""Fixtures of the service's tests: the service in this process and as a process, and a fake of it."""
 
 import io
 import os
@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from filelock import FileLock
 from PIL import Image
 from starlette.testclient import TestClient
 
 from libraries.service.app import create_app
 from libraries.service.gate import Access
 from libraries.service.service import Limits, Service
-from tests.conftest import ROOT, SCRIPTS, STEPS, data_dir, run_main, small_run
+from tests.conftest import ROOT, SCRIPTS
 from tests.fake_service import FakeService, running
 
 PAGE = ROOT / "resources" / "webPage"
@@ -29,19 +28,6 @@ def fake() -> Iterator[FakeService]:
     """A service that answers or misbehaves as configured, for the tests of its client."""
     with running() as service:
         yield service
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, pictures: Path, shared_folder: Path, quick_export: None) -> Path:
-    """The bundle of a small run, made once for all processes of the test run. Read only: copy it to change it."""
-    root = shared_folder / "served"
-    with FileLock(f"{root}.lock"):
-        if not root.exists():  # written elsewhere and then renamed: it is complete from the start
-            made = data_dir(tmp_path_factory.mktemp("served") / "data", pictures)
-            for step in STEPS[:4]:
-                run_main(step, small_run(made, svm_CVals=(0.01,), svm_boL2Normalize=True))
-            made.rename(root)
-    return root / "proc" / "textures" / "model_svm"
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,6 @@ from libraries.base.layout import Layout
 from libraries.data.dataset import read_examples
 from libraries.widgets.viewer import Viewer
 from tests.conftest import run_main, small_run
-from tests.service.conftest import bundle
-
-__all__ = ["bundle"]
 
 Sent = list[tuple[dict[str, Any], list[bytes]]]
 

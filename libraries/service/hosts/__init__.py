@@ -1,1 +1,1 @@
-"""Where the classifier runs other than in the service's own process: Azure ML, MLflow, a local process."""
+"""Where the classifier runs other than in the service's own process: Azure ML, a local process."""

@@ -5,31 +5,23 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from libraries.base.run_records import PackedModel
 from libraries.base.storage import sha256
 from libraries.service.tutorial import COLUMN
 
-_CODE = Path(__file__).parents[2]
+_CODE = Path(__file__).parents[1]
 _MODEL = Path(__file__).with_name("pyfunc.py")
+_REQUIREMENTS = _CODE.parent / "requirements-serve.txt"  # of a service; the versions installed here are required
 
 
-def pack(bundle: Path, *, name: str, requirements: Path) -> PackedModel:
-    """A bundle for the run history, as a model that `mlflow models serve` can serve.
-
-    Args:
-        requirements: file with the packages that a service needs; the model requires the versions installed here.
-    """
-    packages = installed(requirements)
-    content = {path.relative_to(root).as_posix(): sha256(path) for root, path in _files(bundle)}
-    fingerprint = hashlib.sha256(json.dumps([content, packages], sort_keys=True).encode()).hexdigest()
-    save = partial(_save, bundle=bundle, packages=packages)
-    return PackedModel(name, fingerprint, save)
+def fingerprint(bundle: Path) -> str:
+    """Identifies the model of a bundle: its files, the code, and the packages that it requires."""
+    content = {name: sha256(path) for name, path in _files(bundle)}
+    return hashlib.sha256(json.dumps([content, installed(_REQUIREMENTS)], sort_keys=True).encode()).hexdigest()
 
 
 def installed(requirements: Path) -> list[str]:
@@ -48,18 +40,24 @@ def _pinned(line: str) -> str:
     return str(requirement)
 
 
-def _files(bundle: Path) -> Iterator[tuple[Path, Path]]:
-    """Every file of the model, after the folder that its name is relative to."""
-    yield from ((bundle.parent, path) for path in sorted(bundle.iterdir()))
-    yield from ((_CODE.parent, path) for path in sorted(_CODE.rglob("*")) if _is_code(path))
+def _files(bundle: Path) -> Iterator[tuple[str, Path]]:
+    """Every file of the model, after its name."""
+    for path in sorted(bundle.iterdir()):
+        yield f"bundle/{path.name}", path
+    for path in filter(_is_code, sorted(_CODE.rglob("*"))):
+        yield path.relative_to(_CODE.parent).as_posix(), path
 
 
 def _is_code(path: Path) -> bool:
     return path.is_file() and "__pycache__" not in path.parts
 
 
-def _save(path: Path, *, bundle: Path, packages: Sequence[str], mlflow_model: Any) -> None:
-    """Write the model into a folder that does not exist yet."""
+def save(path: Path, bundle: Path, *, mlflow_model: Any) -> None:
+    """Write the model, which `mlflow models serve` can serve, into a folder that does not exist yet.
+
+    Args:
+        mlflow_model: MLflow's description of it, a `mlflow.models.Model`, which is completed and written.
+    """
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import ModelSignature
@@ -73,7 +71,7 @@ def _save(path: Path, *, bundle: Path, packages: Sequence[str], mlflow_model: An
         code_paths=[str(_CODE)],
         signature=ModelSignature(inputs=Schema([ColSpec("string", COLUMN)])),
         input_example=pd.DataFrame({COLUMN: [_example()]}),
-        pip_requirements=list(packages),
+        pip_requirements=installed(_REQUIREMENTS),
     )
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import requests
 
-from libraries.base import tracking
 from libraries.base.errors import ServiceError
 from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier, Prediction
+from libraries.history import tracking
+from libraries.history.mlflow_model import installed
 from libraries.service.calling.client import Client
-from libraries.service.hosts.mlflow_model import installed
 from libraries.service.tutorial import COLUMN
 from PARAMETERS import Parameters
 from tests.conftest import files, run_main, small_run
@@ -36,6 +36,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Paramet
     parameters = small_run(root, svm_CVals=(0.01,), svm_boL2Normalize=True, runHistory=True)
     run_main("5_evaluate", parameters)
     run_main("5_evaluate", parameters)
+    assert not (root / "mlflow.db").exists(), "it waits"
+    assert tracking.enter_waiting(root) == 2
     return parameters
 
 
@@ -82,7 +84,7 @@ def test_script_5_stores_the_bundle_once_and_both_runs_name_it(evaluated: Parame
 
 def test_stored_model_holds_bundle_code_and_packages_but_no_pickle(evaluated: Parameters, stored: Path) -> None:
     names = files(stored)
-    assert {"artifacts/model_svm/model.onnx", "artifacts/model_svm/model.json", "pyfunc.py", "MLmodel"} <= names
+    assert {"artifacts/bundle/model.onnx", "artifacts/bundle/model.json", "pyfunc.py", "MLmodel"} <= names
     assert "code/libraries/service/tutorial.py" in names
     assert not [n for n in names if n.endswith((".pkl", ".pickle", ".pyc"))]
     packages = (stored / "requirements.txt").read_text().splitlines()

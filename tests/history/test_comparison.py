@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from libraries.evaluation.comparison import EarlierRun, earlier_runs
+from libraries.evaluation.report import EarlierRun
+from libraries.history.comparison import earlier_runs
 from PARAMETERS import Parameters
 
 PARAMETERS = Parameters.load()

@@ -1,25 +1,26 @@
 """Evaluations of a data set side by side, from the run history: what differed, and the results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from libraries.base import tracking
 from libraries.base.console import table
 from libraries.base.tables import read_table
+from libraries.evaluation.report import EarlierRun
 from libraries.evaluation.testing import PredictionRow
 from libraries.evaluation.uncertainty import mcnemar
+from libraries.history import reading
+from libraries.history.tracking import MOST_CHARACTERS
 
 COLUMNS = ("overall_accuracy", "class_averaged_accuracy", "class_averaged_auc", "log_loss", "ece")
 
 
 def describe_runs(store: str, dataset: str, *, count: int = 5) -> str:
     """A table of the newest evaluations of a data set, and McNemar's test between the two newest."""
-    runs = tracking.recent_runs(store, experiment=dataset, step="5_evaluate", count=count)
+    runs = reading.recent_runs(store, experiment=dataset, step="5_evaluate", count=count)
     if not runs:
         return f"There is no evaluation of '{dataset}' in the run history yet: run scripts/5_evaluate.py"
     header = ["", *(_when(run) for run in runs)]
@@ -48,7 +49,7 @@ def _mcnemar(store: str, runs: list[dict[str, Any]]) -> str:
         return (
             "The two newest were measured on different test images: their accuracies cannot be compared image by image."
         )
-    newest, before = (_right(tracking.download(store, run["id"], "predictions.csv")) for run in runs[:2])
+    newest, before = (_right(reading.download(store, run["id"], "predictions.csv")) for run in runs[:2])
     paths = sorted(newest.keys() & before.keys())
     result = mcnemar(np.array([newest[p] for p in paths]), np.array([before[p] for p in paths]))
     verdict = f"a difference that chance alone {'often' if result.p_value > 0.05 else 'rarely'} produces"
@@ -63,28 +64,10 @@ def _right(predictions: Path) -> dict[str, bool]:
     return {row.path: row.label == row.predicted for row in rows}
 
 
-@dataclass(frozen=True)
-class EarlierRun:
-    """One evaluation of the run history.
-
-    Attributes:
-        when: local time of the evaluation.
-        differences: what was different from now.
-        accuracy, class_averaged: on the test images of that run.
-        is_comparable: whether these were the present test images.
-    """
-
-    when: str
-    differences: tuple[str, ...]
-    accuracy: float | None
-    class_averaged: float | None
-    is_comparable: bool
-
-
 def earlier_runs(
     runs: Sequence[Mapping[str, Any]], *, parameters: Mapping[str, Any], data: str, test_set: str
 ) -> list[EarlierRun]:
-    """What the report says about earlier runs (`tracking.recent_runs`).
+    """What the report says about earlier runs (`reading.recent_runs`).
 
     Args:
         parameters: the present ones that can change the result (`Settings.mattering`).
@@ -98,7 +81,7 @@ def _earlier(run: Mapping[str, Any], parameters: Mapping[str, Any], data: str, t
     differences = [
         f"{name} = {then[name]}"
         for name, value in parameters.items()
-        if name in then and then[name] != str(value)[:500]
+        if name in then and then[name] != str(value)[:MOST_CHARACTERS]
     ]
     is_comparable = tags.get("test_set") == test_set
     if not is_comparable:
