@@ -54,7 +54,7 @@ class KnownFiles:
 
     def write(self) -> None:
         """Write what has been noted, and nothing else: files that are gone are forgotten."""
-        if self._path is None:
+        if self._path is None or self._now == self._then:
             return
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -73,7 +73,8 @@ def _read(path: Path) -> dict[str, str]:
 
     try:
         with reading(path, advice=""):
-            table = pq.read_table(path).to_pydict()
+            with pq.ParquetFile(path) as file:  # pq.read_table imports pandas
+                table = file.read().to_pydict()
             return dict(zip(table["file"], table["sha256"], strict=True))
     except StorageError:
         return {}

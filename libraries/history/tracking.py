@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libraries.base.settings import Settings
-from libraries.history import mlflow_model
 from libraries.history.records import Finished, Record, how_many_wait, leave, waiting
 
 if TYPE_CHECKING:
@@ -178,6 +177,8 @@ def _keep_model(
     """The bundle's model as stored by an earlier run, or stored now, linked to this run; None if that fails."""
     from mlflow.entities import LoggedModelOutput
 
+    from libraries.history import mlflow_model
+
     try:
         key = mlflow_model.fingerprint(bundle)
         same = f"name = '{name}' AND tags.fingerprint = '{key}'"
@@ -206,6 +207,8 @@ def whole_models(client: "MlflowClient", experiment_id: str, which: str | None =
 def _store_model(client: "MlflowClient", created: "LoggedModel", bundle: Path) -> "LoggedModel":
     from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model
+
+    from libraries.history import mlflow_model
 
     described = Model(model_uuid=created.model_id, model_id=created.model_id, run_id=created.source_run_id)
     with tempfile.TemporaryDirectory() as folder:

@@ -188,7 +188,8 @@ def _fixed_size_lists(values: Float32) -> pa.Array:
 
 def _matrix(column: pa.ChunkedArray) -> Float32:
     """N lists of D → float32 [N, D]; not copied if the column is in one piece."""
-    chunks = [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in column.chunks]
+    flat = [np.asarray(np.from_dlpack(chunk.flatten()), np.float32) for chunk in column.chunks]  # to_numpy needs pandas
+    chunks = [values.reshape(len(chunk), -1) for values, chunk in zip(flat, column.chunks, strict=True)]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
