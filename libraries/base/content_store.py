@@ -237,6 +237,8 @@ def _write_part(path: Path, rows: Mapping[str, Row]) -> None:
     stored = [[np.ascontiguousarray(row[name]).tobytes() for name in first] for row in rows.values()]
     checksums = [_checksum(description, key, *values) for key, values in zip(keys, stored, strict=True)]
     columns = {"sha256": pa.array(keys, pa.binary(32)), "crc32": pa.array(checksums, pa.uint32())}
+    if taken := columns.keys() & first.keys():
+        raise ValueError(f"no array may be called {', '.join(taken)}")
     for (name, value), values in zip(first.items(), zip(*stored, strict=True), strict=True):
         columns[name] = pa.array(values, pa.binary(value.nbytes))
     table = pa.table(columns).replace_schema_metadata({"arrays": description})

@@ -249,15 +249,15 @@ def _first_of_equal_pixels(
             digest = pixel_sha256(folder / example.path, white_level=white_level, max_pixels=example.max_pixels)
         except ImageError as error:
             return error
-        return {"sha256": np.frombuffer(bytes.fromhex(digest), np.uint8)}
+        return {"pixels": np.frombuffer(bytes.fromhex(digest), np.uint8)}
 
     def of_file(row: int) -> str:
         return examples[row].sha256
 
-    with remembered.open("pixels", white_level) as known:
+    with remembered.open("same_pixels", white_level) as known:
         hashed = known.through(candidates, lambda rows: ordered_map(of_pixels, rows, workers=workers), key=of_file)
         # A file with an error has changed since it was checked, which step 3 reports.
-        identities = [of_file(i) if isinstance(h, ImageError) else h["sha256"].tobytes() for i, h in hashed]
+        identities = [of_file(i) if isinstance(h, ImageError) else h["pixels"].tobytes() for i, h in hashed]
     first = np.arange(len(originals))
     first[list(candidates)] = np.array(candidates, np.int64)[_first_of_equal(identities)]
     return np.asarray(first[originals], np.int64)

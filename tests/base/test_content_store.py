@@ -234,3 +234,9 @@ def test_two_runs_at_once_share_a_store(tmp_path: Path) -> None:
     runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")]) for _ in range(2)]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
     assert through(tmp_path / "a", range(6150))[1] == []
+
+
+@pytest.mark.parametrize("name", ["sha256", "crc32"])
+def test_no_array_takes_the_place_of_a_column(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=name), ContentStore(tmp_path / "kind", most_bytes=10**6) as store:
+        store.put(64 * "0", {name: np.zeros(32, np.uint8)})

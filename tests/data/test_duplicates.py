@@ -13,6 +13,7 @@ from libraries.data.checking import Checked
 from libraries.data.dataset import Example
 from libraries.data.duplicates import Duplicates, Kind
 from libraries.data.fingerprints import Pairs
+from libraries.data.remembered import Remembered
 from libraries.data.split import group_examples
 from tests.data.pictures import recompressed, rescaled, scene
 
@@ -204,3 +205,19 @@ def test_images_parted_by_a_given_test_set_are_counted() -> None:
     examples = of_pairs("aabb").examples
     sides = [replace(e, split="test" if i in (1, 3) else "train") for i, e in enumerate(examples)]
     assert duplicates.count_leaks(sides, np.array([0, 0, 2, 3])) == 1
+
+
+def test_pixels_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tmp_path / "images"
+    for label in ("a", "b"):
+        (images / label).mkdir(parents=True)
+        for i in range(3):  # other files of the same picture
+            scene(ord(label)).save(images / label / f"{i}.png", compress_level=i)
+
+    def groups() -> list[list[int]]:
+        known = Remembered(store=tmp_path / "store", most_bytes=10**9)
+        return duplicates.find(checked(images), folder=images, max_distance=10, remembered=known).members()
+
+    first = groups()
+    monkeypatch.setattr(duplicates, "pixel_sha256", None)
+    assert groups() == first == [[0, 1, 2], [3, 4, 5]]
