@@ -62,6 +62,12 @@ class Parameters(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = general(
         "auto", "where networks run; auto: the first GPU found, else the CPU", matters_to=()
     )
+    cluster: str = general(
+        "none",
+        "where scripts 1 and 3 work: none: in their own process; local: on this machine's cores, by Ray; auto, or an "
+        "address such as ray-head:6379: on a Ray cluster whose nodes share rootDir",
+        matters_to=(),
+    )
     storeGigabytes: float = general(
         10.0,
         "size of <rootDir>/store at most, where what is computed from an image is kept for later runs; 0: not used",
@@ -287,7 +293,7 @@ class Parameters(Settings):
         """How networks are run."""
         from libraries.network.runners import RunOptions
 
-        return RunOptions(self.device, self.run_precision, self.run_mbSize)
+        return RunOptions(self.device, self.run_precision, self.run_mbSize, self.cluster)
 
     def network_options(self) -> "NetworkOptions":
         """The pretrained network; here because several scripts need it."""

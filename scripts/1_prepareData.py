@@ -44,7 +44,7 @@ def main(
         if parameters.importLabels is not None:
             print(*label_studio.import_answers(parameters.importLabels, annotations, dataset=layout.dataset), sep="\n")
         remembered = Remembered.of(layout, recheck=recheck)
-        checked = check(layout, annotations, parameters.whiteLevel, remembered)
+        checked = check(layout, annotations, parameters.whiteLevel, remembered, cluster=parameters.cluster)
         alike = find_alike(parameters, layout, checked, remembered)
         if removeDuplicates:
             taken, lines = removal.take_out(layout.images, alike)
@@ -78,7 +78,7 @@ def main(
 
 
 def check(
-    layout: Layout, annotations: Annotations, white_level: int | None, remembered: Remembered
+    layout: Layout, annotations: Annotations, white_level: int | None, remembered: Remembered, *, cluster: str
 ) -> checking.Checked:
     found = dataset.leave_out(dataset.scan(layout.images), annotations.marks)
     check_test_list(annotations, itertools.chain(*found.paths.values()))
@@ -89,6 +89,7 @@ def check(
         white_level=white_level,
         max_pixels=layout.max_pixels,
         remembered=remembered,
+        cluster=cluster,
         progress=lambda items: progress(items, "Checking"),
     )
     for line in [*checking.left_out(found, checked), *annotations.summary_lines(), *checked.white.summary_lines()]:

@@ -45,6 +45,8 @@ def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], r
         if stored < len(examples):
             missing = len(examples) - stored
             print(f"Running {network['architecture']} over {missing:,} images in {embeddings.precision}")
+        with ProgressBar("Computing on the cluster", total=len(examples) - stored) as bar:
+            embeddings.compute(examples, progress=bar.update)
         layout.features.begin()
         with ProgressBar("Featurizing", total=len(examples)) as bar:
             parts, failed = write_features(

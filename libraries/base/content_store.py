@@ -25,7 +25,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from libraries.base.errors import StorageError
+from libraries.base.errors import ParameterError, StorageError
 from libraries.base.storage import atomic_path
 
 T = TypeVar("T")
@@ -59,11 +59,28 @@ class ContentStore:
         self._used: set[Path] = set()
         self._new: dict[str, Row] = {}
         self._is_writable = most_bytes > 0
-        for path in sorted(folder.glob(PARTS)) if most_bytes else ():
+        self.look_again()
+
+    def for_others(self) -> Path:
+        """The folder, for other processes to put rows into by `write_rows`.
+
+        These may exceed the limit until the next run with new rows.
+
+        Raises:
+            ParameterError: nothing is kept.
+        """
+        if not self._most_bytes:
+            raise ParameterError("a cluster puts its results into the store: set storeGigabytes above 0")
+        return self._folder
+
+    def look_again(self) -> None:
+        """Find the parts that others have written."""
+        for path in sorted(self._folder.glob(PARTS)) if self._most_bytes else ():
             with contextlib.suppress(_Damaged):
-                keys = _Part(path).keys()
-                self._place |= {key: (path, row) for row, key in enumerate(keys)}
-                self._sizes[path] = len(keys)
+                if path not in self._sizes:
+                    keys = _Part(path).keys()
+                    self._place |= {key: (path, row) for row, key in enumerate(keys)}
+                    self._sizes[path] = len(keys)
 
     def __enter__(self) -> Self:
         return self
@@ -156,10 +173,8 @@ class ContentStore:
         rows, self._new = self._new, {}
         if not rows or not self._is_writable:
             return
-        path = self._folder / f"part-{_name(rows)}.arrow"
         try:
-            if not path.exists():
-                _write_part(path, rows)
+            path = write_rows(self._folder, rows)
             self._sizes[path] = len(rows)
             self._place |= {key: (path, row) for row, key in enumerate(rows)}
             self._used.add(path)
@@ -226,6 +241,18 @@ class _Part:
             }
         except Exception as error:
             raise _Damaged from error
+
+
+def write_rows(folder: Path, rows: Mapping[str, Row]) -> Path:
+    """Write rows, by SHA-256, as a part of the store in a folder, unless it is there; a later `look_again` finds it.
+
+    Raises:
+        StorageError, OSError: it cannot be written.
+    """
+    path = folder / f"part-{_name(rows)}.arrow"
+    if not path.exists():
+        _write_part(path, rows)
+    return path
 
 
 def _write_part(path: Path, rows: Mapping[str, Row]) -> None:

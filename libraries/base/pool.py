@@ -1,7 +1,7 @@
 """One function over many items in parallel: in order (`ordered_map`), or with jobs given and results taken one by one.
 
-There are two kinds of `Pool`: `Threads` of this process, and `Processes` of several threads each, for work that holds
-the GIL; `open_pool` opens either. A cluster would be a third: all it needs is `Work`, which can be sent to another
+There are three kinds of `Pool`: `Threads` of this process, `Processes` of several threads each, for work that holds the
+GIL (`open_pool` opens either), and a `Cluster` (see `cluster`). The last two take `Work`, which can be sent to another
 process without pickle.
 """
 
@@ -17,13 +17,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Generic, Protocol, Self, TypeVar
 
-from libraries.base.errors import PipelineError, StorageError
+from libraries.base import errors
+from libraries.base.errors import PipelineError
 from libraries.base.file_system import file_error
 
 J = TypeVar("J")
@@ -33,6 +34,11 @@ _AHEAD = 32  # items per worker, so that all stay busy while the consumer is bri
 _POLL = 0.5  # seconds until Ctrl-C is noticed, at most
 _GATHER = 0.003  # seconds to collect answers of processes, so that not every answer wakes this one
 _ROOT = Path(__file__).parents[2]
+_KINDS: dict[str, type[Exception]] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, PipelineError) and kind.__init__ is PipelineError.__init__
+}  # errors that are made from their text alone
 _OWN_GROUP: dict[str, Any]  # Ctrl-C reaches this process alone, which then ends the others
 if sys.platform == "win32":
     _OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -84,6 +90,10 @@ def one_blas_thread() -> Iterator[None]:
 
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+class WorkerLost(PipelineError):
+    """The process that did a job has died, or its machine has gone."""
 
 
 @dataclass(frozen=True)
@@ -340,38 +350,46 @@ class _Process(Generic[J, R]):
 
     def _read(self, answers: IO[bytes]) -> None:
         for line in answers:
-            answer = json.loads(line)
-            number = answer["number"]
+            found = json.loads(line)
+            number = found["number"]
             self.numbers.remove(number)
-            self._done.put((number, Failed(_error(answer)) if "error" in answer else self._decode(answer["result"])))
+            self._done.put((number, Failed(error_in(found)) if "error" in found else self._decode(found["result"])))
         self._has_ended.set()
         self._give_up()
 
     def _give_up(self) -> None:
         """Fail the unfinished jobs of a process that has ended."""
-        died = PipelineError("a worker process has died, perhaps for lack of memory: run again")
+        died = WorkerLost("a worker process has died, perhaps for lack of memory: run again")
         for number in list(self.numbers):
             with contextlib.suppress(KeyError):  # two threads may be here
                 self.numbers.remove(number)
                 self._done.put((number, Failed(died)))
 
 
-def _answer(worker: Worker, line: bytes) -> bytes:
-    """The answer to a line: the result of its job, or the text of an error."""
+def answer(worker: Callable[[Any], Any], line: bytes, *, where: str = "") -> bytes:
+    """The answer to a line: the result of its job, or the text of an error.
+
+    Args:
+        where: the machine, which an unexpected error names.
+    """
     number, job = json.loads(line)
-    answer: dict[str, Any] = {"number": number}
+    found: dict[str, Any] = {"number": number}
     try:
-        answer["result"] = worker(job)
-    except Exception as error:  # not swallowed: the parent process raises it
+        found["result"] = worker(job)
+    except Exception as error:  # not swallowed: `error_in` raises it elsewhere
         of_file = file_error(error) if isinstance(error, OSError) else None
         raised = of_file if of_file is not None else error
-        answer["error"] = str(raised) if isinstance(raised, StorageError) else f"{type(raised).__name__}: {raised}"
-        answer["of_storage"] = isinstance(raised, StorageError)
-    return json.dumps(answer).encode() + b"\n"
+        text = str(raised)
+        if not isinstance(raised, PipelineError):
+            text = f"{type(raised).__name__}: {text}{f' (on {where})' if where else ''}"
+        found["kind"] = next((kind.__name__ for kind in type(raised).__mro__ if kind in _KINDS.values()), "")
+        found["error"] = text
+    return json.dumps(found).encode() + b"\n"
 
 
-def _error(answer: dict[str, Any]) -> Exception:
-    return (StorageError if answer["of_storage"] else RuntimeError)(answer["error"])
+def error_in(found: Mapping[str, Any]) -> Exception:
+    """The error in an answer: of the project, of the same kind; any other as a RuntimeError with its name."""
+    return _KINDS.get(found["kind"], RuntimeError)(found["error"])
 
 
 def _serve(module: str, setup: str) -> None:
@@ -385,9 +403,9 @@ def _serve(module: str, setup: str) -> None:
 
     def work() -> None:
         while True:
-            answer = _answer(worker, todo.get())
+            found = answer(worker, todo.get())
             with lock:
-                answers.write(answer)
+                answers.write(found)
                 answers.flush()
 
     for _ in range(order["threads"]):

@@ -10,16 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from libraries.base.arrays import Pixels
-from libraries.base.content_store import ContentStore, Row
+from libraries.base.cluster import NONE, Cluster, Part, by_parts, connected
+from libraries.base.content_store import ContentStore, Row, write_rows
 from libraries.base.errors import ImageError, InputError
-from libraries.base.pool import ordered_map
+from libraries.base.pool import Work, WorkerLost, ordered_map
 from libraries.data.class_folders import find_class_folders
 from libraries.data.dataset import Example, Scan
 from libraries.data.decoding import MAX_PIXELS, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE, Depth, WhiteLevel
 from libraries.data.images import inspect
 from libraries.data.quality import Measures, QualityRow, measure, review
-from libraries.data.remembered import Remembered
+from libraries.data.remembered import KnownFiles, Remembered
 
 _MOST_LOST = 0.1  # of the pictures of a class, without a warning
 
@@ -103,6 +104,7 @@ def check_images(
     white_level: int | None = None,
     max_pixels: int = MAX_PIXELS,
     remembered: Remembered | None = None,
+    cluster: str = NONE,
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Checked:
     """Decode every file, in parallel; images of more than 8 bits again if the common white level is not their own.
@@ -111,6 +113,7 @@ def check_images(
         white_level: of images of more than 8 bits; None: derived from the values in all of them.
         max_pixels: images with more are refused.
         remembered: what earlier runs found, and where this run's findings are kept.
+        cluster: that looks at the files of which nothing is known, unless all are looked at anew.
 
     Raises:
         InputError: no file of a class is an intact image.
@@ -120,8 +123,17 @@ def check_images(
 
     def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Look | ImageError]:
         with remembered.open("facts", level) as known:
+            lost: Collection[str] = ()
+            if cluster != NONE and not remembered.recheck:
+                unknown = [path for path in paths if not _is_known(folder / path, remembered, known)]
+                looker = _looker(folder, known, white_level=level, max_pixels=max_pixels)
+                with connected(cluster, folder=remembered.store), Cluster(looker) as pool:
+                    lost = _look_elsewhere(pool, unknown, remembered, progress=progress)
+                known.look_again()
 
             def check(path: str) -> _Look | ImageError:
+                if path in lost:
+                    return ImageError("it stopped every worker of the cluster, perhaps for lack of memory", path)
                 try:
                     return _look(folder / path, remembered, known, white_level=level, max_pixels=max_pixels)
                 except ImageError as error:
@@ -150,6 +162,73 @@ def check_images(
     return Checked(examples, refused, np.stack([f.tiny for f in facts]), [f.measures for f in facts], white)
 
 
+def _is_known(path: Path, remembered: Remembered, known: ContentStore) -> bool:
+    digest = remembered.files.sha256(remembered.files.state(path))
+    return digest is not None and digest in known
+
+
+def _looker(
+    folder: Path, known: ContentStore, *, white_level: int | None, max_pixels: int
+) -> Work[Part[str], dict[str, str]]:
+    """The work of a cluster: parts of the paths → SHA-256 by state of the files; their facts go into the store."""
+    settings = {
+        "folder": str(folder),
+        "store": str(known.for_others()),
+        "white_level": white_level,
+        "max_pixels": max_pixels,
+    }
+    return Work(_open_looker, settings, lambda part: list(part.items), dict)
+
+
+def _open_looker(*, folder: str, store: str, white_level: int | None, max_pixels: int) -> "_Looker":
+    return _Looker(Path(folder), Path(store), white_level, max_pixels)
+
+
+@dataclass(frozen=True)
+class _Looker:
+    """A worker of a cluster; files that are not intact images are left to whoever puts the results together."""
+
+    folder: Path
+    store: Path
+    white_level: int | None
+    max_pixels: int
+
+    def __call__(self, job: Sequence[str], /) -> dict[str, str]:
+        files, rows = KnownFiles(), {}
+        for path in job:
+            with contextlib.suppress(ImageError):
+                state = files.state(self.folder / path)
+                found = _decode(self.folder / path, white_level=self.white_level, max_pixels=self.max_pixels)
+                files.note(state, found.digest)
+                rows[found.digest] = found.facts.row()
+        if rows:
+            write_rows(self.store, rows)
+        return files.noted()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _look_elsewhere(
+    pool: Cluster[Part[str], dict[str, str]],
+    paths: Sequence[str],
+    remembered: Remembered,
+    *,
+    progress: Callable[[Sequence[str]], Iterable[str]],
+) -> set[str]:
+    """Let a cluster look at files; returns the paths of those that lost their workers."""
+    lost: set[str] = set()
+    done = iter(progress(paths))
+    for part, result in by_parts(pool, paths):
+        for _ in part.items:
+            next(done)
+        if isinstance(result, WorkerLost):
+            lost.update(part.items)
+        else:
+            remembered.files.learn(result)
+    return lost
+
+
 def _look(
     path: Path, remembered: Remembered, known: ContentStore, *, white_level: int | None, max_pixels: int
 ) -> _Look:
@@ -169,6 +248,11 @@ def _look(
         facts = _Facts.of_row(row)
         if facts.measures.width * facts.measures.height <= max_pixels and facts.bytes <= max_bytes_for(max_pixels):
             return _Look(digest, facts, is_new=False)
+    return _decode(path, data=data, white_level=white_level, max_pixels=max_pixels)
+
+
+def _decode(path: Path, *, data: bytes | None = None, white_level: int | None, max_pixels: int) -> _Look:
+    """The facts of a file by decoding it; see `_look`."""
     seen = inspect(path, data=data, white_level=white_level, max_pixels=max_pixels)
     measures = measure(seen.small, size=(seen.width, seen.height))
     return _Look(seen.sha256, _Facts(seen.bytes, seen.tiny, measures, seen.depth), is_new=True)

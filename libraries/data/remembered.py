@@ -8,6 +8,7 @@ code that reads images: a version that reads them differently computes everythin
 import hashlib
 import logging
 import time
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,7 @@ class KnownFiles:
     def __init__(self, path: Path | None = None) -> None:
         """Read what is known from the file `path`; nothing if it is missing or damaged."""
         self._path = path
-        self._then = _read(path) if path and path.exists() else {}
+        self._stored = self._then = _read(path) if path and path.exists() else {}
         self._now: dict[str, str] = {}
 
     def state(self, path: Path) -> str | None:
@@ -52,9 +53,17 @@ class KnownFiles:
         if state:
             self._now[state] = digest
 
+    def noted(self) -> dict[str, str]:
+        """All that has been noted: SHA-256 by state."""
+        return self._now
+
+    def learn(self, digests: Mapping[str, str]) -> None:
+        """Take over what another process has noted."""
+        self._then = {**self._then, **digests}
+
     def write(self) -> None:
         """Write what has been noted, and nothing else: files that are gone are forgotten."""
-        if self._path is None or self._now == self._then:
+        if self._path is None or self._now == self._stored:
             return
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -99,7 +108,7 @@ class Remembered:
             recheck: look at all files anew, and remember that.
         """
         self.files = files or KnownFiles()
-        self._store, self._most_bytes, self.recheck = store, most_bytes, recheck
+        self.store, self._most_bytes, self.recheck = store, most_bytes, recheck
 
     @classmethod
     def of(cls, layout: Layout, *, recheck: bool = False) -> "Remembered":
@@ -114,7 +123,7 @@ class Remembered:
             made_with: what the results depend on besides a file's content and the code that reads images.
         """
         recipe = hashlib.sha256(repr((*made_with, reading_recipe())).encode()).hexdigest()
-        return ContentStore(self._store / f"{kind}-{recipe[:24]}", most_bytes=self._most_bytes)
+        return ContentStore(self.store / f"{kind}-{recipe[:24]}", most_bytes=self._most_bytes)
 
 
 @cache

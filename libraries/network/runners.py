@@ -1,7 +1,7 @@
 """Runs the network in a folder: opens it on the available device, and embeds a data set, keeping the embeddings."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Union
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Union
 import numpy as np
 
 from libraries.base.arrays import Float32, Pixels
-from libraries.base.content_store import Row
-from libraries.base.errors import ImageError
+from libraries.base.cluster import NONE, Cluster, Part, by_parts, connected
+from libraries.base.content_store import Row, write_rows
+from libraries.base.errors import ImageError, ParameterError
 from libraries.base.layout import Layout
+from libraries.base.pool import Work, WorkerLost
 from libraries.base.storage import Artefact
 from libraries.data.checking import Checked
 from libraries.data.dataset import Example, check_unchanged, load_example, read_example
@@ -24,16 +26,22 @@ if TYPE_CHECKING:
     from libraries.network.pretrained import NetworkOptions
     from libraries.network.torch_engine import TorchEngine
 
+View = Literal["whole", "inner"]
+
 INNER_MARGIN = 0.05  # of the width and height, on each side
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a network is run: on which device, in which precision, and how many images at once on a GPU."""
+    """How a network is run: where, in which precision, and how many images at once on a GPU.
+
+    On a cluster, its processors do the work.
+    """
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Precision
     batch_size: int
+    cluster: str = NONE
 
     def open(self, folder: Path) -> Union[Engine, "TorchEngine"]:
         """The network in a folder: with OpenVINO on a CPU; with PyTorch on a GPU if it has PyTorch weights.
@@ -55,7 +63,9 @@ class RunOptions:
         return supported(self.precision) if self._on_cpu(folder) else self.precision
 
     def _on_cpu(self, folder: Path) -> bool:
-        return find_device(self.device) == "cpu" or not (folder / "weights.safetensors").exists()
+        return (
+            self.cluster != NONE or find_device(self.device) == "cpu" or not (folder / "weights.safetensors").exists()
+        )
 
 
 class Embeddings:
@@ -74,7 +84,7 @@ class Embeddings:
         rule: ResizeRule,
         options: RunOptions,
         *,
-        view: Literal["whole", "inner"] = "whole",
+        view: View = "whole",
     ) -> None:
         """
         Args:
@@ -86,8 +96,17 @@ class Embeddings:
         recipe = sorted(rule.to_json().items()), self.precision, view
         self._known = remembered.open("embeddings", network.identity(), *recipe)
         self._files, self._images = remembered.files, layout.images
-        self._load = partial(load_inner if view == "inner" else load_example, folder=layout.images, rule=rule)
+        self._load = loader(view, folder=layout.images, rule=rule)
         self._engine = cache(lambda: options.open(network.folder))
+        self._cluster, self._shared = options.cluster, layout.store
+        self._settings = {
+            "images": str(layout.images),
+            "network": str(network.folder),
+            "rule": rule.to_json(),
+            "precision": self.precision,
+            "view": view,
+        }
+        self._lost: dict[str, str] = {}  # by SHA-256 of an image, why it has no outputs
 
     def __enter__(self) -> Self:
         self._known.__enter__()
@@ -100,6 +119,24 @@ class Embeddings:
         """Of how many examples the outputs are known."""
         return sum(example.sha256 in self._known for example in examples)
 
+    def compute(self, examples: Iterable[Example], *, progress: Callable[[int], object] = lambda count: None) -> None:
+        """Let the cluster, if there is one, compute what is not known.
+
+        Raises:
+            ParameterError, PipelineError: there is no such cluster, or a node cannot do it.
+            StaleInput: a file has changed since the data set was prepared.
+        """
+        if self._cluster == NONE:
+            return
+        missing = list({e.sha256: e for e in examples if e.sha256 not in self._known}.values())
+        work = embedding_work({**self._settings, "store": str(self._known.for_others())})
+        with connected(self._cluster, folder=self._shared), Cluster(work) as pool:
+            for part, result in by_parts(pool, missing):
+                if isinstance(result, WorkerLost):
+                    self._lost |= {example.sha256: str(result) for example in part.items}
+                progress(len(part.items))
+        self._known.look_again()
+
     def of(self, examples: Iterable[Example]) -> Generator[tuple[Example, Row | ImageError]]:
         """Yield, in order, each example with its outputs, or with its ImageError.
 
@@ -108,9 +145,14 @@ class Embeddings:
         """
         return self._known.through(
             self._unchanged(examples),
-            lambda unknown: self._engine().stream(unknown, self._load),
+            lambda unknown: self._engine().stream(unknown, self._loaded),
             key=lambda example: example.sha256,
         )
+
+    def _loaded(self, example: Example) -> Pixels:
+        if example.sha256 in self._lost:
+            raise ImageError(self._lost[example.sha256], example.path)
+        return self._load(example)
 
     def _unchanged(self, examples: Iterable[Example]) -> Iterator[Example]:
         for example in examples:
@@ -144,7 +186,7 @@ def embed_pretrained(
         pretrained = load_network_for(options, refine=False)
         write_network(network, pretrained, rule=resize_rule(pretrained, options.mode))
     rule = replace(ResizeRule.from_json(network.read()["resize"]), white_level=checked.white.level)
-    views: tuple[Literal["whole", "inner"], ...] = ("whole", "inner")
+    views: tuple[View, ...] = ("whole", "inner")
     found = []
     for view in views:
         with Embeddings(layout, network, rule, run_options, view=view) as embeddings:
@@ -160,6 +202,60 @@ def _matrix(results: Iterable[tuple[Example, Row | ImageError]], progress: Calla
         progress(1)
     size = next((len(row) for row in rows if row is not None), 0)
     return np.stack([np.full(size, np.nan, np.float32) if row is None else row for row in rows])
+
+
+def embedding_work(settings: dict[str, Any]) -> Work[Part[Example], None]:
+    """The work of a cluster: parts of the examples → their rows in the store.
+
+    Args:
+        settings: of `open_embedder`.
+    """
+
+    def encode(part: Part[Example]) -> list[dict[str, Any]]:
+        return [asdict(example) for example in part.items]
+
+    return Work(open_embedder, settings, encode, lambda nothing: None)
+
+
+def open_embedder(
+    *, images: str, network: str, rule: dict[str, Any], precision: Precision, view: View, store: str
+) -> "_Embedder":
+    """A worker of a cluster, on one core.
+
+    Args:
+        images: folder of the data set.
+        network: folder of the network.
+        rule: how images are fitted, see `ResizeRule.to_json`.
+        store: folder of the embeddings.
+
+    Raises:
+        ParameterError: its processor cannot compute in this precision.
+    """
+    engine = Engine(Path(network) / "model.onnx", precision=precision, cores=1)
+    if engine.precision != precision:
+        raise ParameterError(f"a node of the cluster cannot compute in {precision}: set run_precision = f32")
+    return _Embedder(engine, loader(view, folder=Path(images), rule=ResizeRule.from_json(rule)), Path(store))
+
+
+class _Embedder:
+    """Examples → None; their rows are written into the store, those that cannot be read have none."""
+
+    def __init__(self, engine: Engine, load: Callable[[Example], Pixels], store: Path) -> None:
+        self._engine, self._load, self._store = engine, load, store
+
+    def __call__(self, job: Sequence[dict[str, Any]], /) -> None:
+        results = self._engine.stream([Example(**described) for described in job], self._load)
+        rows = {e.sha256: outputs for e, outputs in results if not isinstance(outputs, ImageError)}
+        if rows:
+            write_rows(self._store, rows)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def loader(view: View, *, folder: Path, rule: ResizeRule) -> Callable[[Example], Pixels]:
+    """The function that reads the picture of an example as a network sees it."""
+    return partial(load_inner if view == "inner" else load_example, folder=folder, rule=rule)
 
 
 def load_inner(example: Example, *, folder: Path, rule: ResizeRule) -> Pixels:

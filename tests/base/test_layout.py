@@ -24,6 +24,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "device": ("cpu", NOTHING, NOTHING),
     "storeGigabytes": (1.0, NOTHING, NOTHING),
     "runHistory": (False, NOTHING, NOTHING),
+    "cluster": ("local", NOTHING, NOTHING),
     "trackingUri": ("http://localhost", NOTHING, NOTHING),
     "imgUrlsPath": ("list.tsv", NOTHING, NOTHING),
     "imgLabelsPath": ("train.csv", NOTHING, NOTHING),

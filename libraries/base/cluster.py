@@ -1,0 +1,267 @@
+"""Work on a Ray cluster, or on the cores of this machine with Ray: the third kind of `Pool`.
+
+Every job is a Ray task: Ray decides on which node it runs, and takes in nodes that come later. A job and its result are
+JSON; the images stay in the folder that all nodes see. A worker is set up once in each process of a node.
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import logging
+import os
+import platform
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from libraries.base.errors import ParameterError, PipelineError
+from libraries.base.file_system import TEMPORARY
+from libraries.base.pool import Failed, Pool, Work, Worker, WorkerLost, answer, error_in, usable_cores
+
+J = TypeVar("J")
+R = TypeVar("R")
+T = TypeVar("T")
+
+NONE = "none"  # instead of a cluster
+LOCAL = "local"
+
+SIZES = (512, 32, 1)  # items of a job; of those that are done instead of one that lost its workers; and of the last
+RETRIES = 2  # of a job whose worker, or node, is lost: by Ray
+PACKAGES = ("numpy", "openvino", "pillow", "pillow-heif", "pyarrow", "ray", "torch")  # equal on all nodes, or missing
+
+_LIBRARIES = Path(__file__).parents[1]
+_OBJECT_STORE = 100 * 2**20  # bytes; nothing large passes through it
+_LOOK_AGAIN = 5.0  # seconds after which the size of the cluster is asked again
+_ANSWERING = 10.0  # seconds in which the head must answer
+_STARTING = 120.0  # seconds in which a node must answer
+_QUIET = {"RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@contextlib.contextmanager
+def connected(cluster: str, *, folder: Path) -> Iterator[None]:
+    """A connection to a cluster during the block: 'local', 'auto', or an address; none if there is one already.
+
+    Args:
+        folder: that all nodes must see.
+
+    Raises:
+        ParameterError: Ray is not installed, or there is no such cluster.
+        PipelineError: a node does not see the folder, or has other versions.
+    """
+    try:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+    except ImportError as error:
+        raise ParameterError(f"cluster = {cluster} needs Ray: pip install -r requirements-cluster.txt") from error
+    if ray.is_initialized():
+        yield
+        return
+    if cluster not in (LOCAL, "auto"):
+        _check_address(cluster)
+    where: dict[str, Any] = {"address": cluster, "runtime_env": {"py_modules": [str(_LIBRARIES)]}}
+    if cluster == LOCAL:
+        where = {"address": "local", "num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE}
+        where |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": str(_LIBRARIES.parent)}}}
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        ray.init(**where, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ParameterError(f"cluster = {cluster} cannot be reached: {reason}") from error
+    try:
+        _check_nodes(folder)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Make sure that something answers there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWERING).close()
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"cluster = {address} cannot be reached ({error}): give local, auto, or the address of the head, such as "
+            "ray-head:6379"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What a node is."""
+
+    name: str
+    versions: Mapping[str, str]
+    sees_folder: bool
+
+
+def _this_node(marker: str) -> str:
+    """`_Node` of the node where this runs, as JSON."""
+    found = {name: metadata.version(name) for name in PACKAGES if _is_installed(name)}
+    versions = {"Python": ".".join(platform.python_version_tuple()[:2]), **found}
+    return json.dumps({"name": platform.node(), "versions": versions, "sees_folder": Path(marker).exists()})
+
+
+def _is_installed(package: str) -> bool:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return bool(metadata.version(package))
+    return False
+
+
+def _check_nodes(folder: Path) -> None:
+    """Make sure that all nodes see the folder, and have the same packages as this process."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    folder.mkdir(parents=True, exist_ok=True)
+    marker = folder / f"{TEMPORARY}{os.getpid()}-{time.time_ns()}"
+    marker.touch()
+    nodes: list[_Node] = []
+    try:
+        task = ray.remote(num_cpus=0, max_retries=0)(_this_node)
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in alive]
+        for found in [task.options(scheduling_strategy=node).remote(str(marker)) for node in there]:
+            with contextlib.suppress(ray.exceptions.TaskUnschedulableError):  # the node has just gone
+                nodes.append(_Node(**json.loads(ray.get(found, timeout=_STARTING))))
+    except ray.exceptions.RayError as error:
+        raise PipelineError(f"a node of the cluster does not answer: {_first_line(error)}") from error
+    finally:
+        marker.unlink()
+    _compare(nodes, json.loads(_this_node(str(marker)))["versions"], folder=folder)
+
+
+def _compare(nodes: Sequence[_Node], here: Mapping[str, str], *, folder: Path) -> None:
+    """Refuse nodes that do not see the folder, or have other versions than `here`."""
+    for node in nodes:
+        if not node.sees_folder:
+            raise PipelineError(f"node {node.name} does not see {folder}: choose a rootDir that all nodes share")
+        for name in sorted(here.keys() | node.versions.keys()):
+            there_is, here_is = (versions.get(name, "missing") for versions in (node.versions, here))
+            if there_is != here_is:
+                raise PipelineError(f"{name} is {there_is} on node {node.name}, but {here_is} here: make them equal")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+class Cluster(Pool[J, R]):
+    """One core of the cluster for each job; see `connected`. A job whose worker is lost fails with WorkerLost."""
+
+    def __init__(self, work: Work[J, R]) -> None:
+        import ray
+
+        super().__init__(1)
+        self._ray, self._work = ray, work
+        self._order = json.dumps([work.setup.__module__, work.setup.__name__, work.settings], sort_keys=True)
+        self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_do)
+        self._numbers_of: dict[Any, int] = {}  # by Ray's reference to the result
+        self._looked = float("-inf")
+
+    @property
+    def has_room(self) -> bool:
+        if time.monotonic() - self._looked > _LOOK_AGAIN:
+            self._looked = time.monotonic()
+            self._workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))
+        return super().has_room
+
+    def nodes(self) -> int:
+        return sum(node["Alive"] for node in self._ray.nodes())
+
+    def _start(self, number: int, job: J) -> None:
+        reference = self._task.remote(self._order, json.dumps([number, self._work.encode(job)]))
+        self._numbers_of[reference] = number
+
+    def _take(self, timeout: float) -> list[tuple[int, R | Failed]]:
+        if not self._numbers_of:
+            return []
+        waiting = list(self._numbers_of)
+        done, _ = self._ray.wait(waiting, num_returns=1, timeout=timeout)
+        more, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        return [(self._numbers_of.pop(reference), self._result(reference)) for reference in {*done, *more}]
+
+    def _result(self, reference: Any) -> R | Failed:
+        try:
+            found = json.loads(self._ray.get(reference))
+        except self._ray.exceptions.RayTaskError as error:
+            return Failed(PipelineError(f"a worker of the cluster failed: {_first_line(error.cause)}"))
+        except self._ray.exceptions.RayError as error:  # its process, or its node, has gone
+            return Failed(WorkerLost(f"a worker of the cluster was lost: {_first_line(error)}"))
+        return Failed(error_in(found)) if "error" in found else self._work.decode(found["result"])
+
+    def _end(self) -> None:
+        for reference in self._numbers_of:
+            self._ray.cancel(reference, force=True)
+        self._numbers_of.clear()
+
+
+def _do(order: str, line: str) -> str:
+    """Do a job in a process of the cluster; its answer, as of a process of `Processes`."""
+    try:
+        worker = _worker(order)
+    except Exception as error:
+        failed = error  # the name `error` ends with its block
+
+        def fail(job: Any, /) -> Any:
+            raise failed
+
+        return answer(fail, line.encode(), where=platform.node()).decode()
+    return answer(worker, line.encode(), where=platform.node()).decode()
+
+
+@functools.lru_cache(1)
+def _worker(order: str) -> Worker:
+    module, setup, settings = json.loads(order)
+    worker: Worker = getattr(importlib.import_module(module), setup)(**settings)
+    return worker
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """Items that are one job, on a try [an index of SIZES]."""
+
+    items: Sequence[T]
+    attempt: int = 0
+
+    def smaller(self) -> "list[Part[T]]":
+        """The jobs to try instead after a worker was lost; none after the last try."""
+        if self.attempt + 1 == len(SIZES):
+            return []
+        return parts(self.items, attempt=self.attempt + 1)
+
+
+def parts(items: Sequence[T], *, attempt: int = 0) -> list[Part[T]]:
+    size = SIZES[attempt]
+    return [Part(items[start : start + size], attempt) for start in range(0, len(items), size)]
+
+
+def by_parts(pool: Pool[Part[T], R], items: Sequence[T]) -> Iterator[tuple[Part[T], R | WorkerLost]]:
+    """Yield jobs of the items with their results, as they are done.
+
+    A job whose worker is lost is done again in smaller ones, at last item by item: an item that loses three workers,
+    such as an image for which there is not enough memory, has the error as its result.
+    """
+    todo, given = deque(parts(items)), 0
+    while todo or given:
+        while todo and pool.has_room:
+            pool.give(todo.popleft())
+            given += 1
+        for part, result in pool.take(1.0):
+            given -= 1
+            if not isinstance(result, Failed):
+                yield part, result
+            elif not isinstance(result.error, WorkerLost):
+                raise result.error
+            elif smaller := part.smaller():
+                todo.extendleft(reversed(smaller))
+            else:
+                yield part, result.error
