@@ -4,9 +4,7 @@ import sys
 from pathlib import Path
 
 from libraries.history.reading import newest_models
-from libraries.history.tracking import enter_waiting, local_store
+from libraries.history.tracking import local_store
 
-root = Path(sys.argv[1]).expanduser()
-enter_waiting(root)
-for name, address in newest_models(local_store(root)).items():
+for name, address in newest_models(local_store(Path(sys.argv[1]).expanduser())).items():
     sys.stdout.write(f"MLflow model {name}: {address}\n")

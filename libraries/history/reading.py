@@ -51,11 +51,16 @@ def recent_runs(store: str, *, experiment: str, step: str, count: int) -> list[d
         StorageError: the history cannot be read.
     """
     if store.startswith(SQLITE):
-        root = Path(store.removeprefix(SQLITE)).parent
-        with _reading(store), warned(UNWRITABLE):
-            enter_waiting(root)
-        return _entered(root, experiment=experiment, step=step, count=count)
+        return _entered(_enter_waiting(store), experiment=experiment, step=step, count=count)
     return _on_server(store, experiment=experiment, step=step, count=count)
+
+
+def _enter_waiting(store: str) -> Path:
+    """Enter the runs that wait beside a history file; returns its folder."""
+    root = Path(store.removeprefix(SQLITE)).parent
+    with _reading(store), warned(UNWRITABLE):
+        enter_waiting(root)
+    return root
 
 
 def earlier_runs(step: str, parameters: Settings, *, count: int) -> list[dict[str, Any]]:
@@ -148,7 +153,9 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 
 def newest_models(store: str) -> dict[str, str]:
-    """The newest model of each name, as addresses for `mlflow models serve -m <address>`.
+    """The newest model of each name (`tracking.model_name`), as addresses for `mlflow models serve -m <address>`.
+
+    Runs that wait are entered.
 
     Raises:
         StorageError: the history cannot be read.
@@ -156,6 +163,8 @@ def newest_models(store: str) -> dict[str, str]:
     import_mlflow()
     from mlflow import MlflowClient
 
+    if store.startswith(SQLITE):
+        _enter_waiting(store)
     newest: dict[str, str] = {}
     with _reading(store):
         client = MlflowClient(tracking_uri=store)

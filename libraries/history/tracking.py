@@ -145,7 +145,7 @@ def _log(finished: Finished, *, store: str, root: Path) -> None:
     run_id = created.info.run_id
     model = None
     if record.bundle is not None:
-        called = _model_name(f"{name}_{values['classifier']}")
+        called = model_name(name, values["classifier"])
         model = _keep_model(client, record.bundle, called, run_id=run_id, experiment_id=experiment_id)
     model_id = model.model_id if model else None
     now = int(finished.ended * 1000)
@@ -229,9 +229,9 @@ def metric_name(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
 
 
-def _model_name(name: str) -> str:
-    """MLflow allows no '/:.%' or quotes in names of models."""
-    return re.sub(r"[^\w-]", "_", name)
+def model_name(dataset: str, classifier: str) -> str:
+    """The name of its models; MLflow allows no '/:.%' or quotes in it."""
+    return re.sub(r"[^\w-]", "_", f"{dataset}_{classifier}")
 
 
 def code_version() -> str:
