@@ -174,9 +174,6 @@ class Cluster(Pool[J, R]):
             self._workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))
         return super().has_room
 
-    def nodes(self) -> int:
-        return sum(node["Alive"] for node in self._ray.nodes())
-
     def _start(self, number: int, job: J) -> None:
         reference = self._task.remote(self._order, json.dumps([number, self._work.encode(job)]))
         self._numbers_of[reference] = number
@@ -206,16 +203,7 @@ class Cluster(Pool[J, R]):
 
 def _do(order: str, line: str) -> str:
     """Do a job in a process of the cluster; its answer, as of a process of `Processes`."""
-    try:
-        worker = _worker(order)
-    except Exception as error:
-        failed = error  # the name `error` ends with its block
-
-        def fail(job: Any, /) -> Any:
-            raise failed
-
-        return answer(fail, line.encode(), where=platform.node()).decode()
-    return answer(worker, line.encode(), where=platform.node()).decode()
+    return answer(lambda job: _worker(order)(job), line.encode(), where=platform.node()).decode()
 
 
 @functools.lru_cache(1)
@@ -247,8 +235,8 @@ def parts(items: Sequence[T], *, attempt: int = 0) -> list[Part[T]]:
 def by_parts(pool: Pool[Part[T], R], items: Sequence[T]) -> Iterator[tuple[Part[T], R | WorkerLost]]:
     """Yield jobs of the items with their results, as they are done.
 
-    A job whose worker is lost is done again in smaller ones, at last item by item: an item that loses three workers,
-    such as an image for which there is not enough memory, has the error as its result.
+    A job that loses its workers is done again in smaller ones, at last item by item: an item that still does, such as
+    an image for which there is not enough memory, has the error as its result.
     """
     todo, given = deque(parts(items)), 0
     while todo or given:
@@ -264,4 +252,4 @@ def by_parts(pool: Pool[Part[T], R], items: Sequence[T]) -> Iterator[tuple[Part[
             elif smaller := part.smaller():
                 todo.extendleft(reversed(smaller))
             else:
-                yield part, result.error
+                yield part, WorkerLost("it stopped every worker of the cluster, perhaps for lack of memory")

@@ -123,17 +123,16 @@ def check_images(
 
     def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Look | ImageError]:
         with remembered.open("facts", level) as known:
-            lost: Collection[str] = ()
+            lost: dict[str, ImageError] = {}
             if cluster != NONE and not remembered.recheck:
                 unknown = [path for path in paths if not _is_known(folder / path, remembered, known)]
                 looker = _looker(folder, known, white_level=level, max_pixels=max_pixels)
-                with connected(cluster, folder=remembered.store), Cluster(looker) as pool:
-                    lost = _look_elsewhere(pool, unknown, remembered, progress=progress)
+                lost = _look_elsewhere(cluster, looker, unknown, remembered, progress=progress)
                 known.look_again()
 
             def check(path: str) -> _Look | ImageError:
                 if path in lost:
-                    return ImageError("it stopped every worker of the cluster, perhaps for lack of memory", path)
+                    return lost[path]
                 try:
                     return _look(folder / path, remembered, known, white_level=level, max_pixels=max_pixels)
                 except ImageError as error:
@@ -210,22 +209,26 @@ class _Looker:
 
 
 def _look_elsewhere(
-    pool: Cluster[Part[str], dict[str, str]],
+    cluster: str,
+    looker: Work[Part[str], dict[str, str]],
     paths: Sequence[str],
     remembered: Remembered,
     *,
     progress: Callable[[Sequence[str]], Iterable[str]],
-) -> set[str]:
-    """Let a cluster look at files; returns the paths of those that lost their workers."""
-    lost: set[str] = set()
+) -> dict[str, ImageError]:
+    """Let a cluster look at files; returns the errors of those that lost their workers."""
+    lost: dict[str, ImageError] = {}
+    if not paths:
+        return lost  # Ray takes long to start
     done = iter(progress(paths))
-    for part, result in by_parts(pool, paths):
-        for _ in part.items:
-            next(done)
-        if isinstance(result, WorkerLost):
-            lost.update(part.items)
-        else:
-            remembered.files.learn(result)
+    with connected(cluster, folder=remembered.store), Cluster(looker) as pool:
+        for part, result in by_parts(pool, paths):
+            for _ in part.items:
+                next(done)
+            if isinstance(result, WorkerLost):
+                lost |= {path: ImageError(str(result), path) for path in part.items}
+            else:
+                remembered.files.learn(result)
     return lost
 
 

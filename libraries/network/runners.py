@@ -129,6 +129,8 @@ class Embeddings:
         if self._cluster == NONE:
             return
         missing = list({e.sha256: e for e in examples if e.sha256 not in self._known}.values())
+        if not missing:
+            return  # Ray takes long to start
         work = embedding_work({**self._settings, "store": str(self._known.for_others())})
         with connected(self._cluster, folder=self._shared), Cluster(work) as pool:
             for part, result in by_parts(pool, missing):

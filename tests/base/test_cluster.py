@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,6 @@ from libraries.base.cluster import Cluster, Part, by_parts, connected, parts
 from libraries.base.errors import ParameterError, PipelineError, StaleInput
 from libraries.base.pool import Failed, Pool, Work, WorkerLost
 from tests.conftest import ROOT
-
-pytest.importorskip("ray")
 
 DEADLY = 9999  # the number that kills whoever doubles it
 MEMORY = 80 * 2**20  # bytes of a node's object store
@@ -84,11 +83,11 @@ def test_every_item_is_in_one_part() -> None:
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A cluster of two nodes of one core, besides a head that does no work, and a connection to it."""
-    from ray.cluster_utils import Cluster as Nodes
+    ray_nodes = pytest.importorskip("ray.cluster_utils")
 
     os.environ["PYTHONPATH"], before = str(ROOT), os.environ.get("PYTHONPATH")
     head = {"num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False}
-    nodes = Nodes(initialize_head=True, head_node_args=head)
+    nodes = ray_nodes.Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         nodes.add_node(num_cpus=1, object_store_memory=MEMORY)
     with connected(nodes.address, folder=tmp_path_factory.mktemp("shared")):
@@ -169,9 +168,18 @@ def test_a_node_that_would_compute_something_else_is_refused() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray-head", "ray://127.0.0.1:9"])
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(pytest.importorskip("ray"), "is_initialized", lambda: False)
     with (
         pytest.raises(ParameterError, match=rf"^cluster = {address} cannot be reached \(.+\): give local, auto, or"),
         connected(address, folder=tmp_path),
+    ):
+        pass
+
+
+def test_without_ray_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ParameterError, match=r"^cluster = local needs Ray: pip install -r requirements-cluster\.txt$"),
+        connected("local", folder=tmp_path),
     ):
         pass

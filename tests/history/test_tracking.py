@@ -151,9 +151,7 @@ def test_model_is_stored_once_and_again_when_it_changes_or_its_files_are_gone(
 
 
 @pytest.mark.usefixtures("models")
-def test_waiting_runs_keep_the_bundle_that_they_had(
-    with_history: Callable[..., Parameters], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_waiting_runs_keep_the_bundle_that_they_had(with_history: Callable[..., Parameters], tmp_path: Path) -> None:
     p = with_history(runHistory=True)
     for content in ("1", "1", "2"):
         with tracking.run("5_evaluate", p) as record:
