@@ -102,7 +102,7 @@ def find_alike(
 ) -> duplicates.Duplicates:
     embeddings = None
     if parameters.duplicates == "scene":
-        from libraries.network.runners import embed_pretrained
+        from libraries.network.scenes import embed_pretrained
 
         with ProgressBar("Embedding", total=2 * len(checked.examples)) as bar:
             embeddings = embed_pretrained(

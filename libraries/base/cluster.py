@@ -22,7 +22,8 @@ from typing import Any, Generic, TypeVar
 
 from libraries.base.errors import ParameterError, PipelineError
 from libraries.base.file_system import TEMPORARY
-from libraries.base.pool import Failed, Pool, Work, Worker, WorkerLost, answer, error_in, usable_cores
+from libraries.base.pool import Failed, Pool, WorkerLost, usable_cores
+from libraries.base.processes import Work, Worker, answer, error_in
 
 J = TypeVar("J")
 R = TypeVar("R")

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, StorageError
 from libraries.base.storage import Artefact, write_json
+from libraries.classifier.bundle_files import MANIFEST, METRICS, MODEL, check_files, read_manifest
+from libraries.classifier.bundle_graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, write_graph
 from libraries.classifier.calibration import Calibration
-from libraries.classifier.graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, write_graph
-from libraries.classifier.manifest import MANIFEST, METRICS, MODEL, check_files, read_manifest
 from libraries.classifier.svm import LinearModel
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, fit, load

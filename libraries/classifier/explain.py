@@ -3,7 +3,7 @@
 Heatmaps are made from the bundle alone: no gradients, no PyTorch.
 
 Where the network ends in a map of features whose mean is the embedding, the map is exact and takes one inference: the
-class activation map (see `classifier.graph`). For every other network, parts of the image are covered one after
+class activation map (see `classifier.bundle_graph`). For every other network, parts of the image are covered one after
 another, and the classifier is run again: occlusion (Zeiler and Fergus 2014, 'Visualizing and understanding
 convolutional networks').
 

@@ -4,7 +4,7 @@ CNTK's ResNets (Examples/Image/Classification/ResNet/Python/resnet_models.py) ar
 residual learning for image recognition'; for kernels of odd size at a stride of 2, their automatic padding equals
 PyTorch's. Two things differ: the order of the image channels, and the epsilon of batch normalisation. The ResNet-18 of
 CNTK's examples has a third block in its last stage (it was later renamed to ResNet-20), and the networks from Caffe
-halve the map in the first convolution of a bottleneck, as in the paper; `network.names` has both variants.
+halve the map in the first convolution of a bottleneck, as in the paper; `network.source` has both variants.
 """
 
 from collections.abc import Mapping

@@ -13,7 +13,8 @@ from libraries.base.arrays import Pixels
 from libraries.base.cluster import NONE, Cluster, Part, by_parts, connected
 from libraries.base.content_store import ContentStore, Row, write_rows
 from libraries.base.errors import ImageError, InputError
-from libraries.base.pool import Work, WorkerLost, ordered_map
+from libraries.base.pool import WorkerLost, ordered_map
+from libraries.base.processes import Work
 from libraries.data.class_folders import find_class_folders
 from libraries.data.dataset import Example, Scan
 from libraries.data.decoding import MAX_PIXELS, max_bytes_for, read
@@ -119,40 +120,13 @@ def check_images(
         InputError: no file of a class is an intact image.
     """
     labels = {path: label for label, paths in scanned.paths.items() for path in paths}
-    remembered = remembered or Remembered()
-
-    def check_all(paths: Sequence[str], level: int | None) -> dict[str, _Look | ImageError]:
-        with remembered.open("facts", level) as known:
-            lost: dict[str, ImageError] = {}
-            if cluster != NONE and not remembered.recheck:
-                unknown = [path for path in paths if not _is_known(folder / path, remembered, known)]
-                looker = _looker(folder, known, white_level=level, max_pixels=max_pixels)
-                lost = _look_elsewhere(cluster, looker, unknown, remembered, progress=progress)
-                known.look_again()
-
-            def check(path: str) -> _Look | ImageError:
-                if path in lost:
-                    return lost[path]
-                try:
-                    return _look(folder / path, remembered, known, white_level=level, max_pixels=max_pixels)
-                except ImageError as error:
-                    return ImageError(error.reason, path)
-
-            found: dict[str, _Look | ImageError] = {}
-            with contextlib.closing(ordered_map(check, paths, workers=workers)) as results:
-                for _ in progress(paths):
-                    path, result = next(results)
-                    found[path] = result
-                    if isinstance(result, _Look) and result.is_new:
-                        known.put(result.digest, result.facts.row())
-            return found
-
-    checked = check_all(list(labels), None)
+    checking = _Checking(folder, workers, max_pixels, remembered or Remembered(), cluster, progress)
+    checked = checking.look_at(list(labels), white_level=None)
     depths = {path: c.facts.depth for path, c in checked.items() if isinstance(c, _Look) and c.facts.depth}
     white = WhiteLevel.of(depths, given=white_level)
     if others := [path for path, depth in depths.items() if (depth.level or FULL_RANGE) != white.level]:
-        checked |= check_all(others, white.level)
-    remembered.files.write()
+        checked |= checking.look_at(others, white_level=white.level)
+    checking.remembered.files.write()
     good = {path: c for path, c in checked.items() if isinstance(c, _Look)}
     refused = [c for c in checked.values() if isinstance(c, ImageError)]
     examples = [_example(path, labels[path], found) for path, found in good.items()]
@@ -161,22 +135,89 @@ def check_images(
     return Checked(examples, refused, np.stack([f.tiny for f in facts]), [f.measures for f in facts], white)
 
 
-def _is_known(path: Path, remembered: Remembered, known: ContentStore) -> bool:
-    digest = remembered.files.sha256(remembered.files.state(path))
-    return digest is not None and digest in known
+@dataclass(frozen=True)
+class _Checking:
+    """How files are looked at: see `check_images`."""
 
+    folder: Path
+    workers: int
+    max_pixels: int
+    remembered: Remembered
+    cluster: str
+    progress: Callable[[Sequence[str]], Iterable[str]]
 
-def _looker(
-    folder: Path, known: ContentStore, *, white_level: int | None, max_pixels: int
-) -> Work[Part[str], dict[str, str]]:
-    """The work of a cluster: parts of the paths → SHA-256 by state of the files; their facts go into the store."""
-    settings = {
-        "folder": str(folder),
-        "store": str(known.for_others()),
-        "white_level": white_level,
-        "max_pixels": max_pixels,
-    }
-    return Work(_open_looker, settings, lambda part: list(part.items), dict)
+    def look_at(self, paths: Sequence[str], *, white_level: int | None) -> dict[str, _Look | ImageError]:
+        """What is known of each path, or found by looking now; what is found is remembered."""
+        found: dict[str, _Look | ImageError] = {}
+        with self.remembered.open("facts", white_level) as known:
+            lost = self._elsewhere(paths, known, white_level)
+
+            def look(path: str) -> _Look | ImageError:
+                if path in lost:
+                    return lost[path]
+                try:
+                    return self._look(path, known, white_level)
+                except ImageError as error:
+                    return ImageError(error.reason, path)
+
+            with contextlib.closing(ordered_map(look, paths, workers=self.workers)) as results:
+                for _ in self.progress(paths):
+                    path, result = next(results)
+                    found[path] = result
+                    if isinstance(result, _Look) and result.is_new:
+                        known.put(result.digest, result.facts.row())
+        return found
+
+    def _look(self, path: str, known: ContentStore, white_level: int | None) -> _Look:
+        """The facts of a file, from memory if it, or a file with its content, was decoded before.
+
+        Raises:
+            ImageError: it is not an intact image within the limits.
+        """
+        files, data = self.remembered.files, None
+        most_bytes = max_bytes_for(self.max_pixels)
+        state = files.state(self.folder / path)
+        digest = None if self.remembered.recheck else files.sha256(state)
+        if digest is None:
+            data = read(self.folder / path, max_bytes=most_bytes)
+            digest = hashlib.sha256(data).hexdigest()
+        files.note(state, digest)
+        if not self.remembered.recheck and (row := known.get(digest)) is not None:
+            facts = _Facts.of_row(row)
+            if facts.measures.width * facts.measures.height <= self.max_pixels and facts.bytes <= most_bytes:
+                return _Look(digest, facts, is_new=False)
+        return _decode(self.folder / path, data=data, white_level=white_level, max_pixels=self.max_pixels)
+
+    def _elsewhere(self, paths: Sequence[str], known: ContentStore, white_level: int | None) -> dict[str, ImageError]:
+        """Let the cluster, if there is one, look at what is not known; returns the errors of what lost its workers."""
+        lost: dict[str, ImageError] = {}
+        if self.cluster == NONE or self.remembered.recheck:
+            return lost
+        unknown = [path for path in paths if not self._is_known(path, known)]
+        if not unknown:
+            return lost  # Ray takes long to start
+        settings = {
+            "folder": str(self.folder),
+            "store": str(known.for_others()),
+            "white_level": white_level,
+            "max_pixels": self.max_pixels,
+        }
+        work: Work[Part[str], dict[str, str]] = Work(_open_looker, settings, lambda part: list(part.items), dict)
+        done = iter(self.progress(unknown))
+        with connected(self.cluster, folder=self.remembered.store), Cluster(work) as pool:
+            for part, result in by_parts(pool, unknown):
+                for _ in part.items:
+                    next(done)
+                if isinstance(result, WorkerLost):
+                    lost |= {path: ImageError(str(result), path) for path in part.items}
+                else:
+                    self.remembered.files.learn(result)
+        known.look_again()
+        return lost
+
+    def _is_known(self, path: str, known: ContentStore) -> bool:
+        digest = self.remembered.files.sha256(self.remembered.files.state(self.folder / path))
+        return digest is not None and digest in known
 
 
 def _open_looker(*, folder: str, store: str, white_level: int | None, max_pixels: int) -> "_Looker":
@@ -208,54 +249,8 @@ class _Looker:
         """Nothing is open."""
 
 
-def _look_elsewhere(
-    cluster: str,
-    looker: Work[Part[str], dict[str, str]],
-    paths: Sequence[str],
-    remembered: Remembered,
-    *,
-    progress: Callable[[Sequence[str]], Iterable[str]],
-) -> dict[str, ImageError]:
-    """Let a cluster look at files; returns the errors of those that lost their workers."""
-    lost: dict[str, ImageError] = {}
-    if not paths:
-        return lost  # Ray takes long to start
-    done = iter(progress(paths))
-    with connected(cluster, folder=remembered.store), Cluster(looker) as pool:
-        for part, result in by_parts(pool, paths):
-            for _ in part.items:
-                next(done)
-            if isinstance(result, WorkerLost):
-                lost |= {path: ImageError(str(result), path) for path in part.items}
-            else:
-                remembered.files.learn(result)
-    return lost
-
-
-def _look(
-    path: Path, remembered: Remembered, known: ContentStore, *, white_level: int | None, max_pixels: int
-) -> _Look:
-    """The facts of a file, from memory if it, or a file with its content, was decoded before.
-
-    Raises:
-        ImageError: it is not an intact image within the limits.
-    """
-    files, data = remembered.files, None
-    state = files.state(path)
-    digest = None if remembered.recheck else files.sha256(state)
-    if digest is None:
-        data = read(path, max_bytes=max_bytes_for(max_pixels))
-        digest = hashlib.sha256(data).hexdigest()
-    files.note(state, digest)
-    if not remembered.recheck and (row := known.get(digest)) is not None:
-        facts = _Facts.of_row(row)
-        if facts.measures.width * facts.measures.height <= max_pixels and facts.bytes <= max_bytes_for(max_pixels):
-            return _Look(digest, facts, is_new=False)
-    return _decode(path, data=data, white_level=white_level, max_pixels=max_pixels)
-
-
 def _decode(path: Path, *, data: bytes | None = None, white_level: int | None, max_pixels: int) -> _Look:
-    """The facts of a file by decoding it; see `_look`."""
+    """The facts of a file by decoding it; raises ImageError."""
     seen = inspect(path, data=data, white_level=white_level, max_pixels=max_pixels)
     measures = measure(seen.small, size=(seen.width, seen.height))
     return _Look(seen.sha256, _Facts(seen.bytes, seen.tiny, measures, seen.depth), is_new=True)

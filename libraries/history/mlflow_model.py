@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.storage import sha256
-from libraries.service.tutorial import COLUMN
+from libraries.service.base64_json import COLUMN
 
 _CODE = Path(__file__).parents[1]
 _MODEL = Path(__file__).with_name("pyfunc.py")

@@ -9,7 +9,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from libraries.classifier.bundle import Classifier
-from libraries.service.tutorial import COLUMN, classify_files, from_base64, image_answers
+from libraries.service.base64_json import COLUMN, classify_files, from_base64, image_answers
 
 
 class ImageClassifier(PythonModel):  # type: ignore[misc]  # MLflow has no types

@@ -12,7 +12,7 @@ from libraries.base.errors import NetworkError
 from libraries.data.images import Interpolation
 from libraries.network import efficientnet_lite, weights
 from libraries.network.efficientnet_lite import timm_state, wheel_file
-from libraries.network.names import VARIANTS, find_source
+from libraries.network.source import VARIANTS, find_source
 from libraries.network.torch_file import read_torch_file
 
 

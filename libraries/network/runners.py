@@ -1,21 +1,21 @@
 """Runs the network in a folder: opens it on the available device, and embeds a data set, keeping the embeddings."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Union
 
 import numpy as np
 
-from libraries.base.arrays import Float32, Pixels
+from libraries.base.arrays import Pixels
 from libraries.base.cluster import NONE, Cluster, Part, by_parts, connected
 from libraries.base.content_store import Row, write_rows
 from libraries.base.errors import ImageError, ParameterError
 from libraries.base.layout import Layout
-from libraries.base.pool import Work, WorkerLost
+from libraries.base.pool import WorkerLost
+from libraries.base.processes import Work
 from libraries.base.storage import Artefact
-from libraries.data.checking import Checked
 from libraries.data.dataset import Example, check_unchanged, load_example, read_example
 from libraries.data.images import ResizeRule, decode, fit
 from libraries.data.remembered import Remembered
@@ -23,7 +23,6 @@ from libraries.network.devices import find_device
 from libraries.network.engine import Engine, Precision, supported
 
 if TYPE_CHECKING:
-    from libraries.network.pretrained import NetworkOptions
     from libraries.network.torch_engine import TorchEngine
 
 View = Literal["whole", "inner"]
@@ -119,18 +118,21 @@ class Embeddings:
         """Of how many examples the outputs are known."""
         return sum(example.sha256 in self._known for example in examples)
 
-    def compute(self, examples: Iterable[Example], *, progress: Callable[[int], object] = lambda count: None) -> None:
-        """Let the cluster, if there is one, compute what is not known.
+    def compute(self, examples: Iterable[Example], *, progress: Callable[[int], object] = lambda count: None) -> int:
+        """Let the cluster, if there is one, compute what is not known; returns of how many images that was.
+
+        Args:
+            progress: called with how many were just done.
 
         Raises:
             ParameterError, PipelineError: there is no such cluster, or a node cannot do it.
             StaleInput: a file has changed since the data set was prepared.
         """
         if self._cluster == NONE:
-            return
+            return 0
         missing = list({e.sha256: e for e in examples if e.sha256 not in self._known}.values())
         if not missing:
-            return  # Ray takes long to start
+            return 0  # Ray takes long to start
         work = embedding_work({**self._settings, "store": str(self._known.for_others())})
         with connected(self._cluster, folder=self._shared), Cluster(work) as pool:
             for part, result in by_parts(pool, missing):
@@ -138,6 +140,7 @@ class Embeddings:
                     self._lost |= {example.sha256: str(result) for example in part.items}
                 progress(len(part.items))
         self._known.look_again()
+        return len(missing)
 
     def of(self, examples: Iterable[Example]) -> Generator[tuple[Example, Row | ImageError]]:
         """Yield, in order, each example with its outputs, or with its ImageError.
@@ -160,50 +163,6 @@ class Embeddings:
         for example in examples:
             check_unchanged(example, folder=self._images, files=self._files)
             yield example
-
-
-def embed_pretrained(
-    checked: Checked,
-    layout: Layout,
-    options: "NetworkOptions",
-    run_options: RunOptions,
-    *,
-    progress: Callable[[int], object] = lambda count: None,
-) -> list[Float32]:
-    """Embeddings for finding duplicates, float32 [N, D] each: of the whole pictures, and of their inner parts.
-
-    They come from the unchanged pretrained network, whose folder is written first if needed.
-
-    Args:
-        checked: N examples.
-        options: which network.
-        run_options: how it is run.
-        progress: called with the number of embeddings just done, of 2 N.
-    """
-    network = layout.scene_network
-    if not network.is_current():
-        from libraries.network.artefact import resize_rule, write_network
-        from libraries.network.pretrained import load_network_for
-
-        pretrained = load_network_for(options, refine=False)
-        write_network(network, pretrained, rule=resize_rule(pretrained, options.mode))
-    rule = replace(ResizeRule.from_json(network.read()["resize"]), white_level=checked.white.level)
-    views: tuple[View, ...] = ("whole", "inner")
-    found = []
-    for view in views:
-        with Embeddings(layout, network, rule, run_options, view=view) as embeddings:
-            found.append(_matrix(embeddings.of(checked.examples), progress))
-    return found
-
-
-def _matrix(results: Iterable[tuple[Example, Row | ImageError]], progress: Callable[[int], object]) -> Float32:
-    """The embedding of every example, float32 [N, D]; NaN for those that cannot be read."""
-    rows: list[Float32 | None] = []
-    for _, outputs in results:
-        rows.append(None if isinstance(outputs, ImageError) else outputs["embedding"].copy())
-        progress(1)
-    size = next((len(row) for row in rows if row is not None), 0)
-    return np.stack([np.full(size, np.nan, np.float32) if row is None else row for row in rows])
 
 
 def embedding_work(settings: dict[str, Any]) -> Work[Part[Example], None]:

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libraries.base.errors import ImageError, InputError
-from libraries.service import answers, openinference, tutorial
+from libraries.service import answers, base64_json, openinference
 from libraries.service.bodies import Upload, memory_to_parse_json, uploads
 from libraries.service.gate import COMPUTING, OPEN, Access, Gate
 from libraries.service.multipart import Body
@@ -156,7 +156,7 @@ def _add_score(router: APIRouter, service: Service) -> None:
         begun = time.perf_counter()
         async with service.bodies.read(request) as body:
             try:
-                images = await service.parse(tutorial.limited_images, body, memory=memory_to_parse_json)
+                images = await service.parse(base64_json.limited_images, body, memory=memory_to_parse_json)
             except InputError as error:
                 raise Problem(400, str(error)) from error
             del body  # the images are copies
@@ -165,7 +165,7 @@ def _add_score(router: APIRouter, service: Service) -> None:
             loaded, timed = await service.classify(images)
         results = [each.result for each in timed]
         milliseconds = 1000 * (time.perf_counter() - begun)
-        return _json(tutorial.request_answer(results, loaded.classifier.labels, milliseconds=milliseconds))
+        return _json(base64_json.request_answer(results, loaded.classifier.labels, milliseconds=milliseconds))
 
 
 def _add_operations(app: FastAPI, service: Service, access: Access) -> None:

@@ -26,12 +26,12 @@ from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError
 from libraries.classifier.bundle import Prediction
 from libraries.service import answers
+from libraries.service.base64_json import from_base64
 from libraries.service.bodies import check_json, memory_to_parse_json
 from libraries.service.model import LoadedModel
 from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
 from libraries.service.service import Image, Limits, Service
-from libraries.service.tutorial import from_base64
 
 SERVER = {"name": "image-classification", "version": "1", "extensions": ["binary_tensor_data"]}
 HEADER_LENGTH = "Inference-Header-Content-Length"

@@ -14,7 +14,8 @@ import pytest
 from libraries.base import cluster
 from libraries.base.cluster import Cluster, Part, by_parts, connected, parts
 from libraries.base.errors import ParameterError, PipelineError, StaleInput
-from libraries.base.pool import Failed, Pool, Work, WorkerLost
+from libraries.base.pool import Failed, Pool, WorkerLost
+from libraries.base.processes import Work
 from tests.conftest import ROOT
 
 DEADLY = 9999  # the number that kills whoever doubles it

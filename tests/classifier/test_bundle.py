@@ -18,9 +18,9 @@ from libraries.base.errors import ImageError, NetworkError, StorageError
 from libraries.base.storage import Artefact, sha256, write_json
 from libraries.classifier import svm
 from libraries.classifier.bundle import Classifier, Prediction, write_bundle, write_metrics, write_refined
+from libraries.classifier.bundle_files import METRICS
+from libraries.classifier.bundle_graph import write_graph
 from libraries.classifier.calibration import Calibration
-from libraries.classifier.graph import write_graph
-from libraries.classifier.manifest import METRICS
 from libraries.classifier.svm import LinearModel
 from libraries.data.images import ResizeRule, fit
 from libraries.network.engine import Engine

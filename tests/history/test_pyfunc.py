@@ -19,8 +19,8 @@ from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.history import tracking
 from libraries.history.mlflow_model import installed
+from libraries.service.base64_json import COLUMN
 from libraries.service.calling.client import Client
-from libraries.service.tutorial import COLUMN
 from PARAMETERS import Parameters
 from tests.conftest import files, run_main, small_run
 from tests.service.processes import ServerProcess
@@ -85,7 +85,7 @@ def test_script_5_stores_the_bundle_once_and_both_runs_name_it(evaluated: Parame
 def test_stored_model_holds_bundle_code_and_packages_but_no_pickle(evaluated: Parameters, stored: Path) -> None:
     names = files(stored)
     assert {"artifacts/bundle/model.onnx", "artifacts/bundle/model.json", "pyfunc.py", "MLmodel"} <= names
-    assert "code/libraries/service/tutorial.py" in names
+    assert "code/libraries/service/base64_json.py" in names
     assert not [n for n in names if n.endswith((".pkl", ".pickle", ".pyc"))]
     packages = (stored / "requirements.txt").read_text().splitlines()
     assert f"numpy=={np.__version__}" in packages

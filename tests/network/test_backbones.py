@@ -25,7 +25,7 @@ from libraries.network.export import (
     with_map,
 )
 from libraries.network.graphs.graph_network import MANIFEST, ONNX, WEIGHTS
-from libraries.network.names import find_source
+from libraries.network.source import find_source
 
 SMALL = "resnet10t"  # 5 million parameters, exported in about two seconds
 

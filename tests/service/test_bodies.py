@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from libraries.base.errors import ImageError, InputError
+from libraries.service.base64_json import limited_images
 from libraries.service.bodies import BodyReader, check_json, memory_to_parse_json, uploads
 from libraries.service.problems import Problem
-from libraries.service.tutorial import limited_images
 
 FORM = "multipart/form-data; boundary=B"
 

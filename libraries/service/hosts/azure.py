@@ -16,8 +16,8 @@ from libraries.base.errors import ParameterError, StorageError
 from libraries.base.file_system import TEMPORARY, storage_error
 from libraries.base.storage import read_json, reading, sha256, write_json
 from libraries.classifier.bundle import find_bundle
-from libraries.classifier.manifest import MANIFEST, METRICS, MODEL, check_files, read_manifest
-from libraries.service import tutorial
+from libraries.classifier.bundle_files import MANIFEST, METRICS, MODEL, check_files, read_manifest
+from libraries.service import base64_json
 from libraries.service.model import load_model
 from libraries.service.problems import MEDIA_TYPE, Problem
 
@@ -145,7 +145,7 @@ def scorer(*, precision: Literal["f32", "bf16"], max_pixels: int) -> Callable[[s
 
     def score(body: str) -> Any:
         try:
-            return tutorial.respond(body, classifier, max_pixels=max_pixels)
+            return base64_json.respond(body, classifier, max_pixels=max_pixels)
         except Problem as problem:
             return _refusal(problem)
 

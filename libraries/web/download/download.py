@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from libraries.base.file_system import on_disk, sweep
-from libraries.base.pool import Pool, Work, open_pool, usable_cores
+from libraries.base.pool import Pool, usable_cores
+from libraries.base.processes import Work, open_pool
 from libraries.data.class_folders import check_label, check_labels
 from libraries.web.download.outcomes import Job, Ledger, Pair, UrlOutcome, read_outcomes
 from libraries.web.download.saving import Attempt, DownloadOptions, open_saver

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from libraries.base.errors import NetworkError
-from libraries.classifier.graph import head
+from libraries.classifier.bundle_graph import head
 from libraries.cntk.wire import parse
 from libraries.network.graphs.graph_network import GraphNetwork, Preprocessing
 from libraries.network.graphs.load import GraphOptions, load_graph_network

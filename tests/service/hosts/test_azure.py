@@ -16,10 +16,10 @@ import yaml
 
 from libraries.base.errors import MissingInput, ParameterError, ServiceError, StorageError
 from libraries.classifier.bundle import Classifier, Prediction, find_bundle
+from libraries.service.base64_json import COLUMN, TABLE
 from libraries.service.calling.client import Client
 from libraries.service.hosts import azure
 from libraries.service.hosts.azure import commands, endpoint_name, scorer, stage
-from libraries.service.tutorial import COLUMN, TABLE
 from PARAMETERS import Parameters
 from tests.conftest import ROOT, files, run_main, small_run
 from tests.service.conftest import encoded

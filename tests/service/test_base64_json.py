@@ -12,8 +12,8 @@ import pytest
 from libraries.base.errors import ImageError, InputError
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.data.images import load_bytes
+from libraries.service.base64_json import COLUMN, TABLE, from_base64, image_answer, images, request_answer, respond
 from libraries.service.problems import Problem
-from libraries.service.tutorial import COLUMN, TABLE, from_base64, image_answer, images, request_answer, respond
 
 NAMES = ["blue", "red"]
 RED = Prediction("red", np.array([0.25, 0.75], np.float32), np.zeros(2, np.float32), np.zeros(4, np.float32))

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
-from libraries.classifier.manifest import has_external_data
+from libraries.classifier.bundle_files import has_external_data
 
 
 def outside() -> TensorProto:

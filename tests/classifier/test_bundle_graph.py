@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from libraries.classifier import svm
+from libraries.classifier.bundle_graph import write_graph
 from libraries.classifier.calibration import Calibration
-from libraries.classifier.graph import write_graph
 from libraries.classifier.svm import LinearModel
 from libraries.network.backbones import EmbeddingNetwork, build, seeded
 from libraries.network.engine import Engine
