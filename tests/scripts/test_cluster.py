@@ -23,7 +23,7 @@ def arguments(root: Path, step: str, *more: str) -> list[str]:
 def test_the_files_have_the_same_bytes(tmp_path: Path, pictures: Path, quick_export: None) -> None:
     with_cluster, without = tmp_path / "with", tmp_path / "without"
     for root in (with_cluster, without):
-        data_dir(root, pictures)
+        shutil.copytree(pictures, root / "images" / "textures")
     broken = next((with_cluster / "images" / "textures").rglob("*.png"))
     for root in (with_cluster, without):
         (root / broken.relative_to(with_cluster)).write_bytes(b"no image")
@@ -38,8 +38,7 @@ def test_the_files_have_the_same_bytes(tmp_path: Path, pictures: Path, quick_exp
 
 
 def test_ctrl_c_ends_it_and_its_processes(tmp_path: Path, pictures: Path) -> None:
-    data_dir(tmp_path / "data", pictures)
-    images = tmp_path / "data" / "images" / "textures"
+    images = shutil.copytree(pictures, tmp_path / "data" / "images" / "textures")
     for copy in range(12):  # enough to be interrupted
         for path in [p for p in images.rglob("*.png") if not p.name.startswith("copy")]:
             shutil.copyfile(path, path.with_name(f"copy {copy} {path.name}"))
