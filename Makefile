@@ -3,7 +3,11 @@ PYTHON ?= python3
 ROOT ?= $(HOME)/imageClassification
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# uv takes a tenth of pip's time. Where it cannot be had, or cannot find a package, such as on a mirror that only pip is told
+# of, pip does it. To install into an environment: $(call install,its folder,what)
+install = echo "Installing into $(1): $(2)" && $(VENV)/bin/uv pip install --quiet --python $(1) $(2) 2>/dev/null || \
+	$(RUN) -m pip --quiet --disable-pip-version-check --python $(1) install $(2)
+PINNED := -c constraints.txt
 INCLUDED := $(patsubst %,requirements-%.txt,serve train notebooks)
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
@@ -21,39 +25,40 @@ setup-refine: $(VENV)/.refine  ## Add PyTorch: for 'dnn', other networks, and GP
 $(VENV)/.setup: requirements.txt $(INCLUDED) constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements.txt
-	$(PIP) --no-deps --editable .
+	@$(RUN) -m pip --quiet --disable-pip-version-check install $(PINNED) uv || true
+	@$(call install,$(VENV),$(PINNED) -r requirements.txt)
+	@$(call install,$(VENV),--no-deps --editable .)
 	@touch $@
 
 $(VENV)/.refine: $(VENV)/.setup requirements-refine.txt
-	$(PIP) -r requirements-refine.txt
+	@$(call install,$(VENV),$(PINNED) -r requirements-refine.txt)
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.setup requirements-demo.txt
-	$(PIP) -r requirements-demo.txt
+	@$(call install,$(VENV),$(PINNED) -r requirements-demo.txt)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup $(VENV)/.refine requirements-dev.txt
-	$(PIP) -r requirements-dev.txt
+	@$(call install,$(VENV),$(PINNED) -r requirements-dev.txt)
 	@touch $@
 
 $(VENV)/.cluster: $(VENV)/.dev requirements-cluster.txt
-	$(PIP) -r requirements-cluster.txt
+	@$(call install,$(VENV),$(PINNED) -r requirements-cluster.txt)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev requirements-bench.txt
-	$(PIP) -r requirements-bench.txt
+	@$(call install,$(VENV),$(PINNED) -r requirements-bench.txt)
 	@touch $@
 
 # What the service runs in elsewhere, for the tests: the container, and Azure ML, whose server wants older versions.
 $(VENV)/serve/.setup: requirements-serve.txt constraints.txt | $(VENV)/.setup
 	$(RUN) -m venv --clear --without-pip $(@D)
-	$(RUN) -m pip --quiet --disable-pip-version-check --python $(@D) install -r requirements-serve.txt -c constraints.txt
+	@$(call install,$(@D),$(PINNED) -r requirements-serve.txt)
 	@touch $@
 
 $(VENV)/azure/.setup: requirements-azure.txt requirements-serve.txt | $(VENV)/.setup
 	$(RUN) -m venv --clear --without-pip $(@D)
-	$(RUN) -m pip --quiet --disable-pip-version-check --python $(@D) install -r requirements-azure.txt
+	@$(call install,$(@D),-r requirements-azure.txt)
 	@touch $@
 
 # The tests drive pages in Chromium, and call the service through nginx, which is only unpacked: installed, it would start.
