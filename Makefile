@@ -18,9 +18,9 @@ help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  DATA_DIR is $(ROOT); another: make demo ROOT=/some/folder"
 
-setup: $(VENV)/.setup  ## Make the environment in .venv (a few minutes, once)
+setup: $(VENV)/.setup  ## Make the environment in .venv (a minute, once)
 
-setup-refine: $(VENV)/.refine  ## Add PyTorch: for 'dnn', other networks, and GPUs (a few minutes, 5 GB)
+setup-refine: $(VENV)/.refine  ## Add PyTorch: for 'dnn', other networks, and GPUs (a minute, 5 GB)
 
 $(VENV)/.setup: requirements.txt $(INCLUDED) constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -3,7 +3,7 @@
     python benchmarks/first_run.py [--python python3.12] [--json results.json]
 
 The last commit of this checkout is cloned to a folder that is removed at the end. How long the downloads take depends
-on the network, and on what pip has kept from earlier ones: say so beside the figures.
+on the network, and on what uv has kept from earlier ones: say so beside the figures.
 """
 
 import argparse

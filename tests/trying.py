@@ -108,7 +108,7 @@ def pip(place: Place, words: Sequence[str]) -> None:
         elif found := re.fullmatch(r"\.(?:\[(.+)\])?", word):
             assert set((found[1] or "serve").split(",")) <= extras["optional-dependencies"].keys()
         else:
-            assert word in ("--no-deps", "--editable", "pre-commit"), word
+            assert word in ("--no-deps", "--editable", "pre-commit", "uv"), word
 
 
 def docker(place: Place, words: Sequence[str]) -> None:
