@@ -3,6 +3,7 @@
     python benchmarks/svm_step.py
     python benchmarks/svm_step.py --sizes 3409x10
     python benchmarks/svm_step.py --features DATA_DIR/proc/solarCells/features_svm
+    python benchmarks/svm_step.py --every-c         what is chosen when no path of C ends early (an hour)
 
 A size is training examples x classes, of 1,280 numbers. Step 4 is the sweep and the learning curve, as in
 scripts/4_trainSVM.py, in a process of its own. The grid, beside the first, is LinearSVC(dual=False,
@@ -57,10 +58,14 @@ def stored(folder: Path) -> dict[str, Any]:
     return {"x": data.embeddings, "y": data.labels, "is_train": data.is_train, "groups": np.array(data.groups)}
 
 
-def step(path: Path) -> dict[str, Any]:
+def step(path: Path, *, every_c: bool) -> dict[str, Any]:
     """Step 4 on an .npz file, and what it took."""
+    from libraries.classifier import sweep as sweep_module
     from libraries.classifier.learning_curve import learning_curve
     from libraries.classifier.sweep import sweep
+
+    if every_c:
+        sweep_module.has_turned = lambda *path, **about: False
 
     data = dict(np.load(path))
     x, y, is_train = data["x"], data["y"], data["is_train"]
@@ -84,6 +89,7 @@ def step(path: Path) -> dict[str, Any]:
         "processor": time.process_time() - processor,
         "of the curve": time.process_time() - swept,
         "peak GB": peak_gb(),
+        "tried": len(result.rows),
         "chosen": f"{row.normalisation}, C = {row.C:g}: {row.validation_accuracy:.2%}",
     }
 
@@ -106,11 +112,12 @@ def grid(x: Float, y: Int, groups: list[str] | None) -> float:
     return time.process_time() - start
 
 
-def measure(name: str, data: dict[str, Any], *, with_grid: bool) -> dict[str, Any]:
+def measure(name: str, data: dict[str, Any], *, with_grid: bool, every_c: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.npz"
         np.savez(path, **data)
-        child = subprocess.run([sys.executable, __file__, "--step", str(path)], check=True, stdout=subprocess.PIPE)
+        command = [sys.executable, __file__, "--step", str(path), *(["--every-c"] if every_c else [])]
+        child = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = {"data": name, **json.loads(child.stdout)}
     if with_grid:
         train = data["is_train"]
@@ -123,24 +130,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", default=["3409x10", "60000x10", "3000x1000"])
     parser.add_argument("--features", type=Path, help="a feature store, with examples.csv beside it, instead")
+    parser.add_argument("--every-c", action="store_true", help="try all 7 C for each normalisation; no LinearSVC")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--step", type=Path, help=argparse.SUPPRESS)  # given to the child process
     arguments = parser.parse_args()
     if arguments.step:
-        print(json.dumps(step(arguments.step)))
+        print(json.dumps(step(arguments.step, every_c=arguments.every_c)))
         return
     warnings.simplefilter("ignore", ConvergenceWarning)
-    rows = []
+    rows, every_c = [], arguments.every_c
     if arguments.features:
-        rows.append(measure("stored", stored(arguments.features), with_grid=True))
+        rows.append(measure("stored", stored(arguments.features), with_grid=not every_c, every_c=every_c))
     for size in [] if arguments.features else arguments.sizes:
-        rows.append(measure(size, generated(size), with_grid=not rows))
-    header = ["data", "step 4 [s]", "processor [s]", "of the curve", "peak [GB]", "LinearSVC's grid", "ratio", "chosen"]
+        rows.append(measure(size, generated(size), with_grid=not rows and not every_c, every_c=every_c))
+    header = ["data", "step 4 [s]", "processor [s]", "of the curve", "peak [GB]", "LinearSVC's grid", "ratio"]
+    header += ["tried", "chosen"]
     cells = []
     for row in rows:
         grid_cells = (f"{row['grid']:.1f}", f"{row['grid'] / row['processor']:.1f}x") if "grid" in row else ("", "")
         times = (f"{row[key]:.1f}" for key in ("seconds", "processor", "of the curve"))
-        cells.append([row["data"], *times, f"{row['peak GB']:.2f}", *grid_cells, row["chosen"]])
+        cells.append([row["data"], *times, f"{row['peak GB']:.2f}", *grid_cells, row["tried"], row["chosen"]])
     print(table("All of step 4", header, cells))
     write_results(arguments.json, {"rows": rows})
 
