@@ -12,7 +12,7 @@ INCLUDED := $(patsubst %,requirements-%.txt,serve train notebooks)
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-refine demo serve notebooks stage test test-cluster check docs runs bench bench-accuracy bench-serve clean
+.PHONY: help setup setup-refine demo serve notebooks stage test check docs runs bench bench-accuracy bench-serve clean
 
 help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,12 +38,8 @@ $(VENV)/.demo: $(VENV)/.setup requirements-demo.txt
 	@$(call install,$(VENV),$(PINNED) -r requirements-demo.txt)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.setup $(VENV)/.refine requirements-dev.txt
-	@$(call install,$(VENV),$(PINNED) -r requirements-dev.txt)
-	@touch $@
-
-$(VENV)/.cluster: $(VENV)/.dev requirements-cluster.txt
-	@$(call install,$(VENV),$(PINNED) -r requirements-cluster.txt)
+$(VENV)/.dev: $(VENV)/.setup $(VENV)/.refine requirements-dev.txt requirements-cluster.txt
+	@$(call install,$(VENV),$(PINNED) -r requirements-dev.txt -r requirements-cluster.txt)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev requirements-bench.txt
@@ -88,9 +84,6 @@ stage: $(VENV)/.setup  ## A folder from which the trained classifier is deployed
 
 test: $(VENV)/.dev $(VENV)/.programs $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
 	$(RUN) -m pytest -n 2 --dist worksteal --durations=10
-
-test-cluster: $(VENV)/.cluster  ## The tests of the cluster, on Ray nodes of this machine (3 minutes)
-	$(RUN) -m pytest tests/base/test_cluster.py tests/scripts/test_cluster.py
 
 check: $(VENV)/.dev  ## Lint, format and types
 	$(RUN) -m ruff check

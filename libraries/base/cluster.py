@@ -40,6 +40,7 @@ _LIBRARIES = Path(__file__).parents[1]
 _OBJECT_STORE = 100 * 2**20  # bytes; nothing large passes through it
 _LOOK_AGAIN = 5.0  # seconds after which the size of the cluster is asked again
 _ANSWERING = 10.0  # seconds in which the head must answer
+_RESTARTING = 25.0  # seconds in which a head that has gone must answer again
 _STARTING = 120.0  # seconds in which a node must answer
 _QUIET = {"RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -71,6 +72,7 @@ def connected(cluster: str, *, folder: Path) -> Iterator[None]:
         where = {"address": "local", "num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE}
         where |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": str(_LIBRARIES.parent)}}}
     logging.getLogger("ray").setLevel(logging.ERROR)
+    ray._private.worker.print_to_stdstream = lambda *message, **about: None  # what has died is told by `by_parts`
     try:
         ray.init(**where, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -85,14 +87,19 @@ def connected(cluster: str, *, folder: Path) -> Iterator[None]:
 
 def _check_address(address: str) -> None:
     """Make sure that something answers there: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=_ANSWERING).close()
+        _answers(address)
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"cluster = {address} cannot be reached ({error}): give local, auto, or the address of the head, such as "
             "ray-head:6379"
         ) from error
+
+
+def _answers(address: str) -> None:
+    """Raise OSError if nothing does at host:port, ValueError if it is no such address."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_ANSWERING).close()
 
 
 @dataclass(frozen=True)
@@ -166,20 +173,41 @@ class Cluster(Pool[J, R]):
         self._order = json.dumps([work.setup.__module__, work.setup.__name__, work.settings], sort_keys=True)
         self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_do)
         self._numbers_of: dict[Any, int] = {}  # by Ray's reference to the result
-        self._looked = float("-inf")
+        self._looked, self._answered = float("-inf"), time.monotonic()
 
     @property
     def has_room(self) -> bool:
-        if time.monotonic() - self._looked > _LOOK_AGAIN:
-            self._looked = time.monotonic()
-            self._workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))
+        self._look_again()
         return super().has_room
+
+    def _look_again(self) -> None:
+        """Now and then, find out how many cores there are.
+
+        Raises:
+            PipelineError: the head has gone. Ray would end this process after a minute.
+        """
+        now = time.monotonic()
+        if now - self._looked < _LOOK_AGAIN:
+            return
+        self._looked = now
+        head = self._ray.get_runtime_context().gcs_address
+        try:
+            _answers(head)
+        except OSError as error:
+            if now - self._answered < _RESTARTING:
+                return
+            raise PipelineError(
+                f"the head of the cluster, {head}, has gone ({error}): start it, and run again; what was computed is kept"
+            ) from error
+        self._answered = time.monotonic()
+        self._workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))
 
     def _start(self, number: int, job: J) -> None:
         reference = self._task.remote(self._order, json.dumps([number, self._work.encode(job)]))
         self._numbers_of[reference] = number
 
     def _take(self, timeout: float) -> list[tuple[int, R | Failed]]:
+        self._look_again()
         if not self._numbers_of:
             return []
         waiting = list(self._numbers_of)
