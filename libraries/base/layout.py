@@ -184,5 +184,5 @@ def unreadable_log(log: Path, error: OSError) -> StorageError:
 
 def damaged_log(log: Path, line: int, error: Exception) -> StorageError:
     """The error for an invalid line of an annotation log."""
-    what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
+    what = f"{error} is missing" if isinstance(error, KeyError) else error
     return StorageError(f"{log} is damaged in line {line} ({what}): fix the line, or move the file away")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import ParameterError, StorageError
-from libraries.base.file_system import is_reserved, read_regular
+from libraries.base.file_system import explained, is_reserved, read_regular
 from libraries.base.storage import sha256
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MODEL, MANIFEST = "model.onnx", "model.json"
 METRICS = "metrics.json"  # how good the bundle is; there once it has been evaluated
+VIEWS = (1, 2, 8)  # orientations of each image
 MAX_BYTES = 64 * 2**20  # of each of the two JSON files
 MAX_FILE_BYTES = 2**31  # of each file that it names: what ONNX can hold
 _MAX_FILES, _MAX_DEPTH = 100, 32
@@ -74,8 +75,9 @@ def _read(path: Path) -> Any:
         what = "a bundle is a folder model_*/, which scripts/4_trainSVM.py writes"
         raise StorageError(f"{path} does not exist: {what}") from error
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, brackets in brackets
+        reason = explained(error) if isinstance(error, OSError) else error
         raise StorageError(
-            f"{path} cannot be read ({error}); delete it and run the script that writes it again"
+            f"{path} cannot be read ({reason}); delete it and run the script that writes it again"
         ) from error
 
 
@@ -115,7 +117,9 @@ def _checked(model: Any) -> tuple[dict[str, Any], list[str], ResizeRule]:
     _whole_number(model["embedding_size"], "embedding_size", most=_MAX_EMBEDDING)
     if model.get("input_size", rule.size) != rule.size:
         raise ValueError("input_size and resize differ")
-    _whole_number(model.get("views", 1), "views", most=8)
+    _whole_number(model.get("views", 1), "views", most=max(VIEWS))
+    if model.get("views", 1) not in VIEWS:
+        raise ValueError(f"views is {model['views']!r:.50}, expected one of {VIEWS}")
     _check_facts(model)
     return model, labels, rule
 

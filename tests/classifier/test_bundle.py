@@ -399,6 +399,7 @@ def whole(name: str) -> dict[str, Any]:
         ({"embedding_size": True}, "embedding_size is True"),
         ({"input_size": 7}, "input_size and resize differ"),
         ({"views": "8"}, "views is '8'"),
+        ({"views": 3}, "views is 3"),
         ({"resize": {**RULE.to_json(), "size": "8"}}, "resize: size is '8'"),
         ({"resize": {**RULE.to_json(), "size": 10**9}}, "resize: size is 1000000000"),
         ({"resize": {**RULE.to_json(), "size": 8.0}}, "resize: size is 8.0"),
