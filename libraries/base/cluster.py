@@ -197,7 +197,8 @@ class Cluster(Pool[J, R]):
             if now - self._answered < _RESTARTING:
                 return
             raise PipelineError(
-                f"the head of the cluster, {head}, has gone ({error}): start it, and run again; what was computed is kept"
+                f"the head of the cluster, {head}, has gone ({error}): start it, and run again; what was computed is "
+                "kept"
             ) from error
         self._answered = time.monotonic()
         self._workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))

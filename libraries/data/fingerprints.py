@@ -5,16 +5,18 @@ pixels, gets brighter from one pixel to the next in its row. Scaling, compressio
 brightness unless it clips; cropping, borders and rotation do. It equals `imagehash.dhash(image, hash_size=16)` of the
 upright picture.
 
-Pairs of hashes or embeddings are found by blocked matrix products, without an N x N array.
+Pairs of hashes are found by bands of them (`close_hashes`). Where too many are equal in one, and for embeddings, by
+blocked matrix products, without an N x N array.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from libraries.base.arrays import Bool, Float32, Int, Pixels
+from libraries.data.close_hashes import Bands
 from libraries.data.images import TINY
 
 BITS = (TINY[0] - 1) * TINY[1]  # 256
@@ -24,6 +26,8 @@ BITS = (TINY[0] - 1) * TINY[1]  # 256
 LEAST_CHANGES = 56
 
 ROWS, COLUMNS = 1024, 8192  # of a block: 32 MB as float32
+MOST_BANDED = 24  # bits that may differ; with more, bands are so short that too many are equal
+WORTHWHILE = 0.25  # comparisons of bands, per pair of rows, that take less time than matrix products
 MOST_PAIRS = 4_000_000  # that are kept: 64 MB
 
 
@@ -86,6 +90,11 @@ def within_distance(bits: Bool, others: Bool, *, most: int, most_pairs: int = MO
         The pairs, with the distance of i or of i mirrored from j, whichever is smaller.
     """
     length = bits.shape[1]
+    searches = [Bands(left, bits, most=most) for left in (bits, others)] if most <= MOST_BANDED else []
+    if searches and sum(search.comparisons for search in searches) < len(bits) ** 2 * WORTHWHILE:
+        close = (Pairs(i, j, (length - 2 * d).astype(np.float32)) for each in searches for i, j, d in each.close())
+        pairs = _bounded(close, len(bits), most_pairs=most_pairs)
+        return pairs._replace(measure=(length - pairs.measure) / 2)
     signs, mirrored = (np.where(each, np.float32(1), np.float32(-1)) for each in (bits, others))  # a.b = B - 2 distance
     pairs = _pairs_above([(signs, signs), (mirrored, signs)], least=length - 2 * most, most_pairs=most_pairs)
     return pairs._replace(measure=(length - pairs.measure) / 2)
@@ -121,20 +130,33 @@ def _directions(embeddings: Float32) -> Float32:
 def _pairs_above(products: Sequence[tuple[Float32, Float32]], *, least: float, most_pairs: int) -> Pairs:
     """Pairs i < j for which the largest of left[i].right[j], over several (left, right), is at least `least`."""
     length = len(products[0][0])
+
+    def of_blocks() -> Iterator[Pairs]:
+        for rows, columns in _blocks(length):
+            largest = products[0][0][rows] @ products[0][1][columns].T
+            for left, right in products[1:]:
+                np.maximum(largest, left[rows] @ right[columns].T, out=largest)
+            i, j = np.divmod(np.flatnonzero(largest >= least), largest.shape[1])
+            measure = largest[i, j]
+            i, j = i + rows.start, j + columns.start
+            yield Pairs(i, j, measure).chosen(i < j)
+
+    return _bounded(of_blocks(), length, most_pairs=most_pairs)
+
+
+def _bounded(parts: Iterable[Pairs], length: int, *, most_pairs: int) -> Pairs:
+    """All pairs in order, each with its largest measure; if there are more than `most_pairs`, see `spanning`."""
     kept, count = [Pairs.none()], 0
-    for rows, columns in _blocks(length):
-        largest = products[0][0][rows] @ products[0][1][columns].T
-        for left, right in products[1:]:
-            np.maximum(largest, left[rows] @ right[columns].T, out=largest)
-        i, j = np.divmod(np.flatnonzero(largest >= least), largest.shape[1])
-        measure = largest[i, j]
-        i, j = i + rows.start, j + columns.start
-        kept.append(Pairs(i, j, measure).chosen(i < j))
-        count += len(kept[-1].one)
+    for part in parts:
+        kept.append(part)
+        count += len(part.one)
         if count > most_pairs:
             kept = [spanning(_joined(kept), length)]
             count = len(kept[0].one)
-    return _joined(kept)
+    pairs = _joined(kept)
+    pairs = pairs.chosen(np.lexsort((-pairs.measure, pairs.other, pairs.one)))
+    is_new = (np.diff(pairs.one, prepend=-1) != 0) | (np.diff(pairs.other, prepend=-1) != 0)
+    return pairs.chosen(is_new)
 
 
 def _blocks(length: int) -> Iterator[tuple[slice, slice]]:

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from libraries.data import fingerprints
+from libraries.data import close_hashes, fingerprints
 from libraries.data.fingerprints import Forest, Pairs, above_similarity, spanning, within_distance
 
 
@@ -32,8 +32,14 @@ def hashes(count: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return bits.reshape(count, 256), bits[:, :, ::-1].reshape(count, 256)
 
 
+BY = pytest.mark.parametrize("worthwhile", [0.0, np.inf], ids=["matrix products", "bands"])
+
+
+@BY
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 61])
-def test_hashes_as_a_naive_loop_finds_them(count: int) -> None:
+def test_hashes_as_a_naive_loop_finds_them(count: int, worthwhile: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprints, "WORTHWHILE", worthwhile)
+    monkeypatch.setattr(close_hashes, "AT_ONCE", 3)
     bits, others = hashes(count)
     expected = set()
     for i, j in itertools.combinations(range(count), 2):
@@ -42,6 +48,19 @@ def test_hashes_as_a_naive_loop_finds_them(count: int) -> None:
             expected.add((i, j, float(distance)))
     assert as_set(within_distance(bits, others, most=12)) == expected
     assert count < 61 or {d for _, _, d in expected} >= {0.0, 12.0}, "the limit itself is tried"
+
+
+@pytest.mark.parametrize("most", [0, 3, 12, fingerprints.MOST_BANDED])
+def test_bands_miss_nothing(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bits, others = hashes(2000, seed=most)
+    bits[:40], others[:40] = bits[40], others[40]  # in every band
+    found = []
+    for worthwhile in (0.0, np.inf):
+        monkeypatch.setattr(fingerprints, "WORTHWHILE", worthwhile)
+        found.append(within_distance(bits, others, most=most))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(found[0].one) > 800
 
 
 def test_embeddings_as_a_naive_loop_finds_them() -> None:
@@ -75,8 +94,12 @@ def test_of_several_views_the_most_similar_count_but_never_two_parts() -> None:
     assert {(i, j) for i, j, _ in as_set(among)} == {(i, j) for i, j in expected if i % 2 and j % 2}
 
 
+@BY
 @pytest.mark.parametrize("most_pairs", [1, 10, 50])
-def test_too_many_pairs_become_fewer_that_join_the_same(most_pairs: int) -> None:
+def test_too_many_pairs_become_fewer_that_join_the_same(
+    most_pairs: int, worthwhile: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprints, "WORTHWHILE", worthwhile)
     bits, others = hashes(60)
     bits[30:50], others[30:50] = bits[30], others[30]  # 190 pairs
     everything = within_distance(bits, others, most=12)
