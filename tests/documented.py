@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 PROMPTS = {"bash": "", "sh": "", "bat": "", "console": "$ "}
 OTHERS = {"python", "mermaid", "text", "toml"}
 # code in a sentence that begins so is a command
-PROGRAMS = ("python", "make", "pip", "docker", "mlflow", "jupyter", "curl")
+PROGRAMS = ("python", "make", "pip", "docker", "mlflow", "jupyter", "curl", "kubectl")
 
 
 @dataclass(frozen=True)

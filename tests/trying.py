@@ -25,6 +25,7 @@ from tests.documented import Command
 
 FOLDER = "imageClassification"  # that the project is cloned to
 TAG = "image-classification"
+REGISTRY = "registry.example.org/"
 
 
 @dataclass
@@ -114,7 +115,11 @@ def pip(place: Place, words: Sequence[str]) -> None:
 def docker(place: Place, words: Sequence[str]) -> None:
     match list(words):
         case ["build", "--tag", tag, "."]:
-            assert tag == TAG and (ROOT / "Dockerfile").is_file()
+            assert tag.removeprefix(REGISTRY) == TAG and (ROOT / "Dockerfile").is_file()
+        case ["build", "--file", name, "--tag", tag, "."]:
+            assert (ROOT / name).is_file() and tag in images()
+        case ["push", tag]:
+            assert tag in images()
         case ["run", "--read-only", "--publish", ports, "--env", "SERVICE_KEY", "--volume", volume, tag]:
             dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
             bundle, target, mode = volume.split(":")
@@ -126,6 +131,44 @@ def docker(place: Place, words: Sequence[str]) -> None:
             assert wanted == ["BUNDLE", "KEY_FILE"] and all(name in os.environ for name in wanted)
         case _:
             raise AssertionError(f"the tests do not know docker {' '.join(words)}")
+
+
+def kubernetes() -> list[dict]:
+    """All manifests."""
+    paths = sorted((ROOT / "resources" / "kubernetes").glob("*.yaml"))
+    return [manifest for path in paths for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+
+
+def images() -> set[str]:
+    """The images that the manifests name."""
+    return set(re.findall(r"'image': '([^']+)'", str(kubernetes())))
+
+
+def kubectl(place: Place, words: Sequence[str]) -> None:
+    """Files, objects, and folders on the volume, as far as they can be checked without a cluster."""
+    objects = {(manifest["kind"].lower(), manifest["metadata"]["name"]): manifest for manifest in kubernetes()}
+    objects |= {("job", name): manifest for (kind, name), manifest in objects.items() if kind == "rayjob"}
+    match list(words):
+        case ["apply", "-f", path] | ["replace", "--force", "-f", path]:
+            assert list(yaml.safe_load_all((ROOT / path).read_text(encoding="utf-8")))
+        case ["exec", pod, "--", "mkdir", "-p", folder]:
+            assert ("pod", pod) in objects and folder.startswith("/data/")
+        case ["cp", source, target]:
+            pod, folder = target.split(":")
+            assert ("pod", pod) in objects and Path(source).is_dir()
+            assert Path(source).relative_to(Layout(Parameters.load()).root).parent == Path(folder).relative_to("/data")
+        case ["create", "secret", "generic", name, key]:
+            assert f"'secretName': '{name}'" in str(objects)
+            assert key == "--from-literal=service_key=$SERVICE_KEY"
+        case ["port-forward", service, ports]:
+            (port,) = objects["service", service.removeprefix("service/")]["spec"]["ports"]
+            assert ports.split(":") == [str(Parameters.load().port), str(port["port"])]
+        case ["scale", name, "--replicas", number]:
+            assert tuple(name.split("/")) in objects and number.isdecimal()
+        case ["rollout", _, name] | ["logs", "--follow", name] | ["wait", "--for=condition=Ready", name]:
+            assert tuple(name.split("/")) in objects
+        case _:
+            raise AssertionError(f"the tests do not know kubectl {' '.join(words)}")
 
 
 def curl(place: Place, words: Sequence[str]) -> None:
@@ -177,6 +220,7 @@ PROGRAMS: dict[str, Callable[[Place, Sequence[str]], None]] = {
     "make": make,
     "pip": pip,
     "docker": docker,
+    "kubectl": kubectl,
     "curl": curl,
     "mlflow": mlflow,
     "jupyter": jupyter,

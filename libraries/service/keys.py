@@ -31,12 +31,21 @@ def read_key(path: Path | None, environment: str, *, waits: bool = True) -> str 
         return None
     try:
         with path.open("rb") if waits else open_regular(path) as file:
-            mode, data = os.fstat(file.fileno()).st_mode, file.read(_LONGEST + 1)
+            status, data = os.fstat(file.fileno()), file.read(_LONGEST + 1)
     except OSError as error:
         raise ParameterError(f"the key file {path} cannot be read: {error.strerror}") from None
-    if os.name == "posix" and mode & 0o077:
+    if os.name == "posix" and others_may_read(status.st_mode, owner=status.st_uid, user=os.geteuid()):
         log.warning("the key file %s can be read by others: chmod 600 %s", path, path)
     return checked_key(decoded(data).rstrip("\n"), f"the key file {path}")
+
+
+def others_may_read(mode: int, *, owner: int, user: int) -> bool:
+    """Whether users other than `user` may read a file with this mode and owner.
+
+    A file of root that this user may read as a member of its group is no exposure: Kubernetes gives secrets to root and
+    the pod's own group.
+    """
+    return bool(mode & (0o007 if owner == 0 != user else 0o077))
 
 
 def checked_key(key: str, where: str) -> str:

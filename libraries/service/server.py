@@ -23,7 +23,7 @@ from libraries.service.service import Service
 
 _OTHER_FILES = 256
 _BACKLOG = 2048  # connections that may be accepted at once, before the limiter drops any
-_SECONDS_TO_FINISH = 30  # for requests that were accepted; compose.yaml grants the process more
+_SECONDS_TO_FINISH = 30  # for requests that were accepted; compose.yaml and Kubernetes grant the process more
 _SECONDS_TO_ANSWER = 1  # of these, to tell clients that still wait that the service stops
 _SECONDS_TO_EXIT = 3  # beyond these, for an orderly end
 _M_MMAP_THRESHOLD = -3  # in glibc's malloc.h

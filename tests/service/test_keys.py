@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from libraries.base.errors import ParameterError
-from libraries.service.keys import checked_key, equal, read_key
+from libraries.service.keys import checked_key, equal, others_may_read, read_key
 
 KEY = "0123456789-secret"
+USER = 10001
 
 
 @pytest.fixture
@@ -89,6 +90,15 @@ def test_file_that_others_can_read_is_read_with_a_warning(
     (record,) = caplog.records
     assert f"{file} can be read by others: chmod 600" in record.getMessage()
     assert KEY not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "exposed"),
+    [(0o440, 0, False), (0o640, 0, False), (0o444, 0, True), (0o440, USER, True), (0o400, USER, False)],
+)
+def test_the_group_may_read_what_root_gave_it(mode: int, owner: int, exposed: bool) -> None:
+    """Kubernetes mounts a secret for a user other than root so, and in no other way."""
+    assert others_may_read(mode, owner=owner, user=USER) is exposed
 
 
 def test_checked_key_is_the_key() -> None:
