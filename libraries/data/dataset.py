@@ -133,15 +133,16 @@ def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list
     most of the others on their side. A class with at least two groups has at least one on each side.
     """
     side: dict[str, Side] = {}
-    for label in sorted({e.label for e in examples}):
-        sizes = Counter(e.group for e in examples if e.label == label)
+    for _, of_label in sorted(_by_label(examples).items()):
+        sizes = Counter(e.group for e in of_label)
         settled = [g for g in sizes if g in side]  # a group with two labels keeps the side from the first one
         taken = sum(sizes[g] for g in settled if side[g] == "train")
         has_test = any(side[g] == "test" for g in settled)
+        wanted = ratio_train * len(of_label)
         open_groups = sorted(sizes.keys() - side.keys(), key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
         for group in open_groups:
             is_needed_for_test = not has_test and group == open_groups[-1]
-            is_wanted = taken + sizes[group] / 2 <= ratio_train * sum(sizes.values())
+            is_wanted = taken + sizes[group] / 2 <= wanted
             is_train = taken == 0 or (is_wanted and not is_needed_for_test)
             side[group] = "train" if is_train else "test"
             taken += sizes[group] if is_train else 0
