@@ -114,6 +114,15 @@ class Embeddings:
     def __exit__(self, *error: Any) -> None:
         self._known.__exit__(*error)
 
+    @property
+    def store(self) -> Path:
+        """The folder into which others may put outputs of this network, by `content_store.write_rows`.
+
+        Raises:
+            ParameterError: nothing is kept.
+        """
+        return self._known.for_others()
+
     def stored(self, examples: Iterable[Example]) -> int:
         """Of how many examples the outputs are known."""
         return sum(example.sha256 in self._known for example in examples)
@@ -133,7 +142,7 @@ class Embeddings:
         missing = list({e.sha256: e for e in examples if e.sha256 not in self._known}.values())
         if not missing:
             return 0  # Ray takes long to start
-        work = embedding_work({**self._settings, "store": str(self._known.for_others())})
+        work = embedding_work({**self._settings, "store": str(self.store)})
         with connected(self._cluster, folder=self._shared), Cluster(work) as pool:
             for part, result in by_parts(pool, missing):
                 if isinstance(result, WorkerLost):
