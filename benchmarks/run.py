@@ -3,6 +3,7 @@
     python benchmarks/run.py [name ...]        all of: featurize memory training svm svm_step loop viewing
                                                duplicates;
                                                by name also: accuracy training_accuracy serve download first_run
+                                               scale
 
 Each benchmark is a section of its own, replaced when it is run again, with its command, machine, versions and date.
 Run it on a machine that does nothing else.
@@ -31,6 +32,7 @@ TITLES = {
     "training_accuracy": "Refining a network, at equal accuracy",
     "svm": "The path of linear SVMs",
     "svm_step": "All of step 4",
+    "scale": "Many images",
     "first_run": "The first run on a new machine",
     "loop": "The first run and the next ones",
     "accuracy": "Accuracy on the solar cells",
