@@ -9,7 +9,7 @@ whose file has not changed since an earlier run.
 import itertools
 
 from libraries.base.command import run
-from libraries.base.console import ProgressBar, progress
+from libraries.base.console import ProgressBar, progress, say
 from libraries.base.errors import ParameterError
 from libraries.base.layout import Layout
 from libraries.base.pool import usable_cores
@@ -91,6 +91,7 @@ def check(
         remembered=remembered,
         cluster=cluster,
         progress=lambda items: progress(items, "Checking"),
+        told=lambda size: say(f"Cluster: {size}"),
     )
     for line in [*checking.left_out(found, checked), *annotations.summary_lines(), *checked.white.summary_lines()]:
         print(f"  {line}")

@@ -6,7 +6,7 @@ For 'svm' this takes seconds. A training that was stopped continues after its la
 from typing import TYPE_CHECKING
 
 from libraries.base.command import run
-from libraries.base.console import ProgressBar
+from libraries.base.console import ProgressBar, say
 from libraries.base.layout import Layout
 from libraries.history import tracking
 from libraries.history.records import Record
@@ -110,7 +110,7 @@ def refine_network(
             options=options,
             checkpoint=checkpoint,
             key=layout.network.key(),
-            on_epoch=lambda epoch: bar.write(f"  {epoch}"),
+            on_epoch=lambda epoch: say(f"  {epoch}"),
             on_step=lambda step, steps: bar.update(),
         )
     rows = outputs.write_refined_network(layout.network, refined, sets, rule=rule, calibrate=fit_calibration)

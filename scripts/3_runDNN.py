@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from libraries.base.command import run
-from libraries.base.console import ProgressBar
+from libraries.base.console import ProgressBar, say
 from libraries.base.layout import Layout
 from libraries.history import tracking
 from libraries.history.records import Record
@@ -46,7 +46,7 @@ def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], r
             missing = len(examples) - stored
             print(f"Running {network['architecture']} over {missing:,} images in {embeddings.precision}")
         with ProgressBar("Computing on the cluster", total=len(examples) - stored) as bar:
-            embeddings.compute(examples, progress=bar.update)
+            embeddings.compute(examples, progress=bar.update, told=lambda size: say(f"Cluster: {size}"))
         layout.features.begin()
         with ProgressBar("Featurizing", total=len(examples)) as bar:
             parts, failed = write_features(

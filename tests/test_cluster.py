@@ -132,7 +132,12 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield nodes
 
 
-def test_a_node_joins_in_and_loses_nothing_when_it_is_killed(nodes: Any, tmp_path: Path) -> None:
+def test_a_node_joins_in_and_loses_nothing_when_it_is_killed(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_LOOK_AGAIN", 0.5)
+    sizes: list[str] = []
+
     def workers() -> int:
         return len(list(tmp_path.glob("worker-*")))
 
@@ -141,7 +146,7 @@ def test_a_node_joins_in_and_loses_nothing_when_it_is_killed(nodes: Any, tmp_pat
             time.sleep(0.05)
         nodes.remove_node(node, allow_graceful=False)
 
-    with Cluster(doubling(tmp_path)) as pool:
+    with Cluster(doubling(tmp_path), told=sizes.append) as pool:
         results = by_parts(pool, [number for number in range(16000) if number != DEADLY])
         found = [next(results)]
         node = nodes.add_node(num_cpus=1, object_store_memory=MEMORY)
@@ -152,6 +157,7 @@ def test_a_node_joins_in_and_loses_nothing_when_it_is_killed(nodes: Any, tmp_pat
     thread.join(60)
     doubled = [number for _, result in found if isinstance(result, list) for number in result]
     assert sorted(doubled) == [2 * number for number in range(16000) if number != DEADLY]
+    assert sizes[:2] == ["2 nodes, 2 cores", "3 nodes, 3 cores"]
 
 
 def test_an_item_that_kills_its_workers_is_left_out_and_others_are_done(
@@ -268,7 +274,7 @@ def test_the_files_have_the_same_bytes_though_a_node_and_the_script_are_killed(
     with begin(on_cluster, "1_prepareData", cluster=nodes.address) as process:
         assert wait_for(lambda: has_parts(on_cluster, "facts"), 120)
         nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-        succeeds(process)
+        assert "\nCluster: 2 nodes, 2 cores\n" in succeeds(process)
     with begin(on_cluster, "2_refineDNN", cluster=nodes.address) as process:
         succeeds(process)
     with begin(on_cluster, "3_runDNN", cluster=nodes.address) as process:

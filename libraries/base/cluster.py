@@ -14,12 +14,13 @@ import platform
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from libraries.base.console import counted
 from libraries.base.errors import ParameterError, PipelineError
 from libraries.base.file_system import TEMPORARY
 from libraries.base.pool import Failed, Pool, WorkerLost, usable_cores
@@ -165,11 +166,15 @@ def _first_line(error: BaseException) -> str:
 class Cluster(Pool[J, R]):
     """One core of the cluster for each job; see `connected`. A job whose worker is lost fails with WorkerLost."""
 
-    def __init__(self, work: Work[J, R]) -> None:
+    def __init__(self, work: Work[J, R], *, told: Callable[[str], object] = lambda size: None) -> None:
+        """
+        Args:
+            told: called with the size of the cluster, such as '2 nodes, 8 cores', whenever it has changed.
+        """
         import ray
 
         super().__init__(1)
-        self._ray, self._work = ray, work
+        self._ray, self._work, self._told, self._size = ray, work, told, ""
         self._order = json.dumps([work.setup.__module__, work.setup.__name__, work.settings], sort_keys=True)
         self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_do)
         self._numbers_of: dict[Any, int] = {}  # by Ray's reference to the result
@@ -181,7 +186,7 @@ class Cluster(Pool[J, R]):
         return super().has_room
 
     def _look_again(self) -> None:
-        """Now and then, find out how many cores there are.
+        """Now and then, find out how large the cluster is.
 
         Raises:
             PipelineError: the head has gone. Ray would end this process after a minute.
@@ -201,7 +206,12 @@ class Cluster(Pool[J, R]):
                 "kept"
             ) from error
         self._answered = time.monotonic()
-        self._workers = max(1, int(self._ray.cluster_resources().get("CPU", 0)))
+        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        cores = [int(cores) for cores in nodes if cores]
+        self._workers = max(1, sum(cores))
+        if (size := f"{counted(len(cores), 'node')}, {counted(sum(cores), 'core')}") != self._size:
+            self._size = size
+            self._told(size)
 
     def _start(self, number: int, job: J) -> None:
         reference = self._task.remote(self._order, json.dumps([number, self._work.encode(job)]))

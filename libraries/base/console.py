@@ -52,15 +52,19 @@ class ProgressBar:
             self._bar.total = total
         self._bar.update(done - self._bar.n)
 
-    def write(self, line: str) -> None:
-        """Print a line without disturbing the bar."""
-        self._bar.write(line)
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
+
+
+def say(line: str) -> None:
+    """Print a line without disturbing a progress bar."""
+    from tqdm import tqdm
+
+    if sys.stdout is not None:
+        tqdm.write(line)
 
 
 def counting(progress: Callable[[int, int], object] | None, total: int) -> Callable[[], None]:

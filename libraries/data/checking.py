@@ -107,6 +107,7 @@ def check_images(
     remembered: Remembered | None = None,
     cluster: str = NONE,
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
+    told: Callable[[str], object] = lambda size: None,
 ) -> Checked:
     """Decode every file, in parallel; images of more than 8 bits again if the common white level is not their own.
 
@@ -115,12 +116,13 @@ def check_images(
         max_pixels: images with more are refused.
         remembered: what earlier runs found, and where this run's findings are kept.
         cluster: that looks at the files of which nothing is known, unless all are looked at anew.
+        told: see `Cluster`.
 
     Raises:
         InputError: no file of a class is an intact image.
     """
     labels = {path: label for label, paths in scanned.paths.items() for path in paths}
-    checking = _Checking(folder, workers, max_pixels, remembered or Remembered(), cluster, progress)
+    checking = _Checking(folder, workers, max_pixels, remembered or Remembered(), cluster, progress, told)
     checked = checking.look_at(list(labels), white_level=None)
     depths = {path: c.facts.depth for path, c in checked.items() if isinstance(c, _Look) and c.facts.depth}
     white = WhiteLevel.of(depths, given=white_level)
@@ -145,6 +147,7 @@ class _Checking:
     remembered: Remembered
     cluster: str
     progress: Callable[[Sequence[str]], Iterable[str]]
+    told: Callable[[str], object]
 
     def look_at(self, paths: Sequence[str], *, white_level: int | None) -> dict[str, _Look | ImageError]:
         """What is known of each path, or found by looking now; what is found is remembered."""
@@ -204,7 +207,7 @@ class _Checking:
         }
         work: Work[Part[str], dict[str, str]] = Work(_open_looker, settings, lambda part: list(part.items), dict)
         done = iter(self.progress(unknown))
-        with connected(self.cluster, folder=self.remembered.store), Cluster(work) as pool:
+        with connected(self.cluster, folder=self.remembered.store), Cluster(work, told=self.told) as pool:
             for part, result in by_parts(pool, unknown):
                 for _ in part.items:
                     next(done)

@@ -14,7 +14,7 @@ import numpy as np
 from libraries.base.arrays import Bool, Int, Integer
 
 LEAST_BANDS = 8  # so that a band is a number of 32 bits
-AT_ONCE = 2**20  # pairs that are compared in one go: 64 MB
+AT_ONCE = 2**20  # pairs that are compared in one go: about 100 MB
 
 
 class Close(NamedTuple):

@@ -127,11 +127,18 @@ class Embeddings:
         """Of how many examples the outputs are known."""
         return sum(example.sha256 in self._known for example in examples)
 
-    def compute(self, examples: Iterable[Example], *, progress: Callable[[int], object] = lambda count: None) -> int:
+    def compute(
+        self,
+        examples: Iterable[Example],
+        *,
+        progress: Callable[[int], object] = lambda count: None,
+        told: Callable[[str], object] = lambda size: None,
+    ) -> int:
         """Let the cluster, if there is one, compute what is not known; returns of how many images that was.
 
         Args:
             progress: called with how many were just done.
+            told: see `Cluster`.
 
         Raises:
             ParameterError, PipelineError: there is no such cluster, or a node cannot do it.
@@ -143,7 +150,7 @@ class Embeddings:
         if not missing:
             return 0  # Ray takes long to start
         work = embedding_work({**self._settings, "store": str(self.store)})
-        with connected(self._cluster, folder=self._shared), Cluster(work) as pool:
+        with connected(self._cluster, folder=self._shared), Cluster(work, told=told) as pool:
             for part, result in by_parts(pool, missing):
                 if isinstance(result, WorkerLost):
                     self._lost |= {example.sha256: str(result) for example in part.items}

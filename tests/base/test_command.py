@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base import command
-from libraries.base.console import ProgressBar
+from libraries.base.console import ProgressBar, say
 from libraries.base.errors import InputError, ParameterError
 from PARAMETERS import Parameters
 
@@ -138,11 +138,11 @@ def test_a_pipe_of_few_characters_ends_no_script(tmp_path: Path, encoding: str) 
     script = tmp_path / "script.py"
     lines = [
         "from libraries.base.command import run",
-        "from libraries.base.console import ProgressBar",
+        "from libraries.base.console import ProgressBar, say",
         "from PARAMETERS import Parameters",
         "def main(parameters):",
-        "    with ProgressBar('Größe') as bar:",
-        "        bar.write('58.9–65.1%, ☃')",
+        "    with ProgressBar('Größe'):",
+        "        say('58.9–65.1%, ☃')",
         "run(main, Parameters)",
     ]
     script.write_text("\n".join(lines), encoding="utf-8")
@@ -161,6 +161,7 @@ def test_scripts_run_without_any_console(monkeypatch: pytest.MonkeyPatch) -> Non
     def main(parameters: Parameters) -> None:
         with ProgressBar("Counting", total=1) as bar:
             bar.update()
+        say("done")
         print("done")  # noqa: T201
 
     assert outcome(main, []) == 0
