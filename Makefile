@@ -12,7 +12,7 @@ INCLUDED := $(patsubst %,requirements-%.txt,serve train notebooks)
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-refine demo serve notebooks stage test check docs runs bench bench-accuracy bench-serve clean
+.PHONY: help setup setup-refine demo serve notebooks stage test test-cluster check docs runs bench bench-accuracy bench-serve clean
 
 help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ stage: $(VENV)/.setup  ## A folder from which the trained classifier is deployed
 
 test: $(VENV)/.dev $(VENV)/.programs $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
 	$(RUN) -m pytest -n 2 --dist worksteal --durations=10
+
+test-cluster: $(VENV)/.dev  ## All tests of the cluster, on Ray nodes of this machine (3 minutes)
+	$(RUN) -m pytest -m "cluster or not cluster" tests/base/test_cluster.py
 
 check: $(VENV)/.dev  ## Lint, format and types
 	$(RUN) -m ruff check

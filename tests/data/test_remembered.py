@@ -206,8 +206,7 @@ def test_every_fact_survives(tmp_path: Path) -> None:
         pixels = np.random.default_rng(number).integers(0, 255, (*size[::-1], 3) if mode == "RGB" else size[::-1])
         path = tmp_path / f"{number}.png"
         Image.fromarray(pixels.astype(np.uint16 if mode == "I;16" else np.uint8)).save(path)
-        with Remembered().open("facts") as known:
-            facts = checking._look(path, Remembered(), known, white_level=None, max_pixels=10**8).facts
+        facts = checking._decode(path, white_level=None, max_pixels=10**8).facts
         found = checking._Facts.of_row(facts.row())
         assert (found.bytes, found.measures, found.depth) == (facts.bytes, facts.measures, facts.depth)
         np.testing.assert_array_equal(found.tiny, facts.tiny)

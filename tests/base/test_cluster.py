@@ -1,6 +1,6 @@
 """Work on a cluster, and scripts on one: real Ray nodes on this machine, which are killed while they work.
 
-All in one file, since the nodes take long to start.
+The nodes take a minute or two to start: `make test` runs one test with them, `make test-cluster` the others, too.
 """
 
 import contextlib
@@ -132,6 +132,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield nodes
 
 
+@pytest.mark.cluster
 def test_a_node_joins_in_and_loses_nothing_when_it_is_killed(
     nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_node_joins_in_and_loses_nothing_when_it_is_killed(
     assert sizes[:2] == ["2 nodes, 2 cores", "3 nodes, 3 cores"]
 
 
+@pytest.mark.cluster
 def test_an_item_that_kills_its_workers_is_left_out_and_others_are_done(
     nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +172,7 @@ def test_an_item_that_kills_its_workers_is_left_out_and_others_are_done(
     assert sum(len(result) for _, result in found if isinstance(result, list)) == 60
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("number", "kind", "text"),
     [(-1, StaleInput, "^number -1 has changed$"), (-2, RuntimeError, r"^ZeroDivisionError: by zero \(on .+\)$")],
@@ -181,6 +184,7 @@ def test_an_error_of_a_worker_arrives_as_it_is_and_others_name_the_node(
         list(by_parts(pool, [number]))
 
 
+@pytest.mark.cluster
 def test_a_worker_that_cannot_be_set_up_is_an_error(nodes: Any, tmp_path: Path) -> None:
     with (
         pytest.raises(PipelineError, match=r"missing.* cannot be used"),
@@ -189,6 +193,7 @@ def test_a_worker_that_cannot_be_set_up_is_an_error(nodes: Any, tmp_path: Path) 
         list(by_parts(pool, [1]))
 
 
+@pytest.mark.cluster
 def test_a_head_that_has_gone_is_one_line(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(address: str) -> None:
         raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
@@ -300,6 +305,7 @@ def succeeds(process: "subprocess.Popen[str]") -> str:
     return output
 
 
+@pytest.mark.cluster
 def test_ctrl_c_ends_it_and_its_processes(tmp_path: Path, many: Path) -> None:
     root = shutil.copytree(many, tmp_path / "data")
     with begin(root, "1_prepareData", cluster="local") as process:
