@@ -54,7 +54,7 @@ def solve_path(x: Floating, targets: Floating, weights: Floating, c_values: Sequ
     """
     rows = Rows(x)
     parts = [slice(start, start + COLUMNS_AT_ONCE) for start in range(0, targets.shape[1], COLUMNS_AT_ONCE)]
-    blocks = [Block(rows, targets[:, part], weights[:, part]) for part in parts]
+    blocks = [ColumnBlock(rows, targets[:, part], weights[:, part]) for part in parts]
     for c in c_values:
         for block in blocks:
             block.minimise(c)
@@ -122,7 +122,7 @@ def _chunks(x: Floating, dtype: np.dtype[np.floating]) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
-class Block:
+class ColumnBlock:
     """Some columns on their way along the path, in step with each other.
 
     Args:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from libraries.base.arrays import Bool, Float32, Float64, Floating, Int
 from libraries.base.pool import one_blas_thread, side_by_side
-from libraries.classifier.squared_hinge import COLUMNS_AT_ONCE, Block, Rows
+from libraries.classifier.squared_hinge import COLUMNS_AT_ONCE, ColumnBlock, Rows
 
 ClassWeight = Literal["balanced"] | None
 
@@ -150,7 +150,7 @@ class Parts:
         part_of, class_of = np.divmod(np.arange(len(parts) * width), width)
         class_of = class_of + examples.first
         count = max(1, min(2, len(part_of) // FEWEST_COLUMNS), -(-len(part_of) // COLUMNS_AT_ONCE))
-        self._blocks: list[Block | None] = [None] * count
+        self._blocks: list[ColumnBlock | None] = [None] * count
         self._part_of, self._class_of = np.array_split(part_of, count), np.array_split(class_of, count)
 
     def fit(self, c: float) -> None:
@@ -183,7 +183,7 @@ class Parts:
         """Of all examples by the SVM of a part, [N, K]."""
         return self._both(self._of(part, [block.scores for block in self._fitted()])).astype(np.float32)
 
-    def _block(self, part_of: Int, class_of: Int) -> Block:
+    def _block(self, part_of: Int, class_of: Int) -> ColumnBlock:
         """The columns of these parts and classes, int [k] each."""
         labels, first = self._examples.labels, self._examples.first
         targets, weights = np.ones((2, len(labels), len(part_of)), self._dtype)
@@ -202,9 +202,9 @@ class Parts:
         if self._moved is not None:
             shift, scale = (np.ascontiguousarray(each[part_of].T, self._dtype) for each in self._moved)
             moved = shift, scale
-        return Block(self._examples.rows, targets, weights, start=start, moved=moved)
+        return ColumnBlock(self._examples.rows, targets, weights, start=start, moved=moved)
 
-    def _fitted(self) -> list[Block]:
+    def _fitted(self) -> list[ColumnBlock]:
         return [block for block in self._blocks if block is not None]
 
     def _of(self, part: int, values: Sequence[Floating]) -> Floating:

@@ -46,7 +46,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Block:
+class ResidualBlock:
     """A residual block, applied to the value `source`: units in sequence, and perhaps one on the shortcut."""
 
     units: tuple[Unit, ...]
@@ -81,7 +81,7 @@ def read_resnet(graph: Graph) -> tuple[str, dict[str, Floating]]:
         value = block.source
     blocks.reverse()
     stem = walk.stem(value)
-    stages: list[list[Block]] = []
+    stages: list[list[ResidualBlock]] = []
     for block in blocks:
         if not stages or block.shortcut is not None:
             stages.append([])
@@ -98,7 +98,7 @@ def read_resnet(graph: Graph) -> tuple[str, dict[str, Floating]]:
     return _variant(architecture, stem, stages), weights
 
 
-def _variant(architecture: str, stem: Unit, stages: list[list[Block]]) -> str:
+def _variant(architecture: str, stem: Unit, stages: list[list[ResidualBlock]]) -> str:
     """The variant, by where a stage halves the map: in a convolution of 3 x 3, or in the 1 x 1 one before it."""
     early, late = ([2, 1, 1], [1, 2, 1]) if len(stages[0][0].units) == 3 else ([], [2, 1])
     halving = [stage[0] for stage in stages[1:]]
@@ -164,7 +164,7 @@ class _Walk:
         (weights,) = self.parameters(convolution)
         return Unit(weights, _normalisation(self, normalisation), _stride(convolution), self.inputs(convolution)[0])
 
-    def block(self, value: str) -> Block | None:
+    def block(self, value: str) -> ResidualBlock | None:
         """The residual block that computes a value."""
         relu = self.maker(value, "ReLU")
         plus = self.maker(self.inputs(relu)[0], "Plus") if relu is not None else None
@@ -173,7 +173,7 @@ class _Walk:
         first, second = self.inputs(plus)
         return self._block(first, second) or self._block(second, first)
 
-    def _block(self, main: str, short: str) -> Block | None:
+    def _block(self, main: str, short: str) -> ResidualBlock | None:
         """The same from the two inputs of its sum, if `main` is the path through the convolutions."""
         shortcut = self.unit(short, has_relu=False)
         units: list[Unit] = []
@@ -182,9 +182,9 @@ class _Walk:
             units.append(unit)
             value = unit.source
             if len(units) > 1 and value == short:
-                return Block(tuple(reversed(units)), None, value)
+                return ResidualBlock(tuple(reversed(units)), None, value)
             if len(units) > 1 and shortcut is not None and value == shortcut.source:
-                return Block(tuple(reversed(units)), shortcut, value)
+                return ResidualBlock(tuple(reversed(units)), shortcut, value)
         return None
 
     def stem(self, value: str) -> Unit | None:

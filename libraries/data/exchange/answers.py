@@ -133,7 +133,7 @@ def shown(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-class FoundImage(NamedTuple):
+class ImageOfTask(NamedTuple):
     """The image of a task.
 
     Attributes:
@@ -165,7 +165,7 @@ class Images:
         self._kept = read_kept(annotations.folder)
         self._spelling = {nfc(path): path for path in (*self._removed, *self._paths)}
 
-    def find(self, task: Task) -> FoundImage:
+    def find(self, task: Task) -> ImageOfTask:
         """The image that a task is about."""
         candidates = self._by_path(task)
         same = [path for path in candidates if self._digest(path) == task.sha256]
@@ -173,20 +173,20 @@ class Images:
             same = self._by_content.get(task.sha256, [])
         if len(same or candidates) > 1:
             what = "are the same file" if same else "have been at this path"
-            return FoundImage(None, f"{len(same or candidates)} images {what}")
+            return ImageOfTask(None, f"{len(same or candidates)} images {what}")
         if not (same or candidates):
-            return FoundImage(None, "there is no such image")
+            return ImageOfTask(None, "there is no such image")
         path = (same or candidates)[0]
         if path in self._removed:
             return self._stand_in(path)
-        return FoundImage(path, is_changed=task.sha256 is not None and not same)
+        return ImageOfTask(path, is_changed=task.sha256 is not None and not same)
 
-    def _stand_in(self, path: str) -> FoundImage:
+    def _stand_in(self, path: str) -> ImageOfTask:
         """The image that stayed when this one was removed as its duplicate."""
         stayed = [each for each in self._at_some_time(self._kept.get(path, "")) if each in self._paths]
         if len(stayed) != 1:
-            return FoundImage(None, "it was removed as a duplicate: bring it back with --restoreDuplicates")
-        return FoundImage(stayed[0], stands_in=True)
+            return ImageOfTask(None, "it was removed as a duplicate: bring it back with --restoreDuplicates")
+        return ImageOfTask(stayed[0], stands_in=True)
 
     def _by_path(self, task: Task) -> list[str]:
         """Where the image may be now, by where it was."""

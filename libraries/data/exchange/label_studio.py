@@ -24,7 +24,7 @@ from libraries.base.storage import MAX_JSON_BYTES, json_text
 from libraries.data.annotation_log import MARKS, LabelAnswer
 from libraries.data.annotations import Annotations
 from libraries.data.dataset import Example
-from libraries.data.exchange.answers import LOCAL, FoundImage, Images, Task, read_tasks, shown
+from libraries.data.exchange.answers import LOCAL, ImageOfTask, Images, Task, read_tasks, shown
 
 TASKS, INTERFACE = "tasks.json", "interface.xml"
 _DATA = {"image", "path", "first_path", "sha256"}  # what a task contains about its image
@@ -129,7 +129,7 @@ def collect_answers(tasks: Iterable[Task], images: Images, *, labels: Collection
     usable: defaultdict[tuple[str, bool], defaultdict[str, list[Task]]] = defaultdict(lambda: defaultdict(list))
     left, changed = [], 0
     for task in tasks:
-        image: FoundImage = images.find(task)
+        image: ImageOfTask = images.find(task)
         unknown = [choice for choice in task.choices if nfc(choice) not in choices]
         if image.path is None or unknown:
             problem = f"there is no label '{shown(unknown[0])}'" if unknown and image.path else image.problem

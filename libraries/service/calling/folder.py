@@ -41,7 +41,7 @@ class Summary:
     known: int = 0
 
 
-class _Job(NamedTuple):
+class _Picture(NamedTuple):
     """An image to be classified, or whose row is known already.
 
     Attributes:
@@ -153,7 +153,7 @@ class _TableWriter:
         self._file.write(line)
 
 
-def _checked(results: Iterable[tuple[_Job, _Result]]) -> Iterator[tuple[_Job, _Result]]:
+def _checked(results: Iterable[tuple[_Picture, _Result]]) -> Iterator[tuple[_Picture, _Result]]:
     """Pass results on; raises an error that is not one image's own, or the last of several temporary ones in a row."""
     failures = 0
     for job, result in results:
@@ -163,16 +163,16 @@ def _checked(results: Iterable[tuple[_Job, _Result]]) -> Iterator[tuple[_Job, _R
         yield job, result
 
 
-def _jobs(folder: Path, journal: Journal) -> Iterator[_Job]:
+def _jobs(folder: Path, journal: Journal) -> Iterator[_Picture]:
     """A job for every image of a folder."""
     for path in walk_images(folder):
         name, file = path.relative_to(folder).as_posix(), None
         with contextlib.suppress(OSError):
             file = path.stat()
-        yield _Job(path, name, file, journal.row(name, file) if file is not None else None)
+        yield _Picture(path, name, file, journal.row(name, file) if file is not None else None)
 
 
-def _result(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> _Result:
+def _result(client: Client, job: _Picture, *, labels: Sequence[str], max_bytes: int) -> _Result:
     """The result for an image; an error is returned, for the thread that writes the table to decide."""
     try:
         return _classify(client, job, labels=labels, max_bytes=max_bytes)
@@ -180,7 +180,7 @@ def _result(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int)
         return error
 
 
-def _classify(client: Client, job: _Job, *, labels: Sequence[str], max_bytes: int) -> ModelScore | list[str]:
+def _classify(client: Client, job: _Picture, *, labels: Sequence[str], max_bytes: int) -> ModelScore | list[str]:
     """The service's prediction for an image, or the row if it is known already."""
     if job.row is not None:
         return job.row
