@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from common import circumstances, write_results
+from loop import SCRIPTS
 
 from libraries.base.console import table
 
@@ -32,7 +33,7 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         seconds = {"set-up": seconds_of(["make", ".venv/.demo", f"PYTHON={options.python}"], clone)}
         python = clone / ".venv" / "bin" / "python"
-        for script in ("0_downloadData", "1_prepareData", "2_refineDNN", "3_runDNN", "4_trainSVM", "5_evaluate"):
+        for script in SCRIPTS:
             command = [str(python), f"scripts/{script}.py", "--rootDir", str(Path(folder) / "data")]
             seconds[script] = seconds_of(command, clone)
         gigabytes = size(clone / ".venv") / 1e9

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 DATASET = "many"
 SIDE = 24  # pixels
 DIMENSION = 1280
-UNCHECKED = """
+EVALUATE = """
 import runpy, sys
 from libraries.evaluation import testing
 testing.check_agreement = lambda *tested, **about: 0.0  # drawn embeddings are not those of the network
@@ -105,10 +105,11 @@ def parts(items: list) -> Iterator[list]:
 
 def measured(step: str, parameters: Parameters) -> tuple[float, float]:
     """Seconds, and the largest resident size of the script [GB]."""
+    script = ["-c", EVALUATE, f"scripts/{step}.py"] if step == "5_evaluate" else [f"scripts/{step}.py"]
     options = [f"--rootDir={parameters.rootDir}", f"--datasetName={DATASET}", "--storeGigabytes=100"]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", UNCHECKED, f"scripts/{step}.py", *options, "--runHistory=false"],
+        [sys.executable, *script, *options, "--runHistory=false"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,

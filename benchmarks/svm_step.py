@@ -3,7 +3,7 @@
     python benchmarks/svm_step.py
     python benchmarks/svm_step.py --sizes 3409x10
     python benchmarks/svm_step.py --features DATA_DIR/proc/solarCells/features_svm
-    python benchmarks/svm_step.py --every-c         what is chosen when no path of C ends early (an hour)
+    python benchmarks/svm_step.py --every-c         what is chosen when no path of C ends early (hours)
 
 A size is training examples x classes, of 1,280 numbers. Step 4 is the sweep and the learning curve, as in
 scripts/4_trainSVM.py, in a process of its own. The grid, beside the first, is LinearSVC(dual=False,

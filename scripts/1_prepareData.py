@@ -91,7 +91,7 @@ def check(
         remembered=remembered,
         cluster=cluster,
         progress=lambda items: progress(items, "Checking"),
-        told=lambda size: say(f"Cluster: {size}"),
+        told=say,
     )
     for line in [*checking.left_out(found, checked), *annotations.summary_lines(), *checked.white.summary_lines()]:
         print(f"  {line}")
@@ -112,6 +112,7 @@ def find_alike(
                 parameters.network_options(),
                 parameters.run_options(),
                 progress=bar.update,
+                told=say,
             )
     return duplicates.find(
         checked,

@@ -46,7 +46,7 @@ def featurize(parameters: Parameters, layout: Layout, network: dict[str, Any], r
             missing = len(examples) - stored
             print(f"Running {network['architecture']} over {missing:,} images in {embeddings.precision}")
         with ProgressBar("Computing on the cluster", total=len(examples) - stored) as bar:
-            embeddings.compute(examples, progress=bar.update, told=lambda size: say(f"Cluster: {size}"))
+            embeddings.compute(examples, progress=bar.update, told=say)
         layout.features.begin()
         with ProgressBar("Featurizing", total=len(examples)) as bar:
             parts, failed = write_features(

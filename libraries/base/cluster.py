@@ -169,7 +169,7 @@ class Cluster(Pool[J, R]):
     def __init__(self, work: Work[J, R], *, told: Callable[[str], object] = lambda size: None) -> None:
         """
         Args:
-            told: called with the size of the cluster, such as '2 nodes, 8 cores', whenever it has changed.
+            told: called with the size of the cluster, 'Cluster: 2 nodes, 8 cores', whenever it has changed.
         """
         import ray
 
@@ -209,7 +209,7 @@ class Cluster(Pool[J, R]):
         nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
         cores = [int(cores) for cores in nodes if cores]
         self._workers = max(1, sum(cores))
-        if (size := f"{counted(len(cores), 'node')}, {counted(sum(cores), 'core')}") != self._size:
+        if (size := f"Cluster: {counted(len(cores), 'node')}, {counted(sum(cores), 'core')}") != self._size:
             self._size = size
             self._told(size)
 

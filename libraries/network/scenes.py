@@ -26,6 +26,7 @@ def embed_pretrained(
     run_options: RunOptions,
     *,
     progress: Callable[[int], object] = lambda count: None,
+    told: Callable[[str], object] = lambda size: None,
 ) -> list[Float32]:
     """Embeddings for finding duplicates, float32 [N, D] each: of the whole pictures, and of their inner parts.
 
@@ -36,6 +37,7 @@ def embed_pretrained(
         options: which network.
         run_options: how it is run.
         progress: called with the number of embeddings just done, of 2 N.
+        told: see `Cluster`.
     """
     network = layout.scene_network
     if not network.is_current():
@@ -49,7 +51,7 @@ def embed_pretrained(
     found = []
     for view in views:
         with Embeddings(layout, network, rule, run_options, view=view) as embeddings:
-            computed = embeddings.compute(checked.examples, progress=progress)
+            computed = embeddings.compute(checked.examples, progress=progress, told=told)
             found.append(_matrix(embeddings.of(checked.examples), progress, already=computed))
     return found
 

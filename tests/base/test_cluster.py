@@ -25,7 +25,7 @@ from libraries.base.cluster import Cluster, Part, by_parts, connected, parts
 from libraries.base.errors import ParameterError, PipelineError, StaleInput
 from libraries.base.pool import Failed, Pool, WorkerLost
 from libraries.base.processes import Work
-from tests.conftest import ROOT, SCRIPTS, run_main, small_run
+from tests.conftest import ROOT, SCRIPTS, data_dir, run_main, small_run
 
 MEMORY = 80 * 2**20  # bytes of a node's object store
 TRIES = 3  # Ray gives a node 30 seconds to start, which may be too few beside other tests
@@ -158,7 +158,7 @@ def test_a_node_joins_in_and_loses_nothing_when_it_is_killed(
     thread.join(60)
     doubled = [number for _, result in found if isinstance(result, list) for number in result]
     assert sorted(doubled) == [2 * number for number in range(16000) if number != DEADLY]
-    assert sizes[:2] == ["2 nodes, 2 cores", "3 nodes, 3 cores"]
+    assert sizes[:2] == ["Cluster: 2 nodes, 2 cores", "Cluster: 3 nodes, 3 cores"]
 
 
 @pytest.mark.cluster
@@ -285,8 +285,10 @@ def test_the_files_have_the_same_bytes_though_a_node_and_the_script_are_killed(
     with begin(on_cluster, "3_runDNN", cluster=nodes.address) as process:
         assert wait_for(lambda: has_parts(on_cluster, "embeddings"), 120)
         process.kill()
-    with begin(on_cluster, "3_runDNN", cluster="none") as process:
-        assert "Stored in" in succeeds(process), "what was computed is kept"
+    with begin(on_cluster, "3_runDNN", cluster=nodes.address) as process:
+        output = succeeds(process)
+    assert "Stored in" in output, "what was computed is kept"
+    assert "\nCluster: 1 node, 1 core\n" in output
 
     for name in FILES:
         made, expected = (root / "proc" / "textures" / name for root in (on_cluster, without))
@@ -303,6 +305,20 @@ def succeeds(process: "subprocess.Popen[str]") -> str:
     assert process.returncode == 0, errors
     assert "raylet" not in output and not errors.strip()
     return output
+
+
+@pytest.mark.cluster
+def test_scenes_are_found_as_without(tmp_path: Path, pictures: Path, quick_export: None, nodes: Any) -> None:
+    on_cluster, without = (data_dir(tmp_path / name, pictures) for name in ("on cluster", "without"))
+    run_main("1_prepareData", small_run(without, duplicates="scene"))
+    with begin(on_cluster, "1_prepareData", "--duplicates=scene", cluster=nodes.address) as process:
+        output = succeeds(process)
+    assert output.count("Cluster: ") == 3, "for the files, and for each view"
+    computed = [len(list((root / "store").glob("embeddings-*/part-*"))) for root in (on_cluster, without)]
+    assert computed == [2, 2], "of whole pictures, and of their inner parts"
+    made, expected = (root / "proc" / "textures" / "duplicates.csv" for root in (on_cluster, without))
+    assert made.read_bytes() == expected.read_bytes()
+    assert "scene" in made.read_text(encoding="utf-8")
 
 
 @pytest.mark.cluster
