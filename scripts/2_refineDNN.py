@@ -3,6 +3,7 @@
 For 'svm' this takes seconds. A training that was stopped continues after its last finished epoch.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libraries.base.command import run
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from libraries.data.images import ResizeRule
     from libraries.network.backbones import EmbeddingNetwork
     from libraries.network.graphs.graph_network import GraphNetwork
+    from libraries.network.training.on_cluster import Task, Trained
     from libraries.network.training.recipe import RefineOptions
 
 
@@ -84,21 +86,51 @@ def refine_network(
     network: "EmbeddingNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout, record: Record
 ) -> None:
     from libraries.classifier.calibration import fit_calibration
-    from libraries.data.dataset import read_examples
-    from libraries.network.training import outputs, refine, training_sets
-    from libraries.network.training.recipe import steps_per_epoch
+    from libraries.network.training import on_cluster, outputs
 
-    folder, options = layout.network.folder, refine_options(parameters)
-    checkpoint = folder / "checkpoint.safetensors"
-    division = training_sets.divide(
-        read_examples(layout.examples.folder / "examples.csv"),
+    folder = layout.network.folder
+    task = on_cluster.Task(
+        examples=layout.examples.folder / "examples.csv",
+        images=layout.images,
         validation_fraction=parameters.rf_validationFraction,
         most=parameters.rf_maxTrainImages,
         seed=parameters.randomSeed,
+        rule=rule,
+        options=refine_options(parameters),
+        checkpoint=folder / "checkpoint.safetensors",
+        key=layout.network.key(),
     )
+    with ProgressBar("Training on the cluster", unit="steps") as bar:
+        trained = on_cluster.train(
+            task,
+            network,
+            cluster=parameters.cluster,
+            shared=layout.store,
+            told=say,
+            on_epoch=lambda epoch: say(f"  {epoch}"),
+            on_step=bar.show,
+        )
+    trained = trained or train_here(task, network, scratch=folder)
+    print(*(f"  left out: {error}\n" for error in trained.left_out), sep="", end="")
+    refined = trained.refined
+    rows = outputs.write_refined_network(
+        layout.network, refined, names=trained.names, groups=trained.groups, rule=rule, calibrate=fit_calibration
+    )
+    on_cluster.clean(task)
+    print(f"Kept the weights of epoch {refined.best_epoch}")
+    record.tags["data"] = layout.examples.identity()[:12]
+    record.metrics.update({k: v for k, v in rows[refined.best_epoch - 1].items() if v is not None})
+    record.files += [folder / "training.csv", folder / "training.png"]
+
+
+def train_here(task: "Task", network: "EmbeddingNetwork", *, scratch: Path) -> "Trained":
+    from libraries.network.training import refine, training_sets
+    from libraries.network.training.on_cluster import Trained
+    from libraries.network.training.recipe import steps_per_epoch
+
+    division, options = task.division(), task.options
     with ProgressBar("Decoding", total=len(division)) as bar:
-        sets = training_sets.load(division, folder=layout.images, rule=rule, scratch=folder, on_image=bar.update)
-    print(*(f"  left out: {error}\n" for error in sets.left_out), sep="", end="")
+        sets = training_sets.load(division, folder=task.images, rule=task.rule, scratch=scratch, on_image=bar.update)
     print(f"Training on {len(sets.train):,} images, choosing the epoch on {len(sets.validation):,} ({options.device})")
     with ProgressBar("Training", total=options.epochs * steps_per_epoch(len(sets.train), options), unit="steps") as bar:
         refined = refine.refine(
@@ -108,17 +140,12 @@ def refine_network(
             test=sets.test,
             classes=len(sets.names),
             options=options,
-            checkpoint=checkpoint,
-            key=layout.network.key(),
+            checkpoint=task.checkpoint,
+            key=task.key,
             on_epoch=lambda epoch: say(f"  {epoch}"),
             on_step=lambda step, steps: bar.update(),
         )
-    rows = outputs.write_refined_network(layout.network, refined, sets, rule=rule, calibrate=fit_calibration)
-    checkpoint.unlink(missing_ok=True)
-    print(f"Kept the weights of epoch {refined.best_epoch}")
-    record.tags["data"] = layout.examples.identity()[:12]
-    record.metrics.update({k: v for k, v in rows[refined.best_epoch - 1].items() if v is not None})
-    record.files += [folder / "training.csv", folder / "training.png"]
+    return Trained(refined, sets.names, sets.groups, [str(error) for error in sets.left_out])
 
 
 def refine_options(parameters: Parameters) -> "RefineOptions":

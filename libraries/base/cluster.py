@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from libraries.base.console import counted
 from libraries.base.errors import ParameterError, PipelineError
@@ -35,7 +35,16 @@ LOCAL = "local"
 
 SIZES = (512, 32, 1)  # items of a job; of those that are done instead of one that lost its workers; and of the last
 RETRIES = 2  # of a job whose worker, or node, is lost: by Ray
-PACKAGES = ("numpy", "openvino", "pillow", "pillow-heif", "pyarrow", "ray", "torch")  # equal on all nodes, or missing
+PACKAGES = (
+    "numpy",
+    "openvino",
+    "pillow",
+    "pillow-heif",
+    "pyarrow",
+    "ray",
+    "timm",
+    "torch",
+)  # equal on all nodes, or missing
 
 _LIBRARIES = Path(__file__).parents[1]
 _OBJECT_STORE = 100 * 2**20  # bytes; nothing large passes through it
@@ -104,7 +113,7 @@ def _answers(address: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Node:
+class _Description:
     """What a node is."""
 
     name: str
@@ -113,7 +122,7 @@ class _Node:
 
 
 def _this_node(marker: str) -> str:
-    """`_Node` of the node where this runs, as JSON."""
+    """`_Description` of the node where this runs, as JSON."""
     found = {name: metadata.version(name) for name in PACKAGES if _is_installed(name)}
     versions = {"Python": ".".join(platform.python_version_tuple()[:2]), **found}
     return json.dumps({"name": platform.node(), "versions": versions, "sees_folder": Path(marker).exists()})
@@ -133,22 +142,22 @@ def _check_nodes(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder / f"{TEMPORARY}{os.getpid()}-{time.time_ns()}"
     marker.touch()
-    nodes: list[_Node] = []
+    nodes: list[_Description] = []
     try:
         task = ray.remote(num_cpus=0, max_retries=0)(_this_node)
         alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
         there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in alive]
         for found in [task.options(scheduling_strategy=node).remote(str(marker)) for node in there]:
             with contextlib.suppress(ray.exceptions.TaskUnschedulableError):  # the node has just gone
-                nodes.append(_Node(**json.loads(ray.get(found, timeout=_STARTING))))
+                nodes.append(_Description(**json.loads(ray.get(found, timeout=_STARTING))))
     except ray.exceptions.RayError as error:
-        raise PipelineError(f"a node of the cluster does not answer: {_first_line(error)}") from error
+        raise PipelineError(f"a node of the cluster does not answer: {first_line(error)}") from error
     finally:
         marker.unlink()
     _compare(nodes, json.loads(_this_node(str(marker)))["versions"], folder=folder)
 
 
-def _compare(nodes: Sequence[_Node], here: Mapping[str, str], *, folder: Path) -> None:
+def _compare(nodes: Sequence[_Description], here: Mapping[str, str], *, folder: Path) -> None:
     """Refuse nodes that do not see the folder, or have other versions than `here`."""
     for node in nodes:
         if not node.sees_folder:
@@ -159,8 +168,68 @@ def _compare(nodes: Sequence[_Node], here: Mapping[str, str], *, folder: Path) -
                 raise PipelineError(f"{name} is {there_is} on node {node.name}, but {here_is} here: make them equal")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+class Node(NamedTuple):
+    """A node that works.
+
+    Attributes:
+        id: Ray's.
+    """
+
+    id: str
+    cores: int
+    gpus: int
+
+
+class Nodes:
+    """The nodes of the cluster that is connected.
+
+    Args:
+        told: called with its size, 'Cluster: 2 nodes, 8 cores', whenever it has changed.
+    """
+
+    def __init__(self, told: Callable[[str], object]) -> None:
+        self._told, self._size = told, ""
+        self._nodes: list[Node] = []
+        self._looked, self._answered = float("-inf"), time.monotonic()
+
+    def look(self) -> list[Node]:
+        """The nodes with at least one core, as they were a few seconds ago.
+
+        Raises:
+            PipelineError: the head has gone. Ray would end this process after a minute.
+        """
+        import ray
+
+        now = time.monotonic()
+        if now - self._looked < _LOOK_AGAIN:
+            return self._nodes
+        self._looked = now
+        head = ray.get_runtime_context().gcs_address
+        try:
+            _answers(head)
+        except OSError as error:
+            if now - self._answered < _RESTARTING:
+                return self._nodes
+            raise PipelineError(
+                f"the head of the cluster, {head}, has gone ({error}): start it, and run again; what was computed is "
+                "kept"
+            ) from error
+        self._answered = time.monotonic()
+        found = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        nodes = [Node(name, int(has.get("CPU", 0)), int(has.get("GPU", 0))) for name, has in found]
+        self._nodes = sorted(node for node in nodes if node.cores)
+        cores, gpus = sum(node.cores for node in self._nodes), sum(node.gpus for node in self._nodes)
+        size = ", ".join(
+            [counted(len(self._nodes), "node"), counted(cores, "core"), *([counted(gpus, "GPU")] if gpus else [])]
+        )
+        if size != self._size:
+            self._size = size
+            self._told(f"Cluster: {size}")
+        return self._nodes
 
 
 class Cluster(Pool[J, R]):
@@ -174,11 +243,11 @@ class Cluster(Pool[J, R]):
         import ray
 
         super().__init__(1)
-        self._ray, self._work, self._told, self._size = ray, work, told, ""
-        self._order = json.dumps([work.setup.__module__, work.setup.__name__, work.settings], sort_keys=True)
+        self._ray, self._work = ray, work
+        self._order = order_of(work)
         self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_do)
         self._numbers_of: dict[Any, int] = {}  # by Ray's reference to the result
-        self._looked, self._answered = float("-inf"), time.monotonic()
+        self._nodes = Nodes(told)
 
     @property
     def has_room(self) -> bool:
@@ -186,32 +255,7 @@ class Cluster(Pool[J, R]):
         return super().has_room
 
     def _look_again(self) -> None:
-        """Now and then, find out how large the cluster is.
-
-        Raises:
-            PipelineError: the head has gone. Ray would end this process after a minute.
-        """
-        now = time.monotonic()
-        if now - self._looked < _LOOK_AGAIN:
-            return
-        self._looked = now
-        head = self._ray.get_runtime_context().gcs_address
-        try:
-            _answers(head)
-        except OSError as error:
-            if now - self._answered < _RESTARTING:
-                return
-            raise PipelineError(
-                f"the head of the cluster, {head}, has gone ({error}): start it, and run again; what was computed is "
-                "kept"
-            ) from error
-        self._answered = time.monotonic()
-        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
-        cores = [int(cores) for cores in nodes if cores]
-        self._workers = max(1, sum(cores))
-        if (size := f"Cluster: {counted(len(cores), 'node')}, {counted(sum(cores), 'core')}") != self._size:
-            self._size = size
-            self._told(size)
+        self._workers = max(1, sum(node.cores for node in self._nodes.look()))
 
     def _start(self, number: int, job: J) -> None:
         reference = self._task.remote(self._order, json.dumps([number, self._work.encode(job)]))
@@ -230,9 +274,9 @@ class Cluster(Pool[J, R]):
         try:
             found = json.loads(self._ray.get(reference))
         except self._ray.exceptions.RayTaskError as error:
-            return Failed(PipelineError(f"a worker of the cluster failed: {_first_line(error.cause)}"))
+            return Failed(PipelineError(f"a worker of the cluster failed: {first_line(error.cause)}"))
         except self._ray.exceptions.RayError as error:  # its process, or its node, has gone
-            return Failed(WorkerLost(f"a worker of the cluster was lost: {_first_line(error)}"))
+            return Failed(WorkerLost(f"a worker of the cluster was lost: {first_line(error)}"))
         return Failed(error_in(found)) if "error" in found else self._work.decode(found["result"])
 
     def _end(self) -> None:
@@ -243,14 +287,22 @@ class Cluster(Pool[J, R]):
 
 def _do(order: str, line: str) -> str:
     """Do a job in a process of the cluster; its answer, as of a process of `Processes`."""
-    return answer(lambda job: _worker(order)(job), line.encode(), where=platform.node()).decode()
+    return answer(lambda job: _kept(order)(job), line.encode(), where=platform.node()).decode()
 
 
-@functools.lru_cache(1)
-def _worker(order: str) -> Worker:
+def order_of(work: Work[J, R]) -> str:
+    """What `worker_for` needs on another machine."""
+    return json.dumps([work.setup.__module__, work.setup.__name__, work.settings], sort_keys=True)
+
+
+def worker_for(order: str) -> Worker:
+    """The worker of a `Work`."""
     module, setup, settings = json.loads(order)
     worker: Worker = getattr(importlib.import_module(module), setup)(**settings)
     return worker
+
+
+_kept = functools.lru_cache(1)(worker_for)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from libraries.base.cluster import Cluster, Part, by_parts, connected, parts
 from libraries.base.errors import ParameterError, PipelineError, StaleInput
 from libraries.base.pool import Failed, Pool, WorkerLost
 from libraries.base.processes import Work
+from libraries.base.worker_group import places
 from tests.conftest import ROOT, SCRIPTS, data_dir, run_main, small_run
 
 MEMORY = 80 * 2**20  # bytes of a node's object store
@@ -210,10 +211,10 @@ def test_a_head_that_has_gone_is_one_line(nodes: Any, tmp_path: Path, monkeypatc
 
 def test_a_node_that_would_compute_something_else_is_refused() -> None:
     here = {"numpy": "2.4.6", "ray": "2.60.0"}
-    same, blind = cluster._Node("same", here, True), cluster._Node("blind", here, False)
+    same, blind = cluster._Description("same", here, True), cluster._Description("blind", here, False)
     older, without = (
-        cluster._Node("old", {**here, "numpy": "1.26"}, True),
-        cluster._Node("bare", {"ray": "2.60.0"}, True),
+        cluster._Description("old", {**here, "numpy": "1.26"}, True),
+        cluster._Description("bare", {"ray": "2.60.0"}, True),
     )
     cluster._compare([same, same], here, folder=Path("/data"))
     for node, text in (
@@ -233,6 +234,16 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, address: str, m
         connected(address, folder=tmp_path),
     ):
         pass
+
+
+def test_every_gpu_or_every_node_has_a_process() -> None:
+    plain, rich = cluster.Node("a", 4, 0), cluster.Node("b", 8, 2)
+    of_gpu = cluster.Node("b", 4, 1)
+    assert places([plain, rich], most=9, use_gpus=True) == [of_gpu, of_gpu]
+    assert places([plain, rich], most=1, use_gpus=True) == [of_gpu]
+    assert places([plain, rich], most=9, use_gpus=False) == [plain, cluster.Node("b", 8, 0)]
+    assert places([plain], most=9, use_gpus=True) == [plain]
+    assert places([], most=9, use_gpus=True) == []
 
 
 def test_without_ray_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +330,43 @@ def test_scenes_are_found_as_without(tmp_path: Path, pictures: Path, quick_expor
     made, expected = (root / "proc" / "textures" / "duplicates.csv" for root in (on_cluster, without))
     assert made.read_bytes() == expected.read_bytes()
     assert "scene" in made.read_text(encoding="utf-8")
+
+
+@pytest.mark.cluster
+def test_training_goes_on_when_a_node_is_killed(tmp_path: Path, many: Path, nodes: Any) -> None:
+    root = shutil.copytree(many, tmp_path / "data")
+    while len(nodes.worker_nodes) < 2:  # others kill some
+        nodes.add_node(num_cpus=1, object_store_memory=MEMORY)
+    with begin(root, "1_prepareData", cluster="none") as process:
+        succeeds(process)
+    training = ("--classifier=dnn", "--rf_maxTrainImages=160", "--rf_maxEpochs=6", "--device=cpu")
+    folder = root / "proc" / "textures" / "dnn_refined"
+
+    with begin(root, "2_refineDNN", *training, "--rf_lrPerMb=1e30", cluster=nodes.address) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.strip() == (
+        "2_refineDNN.py: the training loss is nan in epoch 1: lower rf_lrPerMb (last 1e+30) and run again"
+    )
+    with begin(root, "2_refineDNN", *training, cluster=nodes.address) as process:
+        assert wait_for((folder / "checkpoint.safetensors").exists, 120)
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+        output = succeeds(process)
+    assert "\nCluster: 2 nodes, 2 cores\n" in output and "\nCluster: 1 node, 1 core\n" in output
+    assert ": 2 processes, each with 8 of the 16 images of a step\n" in output
+    assert "\nA process was lost: starting again from what is saved\n" in output
+    epochs = [line.split()[1] for line in output.splitlines() if line.startswith("  epoch ")]
+    assert epochs == ["1:", "2:", "3:", "4:", "5:", "6:"], "each is told once"
+    assert {path.name for path in folder.iterdir()} == {
+        "model.json",
+        "model.onnx",
+        "training.csv",
+        "training.png",
+        "weights.safetensors",
+    }
+    rows = (folder / "training.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 7
+    assert float(rows[-1].split(",")[5]) <= 0.1, "it has learnt"
 
 
 @pytest.mark.cluster

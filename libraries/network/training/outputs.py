@@ -21,7 +21,6 @@ from libraries.data.images import ResizeRule
 from libraries.network.artefact import write_network
 from libraries.network.graphs.graph_network import GraphNetwork
 from libraries.network.training.refine import Epoch, Refined
-from libraries.network.training.training_sets import TrainingSets
 
 
 class FittedCalibration(Protocol):
@@ -37,11 +36,19 @@ class Calibrate(Protocol):
 
 
 def write_refined_network(
-    artefact: Artefact, refined: Refined, sets: TrainingSets, *, rule: ResizeRule, calibrate: Calibrate
+    artefact: Artefact,
+    refined: Refined,
+    *,
+    names: Sequence[str],
+    groups: Sequence[int],
+    rule: ResizeRule,
+    calibrate: Calibrate,
 ) -> list[dict[str, Any]]:
     """Write training.csv, training.png and the network folder, its manifest last.
 
     Args:
+        names: of the classes.
+        groups: number of groups of validation images, per class.
         calibrate: turns scores into probabilities, fitted on the validation images: the last use of these.
 
     Returns:
@@ -52,12 +59,12 @@ def write_refined_network(
     artefact.begin()
     write_table(table, Epoch, refined.history)
     figures.save(training_curves(rows, chosen_epoch=refined.best_epoch), picture)
-    calibration = calibrate(refined.validation_logits, sets.validation.labels, evidence=sets.groups)
+    calibration = calibrate(refined.validation_logits, refined.validation_labels, evidence=groups)
     write_network(
         artefact,
         refined.network,
         rule=rule,
-        labels=sets.names,
+        labels=list(names),
         files=[table, picture],
         calibration=calibration.to_json(),
         best_epoch=refined.best_epoch,

@@ -105,19 +105,21 @@ def learning_rate(options: RefineOptions, *, epoch: int, step: int, steps: int) 
     return options.peak * 0.5 * (1 + math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP)))
 
 
-def class_weights(labels: np.ndarray, classes: int) -> Tensor:
-    """Weights [K], of mean 1 over the images, that make every class count the same in the loss."""
-    counts = np.bincount(labels, minlength=classes)
-    return torch.from_numpy(len(labels) / (classes * np.maximum(counts, 1))).float()
+def class_weights(counts: Tensor) -> Tensor:
+    """Weights [K], of mean 1 over the images, that make every class count the same in the loss.
+
+    Args:
+        counts: images of each class, [K].
+    """
+    return (counts.sum() / (len(counts) * counts.clamp(min=1).double())).float()
 
 
-def batches(count: int, options: RefineOptions, epoch: int) -> Iterator[Tensor]:
-    """Yield the image indices of every step of an epoch, in a new order for each epoch.
+def batches(count: int, steps: int, *, seed: int) -> Iterator[Tensor]:
+    """Yield the image indices of every step of an epoch, in random order.
 
     Batch sizes differ by at most one: a small last batch would disturb batch normalisation.
     """
-    generator = torch.Generator().manual_seed(derived_seed(options.seed, epoch))
-    yield from torch.randperm(count, generator=generator).tensor_split(steps_per_epoch(count, options))
+    yield from torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tensor_split(steps)
 
 
 def steps_per_epoch(count: int, options: RefineOptions) -> int:

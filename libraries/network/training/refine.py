@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from libraries.base.errors import NetworkError
+from libraries.base.errors import NetworkError, StorageError
 from libraries.base.storage import atomic_path
 from libraries.base.tables import Column
 from libraries.network.backbones import EmbeddingNetwork
 from libraries.network.training.recipe import RefineOptions
 from libraries.network.training.trainer import Trainer, with_prefix
 from libraries.network.training.training_sets import ImageSet
+from libraries.network.training.world import ALONE, World
 
 EVALUATION_BATCH = 64
 
@@ -56,12 +57,14 @@ class Refined:
     Attributes:
         best_epoch: counted from 1, the one with the fewest validation errors; of several, that with the lowest loss.
         validation_logits: float32 [N, K], of the best weights, for calibration.
+        validation_labels: int64 [N].
     """
 
     network: EmbeddingNetwork
     history: list[Epoch]
     best_epoch: int
     validation_logits: np.ndarray
+    validation_labels: np.ndarray
 
 
 def refine(
@@ -74,6 +77,7 @@ def refine(
     options: RefineOptions,
     checkpoint: Path,
     key: str = "",
+    world: World = ALONE,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Refined:
@@ -82,11 +86,12 @@ def refine(
     Args:
         train: images somewhat larger than the network's input (`recipe.stored_size`), so that crops keep detail.
         validation: images at the network's input size, none of them in `train`; they choose the best epoch.
-        test: images at the network's input size; their error is only reported.
+        test: images at the network's input size; their error is only reported. Each set is this process's share.
         classes: number of classes.
         checkpoint: file for the state after the latest epoch; the caller deletes it when the result is saved.
         key: identifies the data and whatever else the result depends on. A checkpoint with another key, or with other
             options, is ignored.
+        world: the processes that train together; all return the same result.
         on_epoch: called after every epoch, including those that an earlier run has finished.
         on_step: called after every step with its number and the number of steps in the epoch.
 
@@ -94,13 +99,17 @@ def refine(
         NetworkError: out of memory (names rf_mbSize), or the loss is not finite (names rf_lrPerMb).
         StorageError: the checkpoint cannot be written.
     """
-    identity = hashlib.sha256(f"{key} {options} {train.images.shape} {len(validation)} {classes}".encode()).hexdigest()
+    images = (world.total(len(train)), *train.images.shape[1:])
+    described = f"{key} {options} {images} {world.total(len(validation))} {classes}"
+    identity = hashlib.sha256(described.encode()).hexdigest()
     network.add_head(classes, dropout=options.dropout, seed=options.seed)
     # With more views, evaluating an epoch would take longer than training it.
     views, network.views = network.views, 1
     with memory_errors(), torch.random.fork_rng():
-        trainer = Trainer(network, train, options)
+        trainer = Trainer(network, train, options, world)
         history, best = _resume(trainer, checkpoint, key=identity)
+        if world.total(len(history)) != world.size * len(history):
+            raise StorageError(f"the nodes of the cluster do not see the same state of {checkpoint}: run again")
         for row in history:
             if on_epoch:
                 on_epoch(row)
@@ -111,7 +120,8 @@ def refine(
                 best = {name: tensor.clone() for name, tensor in trainer.averaged.state_dict().items()}
             state = trainer.state() | {f"best/{name}": tensor for name, tensor in best.items()}
             facts = {"history": [dataclasses.asdict(row) for row in history]}
-            save_checkpoint(checkpoint, key=identity, tensors=state, facts=facts)
+            if world.rank == 0:
+                save_checkpoint(checkpoint, key=identity, tensors=state, facts=facts)
             if on_epoch:
                 on_epoch(row)
         result = trainer.averaged
@@ -122,7 +132,8 @@ def refine(
             network=result,
             history=history,
             best_epoch=min(history, key=_rank).epoch,
-            validation_logits=logits(result, validation.images, bf16=False),
+            validation_logits=world.rows(logits(result, validation.images, bf16=False)),
+            validation_labels=world.rows(validation.labels),
         )
 
 
@@ -146,18 +157,17 @@ def _run_epoch(
     """Train for one epoch, then evaluate."""
     start = time.monotonic()
     trained = trainer.train_epoch(number, on_step)
-    scores = logits(trainer.averaged, validation.images, bf16=trainer.bf16)
-    loss = functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(validation.labels)).item()
+    loss, error = _evaluate(trainer, validation)
     test_error = None
-    if test is not None and len(test):
-        test_error = _error(logits(trainer.averaged, test.images, bf16=trainer.bf16), test.labels)
+    if test is not None and trainer.world.total(len(test)):
+        test_error = _evaluate(trainer, test)[1]
     return Epoch(
         epoch=number + 1,
         learning_rate=trained["learning_rate"],
         train_loss=trained["train_loss"],
         train_error=trained["train_error"],
         validation_loss=loss,
-        validation_error=_error(scores, validation.labels),
+        validation_error=error,
         test_error=test_error,
         seconds=time.monotonic() - start,
     )
@@ -166,7 +176,7 @@ def _run_epoch(
 def logits(network: EmbeddingNetwork, images: np.ndarray, *, bf16: bool) -> np.ndarray:
     """The scores, float32 [N, K], of a network in evaluation mode for images uint8 [N, S, S, 3]."""
     device = network.scale.device
-    scores = []
+    scores = [torch.empty(0, network.classes or 0)]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = torch.from_numpy(images[start : start + EVALUATION_BATCH]).to(device)
@@ -174,8 +184,12 @@ def logits(network: EmbeddingNetwork, images: np.ndarray, *, bf16: bool) -> np.n
     return torch.cat(scores).numpy()
 
 
-def _error(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float((scores.argmax(axis=1) != labels).mean())
+def _evaluate(trainer: Trainer, images: ImageSet) -> tuple[float, float]:
+    """The mean loss of the averaged network over a set, and the fraction of it that is wrong."""
+    scores = trainer.world.rows(logits(trainer.averaged, images.images, bf16=trainer.bf16))
+    labels = trainer.world.rows(images.labels)
+    loss = functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels)).item()
+    return loss, float((scores.argmax(axis=1) != labels).mean())
 
 
 def _rank(row: Epoch) -> tuple[float, float]:

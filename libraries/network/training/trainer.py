@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
@@ -30,6 +31,7 @@ from libraries.network.training.recipe import (
     steps_per_epoch,
 )
 from libraries.network.training.training_sets import ImageSet
+from libraries.network.training.world import ALONE, World
 
 CLIP_NORM = 1.0  # largest norm of the gradient, with the recipe's own learning rate
 
@@ -43,8 +45,14 @@ class Trainer:
         averaged: a copy whose weights are the running average of those in training; it is evaluated and kept.
     """
 
-    def __init__(self, network: EmbeddingNetwork, train: ImageSet, options: RefineOptions) -> None:
-        self.options, self.device = options, torch.device(options.device)
+    def __init__(
+        self, network: EmbeddingNetwork, train: ImageSet, options: RefineOptions, world: World = ALONE
+    ) -> None:
+        """
+        Args:
+            train: the images of this process; all classes of the network are among those of all processes.
+        """
+        self.options, self.device, self.world = options, torch.device(options.device), world
         if self.device.type == "cpu":
             keep_freed_memory()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -53,8 +61,13 @@ class Trainer:
         self.optimizer = make_optimizer(self.network, options)
         self.images = resident(train, self.device)
         self.labels = torch.from_numpy(train.labels).to(self.device)
-        self.weights = class_weights(train.labels, network.classes or 0).to(self.device) if options.balance else None
+        self.steps = steps_per_epoch(world.total(len(train)), options)
+        counts = world.sum(torch.from_numpy(np.bincount(train.labels, minlength=network.classes or 0)))
+        self.weights = class_weights(counts).to(self.device) if options.balance else None
         self.bf16 = has_fast_bf16(self.device) if options.bf16 is None else options.bf16
+        self._together = world.together(self.network)
+        # What is drawn at random differs between processes.
+        self._seed = derived_seed(options.seed, world.rank, world.size) if world.rank else options.seed
 
     def train_epoch(self, epoch: int, on_step: Callable[[int, int], None] | None = None) -> dict[str, float]:
         """One pass over the training images.
@@ -65,26 +78,29 @@ class Trainer:
         Raises:
             NetworkError: the loss is not finite.
         """
-        steps = steps_per_epoch(len(self.labels), self.options)
+        steps = self.steps
         loss_sum = torch.zeros((), device=self.device)
         wrong = torch.zeros((), device=self.device, dtype=torch.int64)
-        torch.manual_seed(derived_seed(self.options.seed, epoch, 1))  # for dropout
+        torch.manual_seed(derived_seed(self._seed, epoch, 1))  # for dropout
         self._train_mode()
         rate = 0.0
-        for step, indices in enumerate(batches(len(self.labels), self.options, epoch)):
+        for step, indices in enumerate(batches(len(self.labels), steps, seed=derived_seed(self._seed, epoch))):
             rate = learning_rate(self.options, epoch=epoch, step=step, steps=steps)
-            loss, errors = self._step(indices, rate=rate, seed=derived_seed(self.options.seed, epoch, 2, step))
+            loss, errors = self._step(indices, rate=rate, seed=derived_seed(self._seed, epoch, 2, step))
             loss_sum += loss * len(indices)
             wrong += errors
             self._update_average(done=epoch * steps + step + 1, steps=steps)
             if on_step:
                 on_step(step + 1, steps)
-        mean_loss = loss_sum.item() / len(self.labels)
+        self.world.average_buffers(self.network, self.averaged)
+        sums = torch.tensor([loss_sum.item(), wrong.item(), len(self.labels)], dtype=torch.float64)
+        total_loss, total_wrong, count = self.world.sum(sums).tolist()
+        mean_loss = total_loss / count
         if not math.isfinite(mean_loss):
             raise NetworkError(
                 f"the training loss is {mean_loss} in epoch {epoch + 1}: lower rf_lrPerMb (last {rate:g}) and run again"
             )
-        return {"learning_rate": rate, "train_loss": mean_loss, "train_error": wrong.item() / len(self.labels)}
+        return {"learning_rate": rate, "train_loss": mean_loss, "train_error": total_wrong / count}
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next epoch depends on, as tensors by name."""
@@ -118,14 +134,21 @@ class Trainer:
         images = self.images[indices.to(self.images.device)].to(self.device, non_blocking=True)
         views = augment(images, size=self.network.input_size, kind=options.augmentation, seed=seed)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16), self._gradients():
-            scores = self.network(views)[1]
+            scores = self._together(views)[1]
         loss = functional.cross_entropy(scores, labels, self.weights, label_smoothing=options.label_smoothing)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * self._part(labels)).backward()  # type: ignore[no-untyped-call]
         if options.learning_rates is None:
             torch.nn.utils.clip_grad_norm_([p for p in self.network.parameters() if p.grad is not None], CLIP_NORM)
         self.optimizer.step()
         return loss.detach(), (scores.argmax(dim=1) != labels).sum()
+
+    def _part(self, labels: Tensor) -> Tensor | float:
+        """By what the gradients of these images count in the mean over all processes: 1 if all have equally many."""
+        if self.world.size == 1:
+            return 1.0
+        own = self.weights[labels].sum() if self.weights is not None else torch.tensor(float(len(labels)))
+        return self.world.size * own / self.world.sum(own).to(own.device)
 
     def _gradients(self) -> contextlib.AbstractContextManager[Any]:
         """`DepthwiseGradients` where it makes training faster."""

@@ -17,6 +17,7 @@ from libraries.base.pool import ordered_map
 from libraries.data.dataset import Example, draw, groups_per_class, load_example, split
 from libraries.data.images import ResizeRule
 from libraries.network.training.recipe import stored_size
+from libraries.network.training.world import ALONE, World
 
 T = TypeVar("T")
 IN_MEMORY_BYTES = 2 * 1024**3
@@ -157,6 +158,7 @@ def load(
     rule: ResizeRule,
     scratch: Path,
     on_image: Callable[[], None] | None = None,
+    world: World = ALONE,
 ) -> TrainingSets:
     """Decode every image once; training images somewhat larger than the network's input, so that crops keep detail.
 
@@ -164,12 +166,14 @@ def load(
         folder: of the data set, which the examples' paths are relative to.
         scratch: folder for pixels that do not fit into memory.
         on_image: called after every image.
+        world: this process decodes its share of each set.
     """
     names = sorted({e.label for e in division.training})
     sets: list[ImageSet] = []
     left_out: list[ImageError] = []
     sizes = (stored_size(rule.size), rule.size, rule.size)
-    for examples, size in zip((division.training, division.validation, division.test), sizes, strict=True):
+    for given, size in zip((division.training, division.validation, division.test), sizes, strict=True):
+        examples = world.share(given)
         decoded, errors = decode_once(
             examples,
             [names.index(e.label) for e in examples],
