@@ -74,6 +74,8 @@ class LearningCurve:
         first = _first_of_all(self)
         if len(self.images) < 2:
             return [*first, "There are too few training images to tell how the accuracy grows with them."]
+        if (self.groups_per_class == 0).any():  # a plateau of the other classes would be no comfort
+            return [*first, *_by_class(self)]
         return [*first, _on_the_whole(self), *_by_class(self)]
 
     def rows(self) -> "list[CurveRow]":
@@ -234,10 +236,16 @@ def _accuracy_per_class(predicted: Int, labels: Int, *, number_of_classes: int) 
 
 def _first_of_all(curve: LearningCurve) -> list[str]:
     """The classes that have too few images to measure anything."""
-    missing, single = ([curve.names[i] for i in np.flatnonzero(curve.groups_per_class == n).tolist()] for n in (0, 1))
+    groups, images = curve.groups_per_class, curve.images_per_class
+    missing, alone, single = (
+        [curve.names[i] for i in np.flatnonzero(chosen).tolist()]
+        for chosen in (groups == 0, images == 1, (groups == 1) & (images > 1))
+    )
     told = []
     if missing:
         told.append(f"{_listed(missing)}: no training images, so this is never the answer. Add some first of all.")
+    if alone:
+        told.append(f"{_listed(alone)}: a single training image. More come first; what they would add is not known.")
     if single:
         told.append(
             f"{_listed(single)}: training images of one group only. Images of other objects come first; what they "

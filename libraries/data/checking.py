@@ -125,7 +125,7 @@ def check_images(
     checking = _Checking(folder, workers, max_pixels, remembered or Remembered(), cluster, progress, told)
     checked = checking.look_at(list(labels), white_level=None)
     depths = {path: c.facts.depth for path, c in checked.items() if isinstance(c, _Look) and c.facts.depth}
-    white = WhiteLevel.of(depths, given=white_level)
+    white = WhiteLevel.of(depths, given=white_level, labels=labels)
     if others := [path for path, depth in depths.items() if (depth.level or FULL_RANGE) != white.level]:
         checked |= checking.look_at(others, white_level=white.level)
     checking.remembered.files.write()

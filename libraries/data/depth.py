@@ -93,17 +93,21 @@ class WhiteLevel:
         level: the value.
         is_given: whether the user set it.
         depths: of all images of more than 8 bits, by path.
+        labels: of these, by path; those of others may be missing.
     """
 
     level: int
     is_given: bool
     depths: Mapping[str, Depth]
+    labels: Mapping[str, str]
 
     @classmethod
-    def of(cls, depths: Mapping[str, Depth], *, given: int | None = None) -> "WhiteLevel":
+    def of(
+        cls, depths: Mapping[str, Depth], *, given: int | None = None, labels: Mapping[str, str] | None = None
+    ) -> "WhiteLevel":
         """The white level of a data set: `given` by the user, or else the highest of the depths."""
         measured = max((depth.level for depth in depths.values() if depth.level), default=FULL_RANGE)
-        return cls(given or measured, given is not None, depths)
+        return cls(given or measured, given is not None, depths, labels or {})
 
     def to_json(self) -> dict[str, int]:
         """Its entry in examples.json; none at full range, as in earlier versions."""
@@ -144,7 +148,25 @@ class WhiteLevel:
                 f"above {second:,}, e.g. {first}: because of them {self.level:,} is white, and the others are dark. If "
                 f"they come from another camera, remove them, or set whiteLevel = {second}"
             )
+        else:
+            lines += self._lines_by_class(reaching)
         return lines
+
+    def _lines_by_class(self, reaching: Mapping[str, int]) -> list[str]:
+        """A warning where the images of a class have a range of their own, as those of another camera do."""
+        highest: dict[str, int] = {}
+        for path, level in reaching.items():
+            if path in self.labels:
+                highest[self.labels[path]] = max(level, highest.get(self.labels[path], 0))
+        darker = sorted(label for label, level in highest.items() if level < self.level)
+        if not darker:
+            return []
+        brighter = next(label for label, level in highest.items() if level == self.level)
+        return [
+            f"Warning: values up to {highest[darker[0]]:,} in all images of '{darker[0]}' of more than 8 bits, but up "
+            f"to {self.level:,} in '{brighter}': if they come from another camera, brightness alone tells these "
+            "classes apart; bring their values to one scale"
+        ]
 
 
 def _below(level: int) -> int:

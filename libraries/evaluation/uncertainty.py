@@ -12,6 +12,7 @@ Interval = list[float] | None  # [low, high] as fractions; None where the test i
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+FEWEST_UNITS = 4  # that are resampled: the interval of three, one of them wrong, would end at 100%
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def accuracy_intervals(
     several classes, groups cannot be drawn per class and are drawn from all.
 
     Resampling cannot invent a mistake it has not seen. Where every image is right (or wrong) the interval is the exact
-    binomial one (Clopper & Pearson 1934) for as many trials as there are independent groups.
+    binomial one (Clopper & Pearson 1934) for as many trials as there are independent groups. Of fewer than four groups,
+    or images, some right and some wrong, there is none.
 
     Args:
         labels: [N] true class of each image, 0..K-1.
@@ -155,7 +157,7 @@ def _bca(
     if estimate == 0:
         return [0.0, 1 - tail ** (1 / units)]
     resampled = resampled[np.isfinite(resampled)]  # a class can be missing where groups are drawn from all classes
-    if np.ptp(resampled) < 1e-12:  # a single group: nothing is known about the spread
+    if multiplicity.sum() < FEWEST_UNITS or np.ptp(resampled) < 1e-12:  # too few to know anything about the spread
         return None
     stratum_sizes = np.bincount(strata, weights=multiplicity)
     centre = np.bincount(strata, weights=multiplicity * influence) / np.maximum(stratum_sizes, 1)

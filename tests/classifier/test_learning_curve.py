@@ -168,9 +168,16 @@ def test_classes_of_one_group_and_without_training_images_come_first() -> None:
     assert not any(
         "No class stands out" in sentence or "images of ‘c’ would help" in sentence for sentence in curve.advice()
     )
-    without = replace(curve, groups_per_class=np.array([40, 0, 0]), gain_per_class=np.full((3, 1), np.nan))
-    assert without.advice()[0].startswith("‘b’, ‘c’: no training images")
-    assert len(without.advice()) == 2
+    without = replace(
+        curve,
+        groups_per_class=np.array([40, 0, 0]),
+        images_per_class=np.array([40, 0, 0]),
+        gain_per_class=np.full((3, 1), np.nan),
+    )
+    (advice,) = without.advice()
+    assert advice.startswith("‘b’, ‘c’: no training images"), "and nothing of a plateau, which would contradict it"
+    alone = replace(curve, images_per_class=np.array([40, 40, 1]))
+    assert alone.advice()[0].startswith("‘c’: a single training image. More come first")
 
 
 def test_progress_counts_every_fit_once() -> None:

@@ -58,3 +58,14 @@ def test_images_without_a_common_scale_are_named() -> None:
     (warning,) = WhiteLevel.of(stretched).summary_lines()
     assert "values of unknown range in 1 image, e.g. a/0.tif" in warning and "whiteLevel" in warning
     assert not any("range" in line for line in WhiteLevel.of(stretched, given=1000).summary_lines())
+
+
+def test_classes_of_different_cameras_are_named() -> None:
+    labels = {path: "old" if number < 8 else "new" for number, path in enumerate(depths(*[4095] * 8, *[65535] * 8))}
+    (warning,) = WhiteLevel.of(depths(*[4095] * 8, *[65535] * 8), labels=labels).summary_lines()
+    assert warning == (
+        "Warning: values up to 4,095 in all images of 'old' of more than 8 bits, but up to 65,535 in 'new': if they "
+        "come from another camera, brightness alone tells these classes apart; bring their values to one scale"
+    )
+    mixed = depths(*[4095, 65535] * 8)
+    assert WhiteLevel.of(mixed, labels=labels).summary_lines() == [], "both classes have bright and dark images"

@@ -72,10 +72,13 @@ def test_metrics_are_in_range_or_unknown(case: Tiny) -> None:
 
 def test_an_interval_is_unknown_where_only_the_mixture_of_classes_varies() -> None:
     """Each class all right or all wrong, one group of both: resamples differ only in which classes they have."""
-    labels, predicted = np.array([0, 1, 2]), np.array([0, 0, 2])
-    result = accuracy_intervals(labels, predicted, number_of_classes=3, groups=["same picture", "same picture", ""])
+    labels, predicted = np.array([0, 1, 2, 2, 2]), np.array([0, 0, 2, 2, 2])
+    groups = ["same picture", "same picture", "", "", ""]
+    result = accuracy_intervals(labels, predicted, number_of_classes=3, groups=groups)
     assert result.class_averaged is None
     assert result.overall is not None
+    few = accuracy_intervals(labels[:3], predicted[:3], number_of_classes=3, groups=groups[:3])
+    assert few.overall is None, "of two groups, one of them half wrong, an interval would be 50 to 100%"
     assert [result.per_class[c][0] == 0 or result.per_class[c][1] == 1 for c in range(3)] == [True] * 3  # type: ignore[index]
 
 
