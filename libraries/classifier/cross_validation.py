@@ -22,7 +22,7 @@ FEW = 200  # independent examples: with fewer, the best of many rows is mostly t
 CLEARLY = 2.0  # standard errors
 
 
-def assign_folds(labels: npt.ArrayLike, *, folds: int, groups: Sequence[str] | None = None, seed: int = 0) -> Int:
+def assign_folds(labels: npt.ArrayLike, *, folds: int, groups: npt.ArrayLike | None = None, seed: int = 0) -> Int:
     """The fold of every example, int64 [N], the same for the same seed.
 
     Groups are dealt out one by one, large ones first, each to the fold that has least of its classes, then least of

@@ -24,6 +24,9 @@ from libraries.classifier.cross_validation import (
 )
 from libraries.classifier.svm import NORMALISATIONS, ClassWeight, Examples, LinearModel, Parts
 
+MOST = 20_000  # examples that choose: of 60,000 in 10 classes, 10,000 chose the same as 20,000 and as all
+FEWEST = 50  # of a class among them, if it has so many
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -31,8 +34,10 @@ class Sweep:
 
     Attributes:
         rows: by normalisation, then ascending C.
-        models: per row, fitted on all examples: the chosen one to convergence, others as far as `Parts` goes.
-        out_of_fold_scores: per row, float32 [N, K]: of each example by the model that was fitted without its fold; NaN
+        models: per row: the chosen one fitted on all examples, to convergence; others as far as `Parts` goes, on those
+            that choose.
+        chosen_by: bool [N], the n examples that were cross-validated: all, or a sample of them (see `sample`).
+        out_of_fold_scores: per row, float32 [n, K]: of each of these by the model that was fitted without its fold; NaN
             for an example that is in no fold (see assign_folds).
         calibrations: per row, fitted on out_of_fold_scores; where there are none, on the scores of the training
             examples, without a bias.
@@ -42,6 +47,7 @@ class Sweep:
 
     rows: list[SweepRow]
     models: list[LinearModel]
+    chosen_by: Bool
     out_of_fold_scores: list[Float32]
     calibrations: list[Calibration]
     best: int
@@ -68,7 +74,8 @@ def sweep(
 ) -> Sweep:
     """Cross-validate every normalisation, along ascending C until accuracy has turned, and choose the best.
 
-    The choice is made among SVMs fitted as far as it needs; the chosen one is then fitted to convergence.
+    The choice is made among SVMs fitted as far as it needs, on a sample of the examples where they are many; the chosen
+    one is then fitted to convergence on all.
 
     Args:
         embeddings: float32 [N, D], the training set alone.
@@ -86,28 +93,52 @@ def sweep(
     x, y = _checked(embeddings, labels, number_of_classes)
     c_values = _checked_parameters(c_values, normalisations)
     group_of = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)[1]
-    validation = Validation(assign_folds(y, folds=folds, groups=groups, seed=seed), y, group_of, number_of_classes)
-    examples = partial(Examples, x, y, number_of_classes=number_of_classes, class_weight=class_weight)
-    search = _Search(examples, validation, dimensions=x.shape[1])
+    chosen_by = sample(y, group_of, most=MOST, seed=seed)
+    y_few, group_few = y[chosen_by], group_of[chosen_by]
+    fold_of = assign_folds(y_few, folds=folds, groups=None if groups is None else group_few, seed=seed)
+    validation = Validation(fold_of, y_few, group_few, number_of_classes)
+    of_classes = partial(Examples, number_of_classes=number_of_classes, class_weight=class_weight)
+    few = partial(of_classes, x if chosen_by.all() else x[chosen_by], y_few)
+    search = _Search(few, validation, chosen_by=chosen_by, dimensions=x.shape[1])
     count = counting(progress, len(normalisations) * len(c_values) + 1)
     with one_blas_thread():
         for normalisation in normalisations:
             search.follow(normalisation, c_values, count=count)
-        search.finish()
+        search.finish(partial(of_classes, x, y), y)
         count()
     return search.result
+
+
+def sample(labels: Int, groups: Int, *, most: int, seed: int) -> Bool:
+    """About `most` examples, [N]: of each class its share, but FEWEST if it has so many; groups stay whole."""
+    if len(labels) <= most:
+        return np.ones(len(labels), bool)
+    members = np.bincount(labels)
+    wanted = np.maximum(members * most / len(labels), FEWEST)
+    place_of_group = np.random.default_rng(seed).permutation(groups.max() + 1)
+    order = np.lexsort((place_of_group[groups], labels))
+    place = np.empty(len(labels), np.int64)  # of an example in its class
+    place[order] = np.arange(len(labels)) - (members.cumsum() - members)[labels[order]]
+    taken = np.zeros(len(place_of_group), bool)
+    taken[groups[place < wanted[labels]]] = True
+    return np.asarray(taken[groups])
 
 
 class _Search:
     """The sweep under way.
 
     Args:
-        examples: the training examples, prepared by a normalisation.
+        examples: those that choose, prepared by a normalisation.
+        chosen_by: which of all these are, [N].
         dimensions: of an embedding.
     """
 
-    def __init__(self, examples: Callable[[str], Examples], validation: Validation, *, dimensions: int) -> None:
-        self.result = Sweep(rows=[], models=[], out_of_fold_scores=[], calibrations=[], best=0, untried={})
+    def __init__(
+        self, examples: Callable[[str], Examples], validation: Validation, *, chosen_by: Bool, dimensions: int
+    ) -> None:
+        self.result = Sweep(
+            rows=[], models=[], chosen_by=chosen_by, out_of_fold_scores=[], calibrations=[], best=0, untried={}
+        )
         self._examples, self._validation, self._dimensions = examples, validation, dimensions
         self._is_right: list[Bool] = []  # per row, [scored examples]
         self._groups = validation.groups[validation.is_scored]
@@ -133,18 +164,23 @@ class _Search:
             self.result.untried.setdefault(normalisation, []).append(c)
             count()
 
-    def finish(self) -> None:
-        """Choose, and fit the chosen one to convergence."""
+    def finish(self, everything: Callable[[str], Examples], labels: Int) -> None:
+        """Choose, and fit the chosen one to convergence on all training examples.
+
+        Args:
+            everything: these, prepared by a normalisation.
+            labels: theirs.
+        """
         result, rows = self.result, self.result.rows
         if self._validation.independent >= FEW:
             best = choose(rows)
         else:
             best = choose_from_few(rows, self._is_right, groups=self._groups, dimensions=self._dimensions)
-        examples = self._examples(rows[best].normalisation)
+        examples = everything(rows[best].normalisation)
         exact = Parts(examples, [examples.everything], start=result.models[best], exactly=True)
         exact.fit(rows[best].C)
         result.models[best] = exact.model(0)
-        right = result.calibrations[best].labels(exact.scores(0)) == self._validation.labels
+        right = result.calibrations[best].labels(exact.scores(0)) == labels
         rows[best] = replace(rows[best], train_accuracy=float(right.mean()))
         self.result = replace(result, best=best)
 

@@ -16,7 +16,7 @@ from libraries.classifier import squared_hinge, svm
 from libraries.classifier.calibration import fit_calibration
 from libraries.classifier.cross_validation import NEVER_LEFT_OUT, SweepRow, assign_folds, choose, has_turned
 from libraries.classifier.svm import LinearModel, fit_path
-from libraries.classifier.sweep import sweep
+from libraries.classifier.sweep import FEWEST, sample, sweep
 
 C_VALUES = (1e-3, 1e-1, 10.0)
 
@@ -314,6 +314,42 @@ def test_a_path_ends_where_accuracy_has_turned_and_the_choice_stays(monkeypatch:
         assert tried + short.untried.get(name, []) == c_values
     assert short.rows[short.best] == whole.rows[whole.best]
     assert calls == [(i, 22) for i in range(1, 23)], "what is not tried counts as done"
+
+
+def test_a_sample_of_many_examples_chooses_and_all_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = examples(1200, 12, 3, noise=2)
+    options: Any = {"number_of_classes": 3, "c_values": C_VALUES, "folds": 3}
+    monkeypatch.setattr("libraries.classifier.sweep.MOST", 600)
+    result = sweep(x, y, **options)
+    chosen_by = result.chosen_by
+    assert abs(chosen_by.sum() - 600) <= 3, "a share of each class, rounded up"
+    of_sample = sweep(x[chosen_by], y[chosen_by], **options)
+    assert of_sample.chosen_by.all()
+    validated = [(row.C, row.validation_accuracy) for row in result.rows]
+    assert validated == [(row.C, row.validation_accuracy) for row in of_sample.rows]
+    assert result.best == of_sample.best
+    row = result.rows[result.best]
+    (of_all,) = fit_path(x, y, number_of_classes=3, c_values=[row.C], normalisation=row.normalisation)
+    np.testing.assert_allclose(result.models[result.best].weights, of_all.weights, rtol=1e-5, atol=1e-6)
+    right = result.calibrations[result.best].labels(of_all.scores(x)) == y
+    assert row.train_accuracy == pytest.approx(right.mean(), abs=0.002), "on all training examples"
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_sample_has_its_share_of_each_class_and_whole_groups(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    y = np.repeat([0, 1, 2, 4], [3000, 900, 70, 3])
+    groups = generator.integers(0, 2000, len(y))
+    groups = np.unique(groups, return_inverse=True)[1]
+    taken = sample(y, groups, most=800, seed=seed)
+    of_class = np.bincount(y[taken], minlength=5)
+    assert of_class[3] == 0 and of_class[4] == 3, "of a rare class all"
+    assert of_class[2] >= FEWEST
+    assert of_class[0] >= 0.9 * 800 * 3000 / len(y) and of_class[1] >= 0.9 * 800 * 900 / len(y)
+    assert not set(groups[taken]) & set(groups[~taken]), "a group is taken whole or not at all"
+    alone = sample(y, np.arange(len(y)), most=800, seed=seed)
+    assert abs(alone.sum() - 800) <= FEWEST
 
 
 def test_every_value_is_tried_where_examples_are_few() -> None:
