@@ -1,5 +1,6 @@
 """The SVMs against scikit-learn's, the folds, and the honesty of the sweep."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,14 @@ from sklearn.svm import LinearSVC
 from libraries.base.errors import InputError, ParameterError
 from libraries.classifier import squared_hinge, svm
 from libraries.classifier.calibration import fit_calibration
-from libraries.classifier.cross_validation import NEVER_LEFT_OUT, SweepRow, assign_folds, choose, has_turned
+from libraries.classifier.cross_validation import (
+    NEVER_LEFT_OUT,
+    SweepRow,
+    assign_folds,
+    choose,
+    choose_for_more,
+    has_turned,
+)
 from libraries.classifier.svm import LinearModel, fit_path
 from libraries.classifier.sweep import FEWEST, sample, sweep
 
@@ -327,12 +335,30 @@ def test_a_sample_of_many_examples_chooses_and_all_are_fitted(monkeypatch: pytes
     assert of_sample.chosen_by.all()
     validated = [(row.C, row.validation_accuracy) for row in result.rows]
     assert validated == [(row.C, row.validation_accuracy) for row in of_sample.rows]
-    assert result.best == of_sample.best
+    assert result.rows[result.best].normalisation == of_sample.rows[of_sample.best].normalisation
+    assert result.rows[result.best].C <= of_sample.rows[of_sample.best].C
     row = result.rows[result.best]
     (of_all,) = fit_path(x, y, number_of_classes=3, c_values=[row.C], normalisation=row.normalisation)
     np.testing.assert_allclose(result.models[result.best].weights, of_all.weights, rtol=1e-5, atol=1e-6)
     right = result.calibrations[result.best].labels(of_all.scores(x)) == y
     assert row.train_accuracy == pytest.approx(right.mean(), abs=0.002), "on all training examples"
+
+
+def test_for_more_examples_the_least_c_of_equals_is_chosen() -> None:
+    n = 400
+    is_right = [np.arange(n) >= wrong for wrong in (40, 21, 20, 20)]
+    is_right[1] = np.roll(is_right[1], 5)  # disagrees with the best now and then
+    rows = [
+        SweepRow(name, c, 1.0, float(right.mean()), 0.0)
+        for (name, c), right in zip(
+            [("l2", 0.01), ("l2", 0.1), ("l2", 1.0), ("standardise", 1e-4)], is_right, strict=True
+        )
+    ]
+    assert choose(rows) == 3
+    rows[3] = dataclasses.replace(rows[3], validation_accuracy=0.9)
+    assert choose(rows) == 2
+    assert choose_for_more(rows, is_right, groups=np.arange(n)) == 1, "within one standard error"
+    assert choose_for_more(rows, [is_right[0], is_right[0], *is_right[2:]], groups=np.arange(n)) == 2
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -1,5 +1,6 @@
 """The side of the split of each image."""
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def test_dedicated_test_images_of_another_encoding(tmp_path: Path) -> None:
     listed.write_text("cat\t000.png\ndog\tm\u00fcll.png\n", encoding="cp1252")
     with pytest.raises(InputError, match=r"dedicatedTestImages\.tsv, line 2 is neither UTF-8 nor UTF-16 text"):
         split_by_list(examples, listed)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_place_of_the_list_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / DEDICATED_TEST_IMAGES)
+    with pytest.raises(InputError, match=r"dedicatedTestImages\.tsv is not a regular file"):
+        split_by_list([example("cat/1.png")], tmp_path / DEDICATED_TEST_IMAGES)

@@ -125,12 +125,12 @@ def test_a_given_test_set_is_kept_and_its_leaks_are_told(
 ) -> None:
     (images / "dedicatedTestImages.tsv").write_text("cat\t00.png\ncat\t09.png\ndog\t01.png\ncow\t01.png\n")
     run_main("1_prepareData", parameters)
-    assert "Warning: 1 of these test images have a duplicate in training" in capsys.readouterr().out
+    assert "Warning: 1 of these test images has a duplicate in training" in capsys.readouterr().out
     assert [path for path, side in sides(parameters).items() if side == "test"] == [
         *("cat/00.png", "cat/09.png", "cow/01.png", "dog/01.png")
     ]
     run_main("1_prepareData", parameters, removeDuplicates=True)  # cat/00.png is smaller than its copy, and goes
-    assert "have a duplicate in training" not in capsys.readouterr().out
+    assert "a duplicate in training" not in capsys.readouterr().out
     assert sum(side == "test" for side in sides(parameters).values()) == 3
 
 

@@ -72,7 +72,7 @@ def test_duplicates_and_descriptions_of_a_divided_data_set(
     shutil.copy(images / "Train" / "blobs" / "01.jpg", images / "test" / "blobs" / "copy.jpg")
     before = files(images)
     run_main("1_prepareData", divided, export=True)
-    assert "1 of these test images have a duplicate in training" in capsys.readouterr().out
+    assert "1 of these test images has a duplicate in training" in capsys.readouterr().out
     assert {row["file_name"]: row["split"] for row in rows(images / "metadata.csv")}["test/blobs/copy.jpg"] == "test"
     (extracted,) = (
         field["source"]["transform"]["regex"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from libraries.base.errors import InputError
+from libraries.base.errors import InputError, MissingInput
 from libraries.base.file_system import nfc, read_regular
 from libraries.base.storage import MAX_JSON_BYTES, sha256
 from libraries.base.text import as_text
@@ -62,7 +62,11 @@ def read_tasks(export: Path, *, dataset: str) -> tuple[list[Task], bytes]:
         tasks = []
         for i, entry in enumerate(entries, 1):
             where = f"task {i}: "
+            if not isinstance(entry, dict):
+                raise ValueError("it is not an object")
             tasks.append(_task(entry, dataset))
+    except FileNotFoundError as error:
+        raise MissingInput(f"{export} does not exist") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise InputError(

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from libraries.base.errors import InputError, StorageError
+from libraries.base.errors import InputError, MissingInput, StorageError
 from libraries.base.layout import ANNOTATIONS
 from libraries.base.storage import sha256
 from libraries.data import annotations as annotations_module
@@ -207,6 +207,11 @@ def test_bytes_that_are_no_json_are_refused(project: Project, content: bytes) ->
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"is not an export of Label Studio in JSON \(|is neither UTF-8 nor UTF-16"):
         project.again(path)
+
+
+def test_a_file_that_is_not_there(project: Project) -> None:
+    with pytest.raises(MissingInput, match=r"none\.json does not exist$"):
+        project.again(project.folder / "none.json")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
