@@ -6,6 +6,7 @@ same names, the classes, and no images of their own; otherwise they are classes 
 """
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -132,7 +133,7 @@ def find_class_folders(folder: Path) -> ClassFolders:
             whether folders are classes or parts of the split.
     """
     tops = _folders(folder)
-    parts = {name: _PARTS[key] for name in tops if (key := nfc(name).casefold()) in _PARTS}
+    parts = {name: side for name in tops if (side := _side(name))}
     has_training = any(nfc(name).casefold() in _TRAINING_PARTS for name in parts)
     if not has_training or not _is_split(folder, tops, list(parts)):
         check_labels(tops)
@@ -147,26 +148,40 @@ def find_class_folders(folder: Path) -> ClassFolders:
     return ClassFolders(dict(sorted(by_label.items())), parts)
 
 
+def _side(name: str) -> Side | None:
+    """The side of the split that a folder is called after; the test folders of competitions may be numbered."""
+    key = nfc(name).casefold()
+    return "test" if re.fullmatch(r"test[_-]?[0-9]{1,2}", key) else _PARTS.get(key)
+
+
 def _is_split(folder: Path, tops: Sequence[str], parts: Sequence[str]) -> bool:
     """Whether the folders named like parts of a split are parts, and not classes."""
     classes = {part: {nfc(name) for name in _folders(folder / part)} for part in parts}
     loose = {part: image for part in parts if (image := _image_in(folder / part))}
     training = [part for part in parts if nfc(part).casefold() in _TRAINING_PARTS]
-    others = [part for part in parts if part not in training]
+    others = [part for part in parts if part not in training and (classes[part] or part in loose)]
     trained = set[str]().union(*(classes[part] for part in training))
     beside = [name for name in tops if name not in parts]
     is_clean = len(trained) >= 2 and not loose.keys() & set(training) and not beside
     if not others:  # one folder train/, as many archives have it, with nothing beside it
         return is_clean
-    flat = [part for part in others if part in loose and not classes[part]]
-    if not any(classes[part] & trained for part in others) and not (is_clean and flat == others):
+    if not is_clean and not any(classes[part] & trained for part in others):
         return False
-    if flat:
-        raise InputError(
-            f"{folder / flat[0]} holds images ({loose[flat[0]]}), and no class folders as {training[0]} does: move "
-            "images without a class elsewhere (6_callWebservice.py --folder classifies them); or, if "
-            f"{listed(tops)} are classes, rename them"
-        )
+    for part in others:  # competitions put test images without a class into one folder
+        elsewhere = set[str]().union(*(classes[other] for other in parts if other != part))
+        if not classes[part] & elsewhere:
+            held = f"{min(classes[part])}/" if classes[part] else f"images ({loose[part]})"
+            raise InputError(
+                f"{folder / part} holds {held}, and no class folders like those of {training[0]}: move images without "
+                "a class elsewhere (6_callWebservice.py --folder classifies them); or, if "
+                f"{listed(tops)} are classes, rename them"
+            )
+    _check_parts(folder, parts, beside, loose)
+    return True
+
+
+def _check_parts(folder: Path, parts: Sequence[str], beside: Sequence[str], loose: Mapping[str, str]) -> None:
+    """Raise InputError if parts of a split hold images of their own, or other folders lie beside them."""
     if loose:
         part, image = next(iter(loose.items()))
         raise InputError(
@@ -178,7 +193,6 @@ def _is_split(folder: Path, tops: Sequence[str], parts: Sequence[str]) -> bool:
             f"{folder} holds {listed(parts)}, which hold the same classes and so are parts of a split, and also "
             f"{listed(beside)}: move {'that' if len(beside) == 1 else 'those'} elsewhere, or rename the parts"
         )
-    return True
 
 
 def _folders(folder: Path) -> list[str]:

@@ -19,6 +19,12 @@ PARTED = [
     (["train/cat/1.png", "val/cat/1.png", "val/dog/2.png"], {"train": "train", "val": "train"}),
     (["train/cat/1.png", "train/dog/2.png"], {"train": "train"}),
     (["train/cat/1.png", "test/cat/1.png", "test/test/1.png", "train/labels.csv"], {"train": "train", "test": "test"}),
+    (["train/cat/1.png", "train/dog/1.png", "test1/dog/1.png"], {"train": "train", "test1": "test"}),
+    (["train/cat/1.png", "train/dog/1.png", "val/labels.csv"], {"train": "train", "val": "train"}),
+    (
+        ["train/cat/1.png", "val/dog/1.png", "val/cat/1.png", "test/dog/1.png"],
+        {"train": "train", "val": "train", "test": "test"},
+    ),
 ]
 NOT_PARTED = [
     ["train/1.png", "test/1.png"],
@@ -26,6 +32,9 @@ NOT_PARTED = [
     ["train/steam/1.png", "train/diesel/2.png", "car/1.png"],
     ["train/object1/1.png", "test/object2/2.png"],
     ["train/object1/1.png", "test/2.png"],
+    ["train/1.png", "test1/2.png"],
+    ["train/steam/1.png", "train/diesel/2.png", "test/track/1.png", "car/1.png"],
+    ["train/steam/1.png", "train/diesel/2.png", "train/3.png", "test/track/1.png"],
     ["val/cat/1.png", "test/cat/1.png"],
     ["cat/train/1.png", "dog/train/1.png"],
 ]
@@ -34,6 +43,14 @@ UNCLEAR = [
     (["train/cat/1.png", "test/cat/1.png", "train/2.png"], r"an image \(2.png\), like a class"),
     (["train/cat/1.png", "train/dog/1.png", "test/7.png"], r"test holds images \(7.png\), and no class folders"),
     (["train/cat/1.png", "val/cat/1.png", "test/7.png"], r"test holds images \(7.png\), and no class folders"),
+    (["train/cat/1.png", "train/dog/1.png", "test1/7.png"], r"test1 holds images \(7.png\), and no class folders"),
+    (["train/cat/1.png", "train/dog/1.png", "test/unknown/7.png"], r"test holds unknown/, and no class folders like"),
+    (
+        ["train/cat/1.png", "train/dog/1.png", "test1/test/7.png"],
+        r"test1 holds test/, .* move .*; or, if test1 and train",
+    ),
+    (["train/cat/1.png", "train/dog/1.png", "val/cow/7.png"], r"val holds cow/, and no class folders like"),
+    (["train/cat/1.png", "val/cat/1.png", "test/unknown/7.png"], r"test holds unknown/, and no class folders like"),
     (["train/cat/1.png", "test/Cat/1.png", "test/cat/2.png"], "differ only in case"),
     (["train/cat/1.png", "test/cat/2.png", "test/a./2.png"], "cannot be a folder name"),
 ]
