@@ -224,6 +224,15 @@ def open_regular(path: Path) -> io.BufferedReader:
     return file
 
 
+def open_text(path: Path, *, errors: str = "strict") -> io.TextIOWrapper:
+    """Open a regular file of UTF-8 text for reading, with its line endings as they are.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8", errors=errors, newline="")
+
+
 def read_regular(path: Path, *, most: int) -> bytes:
     """The content of a regular file.
 

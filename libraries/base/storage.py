@@ -129,7 +129,7 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
         StorageError: it is damaged; names the script to run again.
     """
     with reading(path, advice=f"run {made_by} again"):
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(read_regular(path, most=MAX_JSON_BYTES).decode())
         if not all(isinstance(manifest.get(name, {}), dict) for name in ("parameters", "inputs")):
             raise ValueError("it is not a manifest")
         return {**manifest, "files": dict(manifest["files"])}

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from libraries.base.file_system import open_text
 from libraries.base.storage import reading, write_text
 
 Row = TypeVar("Row")
@@ -145,7 +146,7 @@ def read_table(path: Path, kind: type[Row], *, advice: str) -> list[Row]:
     Raises:
         StorageError: it cannot be read, lacks a column or has an invalid value; names the line.
     """
-    with reading(path, advice=advice), path.open(encoding="utf-8", newline="") as file:
+    with reading(path, advice=advice), open_text(path) as file:
         lines = csv.reader(file)
         header = [plain(cell) for cell in next(lines, [])]
         fields = _fields(kind, header)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from libraries.base.errors import InputError, MissingInput
+from libraries.base.file_system import open_regular
 
 MAX_LINE = 1_000_000  # characters of a line in a list
 _UNREADABLE = "\udc80"  # stands for bytes that are not text; no valid text contains it
@@ -29,10 +30,10 @@ def read_lines(path: Path, *, what: str) -> Iterator[str]:
 
     Raises:
         MissingInput: there is no such file.
-        InputError: it cannot be read, or a line is not text or is too long.
+        InputError: it cannot be read, is no regular file, or a line is not text or is too long.
     """
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             text = io.TextIOWrapper(file, _encoding(file.peek(2)), errors=_HANDLER)
             number = 0
             while line := text.readline(MAX_LINE + 1):
@@ -56,10 +57,10 @@ def read_text(path: Path, *, what: str, max_bytes: int) -> str:
 
     Raises:
         MissingInput: there is no such file.
-        InputError: it cannot be read, is too large, or is not text.
+        InputError: it cannot be read, is no regular file, is too large, or is not text.
     """
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             data = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise MissingInput(f"{what} {path} does not exist") from None
@@ -68,6 +69,11 @@ def read_text(path: Path, *, what: str, max_bytes: int) -> str:
     if len(data) > max_bytes:
         raise InputError(f"{path} is not {what}: it has more than {max_bytes:,} bytes")
     return as_text(data, path)
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    """A regular file, or the pipe that a shell makes of `<(...)`; a pipe with a name may never have a writer."""
+    return path.open("rb") if path.parent == Path("/dev/fd") else open_regular(path)
 
 
 def as_text(data: bytes, path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 from libraries.base.arrays import Pixels
 from libraries.base.console import table
 from libraries.base.errors import InputError, StaleInput
-from libraries.base.file_system import nfc
+from libraries.base.file_system import nfc, open_regular
 from libraries.base.layout import Layout
 from libraries.base.storage import Artefact
 from libraries.base.tables import Column, read_table, write_table
@@ -246,7 +246,8 @@ def read_example(example: Example, *, folder: Path) -> bytes:
     """The content of an example's file, provided that it has not changed; see `load_example`."""
     path = folder / example.path
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         raise StaleInput(
             f"{path} cannot be read any more ({error.strerror}): run scripts/1_prepareData.py again"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from libraries.base.console import counted
-from libraries.base.file_system import move
+from libraries.base.file_system import move, open_text
 from libraries.base.tables import Column, column_names, csv_records, row_cells, write_csv
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import image_files
@@ -194,7 +194,7 @@ def read_kept(folder: Path) -> dict[str, str]:
 def _read_list(path: Path) -> dict[str, dict[str, str]]:
     """The rows of the list, by path; empty if it cannot be read, since nothing depends on it."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with open_text(path) as file:
             rows = list(csv_records(file))
     except (OSError, ValueError, csv.Error):
         return {}

@@ -14,7 +14,7 @@ from PIL import Image
 
 from libraries.base.arrays import Float32, Float64, Int
 from libraries.base.errors import ImageError, InputError, MissingInput, PipelineError, StaleInput
-from libraries.base.file_system import nfc
+from libraries.base.file_system import nfc, open_text
 from libraries.base.layout import Layout
 from libraries.base.storage import read_json
 from libraries.base.tables import csv_rows
@@ -59,7 +59,7 @@ def read_predictions(path: Path) -> Predictions:
         InputError: it is not such a table.
     """
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open_text(path, errors="surrogateescape") as file:
             header, *rows = csv_rows(file)
         if not rows:
             raise ValueError("it has no rows")

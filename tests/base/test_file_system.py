@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from libraries.base import file_system, storage
-from libraries.base.errors import StorageError
+from libraries.base.errors import PipelineError, StorageError
+from libraries.data.dataset import read_examples
+from libraries.web.download.outcomes import read_outcomes
+from libraries.web.search.search import SearchLog, read_results, write_results
+from libraries.widgets.results import read_predictions
 
 Replace = Callable[..., None]
 
@@ -227,6 +231,26 @@ def test_errors_say_what_to_do() -> None:
     assert message(errno.EXDEV) == os.strerror(errno.EXDEV)
     assert file_system.file_error(io.UnsupportedOperation("read")) is None
     assert file_system.file_error(ConnectionResetError(errno.ECONNRESET, "reset")) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_results,
+        SearchLog,
+        lambda path: write_results([], urls=path, table=path.with_name("none.csv")),
+        lambda path: list(read_outcomes(path)),
+        read_predictions,
+        read_examples,
+        lambda path: storage.read_manifest(path, made_by="it"),
+    ],
+    ids=["found images", "searches", "URLs", "downloads", "predictions", "examples", "manifest"],
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    os.mkfifo(path := tmp_path / "list.tsv")
+    with pytest.raises(PipelineError, match=r"list\.tsv .*(not a regular file|not written by this script)"):
+        read(path)
 
 
 @pytest.mark.parametrize(

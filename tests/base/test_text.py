@@ -67,6 +67,14 @@ def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
             read(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_with_a_name_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(path := tmp_path / "list.tsv")
+    for read in (lambda path: list(read_lines(path, what="the list")), lambda p: read_text(p, what="it", max_bytes=9)):
+        with pytest.raises(InputError, match=r"list\.tsv cannot be read: it is not a regular file"):
+            read(path)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a pipe with a name")
 def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     reading, writing = os.pipe()

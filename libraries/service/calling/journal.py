@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Annotated, Any, Self
 
 from libraries.base.errors import InputError, StorageError
-from libraries.base.file_system import TEMPORARY, storage_error
+from libraries.base.file_system import TEMPORARY, open_regular, open_text, storage_error
 from libraries.base.storage import write_text
 from libraries.base.tables import Column, column_names
 
@@ -73,7 +73,7 @@ class Journal:
             with contextlib.suppress(OSError):
                 leftover.unlink()
         try:
-            self._old = self.path.open("rb") if self._places else None
+            self._old = open_regular(self.path) if self._places else None
         except OSError as error:
             raise _unreadable(self.path, error) from error
         return self
@@ -130,7 +130,7 @@ class Journal:
     def _read(self) -> None:
         """Find the rows of an earlier run with the same folder and model; of others, only the hashes of tables."""
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 first = _parsed(file.readline())
                 place, tables = file.tell(), first.get("tables")
                 self._tables = [text for text in tables if isinstance(text, str)] if isinstance(tables, list) else []
@@ -151,7 +151,7 @@ class Journal:
     def _check_table(self) -> None:
         """Raise InputError if there is a table that no run has written."""
         try:
-            with self._table.open("rb") as file:
+            with open_regular(self._table) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -165,7 +165,7 @@ class Journal:
     def _is_of_an_earlier_version(self) -> bool:
         """Whether the table, which has no journal, has the columns of one of ours."""
         try:
-            with self._table.open(encoding="utf-8", newline="") as file:
+            with open_text(self._table) as file:
                 columns = next(csv.reader(file), [])
         except (ValueError, csv.Error):
             return False

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 from libraries.base.errors import DownloadError, StorageError
-from libraries.base.file_system import storage_error
+from libraries.base.file_system import open_text, storage_error
 from libraries.base.storage import atomic
 from libraries.base.tables import Column, column_names, csv_line, csv_rows, row_cells
 from libraries.data.class_folders import check_label
@@ -94,7 +94,7 @@ def read_outcomes(path: Path) -> Iterator[UrlOutcome]:
         StorageError: the file is not such a table.
     """
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        with open_text(path, errors="replace") as file:
             rows = csv_rows(line for line in file if line.endswith("\n"))  # the last may have been cut off
             if tuple(next(rows, COLUMNS)) != COLUMNS:
                 raise StorageError(f"{path} is not a table of downloads: move it away and run again")

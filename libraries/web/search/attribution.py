@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from libraries.base.errors import InputError, StorageError
-from libraries.base.file_system import on_disk, storage_error
+from libraries.base.file_system import on_disk, open_text, storage_error
 from libraries.base.storage import write_text
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import ClassFolders, find_class_folders
@@ -69,8 +69,8 @@ def _class_folders(folder: Path) -> ClassFolders:
 
 def _check_ours(path: Path) -> None:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            ours = file.readline(len(_TITLE) + 2).rstrip("\n") == _TITLE
+        with open_text(path, errors="replace") as file:
+            ours = file.readline(len(_TITLE) + 2).rstrip("\r\n") == _TITLE
     except FileNotFoundError:
         return
     except OSError as error:

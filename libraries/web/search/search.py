@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from libraries.base.errors import InputError, SearchError, StorageError
-from libraries.base.file_system import storage_error
+from libraries.base.file_system import open_text, storage_error
 from libraries.base.storage import write_text
 from libraries.base.tables import Column, column_names, csv_line, csv_rows, protected, row_cells
 from libraries.web.download.outcomes import Pair
@@ -196,7 +196,8 @@ class SearchLog:
 def _lines(path: Path) -> list[str]:
     """The lines of a file; one without a line end is changed so that `_entry` rejects it."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with open_text(path, errors="replace") as file:
+            text = file.read()
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -237,7 +238,7 @@ def read_results(path: Path) -> list[SearchRow]:
         StorageError: the file is not such a table.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with open_text(path) as file:
             rows = csv_rows(file)
             if tuple(next(rows, ())) != COLUMNS:
                 raise _foreign(path)
@@ -255,7 +256,7 @@ def _check_ours(urls: Path, known: Collection[Pair]) -> None:
     try:
         ours = not urls.exists() or set(read_url_list(urls)) <= set(known)
     except InputError:
-        ours = not urls.read_bytes()  # an empty list: nothing was found
+        ours = urls.is_file() and not urls.stat().st_size  # an empty list: nothing was found
     if not ours:
         raise StorageError(f"{urls} was not written by this script, or was changed since: move it away and run again")
 
