@@ -248,10 +248,8 @@ def image_files(folder: Path) -> Files:
                 others[path] = NotRead("file", "with a name that is not Unicode (rename it)", is_loss=is_named)
             elif is_named or isinstance(kind := kind_of(place / name), Format):
                 images.append(path)
-            elif (place / name).is_symlink() and not (place / name).exists():
-                others[path] = NotRead("broken link", "(fix it, or remove it)", is_loss=False)
             else:
-                others[path] = why_not_read(name, kind)
+                others[path] = why_not_read(place / name, kind)
     return Files(sorted(images), dict(sorted(others.items())))
 
 

@@ -219,11 +219,13 @@ class NotRead(NamedTuple):
         return f"{counted(count, self.name)} {reason}"
 
 
-def why_not_read(name: str, kind: Foreign | None) -> NotRead:
+def why_not_read(path: Path, kind: Foreign | None) -> NotRead:
     """The reason why a file is not read, by its name and its kind."""
+    if path.is_symlink() and not path.exists():
+        return NotRead("broken link", "(fix it, or remove it)", is_loss=False)
     if kind is not None:
         return kind.not_read()
-    suffix, reason = suffix_of(name), "(not an image format that is read)"
+    suffix, reason = suffix_of(path.name), "(not an image format that is read)"
     return (
         NotRead(f"{suffix} file", reason, is_loss=False)
         if suffix

@@ -22,6 +22,7 @@ from libraries.service.calling.journal import ClassifiedRow, Journal
 
 _AHEAD = 16  # results per thread that may wait for their turn to be written
 _MOST_FAILURES = 8  # temporary failures of the service in a row, after which the run ends
+_IN_WORDS = {"No image": "File is empty"}  # the service's reasons, as said of a file
 
 
 @dataclass
@@ -93,7 +94,7 @@ def _walk(folder: Path, skipped: Counter[NotRead] | None, seen: set[str]) -> Ite
         if isinstance(kind, Format):
             yield folder / name
         elif skipped is not None:
-            skipped[why_not_read(name, kind)] += 1
+            skipped[why_not_read(folder / name, kind)] += 1
 
 
 def classify_folder(
@@ -226,6 +227,6 @@ def _count(result: _Result, summary: Summary) -> None:
         summary.labels[result.label] += 1
         summary.models[result.model] = None
     elif isinstance(result, ServiceError):
-        summary.errors[result.reason] += 1
+        summary.errors[_IN_WORDS.get(result.reason, result.reason)] += 1
     else:
         summary.errors["File too large" if isinstance(result, ImageTooLarge) else "File cannot be read"] += 1

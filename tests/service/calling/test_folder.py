@@ -109,6 +109,7 @@ def test_images_that_cannot_be_used_are_rows_with_an_error(
     fake.on("/model", give({**MODEL, "limits": {"megabytes": 1}}))
     refusals = {
         b"3": problem(422, "is not a whole JPEG (begins with b'hello')", "Not an image"),
+        b"": problem(422, "the request holds no image", "No image"),
         b"4": problem(413, "has 99 pixels, more than the 9 allowed", "Image too large"),
     }
 
@@ -117,10 +118,11 @@ def test_images_that_cannot_be_used_are_rows_with_an_error(
         if refusal is None:
             give(prediction())(handler, request)
         else:
-            handler.answer(422 if request.body == b"3" else 413, refusal)
+            handler.answer(413 if request.body == b"4" else 422, refusal)
 
     fake.on("/predict", answer)
     (folder / "a" / "00.jpg").write_bytes(b"x" * (2**20 + 1))
+    (folder / "a" / "empty.jpg").touch()
     os.mkfifo(folder / "a" / "pipe.jpg")
     (folder / "a" / "link.png").symlink_to("nowhere")
     summary = classify()
@@ -136,6 +138,7 @@ def test_images_that_cannot_be_used_are_rows_with_an_error(
         "File too large": 1,
         "File cannot be read": 2,
         "Not an image": 1,
+        "File is empty": 1,
         "Image too large": 1,
     }
     assert max(len(request.body) for request in fake.requests) < 2**20
@@ -357,11 +360,13 @@ def test_a_table_that_cannot_be_written_ends_the_run(fake: FakeService, folder: 
 def test_files_that_are_not_images_are_counted_by_kind(folder: Path) -> None:
     for name in ("a.txt", "b/c.TXT", "b/README", ".hidden"):
         (folder / name).write_bytes(b"")
+    (folder / "a" / "link").symlink_to("nowhere")
     skipped: Counter[NotRead] = Counter()
     assert len(list(walk_images(folder, skipped))) == 20
     assert {kind.describe(count) for kind, count in skipped.items()} == {
         "2 .txt files (not an image format that is read)",
         "1 file without a suffix (not an image format that is read)",
+        "1 broken link (fix it, or remove it)",
     }
 
 
