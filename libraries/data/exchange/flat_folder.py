@@ -34,12 +34,14 @@ class Placed:
         counts: images of each label: 'linked', 'copied', or 'there' before.
         problems: one line for each image that was found but left out.
         warnings: about rows that gave no image.
+        notes: about images without a label.
         test: how many images were listed as the test set.
     """
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     test: int = 0
 
     @property
@@ -55,7 +57,7 @@ class Placed:
         lines = [as_table("Images", ["label", "linked", "copied", "there before"], rows, footer=["all", *totals])]
         if self.test:
             lines.append(f"{self.test:,} of them are the test set, listed in {DEDICATED_TEST_IMAGES}")
-        return [*lines, *self.warnings, *(f"  left out: {problem}" for problem in self.problems)]
+        return [*lines, *self.notes, *self.warnings, *(f"  left out: {problem}" for problem in self.problems)]
 
 
 def place(
@@ -118,7 +120,8 @@ def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> di
     """The row of every image that is found, by its path in the folder."""
     beside = table.path.parent
     wanted = {name for row in table.rows for name in _names(row.file, source, beside)}
-    found, others = _find(wanted, _candidates(table, source, target))
+    images = list(_candidates(table, source, target))
+    found, others = _find(wanted, images)
     chosen: dict[str, LabelRow] = {}
     missing, outside = _Skipped(f"with a file that is not in {source}"), _Skipped(f"with a file outside {source}")
     for row in table.rows:
@@ -142,6 +145,9 @@ def _choose(table: LabelTable, source: Path, target: Path, placed: Placed) -> di
         raise InputError(f"{source} has none of {named}: give another --imgFolder")
     unlabelled = _Skipped("without a label, or with several", *table.without_label)
     placed.warnings += [skipped.summary() for skipped in (unlabelled, missing, outside) if skipped.count]
+    if left := len(images) - len(chosen):  # often the test images of a competition
+        have = "has" if left == 1 else "have"
+        placed.notes.append(f"{counted(left, 'image')} in {source} {have} no label in {table.path}: left out")
     return chosen
 
 

@@ -59,6 +59,16 @@ def test_images_are_linked_and_a_second_time_are_there(source: Path, target: Pat
     assert files(target) == PLACED and len(files(source)) == 5
 
 
+def test_images_without_a_label_are_counted(source: Path, target: Path) -> None:
+    table = written(source, "id,label\n0,cat\n1,\n2,dog\n")
+    placed = taken(source, target)
+    assert f"2 images in {source} have no label in {table}: left out" in placed.summary_lines()
+    written(source, "id,label\n0,cat\n1,cat\n2,dog\n")
+    assert taken(source, target).notes == [f"1 image in {source} has no label in {table}: left out"]
+    written(source, "id,label\n0,cat\n1,cat\n2,dog\n3,dog\n")
+    assert taken(source, target).notes == []
+
+
 def refuse_links(*_: object, **__: object) -> None:
     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
