@@ -189,6 +189,10 @@ def _names_a_file(error: OSError) -> bool:
 def explained(error: OSError) -> str:
     """What is wrong with a file and what to do about it, in plain words."""
     number = errno.ENAMETOOLONG if _is_too_long(error) else error.errno
+    if number == errno.ENOTDIR and _names_a_file(error):
+        above = Path(os.fsdecode(error.filename)).parents
+        if culprit := next((folder for folder in above if folder.is_file()), None):
+            return f"{culprit} is a file where a folder should be; move it away"
     if number in _MEANINGS:
         return "; ".join(_MEANINGS[number])
     return error.strerror or str(error) or type(error).__name__

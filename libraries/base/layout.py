@@ -185,4 +185,6 @@ def unreadable_log(log: Path, error: OSError) -> StorageError:
 def damaged_log(log: Path, line: int, error: Exception) -> StorageError:
     """The error for an invalid line of an annotation log."""
     what = f"{error} is missing" if isinstance(error, KeyError) else error
+    if isinstance(error, TypeError):
+        what = "expected an object with kind, changes and state"
     return StorageError(f"{log} is damaged in line {line} ({what}): fix the line, or move the file away")

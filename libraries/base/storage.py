@@ -119,6 +119,8 @@ def reading(path: Path, *, advice: str) -> Iterator[None]:
         raise StorageError(f"{path} cannot be read ({explained(error).partition(';')[0]}): {advice}") from error
     except Exception as error:  # libraries raise all kinds of exceptions for damaged files
         first, *_ = str(error).splitlines() or [""]
+        if isinstance(error, LookupError | AttributeError):
+            first = "it is damaged"
         raise StorageError(f"{path} cannot be read ({first or type(error).__name__}): {advice}") from error
 
 
@@ -130,9 +132,10 @@ def read_manifest(path: Path, *, made_by: str) -> dict[str, Any]:
     """
     with reading(path, advice=f"run {made_by} again"):
         manifest: dict[str, Any] = json.loads(read_regular(path, most=MAX_JSON_BYTES).decode())
-        if not all(isinstance(manifest.get(name, {}), dict) for name in ("parameters", "inputs")):
-            raise ValueError("it is not a manifest")
-        return {**manifest, "files": dict(manifest["files"])}
+        is_whole = isinstance(manifest, dict) and isinstance(manifest.get("files"), dict)
+        if not is_whole or not all(isinstance(manifest.get(name, {}), dict) for name in ("parameters", "inputs")):
+            raise ValueError("it is damaged")
+        return manifest
 
 
 def sha256(path: Path) -> str:

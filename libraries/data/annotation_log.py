@@ -148,14 +148,26 @@ def from_line(line: bytes) -> Step:
     entry: dict[str, Any] = json.loads(line)
     if entry["kind"] not in _KINDS:
         raise ValueError(f"kind {entry['kind']!r:.50}")
-    said = entry.get("said", [None] * len(entry["changes"]))
-    changes = []
-    for (path, mark, new_path, new_mark, digest), time in zip(entry["changes"], said, strict=True):
-        changes.append(Change(_place(path, mark), _place(new_path, new_mark), _digest(digest), to_time(time)))
+    found = entry["changes"]
+    if not isinstance(found, list):
+        raise ValueError(f"expected a list of changes, found {found!r:.50}")
+    said = entry.get("said", [None] * len(found))
+    if not isinstance(said, list) or len(said) != len(found):
+        raise ValueError(f"expected a time in 'said' for each of {len(found):,} changes, found {said!r:.50}")
+    changes = [_change(number, *each) for number, each in enumerate(zip(found, said, strict=True), 1)]
     state, source = _text(entry["state"], "state"), _text(entry.get("source"), "source")
     if entry["kind"] == "answers" and any(change.is_move for change in changes):
         raise ValueError("answers that move files")
     return Step(entry["kind"], tuple(changes), state, to_time(entry.get("time")), source)
+
+
+def _change(number: int, value: Any, time: Any) -> Change:
+    """A change of a line; raises ValueError or InputError if it is invalid."""
+    if not isinstance(value, list) or len(value) != 5:
+        form = "[path, mark, new path, new mark, SHA-256]"
+        raise ValueError(f"change {number}: expected {form}, found {value!r:.50}")
+    path, mark, new_path, new_mark, digest = value
+    return Change(_place(path, mark), _place(new_path, new_mark), _digest(digest), to_time(time))
 
 
 def _place(path: Any, mark: Any) -> Place:
@@ -182,9 +194,11 @@ def _text(value: Any, name: str) -> str | None:
 
 
 def to_time(value: Any) -> datetime | None:
-    """A time in ISO 8601, in UTC if it has no offset; raises ValueError or TypeError if it is invalid."""
+    """A time in ISO 8601, in UTC if it has no offset; raises ValueError if it is invalid."""
     if value is None:
         return None
+    if not isinstance(value, str):
+        raise ValueError(f"expected a time, found {value!r:.50}")
     time = datetime.fromisoformat(value)
     try:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -139,7 +139,7 @@ class WhiteLevel:
         lines = []
         if count and self.level != FULL_RANGE:
             bits = self.level.bit_length()
-            lines.append(f"{bits}-bit values in 16-bit files: {self.level:,} is taken as white")
+            lines.append(f"{bits}-bit values in files of more bits: {self.level:,} is taken as white")
         if len(count) > 1 and count[self.level] * _FEW <= len(reaching):
             second = sorted(count)[-2]
             first = next(path for path, level in reaching.items() if level == self.level)

@@ -149,8 +149,8 @@ def take_sides(
         lines += ["  There is no folder test/: the test images are drawn from all"] if folders.parts else []
         return dataset.split(grouped, ratio_train=ratio_train, seed=seed), lines
     if leaks := duplicates.count_leaks(sided, alike.groups()):
-        verb = "has" if leaks == 1 else "have"
-        lines.append(f"Warning: {leaks:,} of these test images {verb} a duplicate in training: see duplicates.csv")
+        have = "has" if leaks == 1 else "have"
+        lines.append(f"Warning: {leaks:,} of these test images {have} a duplicate in training: see duplicates.csv")
     return sided, lines
 
 
@@ -198,8 +198,6 @@ def _listed(list_path: Path, images: Iterable[str], *, moved: Mapping[str, str],
     now = {nfc(first): nfc(path) for first, path in moved.items()}
     ignored = {nfc(path) for path in left_out}
     test: set[str] = set()
-    if not list_path.is_file():  # a pipe would never end
-        raise InputError(f"{list_path} is not a regular file: write the list of test images there, or remove it")
     for number, line in enumerate(read_lines(list_path, what="the list of test images"), start=1):
         if not line.strip():
             continue

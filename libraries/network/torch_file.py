@@ -201,7 +201,8 @@ class _Machine:
 
 def _storage(*facts: Any) -> _Storage:
     kind, of_type, key, _, length, *view = facts
-    if kind != "storage" or view not in ([], [None]) or not isinstance(key, str) or not _is_count(length):
+    is_typed = isinstance(of_type, _Name) and isinstance(key, str) and _is_count(length)
+    if kind != "storage" or view not in ([], [None]) or not is_typed:
         raise ValueError("a storage is not described as PyTorch does")
     return _Storage(key, DTYPES[of_type.name], length)
 

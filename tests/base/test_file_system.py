@@ -264,6 +264,21 @@ def test_damaged_manifest_names_the_script_to_run(tmp_path: Path, content: bytes
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ["[]", "null", '{"a": [1]}', '{"files": 1}', '{"files": {}, "inputs": []}'])
+def test_a_manifest_of_another_form_is_damaged(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(StorageError, match=r"x\.json cannot be read \(it is damaged\): run scripts/x\.py again"):
+        storage.read_manifest(tmp_path / "x.json", made_by="scripts/x.py")
+
+
+def test_a_file_in_place_of_a_folder_is_named_when_reading(tmp_path: Path) -> None:
+    (tmp_path / "root").touch()
+    with pytest.raises(NotADirectoryError) as caught:
+        file_system.open_regular(tmp_path / "root" / "images" / "log")
+    problem = f"{tmp_path / 'root'} is a file where a folder should be; move it away"
+    assert file_system.explained(caught.value) == problem
+
+
 def test_json_takes_names_that_are_no_unicode(tmp_path: Path) -> None:
     storage.write_json(tmp_path / "x.json", {"path": "a\udcff–", "text": "ö"})
     assert storage.read_json(tmp_path / "x.json") == {"path": "a\udcff–", "text": "ö"}

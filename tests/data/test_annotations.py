@@ -441,6 +441,22 @@ def test_a_damaged_log_names_its_line(folder: Path, line: bytes) -> None:
     assert (folder / ANNOTATIONS).read_bytes().endswith(line)
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[]", "expected an object with kind, changes and state"),
+        (WHOLE.replace("[]", "7"), "expected a list of changes, found 7"),
+        (WHOLE.replace("[]", "[[], 1]"), r"change 1: expected \[path, mark, new path, new mark, SHA-256\], found \[\]"),
+        (WHOLE.replace("null}", 'null, "said": [7]}'), "expected a time in 'said' for each of 0 changes, found"),
+        (WHOLE.replace('"2026-01-01T00:00:00+00:00"', "7"), "expected a time, found 7"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said_in_words(folder: Path, line: str, problem: str) -> None:
+    (folder / ANNOTATIONS).write_text(f"{line}\n")
+    with pytest.raises(StorageError, match=rf"damaged in line 1 \({problem}"):
+        Annotations(folder)
+
+
 @pytest.mark.parametrize("line", [b"\xff\xfe\x00\n", b'{"state": 7}\n', b"null\n", b"[" * 100_000 + b"\n", b"\x00"])
 def test_the_layout_names_the_line_that_is_damaged(folder: Path, line: bytes) -> None:
     (folder / ANNOTATIONS).write_bytes(WHOLE.encode() + b"\n" + line)

@@ -61,5 +61,5 @@ def test_dedicated_test_images_of_another_encoding(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_in_place_of_the_list_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / DEDICATED_TEST_IMAGES)
-    with pytest.raises(InputError, match=r"dedicatedTestImages\.tsv is not a regular file"):
+    with pytest.raises(InputError, match=r"dedicatedTestImages\.tsv cannot be read: it is not a regular file"):
         split_by_list([example("cat/1.png")], tmp_path / DEDICATED_TEST_IMAGES)

@@ -40,7 +40,7 @@ def test_what_a_person_says_counts() -> None:
 def test_what_was_found_is_reported() -> None:
     assert WhiteLevel.of({}).summary_lines() == WhiteLevel.of(depths(65535, 65535)).summary_lines() == []
     assert WhiteLevel.of(depths(4095, 1023)).summary_lines() == [
-        "12-bit values in 16-bit files: 4,095 is taken as white"
+        "12-bit values in files of more bits: 4,095 is taken as white"
     ]
 
 

@@ -55,7 +55,7 @@ def test_12_bits_are_learnt_and_shown_as_8(pictures: Path, tmp_path: Path, capsy
     for step in STEPS:
         run_main(step, parameters)
     said = capsys.readouterr().out
-    assert "12-bit values in 16-bit files: 4,095 is taken as white" in said
+    assert "12-bit values in files of more bits: 4,095 is taken as white" in said
     assert "dark" not in said and "No duplicates" in said
     assert layout.examples.read()["white_level"] == layout.bundle.read()["resize"]["white_level"] == 4095
 

@@ -22,6 +22,7 @@ from libraries.data.annotations import Annotations
 from libraries.data.removal import REMOVED, read_kept, removed
 
 LOCAL = "/data/local-files/"  # Label Studio's path of files on its own machine
+_EXPECTED = 'expected {"data": {"image": …}, "annotations": […]}, or the same in JSON-MIN'
 _MOST_SHOWN = 200  # characters of a stranger's text
 
 
@@ -51,24 +52,26 @@ def read_tasks(export: Path, *, dataset: str) -> tuple[list[Task], bytes]:
     """The tasks of an export that have answers, and the content of the file.
 
     Raises:
-        InputError: it is not such an export; names the task.
+        MissingInput: there is no such file.
+        InputError: it cannot be read, or is not such an export; names the task.
     """
     where = ""
     try:
         content = read_regular(export, most=MAX_JSON_BYTES)
+    except FileNotFoundError:
+        raise MissingInput(f"the export of Label Studio {export} does not exist") from None
+    except OSError as error:
+        raise InputError(f"the export of Label Studio {export} cannot be read: {error.strerror}") from error
+    try:
         entries = json.loads(as_text(content, export))
         if not isinstance(entries, list):
             raise ValueError("it is not a list of tasks")
         tasks = []
         for i, entry in enumerate(entries, 1):
             where = f"task {i}: "
-            if not isinstance(entry, dict):
-                raise ValueError("it is not an object")
             tasks.append(_task(entry, dataset))
-    except FileNotFoundError as error:
-        raise MissingInput(f"{export} does not exist") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error if isinstance(error, ValueError) else _EXPECTED
         raise InputError(
             f"{export} is not an export of Label Studio in JSON ({where}{what}): export the project again"
         ) from error
@@ -103,7 +106,7 @@ def _path(data: dict[str, Any], dataset: str) -> str:
 def _text(data: dict[str, Any], name: str) -> str | None:
     value = data.get(name)
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} is not a text")
+        raise ValueError(f"{name} is not a text")
     return value
 
 
@@ -123,7 +126,7 @@ def _annotations(entry: dict[str, Any]) -> Iterator[tuple[str, datetime | None]]
 
 def _choice(chosen: list[Any]) -> str:
     if not isinstance(chosen[0], str):
-        raise TypeError("a choice is not a text")
+        raise ValueError("a choice is not a text")
     return chosen[0]
 
 

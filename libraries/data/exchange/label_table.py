@@ -93,7 +93,9 @@ def read_label_table(path: Path, *, columns: Sequence[str] = ()) -> LabelTable:
             or an unknown side of the split. Names the file and the line.
     """
     rows = _cells(path)
-    header = next(rows, (1, [""]))
+    header = next(rows, None)
+    if header is None:
+        raise InputError(f"{path} is empty: expected a header, and a row with the label of each image")
     first = next(rows, None)
     if columns or not _is_file(header[1]):
         names = [nfc(cell.strip()) for cell in header[1]]

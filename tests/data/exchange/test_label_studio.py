@@ -179,16 +179,17 @@ def test_the_short_form(project: Project) -> None:
         ("text", "it is not a list of tasks"),
         (7, "it is not a list of tasks"),
         ({}, "it is not a list of tasks"),
-        ([1], "task 1: "),
+        ([1], "task 1: expected "),
         ([{}], "task 1: no 'image'"),
         ([{"data": {}}], "task 1: no 'image'"),
-        ([old_task("cat/0.jpg"), {"data": []}], "task 2: "),
-        ([{"data": {"path": "a"}, "annotations": 3}], "task 1: "),
+        ([old_task("cat/0.jpg"), {"data": []}], "task 2: expected "),
+        ([{"data": {"path": "a"}, "annotations": [[]]}], "task 1: expected "),
+        ([{"data": {"path": "a"}, "annotations": 3}], "task 1: expected "),
         ([{"data": {"path": ["a"]}}], "task 1: path is not a text"),
         ([{"data": {"path": "a", "sha256": 1}}], "task 1: sha256 is not a text"),
         ([{"path": "a", "label": 7}], "task 1: a choice is not a text"),
         ([answered(old_task("cat/0.jpg"), "cat", at="yesterday")], "task 1: Invalid isoformat string"),
-        ([{**answered(old_task("cat/0.jpg"), "cat"), "created_at": {}}], "task 1: "),
+        ([{**answered(old_task("cat/0.jpg"), "cat"), "created_at": {}}], "task 1: expected a time, found {}"),
         ([answered(old_task("cat/0.jpg"), "cat", at="0001-01-01T00:00:00+10:00")], "task 1: time"),
     ],
     ids=str,
@@ -209,8 +210,8 @@ def test_bytes_that_are_no_json_are_refused(project: Project, content: bytes) ->
         project.again(path)
 
 
-def test_a_file_that_is_not_there(project: Project) -> None:
-    with pytest.raises(MissingInput, match=r"none\.json does not exist$"):
+def test_an_export_that_is_not_there(project: Project) -> None:
+    with pytest.raises(MissingInput, match=r"the export of Label Studio .*none\.json does not exist"):
         project.again(project.folder / "none.json")
 
 

@@ -81,7 +81,8 @@ def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
         ("image,label\na,Cat\nb,cat\n", r"labels 'cat' and 'Cat' differ only in case"),
         ("image,label\na,\n", r"gives no image a label"),
         ("image,label\n", r"gives no image a label"),
-        ("", r"none of the columns has a usual name for files"),
+        ("", r"train\.csv is empty: expected a header, and a row"),
+        ("\n \n", r"is empty: expected a header"),
         ("image\na\n", r"none of the columns has a usual name for labels"),
         (
             "image,left,top\na,3,4\n",
