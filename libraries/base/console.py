@@ -33,6 +33,14 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
     return "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
 
 
+def _shown(text: str) -> str:
+    """A text as standard output shows it; columns are aligned by that."""
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper) or out.errors != "plain":
+        return text
+    return text.encode(out.encoding, "plain").decode(out.encoding)
+
+
 class ProgressBar:
     """A progress bar, shown after one second, and only if standard error is a terminal."""
 
@@ -93,8 +101,8 @@ def progress(items: Sequence[T], what: str) -> Iterator[T]:
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, footer: Sequence[object] = ()) -> str:
-    """A table as text: the first column left-aligned, the others right-aligned."""
-    lines = [[str(cell) for cell in row] for row in (header, *rows, *([footer] if footer else []))]
+    """A table as text, as standard output can show it: the first column left-aligned, the others right-aligned."""
+    lines = [[_shown(str(cell)) for cell in row] for row in (header, *rows, *([footer] if footer else []))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(row: Sequence[str]) -> str:

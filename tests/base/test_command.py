@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from libraries.base import command
-from libraries.base.console import ProgressBar, say
+from libraries.base.console import ProgressBar, say, table
 from libraries.base.errors import InputError, ParameterError
 from PARAMETERS import Parameters
 
@@ -131,6 +131,18 @@ def test_consoles_of_few_characters_show_the_others_in_another_way(
     assert outcome(main, []) == 1
     assert out.buffer.getvalue().decode(encoding) == shown + "\n"  # type: ignore[attr-defined]
     assert err.buffer.getvalue().decode(encoding) == f"test_command.py: {shown}\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_columns_are_aligned_as_they_are_shown(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    def main(parameters: Parameters) -> None:
+        print(table("T", ["", "images"], [("cat", 1), ("\u6771\u4eac", 20), ("Gr\xfc\xdfe", 300)]))  # noqa: T201
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert outcome(main, []) == 0
+    _, *lines, _ = out.buffer.getvalue().decode(encoding).splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 5 and len({len(line) for line in lines}) == 1
 
 
 @pytest.mark.parametrize("encoding", ["cp932", "ascii"])
