@@ -3,7 +3,7 @@
     python benchmarks/run.py [name ...]        all of: featurize memory training svm svm_step loop viewing
                                                duplicates;
                                                by name also: accuracy training_accuracy serve download first_run
-                                               scale
+                                               scale training_together
 
 Each benchmark is a section of its own, replaced when it is run again, with its command, machine, versions and date.
 Run it on a machine that does nothing else.
@@ -30,6 +30,7 @@ TITLES = {
     "memory": "Memory while featurizing",
     "training": "Refining a network",
     "training_accuracy": "Refining a network, at equal accuracy",
+    "training_together": "Refining a network in several processes",
     "svm": "The path of linear SVMs",
     "svm_step": "All of step 4",
     "scale": "Many images",
