@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from libraries.data.images import ResizeRule
     from libraries.network.backbones import EmbeddingNetwork
     from libraries.network.graphs.graph_network import GraphNetwork
-    from libraries.network.training.on_cluster import Task, Trained
     from libraries.network.training.recipe import RefineOptions
+    from libraries.network.training.task import Task, Trained
 
 
 def main(parameters: Parameters) -> None:
@@ -86,10 +86,12 @@ def refine_network(
     network: "EmbeddingNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout, record: Record
 ) -> None:
     from libraries.classifier.calibration import fit_calibration
+    from libraries.network.devices import find_device
     from libraries.network.training import on_cluster, outputs
+    from libraries.network.training.task import Task
 
     folder = layout.network.folder
-    task = on_cluster.Task(
+    task = Task(
         examples=layout.examples.folder / "examples.csv",
         images=layout.images,
         validation_fraction=parameters.rf_validationFraction,
@@ -105,12 +107,13 @@ def refine_network(
             task,
             network,
             cluster=parameters.cluster,
+            device=parameters.device,
             shared=layout.store,
             told=say,
             on_epoch=lambda epoch: say(f"  {epoch}"),
             on_step=bar.show,
         )
-    trained = trained or train_here(task, network, scratch=folder)
+    trained = trained or train_here(task.on(find_device(parameters.device)), network, scratch=folder)
     print(*(f"  left out: {error}\n" for error in trained.left_out), sep="", end="")
     refined = trained.refined
     rows = outputs.write_refined_network(
@@ -124,32 +127,20 @@ def refine_network(
 
 
 def train_here(task: "Task", network: "EmbeddingNetwork", *, scratch: Path) -> "Trained":
-    from libraries.network.training import refine, training_sets
-    from libraries.network.training.on_cluster import Trained
     from libraries.network.training.recipe import steps_per_epoch
 
     division, options = task.division(), task.options
     with ProgressBar("Decoding", total=len(division)) as bar:
-        sets = training_sets.load(division, folder=task.images, rule=task.rule, scratch=scratch, on_image=bar.update)
+        sets = task.load(division, scratch=scratch, on_image=bar.update)
     print(f"Training on {len(sets.train):,} images, choosing the epoch on {len(sets.validation):,} ({options.device})")
-    with ProgressBar("Training", total=options.epochs * steps_per_epoch(len(sets.train), options), unit="steps") as bar:
-        refined = refine.refine(
-            network,
-            train=sets.train,
-            validation=sets.validation,
-            test=sets.test,
-            classes=len(sets.names),
-            options=options,
-            checkpoint=task.checkpoint,
-            key=task.key,
-            on_epoch=lambda epoch: say(f"  {epoch}"),
-            on_step=lambda step, steps: bar.update(),
+    steps = options.epochs * steps_per_epoch(len(sets.train), options)
+    with ProgressBar("Training", total=steps, unit="steps") as bar:
+        return task.train(
+            network, sets, on_epoch=lambda epoch: say(f"  {epoch}"), on_step=lambda step, steps: bar.update()
         )
-    return Trained(refined, sets.names, sets.groups, [str(error) for error in sets.left_out])
 
 
 def refine_options(parameters: Parameters) -> "RefineOptions":
-    from libraries.network.devices import find_device
     from libraries.network.training.recipe import RefineOptions
 
     return RefineOptions(
@@ -163,7 +154,6 @@ def refine_options(parameters: Parameters) -> "RefineOptions":
         balance=parameters.rf_boBalanceTrainingSet,
         augmentation=parameters.rf_augmentation,
         seed=parameters.randomSeed,
-        device=find_device(parameters.device),
     )
 
 

@@ -44,13 +44,9 @@ def train(parameters: Parameters, layout: Layout, record: Record) -> None:
             seed=parameters.randomSeed,
             progress=bar.show,
         )
-    if not result.chosen_by.all():
-        print(
-            f"Cross-validated on {result.chosen_by.sum():,} of the {len(result.chosen_by):,} training images, drawn "
-            "from every class; the chosen SVM is fitted on all"
-        )
     rows = outputs.sweep_rows(result, *data.test)
-    print(*filter(None, [outputs.sweep_table(rows), outputs.untried_line(result.untried)]), sep="\n")
+    told = [outputs.sample_line(result.chosen_by), outputs.sweep_table(rows), outputs.untried_line(result.untried)]
+    print(*filter(None, told), sep="\n")
     chosen, curve = rows[result.best], None
     model, calibration = result.models[result.best], result.calibrations[result.best]
     if not data.is_train.all():

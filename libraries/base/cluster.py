@@ -35,16 +35,8 @@ LOCAL = "local"
 
 SIZES = (512, 32, 1)  # items of a job; of those that are done instead of one that lost its workers; and of the last
 RETRIES = 2  # of a job whose worker, or node, is lost: by Ray
-PACKAGES = (
-    "numpy",
-    "openvino",
-    "pillow",
-    "pillow-heif",
-    "pyarrow",
-    "ray",
-    "timm",
-    "torch",
-)  # equal on all nodes, or missing
+# equal on all nodes, or missing
+PACKAGES = ("numpy", "openvino", "pillow", "pillow-heif", "pyarrow", "ray", "timm", "torch")
 
 _LIBRARIES = Path(__file__).parents[1]
 _OBJECT_STORE = 100 * 2**20  # bytes; nothing large passes through it

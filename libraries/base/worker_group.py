@@ -204,14 +204,15 @@ class _Group:
                 self._result(reference)
 
     def _look(self, progress: Callable[[dict[str, Any]], object]) -> None:
-        """Ask how far the work is, and whether there are more nodes."""
+        """Ask how far the work is, and whether there are more nodes; raises PipelineError if the head has gone."""
+        has_more = len(self._now()) > len(self._places)
         try:
             found = json.loads(self._ray.get(self._processes[0].progress.remote(), timeout=5 * _LOOK))
         except self._ray.exceptions.RayError:  # it is busy, or has gone, which its work tells
             return
         progress(found)
         before, self.saved = self.saved, found.get("saved", -1)
-        if self.saved > before >= 0 and len(self._now()) > len(self._places):
+        if self.saved > before >= 0 and has_more:
             raise _Regroup
 
 

@@ -222,7 +222,7 @@ def choose_from_few(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, group
 def choose_for_more(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, groups: Int) -> int:
     """The row for more examples than have chosen: the least C within a standard error of the best one's accuracy.
 
-    The losses of more examples weigh more against the margin, so the best C is no larger than theirs. Of 60,000
+    The losses of more examples weigh more against the margin, so their best C is seldom larger. Of 60,000
     generated embeddings, a sample of 20,000 found 0.1 the best by chance, which cost 0.2 points.
     """
     best = choose(rows)

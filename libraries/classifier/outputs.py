@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from libraries.base import figures
-from libraries.base.arrays import Float32, Integer
+from libraries.base.arrays import Bool, Float32, Integer
 from libraries.base.console import table
 from libraries.base.figures import BLUE, GRAY, INK, VERMILION
 from libraries.base.storage import Artefact, atomic
@@ -106,6 +106,16 @@ def sweep_table(rows: Sequence[MeasuredRow]) -> str:
         for row in rows
     ]
     return table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body)
+
+
+def sample_line(chosen_by: Bool) -> str:
+    """Of which of all training images a sweep made its choice; empty if of all."""
+    if chosen_by.all():
+        return ""
+    return (
+        f"Cross-validated on {chosen_by.sum():,} of the {len(chosen_by):,} training images, drawn from every class; "
+        "the chosen SVM is fitted on all"
+    )
 
 
 def untried_line(untried: Mapping[str, Sequence[float]]) -> str:

@@ -173,12 +173,12 @@ class _Search:
             labels: theirs.
         """
         result, rows = self.result, self.result.rows
-        if not result.chosen_by.all():
-            best = choose_for_more(rows, self._is_right, groups=self._groups)
-        elif self._validation.independent >= FEW:
+        if self._validation.independent < FEW:
+            best = choose_from_few(rows, self._is_right, groups=self._groups, dimensions=self._dimensions)
+        elif result.chosen_by.all():
             best = choose(rows)
         else:
-            best = choose_from_few(rows, self._is_right, groups=self._groups, dimensions=self._dimensions)
+            best = choose_for_more(rows, self._is_right, groups=self._groups)
         examples = everything(rows[best].normalisation)
         exact = Parts(examples, [examples.everything], start=result.models[best], exactly=True)
         exact.fit(rows[best].C)

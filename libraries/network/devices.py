@@ -8,9 +8,10 @@ from typing import Literal
 from libraries.base.errors import ParameterError
 
 Device = Literal["cpu", "cuda", "mps"]
+Wanted = Literal["auto", "cpu", "cuda", "mps"]
 
 
-def find_device(wanted: Literal["auto", "cpu", "cuda", "mps"]) -> Device:
+def find_device(wanted: Wanted) -> Device:
     """The device to use: `wanted`, or for 'auto' a GPU if PyTorch can use one, else the CPU.
 
     Raises:

@@ -348,6 +348,10 @@ def test_training_goes_on_when_a_node_is_killed(tmp_path: Path, many: Path, node
     assert errors.strip() == (
         "2_refineDNN.py: the training loss is nan in epoch 1: lower rf_lrPerMb (last 1e+30) and run again"
     )
+    with begin(root, "2_refineDNN", *training, "--device=cuda", cluster=nodes.address) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.strip().endswith("no node of cluster = " + nodes.address + " has a GPU; use auto or cpu")
     with begin(root, "2_refineDNN", *training, cluster=nodes.address) as process:
         assert wait_for((folder / "checkpoint.safetensors").exists, 120)
         nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)

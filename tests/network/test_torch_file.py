@@ -1,6 +1,7 @@
 """PyTorch's first file format, read without PyTorch: what torch.load gives; and nothing that is not tensors by name."""
 
 import io
+import itertools
 import os
 import pickle
 import re
@@ -126,6 +127,19 @@ def test_damage_is_refused_or_gives_arrays(data: st.DataObject, tmp_path_factory
     except NetworkError:
         return
     assert sum(array.nbytes for array in found.values()) <= len(STATE) * len(whole), "no more than is stored"
+
+
+def test_a_reference_to_anything_else_is_refused_or_gives_arrays(read: Callable[[bytes], Any]) -> None:
+    """What the pickle remembers may be taken where it does not belong, such as a state dict as the type of values."""
+    whole = written(STATE)
+    places = [found.start() + 1 for found in re.finditer(rb"h", whole)]  # of BINGET
+    problems = set()
+    for place, other in itertools.product(places, range(32)):
+        try:
+            read(whole[:place] + bytes([other]) + whole[place + 1 :])
+        except NetworkError as error:
+            problems.add(str(error).rpartition("(")[2])
+    assert "a storage is not described as PyTorch does)" in problems
 
 
 def test_a_name_that_python_warns_of_is_refused_without_a_warning(read: Callable[[bytes], Any]) -> None:

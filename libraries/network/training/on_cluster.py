@@ -8,25 +8,26 @@ import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from libraries.base.cluster import NONE, Nodes, connected
-from libraries.base.errors import StorageError
+from libraries.base.errors import ParameterError, StorageError
 from libraries.base.processes import Work
 from libraries.base.storage import write_json
 from libraries.base.worker_group import GroupWorker, Place, places, work_together
-from libraries.data.dataset import read_examples
 from libraries.data.images import ResizeRule
 from libraries.network.backbones import EmbeddingNetwork
+from libraries.network.devices import Device, Wanted
 from libraries.network.export import load_network, save_weights
 from libraries.network.graphs.graph_network import MANIFEST, WEIGHTS, network_facts
-from libraries.network.training import refine, training_sets
+from libraries.network.training import refine
 from libraries.network.training.recipe import RefineOptions
 from libraries.network.training.refine import Epoch, Refined
+from libraries.network.training.task import Task, Trained
 from libraries.network.training.trainer import with_prefix
 from libraries.network.training.world import joined
 
@@ -34,56 +35,12 @@ LEAST = 4  # images of a step for each process: batch normalisation needs some
 _START, _TRAINED = "start", "trained.safetensors"  # beside the checkpoint
 
 
-@dataclass(frozen=True)
-class Task:
-    """What to train on, and how.
-
-    Attributes:
-        examples: examples.csv.
-        images: folder of the data set.
-        validation_fraction, most, seed: of `training_sets.divide`.
-        rule: how images are fitted.
-        checkpoint, key: of `refine.refine`.
-    """
-
-    examples: Path
-    images: Path
-    validation_fraction: float
-    most: int | None
-    seed: int
-    rule: ResizeRule
-    options: RefineOptions
-    checkpoint: Path
-    key: str
-
-    def division(self) -> training_sets.Division:
-        """The examples for training, validation and test."""
-        return training_sets.divide(
-            read_examples(self.examples), validation_fraction=self.validation_fraction, most=self.most, seed=self.seed
-        )
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained network, and what its calibration needs.
-
-    Attributes:
-        names: of the classes.
-        groups: number of groups of validation images, per class.
-        left_out: what is wrong with the images that could not be decoded.
-    """
-
-    refined: Refined
-    names: list[str]
-    groups: list[int]
-    left_out: list[str]
-
-
 def train(
     task: Task,
     network: EmbeddingNetwork,
     *,
     cluster: str,
+    device: Wanted,
     shared: Path,
     told: Callable[[str], object] = lambda line: None,
     on_epoch: Callable[[Epoch], object] = lambda epoch: None,
@@ -93,6 +50,7 @@ def train(
 
     Args:
         network: pretrained, without a head; it is changed.
+        device: 'auto' for the GPUs of the cluster, if it has any; 'cuda' to insist on them.
         shared: a folder that all nodes must see.
         told: called with lines about the cluster.
         on_step: called with the number of steps that are done, and of all.
@@ -118,13 +76,12 @@ def train(
         with connected(cluster, folder=shared):
             import ray
 
-            most, use_gpus = max(1, task.options.batch // LEAST), task.options.device != "cpu"
-            nodes = Nodes(told)
+            nodes, most, use_gpus = Nodes(told), max(1, task.options.batch // LEAST), device in ("auto", "cuda")
             found = places(nodes.look(), most=most, use_gpus=use_gpus)
             if [place.id for place in found] == [ray.get_runtime_context().get_node_id()]:
                 return None
-            if any(place.gpus for place in found):
-                task = dataclasses.replace(task, options=dataclasses.replace(task.options, device="cuda"))
+            if device == "cuda" and not any(place.gpus for place in found):
+                raise ParameterError(f"device = cuda: no node of cluster = {cluster} has a GPU; use auto or cpu")
             start = task.checkpoint.parent / _START
             start.mkdir(parents=True, exist_ok=True)
             save_weights(network, start / WEIGHTS)
@@ -166,7 +123,7 @@ def _trained(task: Task) -> Path:
 
 
 def _key(task: Task) -> str:
-    return f"{task.key} {dataclasses.replace(task.options, device='')}"
+    return f"{task.key} {task.options}"
 
 
 def _read(task: Task, network: EmbeddingNetwork) -> Trained | None:
@@ -187,16 +144,17 @@ def _read(task: Task, network: EmbeddingNetwork) -> Trained | None:
     return Trained(refined, facts["names"], facts["groups"], [])
 
 
-def _write(task: Task, refined: Refined, sets: training_sets.TrainingSets) -> None:
+def _write(task: Task, trained: Trained) -> None:
     """Write what `_read` reads."""
+    refined = trained.refined
     tensors = {f"weights/{name}": tensor for name, tensor in refined.network.state_dict().items()}
     tensors["validation/logits"] = torch.from_numpy(refined.validation_logits)
     tensors["validation/labels"] = torch.from_numpy(refined.validation_labels)
     facts = {
         "history": [asdict(row) for row in refined.history],
         "best_epoch": refined.best_epoch,
-        "names": sets.names,
-        "groups": sets.groups,
+        "names": trained.names,
+        "groups": trained.groups,
     }
     refine.save_checkpoint(_trained(task), key=_key(task), tensors=tensors, facts=facts)
 
@@ -244,30 +202,18 @@ class _Trainer:
             if step < steps:  # the last one is told with the epoch
                 self.progress = self.progress | {"step": step, "steps": steps, "saved": len(rows)}
 
-        device = "cuda" if place.has_gpu else "cpu"
+        device: Device = "cuda" if place.has_gpu else "cpu"
         with (
             joined(place.rank, place.size, address=place.address, device=device) as world,
             tempfile.TemporaryDirectory() as scratch,
         ):
-            sets = training_sets.load(
-                task.division(), folder=task.images, rule=task.rule, scratch=Path(scratch), world=world
-            )
-            refined = refine.refine(
-                load_network(task.checkpoint.parent / _START),
-                train=sets.train,
-                validation=sets.validation,
-                test=sets.test,
-                classes=len(sets.names),
-                options=dataclasses.replace(task.options, device=device),
-                checkpoint=task.checkpoint,
-                key=task.key,
-                world=world,
-                on_epoch=on_epoch,
-                on_step=on_step,
+            sets = task.load(task.division(), scratch=Path(scratch), world=world)
+            trained = task.on(device).train(
+                load_network(task.checkpoint.parent / _START), sets, world=world, on_epoch=on_epoch, on_step=on_step
             )
             if place.rank == 0:
-                _write(task, refined, sets)
-        return [str(error) for error in sets.left_out]
+                _write(task, trained)
+        return trained.left_out
 
     def close(self) -> None:
         """Nothing is open."""
