@@ -44,6 +44,7 @@ _LOOK_AGAIN = 5.0  # seconds after which the size of the cluster is asked again
 _ANSWERING = 10.0  # seconds in which the head must answer
 _RESTARTING = 25.0  # seconds in which a head that has gone must answer again
 _STARTING = 120.0  # seconds in which a node must answer
+_TOKEN = Path("~/.ray/auth_token")  # where Ray looks for it
 _QUIET = {"RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -59,7 +60,7 @@ def connected(cluster: str, *, folder: Path) -> Iterator[None]:
         PipelineError: a node does not see the folder, or has other versions.
     """
     try:
-        for name, value in _QUIET.items():
+        for name, value in _environment().items():
             os.environ.setdefault(name, value)
         import ray
     except ImportError as error:
@@ -85,6 +86,16 @@ def connected(cluster: str, *, folder: Path) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _environment() -> dict[str, str]:
+    """What Ray is told by environment variables, unless the user has set them.
+
+    `cluster = local` makes a token, and once there is one, `ray start --head` asks for it; but a process that connects
+    sends it only if it is told to.
+    """
+    has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or _TOKEN.expanduser().exists()
+    return {**_QUIET, "RAY_AUTH_MODE": "token"} if has_token else _QUIET
 
 
 def _check_address(address: str) -> None:

@@ -246,6 +246,19 @@ def test_every_gpu_or_every_node_has_a_process() -> None:
     assert places([], most=9, use_gpus=True) == []
 
 
+@pytest.mark.parametrize("where", ["file", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "nowhere"])
+def test_a_token_is_sent_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """`ray start --head` asks for a token once `cluster = local` has made one."""
+    monkeypatch.setattr(cluster, "_TOKEN", tmp_path / "auth_token")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    if where == "file":
+        (tmp_path / "auth_token").write_text("secret", encoding="ascii")
+    elif where != "nowhere":
+        monkeypatch.setenv(where, "secret")
+    assert cluster._environment().get("RAY_AUTH_MODE") == (None if where == "nowhere" else "token")
+
+
 def test_without_ray_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
