@@ -85,7 +85,7 @@ stage: $(VENV)/.setup  ## A folder from which the trained classifier is deployed
 test: $(VENV)/.dev $(VENV)/.programs $(VENV)/serve/.setup $(VENV)/azure/.setup  ## The whole test suite
 	$(RUN) -m pytest -n 2 --dist worksteal --durations=10
 
-test-cluster: $(VENV)/.dev  ## All tests of the cluster, on Ray nodes of this machine (3 minutes)
+test-cluster: $(VENV)/.dev  ## All tests of the cluster, on Ray nodes of this machine (6 minutes)
 	$(RUN) -m pytest -m "cluster or not cluster" tests/base/test_cluster.py
 
 check: $(VENV)/.dev  ## Lint, format and types

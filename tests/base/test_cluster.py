@@ -35,6 +35,14 @@ IMAGES = 1100  # of which three jobs are made
 FILES = ("examples.csv", "duplicates.csv", "quality.csv", "features_svm/part-00000.parquet")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_tokens() -> Iterator[None]:
+    """Nodes ask for no token, whatever Ray has left in the home folder; a process reads this only once."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_AUTH_MODE", "disabled")
+        yield
+
+
 class Doubling:
     """Doubles numbers, slowly; some kill their process, one is stale."""
 
