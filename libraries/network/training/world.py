@@ -1,7 +1,8 @@
 """The processes that train one network together, each on its share of the images; usually there is only one.
 
-They compute what one process would, but for noise: a step takes the mean of their gradients, sums are exact, and only
-batch normalisation sees the images of one process. By torch.distributed: NCCL between GPUs, gloo between processors.
+They compute what one process would, but for what is drawn at random: a step takes the mean of their gradients, sums are
+exact, and only batch normalisation sees the images of one process, which must not be too few. By torch.distributed:
+NCCL between GPUs, gloo between processors.
 """
 
 import contextlib
