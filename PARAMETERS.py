@@ -15,6 +15,7 @@ from pydantic import PositiveFloat
 from libraries.base.layout import MEGAPIXELS
 from libraries.base.settings import FolderName, Name, Settings, UserPath, group
 from libraries.web.search.names import LicenceFilter, ProviderName
+from libraries.web.store.address import StoreUrl
 
 if TYPE_CHECKING:
     from libraries.network.pretrained import NetworkOptions
@@ -87,6 +88,9 @@ class Parameters(Settings):
         (), "names of its columns for file, label and, if there is one, split; empty: found by their usual names"
     )
     imgFolder: UserPath | None = download(None, "folder of the images in that table; none: the folder of the table")
+    imgStoreUrl: StoreUrl | None = download(
+        None, "folder of images in an object store, s3://bucket/folder for example: each folder in it is a class"
+    )
     searchProvider: ProviderName = download(
         "openverse",
         "search engine for the words in resources/<datasetName>Queries.toml; brave needs a key in the environment "
@@ -103,7 +107,7 @@ class Parameters(Settings):
     searchUrl: str | None = download(
         None, "another server with the provider's API; none: the provider's own", pattern=r"^https?://"
     )
-    download_workers: int = download(16, "downloads at once", ge=1, le=256)
+    download_workers: int = download(16, "downloads, or copies from a store, at once", ge=1, le=256)
     download_timeout: float = download(60.0, "seconds after which a download is abandoned", gt=0)
     download_retries: int = download(3, "retries after a temporary failure (time-out, 429, 5xx)", ge=0, le=20)
     download_maxBytes: int = download(50_000_000, "size of the largest file to download [bytes]", gt=0)

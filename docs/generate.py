@@ -19,6 +19,7 @@ from libraries.network.training.refine import Epoch
 from libraries.service.calling.journal import ClassifiedRow
 from libraries.web.download.outcomes import UrlOutcome
 from libraries.web.search.search import SearchRow
+from libraries.web.store.record import StoredImage
 from PARAMETERS import Parameters
 
 HERE = Path(__file__).parent
@@ -38,6 +39,7 @@ commas. Every script also takes `--help`, and `--verbose`, which shows where an 
 """
 TABLES = {
     "downloads.csv": UrlOutcome,
+    "stored_images.csv": StoredImage,
     "search.csv": SearchRow,
     "examples.csv": Example,
     "duplicates.csv": DuplicateRow,

@@ -1,4 +1,4 @@
-"""Fill DATA_DIR/images/<datasetName>/<label>/ with images: from URLs, a table, a search, or a package.
+"""Fill DATA_DIR/images/<datasetName>/<label>/ with images: from URLs, a table, a store, a search, or a package.
 
 Skip this script if your images are already there, in one folder per class.
 """
@@ -15,14 +15,19 @@ from libraries.history import tracking
 from libraries.history.records import Record
 from PARAMETERS import RESOURCES, Parameters
 
+SOURCES = ("imgUrlsPath", "imgLabelsPath", "imgStoreUrl")
+
 
 def main(parameters: Parameters) -> None:
     layout = Layout(parameters)
     queries = RESOURCES / on_disk(RESOURCES, f"{parameters.datasetName}Queries.toml")
     with tracking.run("0_downloadData", parameters) as record:
-        if parameters.imgUrlsPath and parameters.imgLabelsPath:
-            raise ParameterError("imgUrlsPath and imgLabelsPath are two sources: give only one of them")
-        if parameters.imgLabelsPath is not None:
+        given = [name for name in SOURCES if getattr(parameters, name)]
+        if len(given) > 1:
+            raise ParameterError(f"{' and '.join(given)} are {len(given)} sources: give only one of them")
+        if parameters.imgStoreUrl is not None:
+            take_store(parameters.imgStoreUrl, parameters, layout, record)
+        elif parameters.imgLabelsPath is not None:
             take_table(parameters.imgLabelsPath, parameters, layout, record)
         elif parameters.imgUrlsPath is not None:
             download_list(parameters.imgUrlsPath, parameters, layout, record)
@@ -34,7 +39,8 @@ def main(parameters: Parameters) -> None:
             raise InputError(
                 f"there is no source for the data set '{parameters.datasetName}': "
                 f"put one folder of images per class into {layout.images}, give a table of images and labels with "
-                f"--imgLabelsPath or a list of URLs with --imgUrlsPath, or write words to search for into {queries}"
+                "--imgLabelsPath, a list of URLs with --imgUrlsPath or a folder in an object store with --imgStoreUrl, "
+                f"or write words to search for into {queries}"
             )
     print(f"The images are in {layout.images}; next: scripts/1_prepareData.py")
 
@@ -56,6 +62,26 @@ def take_table(path: Path, parameters: Parameters, layout: Layout, record: Recor
         placed = flat_folder.place(labels, folder, layout.images, progress=bar.show)
     print(*placed.summary_lines(), sep="\n")
     record.metrics.update(images=placed.count)
+
+
+def take_store(url: str, parameters: Parameters, layout: Layout, record: Record) -> None:
+    from libraries.web.store.store import StoreOptions, copy_store
+
+    table_path = layout.proc / "stored_images.csv"
+    options = StoreOptions(
+        workers=parameters.download_workers,
+        timeout=parameters.download_timeout,
+        retries=parameters.download_retries,
+        max_bytes=parameters.download_maxBytes,
+    )
+    print(f"Copying the images of {url}")
+    with ProgressBar("Listing", unit="objects") as listing, ProgressBar("Copying") as bar:
+        outcome = copy_store(
+            url, layout.images, table_path, options, listed=listing.show, progress=lambda done, all: bar.show(done, all)
+        )
+    print(*outcome.summary_lines(), f"What became of every object: {table_path}", sep="\n")
+    record.metrics.update({kind: outcome.total(kind) for kind in ("copied", "replaced", "there")})
+    record.files.append(table_path)
 
 
 def search_and_download(queries_path: Path, parameters: Parameters, layout: Layout, record: Record) -> None:

@@ -34,6 +34,7 @@ def test_requirements_are_those_of_the_extras() -> None:
     included = {line.removeprefix("-r ") for line in lines("requirements.txt")}
     assert included == {*EXTRAS["serve"], *EXTRAS["train"], *EXTRAS["notebooks"]}
     assert {*EXTRAS["refine"]} == {*EXTRAS["train"], "requirements-refine.txt"}
+    assert {*EXTRAS["store"]} == {*EXTRAS["train"], "requirements-store.txt"}
     assert {*EXTRAS["cluster"]} == {*EXTRAS["train"], "requirements-cluster.txt"}
     assert {*EXTRAS["dev"], *EXTRAS["serve"]} == {*included, *EXTRAS["refine"], "requirements-dev.txt"}
 

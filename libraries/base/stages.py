@@ -107,12 +107,14 @@ STAGES = (
             File("imgUrlsPath", "a list of URLs"),
             File("imgLabelsPath, imgFolder", "or a table of images, with columns such as image or id, label or "
                  "species, split or usage, and the images"),
+            File("imgStoreUrl", "or a folder of images in an object store"),
             File("resources/<datasetName>Queries.toml", "or words to search the web for"),
             File("the package elpv-dataset", "or, for the data set 'solarCells', its images"),
         ),
         writes=(
             IMAGES,
             File("proc/<datasetName>/downloads.csv", "every URL with its outcome", only="list or search"),
+            File("proc/<datasetName>/stored_images.csv", "what became of every object", only="store"),
             File("proc/<datasetName>/search.tsv, search.csv, images/<datasetName>/ATTRIBUTION.md",
                  "what was found, with authors and licences", only="search"),
         ),

@@ -181,21 +181,40 @@ def kind_of(path: Path) -> Format | Foreign | None:
 
     If a file has an image suffix but is not an image, this is noticed when it is read.
     """
-    suffix = suffix_of(path.name)
-    if suffix in _IMAGES:
-        return _IMAGES[suffix]
-    if suffix in _PLAINLY_OTHER:
-        return None
-    named = _NAMED.get(suffix)
+    name = path.name
+    if not is_told_by_content(name):
+        return kind_by_name(name)
     try:
         if not path.is_file():  # reading a pipe would block
-            return named
+            return kind_by_name(name)
         with path.open("rb") as file:
-            seen = recognise(file.read(HEAD))
+            return kind_by_content(name, file.read(HEAD))
     except (OSError, ValueError):
-        return named
+        return kind_by_name(name)
+
+
+def is_told_by_content(name: str) -> bool:
+    """Whether a file of this name has to be opened to know its kind."""
+    suffix = suffix_of(name)
+    return suffix not in _IMAGES and suffix not in _PLAINLY_OTHER
+
+
+def kind_by_name(name: str) -> Format | Foreign | None:
+    """The kind of a file, by its suffix alone; None if unknown."""
+    suffix = suffix_of(name)
+    return _IMAGES.get(suffix) or _NAMED.get(suffix)
+
+
+def kind_by_content(name: str, head: bytes) -> Format | Foreign | None:
+    """The kind of a file whose suffix is not an image's, by its first `HEAD` bytes; None if unknown."""
+    named, seen = _NAMED.get(suffix_of(name)), recognise(head)
     is_raw = named is _RAW and isinstance(seen, Format) and seen.name == "TIFF"  # most raw files look like TIFF
     return named if seen is None or is_raw else seen
+
+
+def foreign_called(name: str) -> Foreign | None:
+    """The kind of files that are not read with this name; None if there is none."""
+    return next((kind for kind in _FOREIGN if kind.name == name), None)
 
 
 class NotRead(NamedTuple):

@@ -30,6 +30,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "imgLabelsPath": ("train.csv", NOTHING, NOTHING),
     "imgLabelsColumns": (("id", "label"), NOTHING, NOTHING),
     "imgFolder": ("train", NOTHING, NOTHING),
+    "imgStoreUrl": ("s3://bucket/folder", NOTHING, NOTHING),
     "searchProvider": ("wikimedia", NOTHING, NOTHING),
     "searchContact": ("someone@example.org", NOTHING, NOTHING),
     "searchLicence": ("commercial", NOTHING, NOTHING),
