@@ -116,6 +116,7 @@ def environment(store: FakeStore) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",  # botocore tries again by itself, after seconds
     }
 
 

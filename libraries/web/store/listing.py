@@ -3,6 +3,7 @@
 The names come from strangers: they are checked before any of them becomes a path.
 """
 
+import logging
 import os
 import re
 import unicodedata
@@ -23,6 +24,10 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 # What identifies the content of an object, the best first, as the backends call it.
 _VERSIONS = ("ETag", "etag", "md5Hash", "md5", "content_md5", "checksum", "LastModified", "last_modified", "updated")
 _TIMES = ("mtime", "modified", "timeModified")
+
+
+# Backends log requests, with their signatures, and answers.
+_LOGGERS = ("asyncio", "fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs", "google", "adlfs", "azure", "ocifs", "oci")
 
 
 class StoredObject(NamedTuple):
@@ -50,11 +55,13 @@ class Store:
             InputError: the package for this kind of store is not installed, or is set up wrongly.
         """
         self.url = url
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         scheme = url.partition("://")[0]
         try:
             from fsspec.core import url_to_fs
 
-            self._fs, self._root = url_to_fs(url, use_listings_cache=False)
+            self._fs, self._root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         except (ImportError, ValueError) as error:
             package = PACKAGES[scheme]
             if isinstance(error, ImportError) or "Protocol not known" in str(error):

@@ -54,7 +54,7 @@ class Outcome:
             lines += [f"  left out: {readable(path)}: {reason}" for path in first]
             lines += [f"  left out: {counted(count - len(first), 'more object')}: {reason}"] * (count > len(first))
         if self.gone:
-            lines.append(f"{counted(self.gone, 'image')} copied earlier not in the store any more: the files stay")
+            lines.append(f"not in the store any more: {counted(self.gone, 'image')} copied earlier; the files stay")
         return lines
 
 
