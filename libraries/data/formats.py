@@ -239,12 +239,17 @@ class NotRead(NamedTuple):
 
 
 def why_not_read(path: Path, kind: Foreign | None) -> NotRead:
-    """The reason why a file is not read, by its name and its kind."""
+    """The reason why a file is not read."""
     if path.is_symlink() and not path.exists():
         return NotRead("broken link", "(fix it, or remove it)", is_loss=False)
+    return why_not_of_name(path.name, kind)
+
+
+def why_not_of_name(name: str, kind: Foreign | None) -> NotRead:
+    """The reason why a file is not read, by its name and its kind."""
     if kind is not None:
         return kind.not_read()
-    suffix, reason = suffix_of(path.name), "(not an image format that is read)"
+    suffix, reason = suffix_of(name), "(not an image format that is read)"
     return (
         NotRead(f"{suffix} file", reason, is_loss=False)
         if suffix

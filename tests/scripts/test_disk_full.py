@@ -24,7 +24,7 @@ def disk(*, room_for: int | None = None) -> Iterator[list[int]]:
     fsync = os.fsync
 
     def flush(descriptor: int) -> None:
-        if len(flushed) == room_for:
+        if room_for is not None and len(flushed) >= room_for:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
         flushed.append(descriptor)

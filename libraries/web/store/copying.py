@@ -25,12 +25,14 @@ class Job:
 
     Attributes:
         file: its path below the folder of the data set.
-        replaces: SHA-256 of what an earlier version was copied to; '' for one that is new.
+        replaces: SHA-256 of the file that an earlier run copied, or began to; '' if there was none.
+        is_newer: that was an earlier version of the object.
     """
 
     object: StoredObject
     file: str
     replaces: str = ""
+    is_newer: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class Copier:
         if not target.is_file():
             return Copied(None, "changed in the store, but here moved, removed or deleted")
         here = sha256(target)
+        if not job.is_newer:
+            return Copied("copied", sha256=here) if here == job.replaces else self._copy(job, target)
         if here != job.replaces and target.stat().st_size != job.object.size:
             return _changed_here()
         data = self._read(job.object)

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from libraries.base.console import counted, table
-from libraries.data.formats import NotRead, foreign_called, why_not_read
+from libraries.data.formats import NotRead, foreign_called, why_not_of_name
 
 _NAMED = 10  # objects of each problem that are told by name
 
@@ -36,7 +36,7 @@ class Outcome:
     def add_other(self, path: str, kind: str = "") -> None:
         """Count an object that is not an image; `kind` is what it is by its content."""
         name = path.rpartition("/")[2]
-        self.others[why_not_read(name, foreign_called(kind))] += 1
+        self.others[why_not_of_name(name, foreign_called(kind))] += 1
 
     def leave_out(self, path: str, reason: str) -> None:
         """Count a problem."""
@@ -49,7 +49,7 @@ class Outcome:
         rows = [(label, *(count[kind] for kind in kinds)) for label, count in sorted(self.counts.items())]
         header = ["folder", "copied", "replaced", "there before"]
         lines = [table("Images", header, rows, footer=["all", *map(self.total, kinds)])]
-        lines += [f"left out: {other.describe(count)}" for other, count in sorted(self.others.items())]
+        lines += [f"  left out: {other.describe(count)}" for other, count in sorted(self.others.items())]
         for reason, (count, first) in self.problems.items():
             lines += [f"  left out: {readable(path)}: {reason}" for path in first]
             lines += [f"  left out: {counted(count - len(first), 'more object')}: {reason}"] * (count > len(first))

@@ -155,22 +155,18 @@ class _Run:
             errors = [copied.error for _, copied in done if isinstance(copied, Failed)]
             if errors:
                 raise errors[0]
-            is_passing = self._failed is not None and self._failed.passing
-            if self._count_failed >= (_MANY if is_passing else _ALL):
-                raise self._given_up()
+            if self._failed and self._count_failed >= (_MANY if self._failed.passing else _ALL):
+                raise self._given_up(self._failed)
 
     def check(self) -> None:
         """Raise InputError if nothing but failures came from the store."""
         if self._failed and not self._outcome.counts:
-            raise self._given_up()
+            raise self._given_up(self._failed)
 
-    def _given_up(self) -> InputError:
-        error = self._failed
-        passes = error is not None and error.passing
-        return InputError(
-            f"the last {counted(self._count_failed, 'object')} could not be read from the store: {error}: "
-            + ("run again to continue" if passes else "check whether the credentials may read objects, too")
-        )
+    def _given_up(self, error: DownloadError) -> InputError:
+        advice = "run again to continue" if error.passing else "check whether the credentials may read objects, too"
+        failed = counted(self._count_failed, "object")
+        return InputError(f"the last {failed} could not be read from the store: {error}: {advice}")
 
     def _job(self, known: Known) -> Job | None:
         """What to do about an object; None if nothing, which is counted."""
@@ -179,13 +175,13 @@ class _Run:
         if earlier and earlier.status in ("copied", "copying", "there") and not self._has_folder(path.split("/")[0]):
             earlier = None
         if earlier is None or earlier.status == "copying":
-            return self._new(wanted, earlier)
+            return self._new(wanted, earlier, is_newer=not known.is_unchanged)
         if earlier.status == "kept" and not os.path.lexists(self._folder / self._file(path)):
             return Job(wanted, self._file(path))
         if known.is_unchanged:
             self._count_as_before(path, earlier)
         elif earlier.status == "copied":
-            return Job(wanted, self._on_disk(path), replaces=earlier.sha256)  # not one that was moved by hand
+            return Job(wanted, self._on_disk(path), replaces=earlier.sha256, is_newer=True)  # not one moved by hand
         elif earlier.status == "there":
             self._leave_out(path, "changed in the store; the file here is not its copy, and stays")
         else:
@@ -197,13 +193,13 @@ class _Run:
             self._leave_out(job.object.path, f"more than {self._max_bytes:,} bytes: raise download_maxBytes")
         return job.object.size <= self._max_bytes
 
-    def _new(self, wanted: StoredObject, announced: StoredImage | None) -> Job | None:
-        """What to do about an object that was not copied yet."""
+    def _new(self, wanted: StoredObject, announced: StoredImage | None, *, is_newer: bool) -> Job | None:
+        """What to do about an object that was not copied yet, or of which that is not known."""
         path = wanted.path
         file = self._file(path)
         is_there = os.path.lexists(self._folder / file)
         if announced is not None and is_there:
-            return Job(wanted, file, replaces=announced.sha256)
+            return Job(wanted, file, replaces=announced.sha256, is_newer=is_newer)
         if nfc(path) not in self._taken_out and not (nfc(path) in self._moved and is_there):
             return Job(wanted, file)
         self._record.add([StoredImage(self._record.url, path, "there", wanted.size, wanted.version)])
@@ -234,7 +230,7 @@ class _Run:
         if copied.reason:
             self._leave_out(path, copied.reason)
         else:
-            kind = "replaced" if job.replaces and copied.status == "copied" else copied.status
+            kind = "replaced" if job.is_newer and copied.status == "copied" else copied.status
             self._count(path, "" if kind == "other" else kind)
         if copied.status is None:
             return None
