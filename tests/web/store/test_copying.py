@@ -143,7 +143,7 @@ def test_images_are_told_by_suffix_then_by_content(store: FakeStore, copy: Copy,
         }
         assert outcome.problems == {"it is empty": (1, ["rose/6.jpg"])}
     assert files(tmp_path / "images") == {"rose/1.bin", "rose/2"}
-    assert "left out: 1 .txt file (not an image format that is read)" in outcome.summary_lines()
+    assert "  left out: 1 .txt file (not an image format that is read)" in outcome.summary_lines()
 
 
 def test_too_large(store: FakeStore, copy: Copy, tmp_path: Path) -> None:
