@@ -7,14 +7,13 @@ on the network, and on what uv has kept from earlier ones: say so beside the fig
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import circumstances, write_results
+from common import circumstances, user_environment, write_results
 from loop import SCRIPTS
 
 from libraries.base.console import table
@@ -47,7 +46,7 @@ def main() -> None:
 
 def seconds_of(command: list[str], folder: Path) -> float:
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=user_environment(PYTHONPATH=""), capture_output=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed: {done.stderr.decode()[-500:]}")
     return time.perf_counter() - start

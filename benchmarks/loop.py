@@ -8,7 +8,6 @@ the project to be measured in the same run, such as one of an earlier version.
 """
 
 import argparse
-import os
 import random
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from common import circumstances, photographs, write_results
+from common import circumstances, photographs, user_environment, write_results
 
 from libraries.base.console import table
 
@@ -74,7 +73,7 @@ def script_seconds(code: Path, script: str, root: Path, dataset: str, options: S
     command = [sys.executable, f"scripts/{script}.py", "--rootDir", str(root), "--datasetName", dataset, *options]
     start = time.perf_counter()
     done = subprocess.run(
-        command, cwd=code, env={**os.environ, "PYTHONPATH": str(code)}, capture_output=True, text=True, check=False
+        command, cwd=code, env=user_environment(PYTHONPATH=str(code)), capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.exit(f"{script} failed: {done.stderr[-500:]}")

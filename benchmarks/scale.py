@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import circumstances, write_results
+from common import circumstances, user_environment, write_results
 from PIL import Image
 
 from libraries.base.console import table
@@ -111,7 +111,7 @@ def measured(step: str, parameters: Parameters) -> tuple[float, float]:
     process = subprocess.Popen(
         [sys.executable, *script, *options, "--runHistory=false"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=user_environment(PYTHONPATH=str(ROOT)),
         stdout=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
