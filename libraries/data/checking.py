@@ -19,7 +19,7 @@ from libraries.data.class_folders import find_class_folders
 from libraries.data.dataset import Example, Scan
 from libraries.data.decoding import MAX_PIXELS, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE, Depth, WhiteLevel
-from libraries.data.images import inspect
+from libraries.data.images import TINY, inspect
 from libraries.data.quality import Measures, QualityRow, measure, review
 from libraries.data.remembered import KnownFiles, Remembered
 
@@ -55,17 +55,17 @@ class Checked(NamedTuple):
         return review({example.path: m for example, m in zip(self.examples, self.measures, strict=True)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Facts:
     """What is known of a file from its content alone, under one white level.
 
     Attributes:
-        tiny: uint8 [16, 17], the picture in gray.
+        tiny: uint8 [16, 17], the picture in gray, as bytes: an array for each would take twice the memory.
         depth: of a picture of more than 8 bits.
     """
 
-    bytes: int
-    tiny: Pixels
+    file_bytes: int
+    tiny: bytes
     measures: Measures
     depth: Depth | None
 
@@ -76,7 +76,10 @@ class _Facts:
         level = -1 if depth is None else depth.level or 0
         measures = [m.width, m.height, sharpness, m.dark, m.bright, m.entropy, m.is_gray]
         is_stretched = depth is not None and depth.is_stretched
-        return {"tiny": self.tiny, "numbers": np.array([self.bytes, level, is_stretched, *measures], np.float64)}
+        return {
+            "tiny": _pictures(self.tiny)[0],
+            "numbers": np.array([self.file_bytes, level, is_stretched, *measures], np.float64),
+        }
 
     @classmethod
     def of_row(cls, row: Row) -> "_Facts":
@@ -86,7 +89,7 @@ class _Facts:
         sharpness = None if np.isnan(sharpness) else sharpness
         measures = Measures(int(width), int(height), sharpness, dark, bright, entropy, bool(is_gray))
         depth = None if level < 0 else Depth(int(level) or None, bool(is_stretched))
-        return cls(int(bytes_), row["tiny"], measures, depth)
+        return cls(int(bytes_), row["tiny"].tobytes(), measures, depth)
 
 
 class _Look(NamedTuple):
@@ -134,7 +137,8 @@ def check_images(
     examples = [_example(path, labels[path], found) for path, found in good.items()]
     _check_classes(folder, scanned, examples)
     facts = [found.facts for found in good.values()]
-    return Checked(examples, refused, np.stack([f.tiny for f in facts]), [f.measures for f in facts], white)
+    tiny = _pictures(b"".join(f.tiny for f in facts))
+    return Checked(examples, refused, tiny, [f.measures for f in facts], white)
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ class _Checking:
         files.note(state, digest)
         if not self.remembered.recheck and (row := known.get(digest)) is not None:
             facts = _Facts.of_row(row)
-            if facts.measures.width * facts.measures.height <= self.max_pixels and facts.bytes <= most_bytes:
+            if facts.measures.width * facts.measures.height <= self.max_pixels and facts.file_bytes <= most_bytes:
                 return _Look(digest, facts, is_new=False)
         return _decode(self.folder / path, data=data, white_level=white_level, max_pixels=self.max_pixels)
 
@@ -256,12 +260,19 @@ def _decode(path: Path, *, data: bytes | None = None, white_level: int | None, m
     """The facts of a file by decoding it; raises ImageError."""
     seen = inspect(path, data=data, white_level=white_level, max_pixels=max_pixels)
     measures = measure(seen.small, size=(seen.width, seen.height))
-    return _Look(seen.sha256, _Facts(seen.bytes, seen.tiny, measures, seen.depth), is_new=True)
+    return _Look(seen.sha256, _Facts(seen.bytes, seen.tiny.tobytes(), measures, seen.depth), is_new=True)
+
+
+def _pictures(tiny: bytes) -> Pixels:
+    """Tiny gray pictures, uint8 [N, 16, 17], from their bytes."""
+    return np.frombuffer(tiny, np.uint8).reshape(-1, TINY[1], TINY[0])
 
 
 def _example(path: str, label: str, found: _Look) -> Example:
     facts = found.facts
-    return Example(path, label, "train", path, facts.measures.width, facts.measures.height, facts.bytes, found.digest)
+    return Example(
+        path, label, "train", path, facts.measures.width, facts.measures.height, facts.file_bytes, found.digest
+    )
 
 
 def _check_classes(folder: Path, scanned: Scan, examples: Iterable[Example]) -> None:

@@ -46,18 +46,21 @@ class Bands:
             for hashes in (left, right)
         )
         self._packed = [np.packbits(hashes, axis=1).view(np.uint64) for hashes in (left, right)]
-        self._sorted = np.argsort(self._right, axis=1, kind="stable")
+        # Rows are uint32, here and in `_range`: there are two dozen for each hash.
+        self._sorted = [np.argsort(keys, kind="stable").astype(np.uint32) for keys in self._right]
         self._ranges = [self._range(band) for band in range(len(bands))]
-        self.comparisons = sum(int((last - first).sum()) for first, last in self._ranges)
+        self.comparisons = sum(int((last - first).sum(dtype=np.int64)) for first, last in self._ranges)
 
-    def _range(self, band: int) -> tuple[Int, Int]:
+    def _range(self, band: int) -> tuple[Integer, Integer]:
         """Where, among the sorted rows of `right`, those lie that equal each row of `left`: [N] and [N]."""
         keys, wanted = self._right[band, self._sorted[band]], self._left[band]
-        return np.searchsorted(keys, wanted, "left"), np.searchsorted(keys, wanted, "right")
+        first, last = (np.searchsorted(keys, wanted, side) for side in ("left", "right"))
+        return first.astype(np.uint32), last.astype(np.uint32)
 
     def close(self) -> Iterator[Close]:
         """Every close pair once, in parts."""
-        for band, (first, last) in enumerate(self._ranges):
+        for band, ranges in enumerate(self._ranges):
+            first, last = (each.astype(np.int64) for each in ranges)
             ends = np.cumsum(last - first)
             begin = 0
             while begin < len(ends):
@@ -71,7 +74,7 @@ class Bands:
         counts = last - first
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         left = np.repeat(rows, counts)
-        right = self._sorted[band][np.repeat(first, counts) + within]
+        right = self._sorted[band][np.repeat(first, counts) + within].astype(np.int64)
         later = right > left
         left, right = left[later], right[later]
         distance = self._distance(left, right)

@@ -22,7 +22,7 @@ from libraries.data.images import ResizeRule, load_bytes
 from libraries.data.remembered import KnownFiles
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One image: its path (relative to the data set's folder), its label, and its side of the split.
 

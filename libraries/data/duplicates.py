@@ -161,10 +161,11 @@ def find(
         remembered: where hashes of pixels are kept.
     """
     examples, tiny = checked.examples, checked.tiny
-    plain, bits, others = is_plain(tiny), dhash(tiny), dhash(mirrored(tiny))
+    plain = is_plain(tiny)
     originals = _first_of_equal([e.sha256 for e in examples])
     rows = np.flatnonzero((originals == np.arange(len(examples))) & ~plain)
-    close = within_distance(bits[rows], others[rows], most=max(max_distance or 0, _SAME_PIXELS_WITHIN)).of(rows)
+    most = max(max_distance or 0, _SAME_PIXELS_WITHIN)
+    close = within_distance(dhash(tiny[rows]), dhash(mirrored(tiny[rows])), most=most).of(rows)
     candidates = _same_size(examples, close, np.flatnonzero((originals == np.arange(len(examples))) & plain))
     white = checked.white.level
     originals = _first_of_equal_pixels(

@@ -29,7 +29,7 @@ MOST = 0.95  # if this share of a data set is in colour, or gray, the others are
 COLOURFUL = 6  # gray levels between the channels; smaller differences come from JPEG's rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Measures:
     """The measurements of an image.
 

@@ -236,4 +236,4 @@ def test_as_a_user_does_it(
     examples = dataset.read_examples(p.rootDir / "proc" / "textures" / "examples.csv")
     assert dataset.counts(examples) == {label: {"train": 12, "test": 4} for label in ("b", "s")}
     both = process("0_downloadData", p, f"--imgUrlsPath={tmp_path / 'list.tsv'}")
-    assert both.returncode == 2 and "imgUrlsPath and imgLabelsPath are two sources" in both.stderr
+    assert both.returncode == 2 and "imgUrlsPath and imgLabelsPath are 2 sources" in both.stderr
