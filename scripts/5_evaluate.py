@@ -70,7 +70,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
     classifier = Classifier(layout.bundle.folder, precision=parameters.run_precision)
     print(f"Evaluating the bundle {layout.bundle.folder}")
-    features, files = read_features(layout.features.folder), Remembered.of(layout).files
+    features, files = read_features(layout.features.folder, first="train"), Remembered.of(layout).files
     tested = testing.classify_stored(classifier, examples, features, images=layout.images, files=files)
     for error in tested.left_out:
         print(f"  left out: {error}")
@@ -91,7 +91,13 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     )
     write_metrics(layout.bundle, measured)
     written = outputs.write(
-        tested, measured, classifier=classifier, layout=layout, settings=parameters.portable(), earlier=earlier
+        tested,
+        measured,
+        classifier=classifier,
+        layout=layout,
+        features=features,
+        settings=parameters.portable(),
+        earlier=earlier,
     )
     print(f"{accuracy_table(measured)}\n\nWritten:")
     record.metrics.update(outputs.scalars(measured))

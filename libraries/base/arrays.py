@@ -1,4 +1,4 @@
-"""Type aliases of NumPy arrays by dtype; docstrings give the shapes, e.g. [N, K]."""
+"""Type aliases of NumPy arrays by dtype, and a way to choose rows; docstrings give the shapes, e.g. [N, K]."""
 
 from typing import Any
 
@@ -12,3 +12,13 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Floating = npt.NDArray[np.floating[Any]]  # of any precision
 Pixels = npt.NDArray[np.uint8]  # RGB unless stated otherwise, [H, W, 3]
+
+
+def as_slice(chosen: Bool) -> slice | Bool:
+    """What chooses the same rows of an array; without a copy, if they follow each other.
+
+    Args:
+        chosen: [N].
+    """
+    first, count = int(chosen.argmax()), int(np.count_nonzero(chosen))
+    return slice(first, first + count) if chosen[first : first + count].all() else chosen

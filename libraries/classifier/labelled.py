@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from libraries.base.arrays import Bool, Float32, Int
+from libraries.base.arrays import Bool, Float32, Int, as_slice
 from libraries.data.dataset import read_examples
 from libraries.data.split import training_warnings
 from libraries.network.embedding_store import read_features
@@ -14,7 +14,7 @@ from libraries.network.embedding_store import read_features
 
 @dataclass(frozen=True)
 class LabelledEmbeddings:
-    """The N images of a feature store.
+    """The N images of a feature store, those for training first.
 
     Attributes:
         names: K classes, in alphabetical order.
@@ -33,7 +33,7 @@ class LabelledEmbeddings:
     @classmethod
     def read(cls, features: Path, examples: Path) -> Self:
         """Join a feature store with examples.csv, which knows the groups."""
-        stored = read_features(features)
+        stored = read_features(features, first="train")
         group_of = {example.path: example.group for example in read_examples(examples)}
         names = sorted(set(stored.label))
         return cls(
@@ -47,12 +47,14 @@ class LabelledEmbeddings:
     @property
     def training(self) -> tuple[Float32, Int]:
         """Embeddings and labels of the training images."""
-        return self.embeddings[self.is_train], self.labels[self.is_train]
+        rows = as_slice(self.is_train)
+        return self.embeddings[rows], self.labels[rows]
 
     @property
     def test(self) -> tuple[Float32, Int]:
         """Embeddings and labels of the test images."""
-        return self.embeddings[~self.is_train], self.labels[~self.is_train]
+        rows = as_slice(~self.is_train)
+        return self.embeddings[rows], self.labels[rows]
 
     @property
     def training_groups(self) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from libraries.base import figures
-from libraries.base.arrays import Bool, Float32, Float64, Int
+from libraries.base.arrays import Bool, Float32, Float64, Int, as_slice
 from libraries.base.console import counting
 from libraries.base.figures import INK
 from libraries.base.tables import Column, write_table
@@ -120,7 +120,8 @@ def learning_curve(
         progress: called with the number of fits done and of all.
     """
     k = len(names)
-    x, y, x_test, y_test = embeddings[is_train], labels[is_train], embeddings[~is_train], labels[~is_train]
+    training, test_rows = as_slice(is_train), as_slice(~is_train)
+    x, y, x_test, y_test = embeddings[training], labels[training], embeddings[test_rows], labels[test_rows]
     group_of = [group for group, train in zip(groups, is_train, strict=True) if train]
     members = np.bincount(y, minlength=k)
     fractions = 0.5 ** np.arange(_halvings(members), -1, -1)  # rising, the last is 1

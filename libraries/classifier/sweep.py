@@ -212,8 +212,9 @@ def _checked(embeddings: npt.ArrayLike, labels: npt.ArrayLike, number_of_classes
         raise InputError(f"labels must be numbers from 0 to {number_of_classes - 1}, at least one of them")
     if y.min() == y.max():
         raise InputError("all training examples have the same label: a classifier needs examples of at least two")
-    if not np.isfinite(x).all():
-        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+    is_finite = np.isfinite(x.sum(axis=1, dtype=np.float64))  # without an array of the size of x
+    if not is_finite.all():
+        row = int(np.flatnonzero(~is_finite)[0])
         raise InputError(f"the embedding of example {row} is not finite: run scripts/3_runDNN.py again")
     return x, y
 

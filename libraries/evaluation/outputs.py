@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from libraries.base import figures
-from libraries.base.arrays import Float32, Pixels
+from libraries.base.arrays import Float32, Pixels, as_slice
 from libraries.base.errors import ImageError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.pool import ordered_map
@@ -25,7 +25,7 @@ from libraries.evaluation import plots, report
 from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.report import EarlierRun
 from libraries.evaluation.testing import PredictionRow, Tested, prediction_rows
-from libraries.network.embedding_store import Features, read_features
+from libraries.network.embedding_store import Features
 
 _EVIDENCE = 112  # pixels of a heatmap's side: it is smooth
 _MOST_OCCLUDED = 12  # mistakes, where a heatmap takes an inference for each part of the image
@@ -39,12 +39,14 @@ def write(
     *,
     classifier: Classifier,
     layout: Layout,
+    features: Features,
     settings: Mapping[str, Any],
     earlier: Sequence[EarlierRun] = (),
 ) -> list[Path]:
     """Write the evaluation folder, its manifest last.
 
     Args:
+        features: of the training images, and others.
         settings: all parameters, for the report.
         earlier: evaluations of the same data set, for the report.
 
@@ -75,7 +77,7 @@ def write(
         metrics=measured,
         figures=pictures | {name: path for name, path in of_training.items() if path.exists()},
         notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
-        mistakes=_mistakes(tested, classifier, layout),
+        mistakes=_mistakes(tested, classifier, layout, features),
         thumbnail=lambda path, side: jpeg(
             load(
                 layout.images / path,
@@ -112,9 +114,9 @@ def _thumbnail(side: int, *, white_level: int = FULL_RANGE) -> ResizeRule:
     return ResizeRule(side, "pad", "bicubic", (255, 255, 255), white_level)
 
 
-def _mistakes(tested: Tested, classifier: Classifier, layout: Layout) -> list[report.Mistake]:
+def _mistakes(tested: Tested, classifier: Classifier, layout: Layout, features: Features) -> list[report.Mistake]:
     chosen = confident_mistakes(tested.labels, tested.probabilities, count=report.MOST_MISTAKES)
-    alike = _alike(tested.embeddings[chosen], read_features(layout.features.folder))
+    alike = _alike(tested.embeddings[chosen], features)
     explained = len(chosen) if classifier.has_evidence else _MOST_OCCLUDED
     predictions = tested.predictions
 
@@ -135,8 +137,9 @@ def _mistakes(tested: Tested, classifier: Classifier, layout: Layout) -> list[re
 
 def _alike(embeddings: Float32, features: Features) -> list[list[tuple[str, str]]]:
     """Path and label of the training images most like each of the embeddings [M, D]."""
-    training = np.flatnonzero(np.array(features.split) == "train")
-    rows = training[nearest(features.embedding[training], embeddings, count=_ALIKE)]
+    is_training = np.array(features.split) == "train"
+    found = nearest(features.embedding[as_slice(is_training)], embeddings, count=_ALIKE)
+    rows = np.flatnonzero(is_training)[found]
     return [[(features.path[i], features.label[i]) for i in row] for row in rows]
 
 

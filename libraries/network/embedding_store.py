@@ -142,31 +142,44 @@ class StorePart(Generic[E]):
             pq.write_table(table, temporary, compression="none", use_dictionary=STRINGS, write_page_checksum=True)
 
 
-def read_features(folder: Path) -> Features:
-    """All rows of all parts in a folder, in order.
+def read_features(folder: Path, *, first: str | None = None) -> Features:
+    """All rows of all parts in a folder, in order; each number is in memory once.
+
+    Args:
+        first: the split whose rows come before all others, so that they are a slice of the whole.
 
     Raises:
         MissingInput: there are no parts, or they have no rows.
         StorageError: a part is damaged, or the parts are from different runs.
     """
     paths = sorted(folder.glob(PARTS))
-    tables = [table for table in map(_read, paths) if table.num_rows]
-    if not tables:
+    tables = [_read(path, STRINGS) for path in paths]
+    if not any(table.num_rows for table in tables):
         raise MissingInput(f"{folder} holds no features: run the script that writes them first")
-    if len({table.schema.metadata[b"key"] for table in tables}) > 1:
+    if len({table.schema.metadata[b"key"] for table in tables if table.num_rows}) > 1:
         raise StorageError(f"the parts in {folder} are from different runs: run the script that writes them again")
-    table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
-    del tables
-    outputs = {name: _matrix(table[name]) for name in ("embedding", "scores") if name in table.column_names}
-    path, label, split = (table[name].to_pylist() for name in STRINGS)
-    return Features(path, label, split, outputs["embedding"], outputs.get("scores"))
+    strings = pa.concat_tables([table.replace_schema_metadata() for table in tables])
+    order = np.argsort(np.array([split != first for split in strings["split"].to_pylist()]), kind="stable")
+    place = np.argsort(order)  # of each stored row
+    outputs: dict[str, Float32] = {}
+    start = 0
+    for path, rows in zip(paths, (table.num_rows for table in tables), strict=True):
+        part = _read(path)
+        for name in ("embedding", "scores"):
+            if rows and name in part.column_names:
+                values = _matrix(part[name])
+                outputs.setdefault(name, np.empty((len(place), values.shape[1]), np.float32))
+                outputs[name][place[start : start + rows]] = values
+        start += rows
+    path_of, label, split = (strings[name].take(order).to_pylist() for name in STRINGS)
+    return Features(path_of, label, split, outputs["embedding"], outputs.get("scores"))
 
 
-def _read(path: Path) -> pa.Table:
-    """A part's content, its checksums verified."""
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part's content, or some columns of it, their checksums verified."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read()
+            table = file.read(columns)
         if b"key" not in (table.schema.metadata or {}):
             raise ValueError("no key in its metadata")
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -187,7 +200,7 @@ def _fixed_size_lists(values: Float32) -> pa.Array:
 
 
 def _matrix(column: pa.ChunkedArray) -> Float32:
-    """N lists of D → float32 [N, D]; not copied if the column is in one piece."""
+    """N lists of D → float32 [N, D]."""
     flat = [np.asarray(np.from_dlpack(chunk.flatten()), np.float32) for chunk in column.chunks]  # to_numpy needs pandas
     chunks = [values.reshape(len(chunk), -1) for values, chunk in zip(flat, column.chunks, strict=True)]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)

@@ -30,7 +30,7 @@ def test_leaked_images_as_a_naive_count() -> None:
     examples, _ = leaking(3)
     found = leak.leaked_images(examples, ratio_train=0.75, seeds=SEEDS)
     for seed, count, tested in zip(SEEDS, found.leaked, found.tested, strict=True):
-        alone = [Example(**{**e.__dict__, "group": e.path}) for e in examples]
+        alone = [replace(e, group=e.path) for e in examples]
         parts = split(alone, ratio_train=0.75, seed=seed)
         side = {p.path: p.split for p in parts}
         twins = [

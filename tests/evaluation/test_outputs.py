@@ -22,6 +22,7 @@ from libraries.evaluation.testing import Tested as Answers
 from libraries.network.embedding_store import Features
 from PARAMETERS import Parameters
 
+KNOWN = Features(["class 0/known.png"], ["known"], ["train"], np.ones((1, 4), np.float32), None)
 FILES = ["metrics.json", "predictions.csv", "roc_and_confusion.png", "precision_recall.png", "reliability.png"]
 
 
@@ -38,13 +39,11 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture(autouse=True)
-def known(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> str:
+def known(layout: Layout) -> str:
     """The one training image in the feature store."""
-    path = "class 0/known.png"
+    path = KNOWN.path[0]
     (layout.images / path).parent.mkdir(parents=True)
     Image.new("RGB", (20, 30)).save(layout.images / path)
-    stored = Features([path], ["known"], ["train"], np.ones((1, 4), np.float32), None)
-    monkeypatch.setattr(outputs, "read_features", lambda folder: stored)
     return path
 
 
@@ -80,7 +79,7 @@ def evaluated(layout: Layout, tested: Answers) -> tuple[dict[str, Any], list[Pat
     measured = metrics(tested.labels, tested.probabilities, names=tested.names)
     classifier: Any = Explainer(tested.names)
     return measured, outputs.write(
-        tested, measured, classifier=classifier, layout=layout, settings={"classifier": "svm"}
+        tested, measured, classifier=classifier, layout=layout, features=KNOWN, settings={"classifier": "svm"}
     )
 
 

@@ -238,3 +238,14 @@ def test_a_full_disk_is_one_line_and_stops_the_engine(tmp_path: Path, monkeypatc
     assert network.closed
     assert "\n" not in str(caught.value)
     assert contents(tmp_path) == {}
+
+
+def test_rows_of_a_split_come_first_if_wanted(tmp_path: Path, write: Callable) -> None:
+    write(Network(bad=[3]))
+    stored, sorted_ = read_features(tmp_path), read_features(tmp_path, first="test")
+    order = sorted(range(24), key=lambda row: stored.split[row] != "test")
+    assert sorted_.split == [stored.split[row] for row in order] != stored.split
+    assert (sorted_.path, sorted_.label) == tuple([each[row] for row in order] for each in (stored.path, stored.label))
+    np.testing.assert_array_equal(sorted_.embedding, stored.embedding[order])
+    assert stored.scores is not None
+    np.testing.assert_array_equal(sorted_.scores, stored.scores[order])
