@@ -7,8 +7,8 @@ tables, the search for duplicates, the split, the store, the classifier, the rep
 """
 
 import argparse
+import contextlib
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
@@ -42,6 +42,7 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 AT_ONCE = 1000  # images
+POLL = 0.1  # seconds
 
 
 def main() -> None:
@@ -61,7 +62,8 @@ def main() -> None:
         draw_embeddings(parameters, options.classes)
         rows += [(step, *measured(step, parameters)) for step in ("3_runDNN", "4_trainSVM", "5_evaluate")]
     title = f"{options.images:,} images of {options.classes} classes"
-    print(table(title, ["", "seconds", "peak [GB]"], [(name, f"{s:.0f}", f"{gb:.2f}") for name, s, gb in rows]))
+    shown = [(name, f"{s:.0f}", f"{resident:.2f}", f"{anonymous:.2f}") for name, s, resident, anonymous in rows]
+    print(table(title, ["", "seconds", "peak [GB]", "without mapped files"], shown))
     about = circumstances()
     print(f"{about['machine']}; {about['date']}")
     write_results(options.json, {"rows": rows})
@@ -103,8 +105,8 @@ def parts(items: list) -> Iterator[list]:
         yield items[first : first + AT_ONCE]
 
 
-def measured(step: str, parameters: Parameters) -> tuple[float, float]:
-    """Seconds, and the largest resident size of the script [GB]."""
+def measured(step: str, parameters: Parameters) -> tuple[float, float, float]:
+    """Seconds, the largest resident size of the script, and the largest without files that are mapped [GB]."""
     script = ["-c", EVALUATE, f"scripts/{step}.py"] if step == "5_evaluate" else [f"scripts/{step}.py"]
     options = [f"--rootDir={parameters.rootDir}", f"--datasetName={DATASET}", "--storeGigabytes=100"]
     start = time.perf_counter()
@@ -114,11 +116,18 @@ def measured(step: str, parameters: Parameters) -> tuple[float, float]:
         env=user_environment(PYTHONPATH=str(ROOT)),
         stdout=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    status = Path(f"/proc/{process.pid}/status")
+    largest = [0, 0]
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            sizes = dict(line.split(":") for line in status.read_text(encoding="utf-8").splitlines())
+            found = [int(sizes.get(name, "0 kB").split()[0]) for name in ("VmHWM", "RssAnon")]
+            largest = list(map(max, largest, found))
+        time.sleep(POLL)
     if process.returncode:
         sys.exit(f"{step} failed")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
+    resident, anonymous = (size * 1024 / 1e9 for size in largest)
+    return time.perf_counter() - start, resident, anonymous
 
 
 if __name__ == "__main__":

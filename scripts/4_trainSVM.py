@@ -42,6 +42,7 @@ def train(parameters: Parameters, layout: Layout, record: Record) -> None:
             folds=parameters.svm_folds,
             groups=data.training_groups,
             seed=parameters.randomSeed,
+            folder=layout.features.folder,
             progress=bar.show,
         )
     rows = outputs.sweep_rows(result, *data.test)
@@ -61,6 +62,7 @@ def train(parameters: Parameters, layout: Layout, record: Record) -> None:
                 c=chosen.C,
                 calibration=calibration,
                 seed=parameters.randomSeed,
+                folder=layout.features.folder,
                 progress=bar.show,
             )
         print("", *(textwrap.fill(sentence, 100) for sentence in curve.advice()), sep="\n")

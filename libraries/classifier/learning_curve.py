@@ -27,6 +27,7 @@ FEWEST = 2  # images per class, on average, in the smallest part
 MOST_REPEATS = 5
 MOST_CLASSES = 10  # whose gain is measured: those of the lowest accuracy
 COLUMNS = 256  # about, of SVMs fitted together
+MOST_NUMBERS = 16_000_000  # in those columns, one for each example: 64 MB, of which the solver has several
 MOST_NAMED = 5  # classes in a sentence
 MOST_WORK = 2.5e9  # numbers of the training images, times columns: some seconds on two cores
 PLATEAU = 0.005  # of accuracy, gained by the last doubling
@@ -106,6 +107,7 @@ def learning_curve(
     c: float,
     calibration: Calibration,
     seed: int = 0,
+    folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LearningCurve:
     """Train on ever smaller parts of the training images, stratified by class, and test.
@@ -117,6 +119,7 @@ def learning_curve(
         embeddings, labels: [N, D] and [N], training and test images; there must be some of both.
         groups: [N], whole groups are taken or left out.
         model, c, calibration: of all training images.
+        folder: for temporary files, where there are more examples than fit into memory; see `large_arrays`.
         progress: called with the number of fits done and of all.
     """
     k = len(names)
@@ -144,7 +147,7 @@ def learning_curve(
         count()
         return _accuracy_per_class(calibration.labels(model.scores(x_test)), y_test, number_of_classes=k)
 
-    examples = Examples(x, y, model.normalisation, number_of_classes=k)
+    examples = Examples(x, y, model.normalisation, number_of_classes=k, folder=folder)
     tested = np.array([test(svm) for svm in _fitted(examples, chosen, c)]).reshape(len(chosen), k)
     per_class = np.concatenate([tested[: parts * repeats].reshape(parts, repeats, k), np.tile(whole, (1, repeats, 1))])
     gains = np.full((k, repeats), np.nan)
@@ -164,7 +167,8 @@ def learning_curve(
 
 def _fitted(examples: Examples, chosen: Sequence[Bool], c: float) -> Iterator[LinearModel]:
     """An SVM for each choice of the examples, [N]."""
-    at_once = max(1, COLUMNS // examples.number_of_classes)
+    columns = min(COLUMNS, MOST_NUMBERS // len(examples.labels))
+    at_once = max(1, columns // examples.number_of_classes)
     for first in range(0, len(chosen), at_once):
         mine = chosen[first : first + at_once]
         svms = Parts(examples, mine)

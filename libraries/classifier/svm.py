@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from libraries.base import large_arrays
 from libraries.base.arrays import Bool, Float32, Float64, Floating, Int
 from libraries.base.pool import one_blas_thread, side_by_side
 from libraries.classifier.squared_hinge import COLUMNS_AT_ONCE, ColumnBlock, Rows
@@ -96,6 +98,7 @@ class Examples:
     Args:
         embeddings, labels: float32 [N, D] and int [N].
         class_weight: 'balanced' weighs the examples of each class by N / (classes * members), as scikit-learn does.
+        folder: where they are kept if they may be too large for memory; see `large_arrays`.
     """
 
     def __init__(
@@ -106,11 +109,13 @@ class Examples:
         *,
         number_of_classes: int,
         class_weight: ClassWeight = "balanced",
+        folder: Path | None = None,
     ) -> None:
         self.labels, self.number_of_classes, self.class_weight = labels, number_of_classes, class_weight
         mean, scale = _mean_and_scale(embeddings, normalisation)
         self.preparation = LinearModel(normalisation, mean, scale, weights=mean[:, None], bias=mean[:0])
-        self.x = np.ones((len(embeddings), len(mean) + 1), np.float32)  # the last column stands for the bias
+        self.x = large_arrays.empty((len(embeddings), len(mean) + 1), folder=folder)
+        self.x[:, -1] = 1  # stands for the bias
         for rows in _chunks(len(embeddings)):
             self.x[rows, :-1] = self.preparation.normalise(embeddings[rows])
         with one_blas_thread():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -71,6 +72,7 @@ def sweep(
     groups: Sequence[str] | None = None,
     class_weight: ClassWeight = "balanced",
     seed: int = 0,
+    folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sweep:
     """Cross-validate every normalisation, along ascending C until accuracy has turned, and choose the best.
@@ -86,6 +88,7 @@ def sweep(
             best is chosen where there are few; then every C is tried.
         groups: [N], examples of one group never stand on both sides; each is its own group by default.
         class_weight: 'balanced' weighs the examples of each class by N / (classes * members), as scikit-learn does.
+        folder: for temporary files, where there are more examples than fit into memory; see `large_arrays`.
         progress: called with the number of values of C done and of all, those not worth trying included.
 
     Raises:
@@ -98,7 +101,7 @@ def sweep(
     y_few, group_few = y[chosen_by], group_of[chosen_by]
     fold_of = assign_folds(y_few, folds=folds, groups=None if groups is None else group_few, seed=seed)
     validation = Validation(fold_of, y_few, group_few, number_of_classes)
-    of_classes = partial(Examples, number_of_classes=number_of_classes, class_weight=class_weight)
+    of_classes = partial(Examples, number_of_classes=number_of_classes, class_weight=class_weight, folder=folder)
     few = partial(of_classes, x if chosen_by.all() else x[chosen_by], y_few)
     search = _Search(few, validation, chosen_by=chosen_by, dimensions=x.shape[1])
     count = counting(progress, len(normalisations) * len(c_values) + 1)

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from libraries.base import large_arrays
 from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, MissingInput, StorageError
 from libraries.base.file_system import TEMPORARY
@@ -143,7 +144,7 @@ class StorePart(Generic[E]):
 
 
 def read_features(folder: Path, *, first: str | None = None) -> Features:
-    """All rows of all parts in a folder, in order; each number is in memory once.
+    """All rows of all parts in a folder, in order; very many are in a temporary file there instead of in memory.
 
     Args:
         first: the split whose rows come before all others, so that they are a slice of the whole.
@@ -168,7 +169,8 @@ def read_features(folder: Path, *, first: str | None = None) -> Features:
         for name in ("embedding", "scores"):
             if rows and name in part.column_names:
                 values = _matrix(part[name])
-                outputs.setdefault(name, np.empty((len(place), values.shape[1]), np.float32))
+                if name not in outputs:
+                    outputs[name] = large_arrays.empty((len(place), values.shape[1]), folder=folder)
                 outputs[name][place[start : start + rows]] = values
         start += rows
     path_of, label, split = (strings[name].take(order).to_pylist() for name in STRINGS)

@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from libraries.base import large_arrays
 from libraries.base.layout import Layout
 from libraries.data.dataset import Example, read_examples
 from libraries.network.embedding_store import Features, read_features
@@ -109,6 +111,24 @@ def test_without_the_store_the_results_are_the_same(finished: Parameters) -> Non
     for step in STEPS:
         run_main(step, finished)
     assert hashes(finished.rootDir) == before
+
+
+def test_arrays_in_files_give_the_same_results(finished: Parameters, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = finished.rootDir
+    before = hashes(root)
+    made: list[int] = []
+    reserve = large_arrays._reserve
+
+    def noted(file: IO[bytes], size: int) -> None:
+        made.append(size)
+        reserve(file, size)
+
+    monkeypatch.setattr(large_arrays, "LARGE", 1)
+    monkeypatch.setattr(large_arrays, "_reserve", noted)
+    for step in ("4_trainSVM", "5_evaluate"):
+        run_main(step, finished)
+    assert len(made) >= 4
+    assert hashes(root) == before
 
 
 def test_the_whole_bundle_says_of_all_test_images_what_it_says_of_a_sample(finished: Parameters) -> None:
