@@ -12,7 +12,7 @@ INCLUDED := $(patsubst %,requirements-%.txt,serve train notebooks)
 STEPS := 0_downloadData 1_prepareData 2_refineDNN 3_runDNN 4_trainSVM 5_evaluate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-refine demo serve notebooks stage test test-cluster check docs runs bench bench-accuracy bench-serve clean
+.PHONY: help setup setup-refine demo serve notebooks stage test test-cluster check docs runs bench bench-accuracy bench-serve bench-cluster clean
 
 help:  ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ bench: $(VENV)/.dev $(VENV)/.demo  ## Measure speed and memory against other too
 
 bench-accuracy: $(VENV)/.dev $(VENV)/.demo  ## Measure accuracy over several seeds (hours on a CPU); writes BENCHMARKS.md
 	$(RUN) benchmarks/run.py accuracy training_accuracy
+
+bench-cluster: $(VENV)/.dev  ## Measure scripts 1 and 3 on Ray nodes of this machine (5 minutes)
+	$(RUN) benchmarks/cluster.py
 
 bench-serve: $(VENV)/.bench $(VENV)/azure/.setup  ## Measure the service under load beside other servers (20 minutes); writes BENCHMARKS.md
 	$(RUN) benchmarks/run.py serve
