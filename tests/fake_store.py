@@ -23,6 +23,7 @@ class FakeStore:
         listed: how many pages of the list were asked for.
         written: what else was asked: there should be nothing.
         answers: called with each key that is read: the HTTP status and error code to give instead; None for the object.
+        body: called with each key that is read, and '' for a list: what to send instead; None for what there is.
     """
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
@@ -32,6 +33,7 @@ class FakeStore:
         self.listed = 0
         self.written: list[str] = []
         self.answers: Callable[[str], tuple[int, str] | None] = lambda key: None
+        self.body: Callable[[str], Iterable[bytes] | None] = lambda key: None
         self._lock = threading.Lock()
 
     @property
@@ -56,6 +58,7 @@ class FakeStore:
         self._objects.create_bucket(BUCKET, "us-east-1")
         self.forget()
         self.answers = lambda key: None
+        self.body = lambda key: None
 
     def forget(self) -> None:
         """Forget what was asked."""
@@ -71,7 +74,11 @@ class FakeStore:
                 self.listed += 1
             else:
                 self.written.append(f"{method} {key} {query}")
-        answer = self.answers(key.removeprefix("flowers/") if key else "")
+        path = key.removeprefix("flowers/") if key else ""
+        if (body := self.body(path)) is not None:
+            start_response("200 OK", [("Content-Type", "application/xml" if not key else "image/jpeg")])
+            return body
+        answer = self.answers(path)
         if answer is None:
             return self._application(environment, start_response)
         status, code = answer

@@ -35,12 +35,13 @@ def check_label(label: str) -> str:
         InputError: it could leave its folder, or is not a file name on some system; says which rule it breaks.
     """
     label = nfc(label)
-    if problem := _problem(label):
+    if problem := problem_of_label(label):
         raise InputError(f"label {label!r} cannot be a folder name: {problem}; choose another name")
     return label
 
 
-def _problem(label: str) -> str | None:
+def problem_of_label(label: str) -> str | None:
+    """Which rule a label breaks, as the end of a sentence; None if it can be the name of a folder everywhere."""
     if not label or label in (".", ".."):
         return "it is empty or only dots"
     if any(c in '/\\:*?"<>|' for c in label):

@@ -12,13 +12,9 @@ from libraries.base.errors import ParameterError
 
 # By scheme, the package that fsspec needs. Other schemes of fsspec are no object stores, or read what else they like:
 # chains ('::'), archives, caches, references, this machine's files.
-PACKAGES = {
-    **dict.fromkeys(("s3", "s3a"), "s3fs"),
-    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
-    **dict.fromkeys(("abfs", "abfss", "az"), "adlfs"),
-    "oci": "ocifs",
-}
-_WITH_ACCOUNT = ("abfs", "abfss", "az", "oci")  # container@account, bucket@namespace
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs", "oci": "ocifs"}
+_SAME = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
+_WITH_ACCOUNT = ("abfs", "oci")  # container@account, bucket@namespace
 _FORM = "expected an address such as s3://bucket/folder"
 
 
@@ -34,17 +30,20 @@ def checked_url(value: Any) -> Any:
     text = value.strip()
     scheme, separator, rest = text.partition("://")
     scheme, rest = scheme.lower(), rest.rstrip("/")
+    scheme = _SAME.get(scheme, scheme)
     bucket = rest.partition("/")[0]
     if scheme in ("file", "local") or not separator:
         raise ParameterError(
             f"imgStoreUrl: {_FORM}; images on a disk need none: put their folder, or a link to it, into images/"
         )
-    if "@" in bucket and (scheme not in _WITH_ACCOUNT or bucket.count("@") > 1 or ":" in bucket):
+    if (":" in bucket and not bucket.startswith("arn:") and "::" not in text) or (
+        "@" in bucket and (scheme not in _WITH_ACCOUNT or bucket.count("@") > 1)
+    ):
         raise _secret("a user name or password")
     if "?" in rest or "#" in rest:
         raise _secret("'?' or '#', as signatures and tokens begin")
     if scheme not in PACKAGES or "::" in text:
-        raise ParameterError(f"imgStoreUrl: {_FORM}; the kinds of stores are {', '.join(PACKAGES)}")
+        raise ParameterError(f"imgStoreUrl: {_FORM}; the kinds of stores are {', '.join([*PACKAGES, *_SAME])}")
     if not bucket or any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in rest):
         raise ParameterError(f"imgStoreUrl: {_FORM}; this one names no bucket, or holds control characters")
     if any(part in ("", ".", "..") for part in rest.split("/")):

@@ -1,14 +1,17 @@
 """One object → one file: read it whole, and write it, unless a file of yours is in the way."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from libraries.base.errors import DownloadError
+from filelock import FileLock, Timeout
+
+from libraries.base.errors import DownloadError, InputError
 from libraries.base.file_system import flush, move, storage_error, sweep, temporary_beside
 from libraries.base.storage import atomic, sha256
 from libraries.data.formats import HEAD, Format, is_told_by_content, kind_by_content, kind_by_name
@@ -25,7 +28,8 @@ class Job:
 
     Attributes:
         file: its path below the folder of the data set.
-        replaces: SHA-256 of the file that an earlier run copied, or began to; '' if there was none.
+        replaces: SHA-256 of the file that an earlier run copied, or of those it may have left when it was stopped,
+            separated by blanks, the one it wanted first; '' if there was none.
         is_newer: that was an earlier version of the object.
     """
 
@@ -121,18 +125,22 @@ class Copier:
         """Replace the copy of an earlier version, unless it has been changed, or is not there any more."""
         if not target.is_file():
             return Copied(None, "changed in the store, but here moved, removed or deleted")
-        here = sha256(target)
-        if not job.is_newer:
-            return Copied("copied", sha256=here) if here == job.replaces else self._copy(job, target)
-        if here != job.replaces and target.stat().st_size != job.object.size:
+        here, ours = sha256(target), job.replaces.split()
+        if not job.is_newer and here == ours[0]:
+            return Copied("copied", sha256=here)
+        if not target.stat().st_size or (not job.is_newer and here not in ours):
+            return self._copy(job, target)
+        if here not in ours and target.stat().st_size != job.object.size:
             return _changed_here()
         data = self._read(job.object)
         digest = hashlib.sha256(data).hexdigest()
-        if digest != here and here != job.replaces:
-            return _changed_here()
-        if digest != here and not self._closed.is_set():
-            with atomic(target) as file:
-                file.write(data)
+        if digest != here:
+            if here not in ours or sha256(target) != here:  # reading may have taken minutes
+                return _changed_here()
+            if not self._closed.is_set():
+                self._announce(job.object, f"{digest} {here}")
+                with atomic(target) as file:
+                    file.write(data)
         return Copied("copied", sha256=digest)
 
     def _read(self, wanted: StoredObject, *, most: int | None = None) -> bytes:
@@ -169,6 +177,27 @@ class Copier:
                 move(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, table: Path) -> Iterator[None]:
+    """Keep other runs out of the data set meanwhile.
+
+    Raises:
+        InputError: another run is copying.
+        StorageError: a folder cannot be made, or there is a file in its place.
+    """
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(folder):
+            folder.mkdir(exist_ok=True)  # tells a folder from a file and a broken link
+    except OSError as error:
+        raise storage_error(error, folder if table.parent.is_dir() else table.parent) from error
+    try:
+        with FileLock(table.with_name(f".{table.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"another run is copying into {folder}: wait until it has ended") from None
 
 
 def _changed_here() -> Copied:

@@ -3,6 +3,7 @@
 The names come from strangers: they are checked before any of them becomes a path.
 """
 
+import hashlib
 import logging
 import os
 import re
@@ -12,12 +13,15 @@ from typing import Any, NamedTuple
 
 from libraries.base.errors import DownloadError, InputError
 from libraries.base.file_system import is_reserved, nfc
-from libraries.data.class_folders import check_label
+from libraries.data.class_folders import problem_of_label
 from libraries.web.store.address import PACKAGES
 from libraries.web.store.problems import explained
 
 MAX_NAME_BYTES = 240  # of a file: systems allow 255, and notebooks may add a number
 MAX_PATH_BYTES = 1024  # what S3 allows
+MOST_OBJECTS = 100_000_000  # a list must end, and the disk holds it
+MOST_BYTES = 2**62  # of an object, if its size is a number at all
+MAX_VERSION = 100  # characters; an ETag has 32 or a few more
 _FORBIDDEN = '\\:*?"<>|' if os.name == "nt" else "\\?"  # '?': s3fs takes the rest for a version
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -71,6 +75,7 @@ class Store:
             raise self._failure(explained(error)) from None
         except Exception as error:  # of the backend, which looks for credentials
             raise self._failure(explained(error)) from None
+        self._is_s3 = hasattr(self._fs, "call_s3")
         self._timeout = {"timeout": timeout} if getattr(self._fs, "async_impl", False) else {}
 
     def read(self, path: str, *, most: int) -> bytes:
@@ -79,11 +84,27 @@ class Store:
         Raises:
             DownloadError: it cannot be read.
         """
+        name = f"{self._root}/{path}"
         try:
-            data: bytes = self._fs.cat_file(f"{self._root}/{path}", start=0, end=most, **self._timeout)
+            if not self._is_s3:
+                data: bytes = self._fs.cat_file(name, start=0, end=most, **self._timeout)
+                return data
+            from fsspec.asyn import sync
+
+            data = sync(self._fs.loop, self._read_s3, name, most, **self._timeout)
+            return data
         except Exception as error:
             raise explained(error) from None
-        return data
+
+    async def _read_s3(self, name: str, most: int) -> bytes:
+        """`cat_file` of s3fs takes as much as a server sends, whatever it was asked for."""
+        bucket, key, _ = self._fs.split_path(name)
+        answer = await self._fs._call_s3("get_object", Bucket=bucket, Key=key, **self._fs.req_kw)
+        data = bytearray()
+        async with answer["Body"] as body:
+            while len(data) < most and (part := await body.read(most - len(data))):
+                data += part
+        return bytes(data)
 
     def objects(self) -> Iterator[StoredObject]:
         """All objects below the folder, without folders and the markers of empty ones.
@@ -94,8 +115,9 @@ class Store:
             InputError: the folder cannot be listed, or is an object.
         """
         try:
-            listed = self._pages() if hasattr(self._fs, "call_s3") else self._folders()
-            for each in listed:
+            for number, each in enumerate(self._pages() if self._is_s3 else self._folders()):
+                if number == MOST_OBJECTS:
+                    raise InputError(f"{self.url} holds more than {MOST_OBJECTS:,} objects: give a folder in it")
                 if not (each.path == "" or (each.path.endswith("/") and not each.size)):
                     yield each
         except InputError:
@@ -116,6 +138,8 @@ class Store:
                 yield StoredObject(each["Key"].removeprefix(prefix), each["Size"], _version(each))
             if not page.get("IsTruncated"):
                 break
+            if request.get("ContinuationToken") == page["NextContinuationToken"]:
+                raise InputError(f"{self.url} cannot be listed: the store gives one part of its list again and again")
             request["ContinuationToken"] = page["NextContinuationToken"]
         if is_empty and key:
             request = {"Bucket": bucket, "Prefix": key, "MaxKeys": 1, **self._fs.req_kw}
@@ -158,8 +182,9 @@ class Store:
 
 
 def _version(info: dict[str, Any]) -> str:
-    found = next((value for name in (*_VERSIONS, *_TIMES) if (value := info.get(name))), "")
-    return str(found).strip('"')
+    found = str(next((value for name in (*_VERSIONS, *_TIMES) if (value := info.get(name))), "")).strip('"')
+    is_plain = len(found) <= MAX_VERSION and found.isprintable()
+    return found if is_plain else hashlib.sha256(found.encode(errors="replace")).hexdigest()
 
 
 def is_hidden(path: str) -> bool:
@@ -176,10 +201,8 @@ def problem_of(path: str) -> str | None:
         return f"its path is longer than {MAX_PATH_BYTES} bytes"
     if not slash:
         return _problem_of_part(path) or "it is in no folder, so without a class"
-    try:
-        check_label(label)
-    except InputError as error:
-        return _problem_of_part(label) or str(error).partition("folder name: ")[2].partition(";")[0]
+    if problem := _problem_of_part(label) or problem_of_label(nfc(label)):
+        return problem
     return next((problem for part in inside.split("/") if (problem := _problem_of_part(part))), None)
 
 

@@ -5,6 +5,7 @@ meanwhile is in a temporary SQLite database, which disappears with the process.
 """
 
 import contextlib
+import csv
 import sqlite3
 import tempfile
 import threading
@@ -50,7 +51,10 @@ class StoredImage:
     ]
     size: Annotated[int, Column("of the object [bytes]")]
     version: Annotated[str, Column("what changes with its content: its ETag, checksum or time")]
-    sha256: Annotated[str, Column("SHA-256 of the file that was copied, or was there")] = ""
+    sha256: Annotated[
+        str,
+        Column("SHA-256 of the file that was copied, or was there; while copying, then that of the file it replaces"),
+    ] = ""
     kind: Annotated[str, Column("what it is, if it is not an image")] = ""
 
 
@@ -217,6 +221,8 @@ def _read(path: Path) -> Iterator[StoredImage]:
                     yield outcome
     except FileNotFoundError:
         return
+    except csv.Error as error:
+        raise StorageError(f"{path} is damaged ({error}): move it away and run again") from error
     except OSError as error:
         raise storage_error(error, path) from error
 

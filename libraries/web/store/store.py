@@ -1,12 +1,11 @@
 """A folder in an object store → images/<dataset>/, in parallel, and never twice.
 
 Each object that may be an image is copied under its own path. What became of it is a line in a table, from which the
-next run continues. As with downloads, a file that the user moved or deleted is not restored, but a folder at the top
-that was deleted as a whole is filled again. The store is only read. One run at a time per data set.
+next run continues. A file that the user moved or deleted, or whose folder was renamed, is not restored; but a data set
+without any folder is filled again. The store is only read. One run at a time per data set.
 """
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from libraries.data.class_folders import check_labels
 from libraries.data.formats import Format, is_told_by_content, kind_by_name
 from libraries.data.removal import removed
 from libraries.web.fetch import backoff
-from libraries.web.store.copying import Copied, Copier, Job
-from libraries.web.store.listing import Store, StoredObject, is_hidden, problem_of
+from libraries.web.store.copying import Copied, Copier, Job, alone
+from libraries.web.store.listing import MOST_BYTES, Store, StoredObject, is_hidden, problem_of
 from libraries.web.store.outcome import Outcome, readable
 from libraries.web.store.record import Known, Record, StoredImage
 
@@ -75,7 +74,7 @@ def copy_store(
         StorageError: the disk is full, or a file cannot be written. The next run continues from there.
     """
     store, outcome = Store(url, timeout=options.timeout), Outcome()
-    with contextlib.closing(Record(table, url)) as record:
+    with alone(folder, table), contextlib.closing(Record(table, url)) as record:
         usable = _usable(store.objects(), options, outcome, listed)
         for each, other in record.list_objects(usable):
             both = f"{readable(each.path)} and {readable(other)}"
@@ -107,8 +106,8 @@ def _usable(
             outcome.leave_out(each.path, problem)
         elif not isinstance(kind, Format) and not (is_told_by_content(name) and each.size):
             outcome.add_other(each.path, kind.name if kind else "")
-        elif not each.size:
-            outcome.leave_out(each.path, "it is empty")
+        elif not 0 < each.size < MOST_BYTES:
+            outcome.leave_out(each.path, "its size is impossible" if each.size else "it is empty")
         else:
             tops.add(each.path.partition("/")[0])
             yield each
@@ -128,8 +127,8 @@ class _Run:
         self._failed: DownloadError | None = None  # the last one, and how many since the last success
         self._count_failed = 0
         self._on_disk = OnDisk(folder)
-        self._has_folder = functools.cache(lambda top: (folder / self._on_disk(top)).is_dir())
         has = folder.is_dir()
+        self._is_empty = not has or not any(e.is_dir() and not e.name.startswith(".") for e in folder.iterdir())
         self._moved = {nfc(old): new for old, new in Annotations(folder).moved.items()} if has else {}
         self._taken_out = set(map(nfc, removed(folder))) if has else set[str]()
 
@@ -172,7 +171,7 @@ class _Run:
         """What to do about an object; None if nothing, which is counted."""
         wanted, earlier = known
         path = wanted.path
-        if earlier and earlier.status in ("copied", "copying", "there") and not self._has_folder(path.split("/")[0]):
+        if self._is_empty:
             earlier = None
         if earlier is None or earlier.status == "copying":
             return self._new(wanted, earlier, is_newer=not known.is_unchanged)

@@ -13,6 +13,9 @@ from PARAMETERS import Parameters
         ("s3://bucket/folder", "s3://bucket/folder"),
         (" S3://bucket/a/b/ ", "s3://bucket/a/b"),
         ("gs://bucket", "gs://bucket"),
+        ("s3a://bucket/f", "s3://bucket/f"),
+        ("gcs://bucket", "gs://bucket"),
+        ("az://container/f", "abfs://container/f"),
         ("abfs://container@account.dfs.core.windows.net/f", "abfs://container@account.dfs.core.windows.net/f"),
         ("oci://bucket@namespace/f", "oci://bucket@namespace/f"),
         (
@@ -32,6 +35,7 @@ def test_accepted(given: str, meant: str) -> None:
     [
         ("s3://AKIA123:hunter2@bucket/folder", "user name or password"),
         ("s3://hunter2@bucket", "user name or password"),
+        ("s3://AKIA123:hunter2/folder", "user name or password"),
         ("gs://hunter2@bucket/folder", "user name or password"),
         ("abfs://user:hunter2@container@account/f", "user name or password"),
         ("abfs://container:hunter2@account.dfs.core.windows.net/f", "user name or password"),

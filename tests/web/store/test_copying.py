@@ -1,15 +1,19 @@
 """What is copied from a store, what is left out, and what happens to files that stand in the way."""
 
+import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from libraries.base.errors import InputError, StorageError
 from libraries.base.tables import read_table
 from libraries.data.annotations import Annotations
+from libraries.web.store import copying
 from libraries.web.store.outcome import Outcome
-from libraries.web.store.record import StoredImage
+from libraries.web.store.record import Record, StoredImage
 from tests.conftest import files
 from tests.fake_store import ROOT, FakeStore
 from tests.web.conftest import picture
@@ -112,11 +116,129 @@ def test_never_again_what_you_moved_removed_or_deleted(store: FakeStore, copy: C
     assert files(images) - before == {"rose/2.jpg"}
 
 
-def test_a_folder_that_is_gone_is_filled_again(store: FakeStore, copy: Copy, tmp_path: Path) -> None:
+def test_a_folder_that_was_renamed_or_deleted_stays_so(store: FakeStore, copy: Copy, tmp_path: Path) -> None:
     fill(store)
     copy()
-    (tmp_path / "images" / "rose").rename(tmp_path / "elsewhere")
-    assert totals(copy()) == (3, 0, 3) and sorted(store.read) == ["rose/0.jpg", "rose/1.jpg", "rose/2.jpg"]
+    (tmp_path / "images" / "rose").rename(tmp_path / "images" / "roses")
+    assert totals(copy()) == (0, 0, 6) and store.read == []
+    shutil.rmtree(tmp_path / "images")
+    assert totals(copy()) == (6, 0, 0), "without any folder, all begins anew"
+
+
+def changed(store: FakeStore, path: str, content: bytes) -> bytes:
+    store.put(path, content)
+    return content
+
+
+def test_an_edit_while_the_new_version_is_read_stays(store: FakeStore, copy: Copy, tmp_path: Path) -> None:
+    fill(store)
+    copy()
+    changed(store, "rose/1.jpg", b"version 2")
+    store.answers = lambda key: (tmp_path / "images" / "rose" / "1.jpg").write_bytes(b"mine") and None if key else None
+    assert copy().problems == {"changed in the store, but here as well": (1, ["rose/1.jpg"])}
+    assert (tmp_path / "images" / "rose" / "1.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_run_that_ends_while_it_replaces_a_file_leaves_it_ours(
+    store: FakeStore, copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """The file is the old version, or the new one, of which no row says so; the next version is taken all the same."""
+    fill(store)
+    copy()
+    changed(store, "rose/1.jpg", b"version 2")
+
+    def ends(*_: object) -> None:
+        raise StorageError("ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "atomic", ends) if before else patch.setattr(Record, "add", ends)
+        with pytest.raises(StorageError, match="ends here"):
+            copy()
+    path = tmp_path / "images" / "rose" / "1.jpg"
+    assert (path.read_bytes() == b"version 2") is not before
+    latest = changed(store, "rose/1.jpg", b"version 3 is longer")
+    copy()
+    assert path.read_bytes() == latest
+
+
+def test_the_empty_file_of_an_interrupted_move_is_filled(store: FakeStore, copy: Copy, tmp_path: Path) -> None:
+    fill(store)
+    copy()
+    table = tmp_path / "proc" / "stored_images.csv"
+    table.write_text(table.read_text().replace("rose/1.jpg,copied", "rose/1.jpg,copying"))
+    path = tmp_path / "images" / "rose" / "1.jpg"
+    path.write_bytes(b"")
+    latest = changed(store, "rose/1.jpg", b"version 2")
+    assert totals(copy()) == (0, 1, 5)
+    assert path.read_bytes() == latest
+
+
+def test_one_run_at_a_time(store: FakeStore, copy: Copy, tmp_path: Path) -> None:
+    fill(store)
+    copy()
+    with (
+        FileLock(tmp_path / "proc" / ".stored_images.csv.lock"),
+        pytest.raises(InputError, match=r"another run is copying into .*/images: wait until it has ended"),
+    ):
+        copy()
+
+
+@pytest.mark.parametrize("what", ["file", "broken link"])
+def test_a_file_where_the_folder_should_be(store: FakeStore, copy: Copy, tmp_path: Path, what: str) -> None:
+    fill(store)
+    images = tmp_path / "images"
+    images.write_bytes(b"") if what == "file" else images.symlink_to(tmp_path / "gone")
+    with pytest.raises(StorageError, match=r"/images could not be written: .*; move it away"):
+        copy()
+
+
+def test_an_endless_body_is_not_read(store: FakeStore, copy: Copy) -> None:
+    fill(store)
+    sent = itertools.count()
+    store.body = lambda key: (bytes(65536) for _ in sent) if key == "rose/1.jpg" else None
+    outcome = copy()
+    assert outcome.problems == {"changed while it was read: run again": (1, ["rose/1.jpg"])}
+    assert next(sent) < 1000, "chunks of 64 KB: what fits into the buffers of two sockets"
+
+
+def test_a_hostile_list(store: FakeStore, copy: Copy) -> None:
+    """Sizes that are none; versions of any length, and with line breaks; labels that look like messages."""
+    fill(store)
+    entries = [
+        ("rose/a.jpg", "-5", "x"),
+        ("rose/b.jpg", "10000000000000000000", "x"),
+        ("rose/0.jpg", "6", "y" * 200_000),
+    ]
+    entries += [("rose/1.jpg", "6", "a&#13;,&quot;"), ("rose/2.jpg", "6", "a&#10;b")]
+    entries += [(f"a folder name: x{i}/1.jpg", "9", "z") for i in range(30)]
+    listed = "".join(
+        f"<Contents><Key>flowers/{key}</Key><Size>{size}</Size><ETag>{tag}</ETag></Contents>"
+        for key, size, tag in entries
+    )
+    document = f"<ListBucketResult><IsTruncated>false</IsTruncated>{listed}</ListBucketResult>".encode()
+    store.body = lambda key: None if key else [document]
+    first = copy()
+    assert first.problems["its size is impossible"] == (2, ["rose/a.jpg", "rose/b.jpg"])
+    assert [count for reason, (count, _) in first.problems.items() if "holds one of" in reason] == [30]
+    assert totals(first)[0] == len(store.read) == 3
+    assert totals(copy()) == (0, 0, 3) and store.read == []
+
+
+def test_a_list_that_never_ends(store: FakeStore, copy: Copy) -> None:
+    more = b"<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
+    store.body = lambda key: None if key else [b"<ListBucketResult>" + more + b"</ListBucketResult>"]
+    with pytest.raises(InputError, match="the store gives one part of its list again and again"):
+        copy()
+
+
+def test_a_damaged_table_is_named(store: FakeStore, copy: Copy, tmp_path: Path) -> None:
+    fill(store)
+    copy()
+    with (tmp_path / "proc" / "stored_images.csv").open("a") as file:
+        file.write("x" * 200_000 + "\n")
+    with pytest.raises(StorageError, match=r"stored_images\.csv is damaged .*: move it away and run again"):
+        copy()
 
 
 def test_images_are_told_by_suffix_then_by_content(store: FakeStore, copy: Copy, tmp_path: Path) -> None:
@@ -172,7 +294,7 @@ def test_hostile_names_stay_outside(store: FakeStore, copy: Copy, tmp_path: Path
     outcome = copy()
     assert totals(outcome) == (6, 0, 0) and len(store.read) == 6
     assert sum(count for count, _ in outcome.problems.values()) == len(hostile) + 2
-    assert files(tmp_path) == {"proc/stored_images.csv"} | {
+    assert files(tmp_path) == {"proc/stored_images.csv", "proc/.stored_images.csv.lock"} | {
         f"images/{n}/{i}.jpg" for n in ("rose", "tulip") for i in range(3)
     }
     assert all(line.isprintable() for line in outcome.summary_lines()[1:])
