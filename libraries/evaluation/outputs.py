@@ -116,7 +116,7 @@ def _thumbnail(side: int, *, white_level: int = FULL_RANGE) -> ResizeRule:
 
 def _mistakes(tested: Tested, classifier: Classifier, layout: Layout, features: Features) -> list[report.Mistake]:
     chosen = confident_mistakes(tested.labels, tested.probabilities, count=report.MOST_MISTAKES)
-    alike = _alike(tested.embeddings[chosen], features)
+    alike = _alike([tested.embeddings[i] for i in chosen], features)
     explained = len(chosen) if classifier.has_evidence else _MOST_OCCLUDED
     predictions = tested.predictions
 
@@ -135,10 +135,12 @@ def _mistakes(tested: Tested, classifier: Classifier, layout: Layout, features: 
     return [found for _, found in ordered_map(mistake, range(len(chosen)))]
 
 
-def _alike(embeddings: Float32, features: Features) -> list[list[tuple[str, str]]]:
+def _alike(embeddings: Sequence[Float32], features: Features) -> list[list[tuple[str, str]]]:
     """Path and label of the training images most like each of the embeddings [M, D]."""
+    if not embeddings:
+        return []
     is_training = np.array(features.split) == "train"
-    found = nearest(features.embedding[as_slice(is_training)], embeddings, count=_ALIKE)
+    found = nearest(features.embedding[as_slice(is_training)], np.array(embeddings), count=_ALIKE)
     rows = np.flatnonzero(is_training)[found]
     return [[(features.path[i], features.label[i]) for i in row] for row in rows]
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from libraries.base.arrays import Float32, Int
+from libraries.base.arrays import Float32, Int, as_slice
 from libraries.base.errors import ImageError, InputError, StaleInput
 from libraries.base.tables import Column
 from libraries.classifier.bundle import Classifier, Prediction
@@ -38,14 +38,15 @@ class Tested:
         names: K names of the classes.
         examples: N examples, in the order of examples.csv.
         labels: int [N], the true classes.
-        embeddings, scores, probabilities: float32 [N, D], [N, K], [N, K].
+        embeddings: N of float32 [D]: together they may be larger than memory.
+        scores, probabilities: float32 [N, K].
         left_out: the errors of images that could not be read.
     """
 
     names: list[str]
     examples: list[Example]
     labels: Int
-    embeddings: Float32
+    embeddings: Sequence[Float32]
     scores: Float32
     probabilities: Float32
     left_out: list[ImageError]
@@ -81,7 +82,10 @@ def classify_stored(
     known = [example for example in examples if example.path in row]
     for example in known:
         check_unchanged(example, folder=images, files=files)
-    predictions = classifier.predict_embeddings(features.embedding[[row[example.path] for example in known]])
+    is_known = np.zeros(len(features.path), bool)
+    is_known[[row[example.path] for example in known]] = True
+    known.sort(key=lambda example: row[example.path])
+    predictions = classifier.predict_embeddings(features.embedding[as_slice(is_known)])
     answers: dict[str, Prediction | ImageError] = dict(zip([e.path for e in known], predictions, strict=True))
     load = partial(load_example, folder=images, rule=classifier.rule)
     others = [example for example in examples if example.path not in row]
@@ -127,10 +131,11 @@ def check_agreement(whole: Tested, stored: Tested, *, precision: Literal["f32", 
     """
     row = {example.path: i for i, example in enumerate(stored.examples)}
     rows = [row[example.path] for example in whole.examples]
-    if whole.embeddings.shape[1:] != stored.embeddings.shape[1:]:
+    if whole.embeddings[0].shape != stored.embeddings[0].shape:
         raise StaleInput(f"the stored embeddings are not those of the bundle's network: {_AGAIN}")
-    largest = float(np.abs(whole.embeddings).max()) or 1.0
-    difference = float(np.abs(whole.embeddings - stored.embeddings[rows]).max()) / largest
+    largest = float(np.max([np.abs(embedding).max() for embedding in whole.embeddings])) or 1.0
+    pairs = zip(whole.embeddings, (stored.embeddings[row] for row in rows), strict=True)
+    difference = float(np.max([np.abs(one - other).max() for one, other in pairs])) / largest
     of_probability = float(np.abs(whole.probabilities - stored.probabilities[rows]).max())
     if not (difference <= TOLERANCE[precision] and of_probability <= TOLERANCE_OF_PROBABILITY[precision]):
         raise StaleInput(
@@ -153,7 +158,7 @@ def _tested(
         names=classifier.labels,
         examples=[example for example, _ in good],
         labels=np.array([classifier.labels.index(example.label) for example, _ in good]),
-        embeddings=np.stack([answer.embedding for _, answer in good]),
+        embeddings=[answer.embedding for _, answer in good],
         scores=np.stack([answer.scores for _, answer in good]),
         probabilities=np.stack([answer.probabilities for _, answer in good]),
         left_out=[answer for _, answer in found if isinstance(answer, ImageError)],

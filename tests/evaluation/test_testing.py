@@ -162,7 +162,7 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     assert [e.group for e in tested.examples] == ["1", "2", "3"]
     assert tested.labels.tolist() == [1, 0, 1]
     assert tested.predictions.tolist() == [1, 1, 1]
-    assert tested.embeddings[:, 0].tolist() == [1, 2, 3]
+    assert [embedding[0] for embedding in tested.embeddings] == [1, 2, 3]
     assert next(count) == 4, "progress counts every image"
 
 
@@ -195,7 +195,7 @@ def test_only_images_without_a_stored_embedding_are_looked_at(
     tested = classify_stored(bundle, examples, features, images=tmp_path, files=KnownFiles())
     assert bundle.looked_at == ["0", "2"]
     assert [e.group for e in tested.examples] == ["1", "2", "3"]
-    assert tested.embeddings[:, 0].tolist() == tested.scores[:, 0].tolist() == [1, 2, 3]
+    assert [embedding[0] for embedding in tested.embeddings] == tested.scores[:, 0].tolist() == [1, 2, 3]
     assert [str(error) for error in tested.left_out] == ["blau/0.png: cut off"]
 
 
