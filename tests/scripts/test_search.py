@@ -130,8 +130,11 @@ def test_what_goes_wrong_is_one_line(fake: FakeSearch, tmp_path: Path, process: 
     assert "Bing's image search was retired on 11 August 2025: use openverse" in done.stderr
 
 
-def test_no_source_at_all_names_all_three(fake: FakeSearch, tmp_path: Path, process: Process) -> None:
+def test_no_source_at_all_names_every_way(fake: FakeSearch, tmp_path: Path, process: Process) -> None:
     done = process("0_downloadData", parameters(tmp_path, fake, datasetName="nothing"))
     assert done.returncode == 1
-    assert "--imgUrlsPath, or write words to search for into " in done.stderr
+    assert all(
+        way in done.stderr
+        for way in ("--imgLabelsPath", "--imgUrlsPath", "--imgStoreUrl", "or write words to search for")
+    )
     assert "resources/nothingQueries.toml" in done.stderr.replace("\\", "/")
