@@ -89,7 +89,7 @@ def nodes(count: int) -> Iterator[str]:
     """So many nodes of one core, besides a head that does no work; gives their address."""
     from ray.cluster_utils import Cluster
 
-    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ |= {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}  # scripts started from here have both, too
     cluster = Cluster()
     try:
         cluster.add_node(num_cpus=0, object_store_memory=MEMORY, include_dashboard=False)

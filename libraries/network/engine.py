@@ -247,5 +247,6 @@ def _compile(model: Any, *, precision: Precision, streams: int) -> Any:
         "PERFORMANCE_HINT": "THROUGHPUT",
         "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": streams,
+        "ENABLE_CPU_PINNING": False,  # else the workers of a machine, each with one thread, all take the same core
     }
     return openvino.Core().compile_model(model, "CPU", settings)
