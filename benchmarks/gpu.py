@@ -11,8 +11,8 @@ Featurizing   Image files to embeddings in bf16: ours is the engine of scripts/3
 Refining      Images a second of an epoch after the first, in bf16: ours decodes once and augments on the GPU, as
               scripts/2_refineDNN.py does; the plain loop is that of training.py, under autocast.
 Agreement     Embeddings of the device against those of the processor, in float32 (largest difference, relative to the
-              largest value) and in bf16 (least cosine). An epoch in float32, by one process against two that share the
-              device: how far apart the validation error is, where nothing differs but batch normalisation's images.
+              largest value) and in bf16 (least cosine). Three epochs in float32, by one process and by two that share
+              the device: their validation errors.
 """
 
 import argparse

@@ -76,9 +76,7 @@ def take_store(url: str, parameters: Parameters, layout: Layout, record: Record)
     )
     print(f"Copying the images of {url}")
     with ProgressBar("Listing", unit="objects") as listing, ProgressBar("Copying") as bar:
-        outcome = copy_store(
-            url, layout.images, table_path, options, listed=listing.show, progress=lambda done, all: bar.show(done, all)
-        )
+        outcome = copy_store(url, layout.images, table_path, options, listed=listing.show, progress=bar.show)
     print(*outcome.summary_lines(), f"What became of every object: {table_path}", sep="\n")
     record.metrics.update({kind: outcome.total(kind) for kind in ("copied", "replaced", "there")})
     record.files.append(table_path)

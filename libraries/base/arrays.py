@@ -20,5 +20,8 @@ def as_slice(chosen: Bool) -> slice | Bool:
     Args:
         chosen: [N].
     """
-    first, count = int(chosen.argmax()), int(np.count_nonzero(chosen))
-    return slice(first, first + count) if chosen[first : first + count].all() else chosen
+    rows = np.flatnonzero(chosen)
+    if not len(rows):
+        return slice(0, 0)
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first + 1 == len(rows) else chosen

@@ -7,6 +7,7 @@ spreadsheets; reading removes it. Tables of earlier versions, without apostrophe
 A typed table is declared by a dataclass whose fields are its columns; it is written, read and described from that.
 """
 
+import contextlib
 import csv
 import dataclasses
 import re
@@ -17,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from libraries.base.file_system import open_text
+from libraries.base.errors import StorageError
+from libraries.base.file_system import open_text, storage_error
 from libraries.base.storage import reading, write_text
 
 Row = TypeVar("Row")
@@ -151,6 +153,40 @@ def read_table(path: Path, kind: type[Row], *, advice: str) -> list[Row]:
         header = [plain(cell) for cell in next(lines, [])]
         fields = _fields(kind, header)
         return [kind(**_values(cells, fields, header, lines.line_num)) for cells in lines if cells]
+
+
+def table_line(row: Any) -> bytes:
+    """A row of a typed table that grows line by line."""
+    return csv_line(row_cells(row).values()).encode()
+
+
+def read_growing(path: Path, kind: type[Row], *, about: str) -> Iterator[Row]:
+    """The rows of a typed table that grows line by line; none if there is no file yet.
+
+    Damaged lines are left out, as the last ones may be after a power cut.
+
+    Args:
+        about: what the table is of, for the message.
+
+    Raises:
+        StorageError: the file is not such a table, or cannot be read.
+    """
+    header = column_names(kind)
+    fields = _fields(kind, header)
+    try:
+        with open_text(path, errors="replace") as file:
+            lines = csv.reader(line for line in file if line.endswith("\n"))  # the last may have been cut off
+            if [plain(cell) for cell in next(lines, header)] != header:
+                raise StorageError(f"{path} is not a table of {about}: move it away and run again")
+            for cells in lines:
+                with contextlib.suppress(ValueError):
+                    yield kind(**_values(cells, fields, header, lines.line_num))
+    except FileNotFoundError:
+        return
+    except csv.Error as error:
+        raise StorageError(f"{path} is damaged ({error}): move it away and run again") from error
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def _values(cells: Sequence[str], fields: Sequence["_Field"], header: Sequence[str], line: int) -> dict[str, Any]:

@@ -6,25 +6,23 @@ up meanwhile is in a temporary SQLite database, which disappears with the proces
 
 import contextlib
 import sqlite3
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Literal
 
 from libraries.base.errors import DownloadError, StorageError
-from libraries.base.file_system import open_text, storage_error
+from libraries.base.file_system import storage_error
 from libraries.base.storage import atomic
-from libraries.base.tables import Column, column_names, csv_line, csv_rows, row_cells
+from libraries.base.tables import Column, column_names, csv_line, read_growing, table_line
 from libraries.data.class_folders import check_label
 from libraries.web.addresses import parse
 
 Pair = tuple[str, str]  # label, URL
 Status = Literal["ok", "failed", "passing"]
 
-_NUMBERS = ("http_status", "bytes", "width", "height")
 _PAIRS = """
 CREATE TABLE pairs (
     id INTEGER PRIMARY KEY,  -- first the pairs of the list, in its order, then those of other lists in the table
@@ -82,42 +80,9 @@ def summary(outcomes: Iterable[UrlOutcome]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (item[0] != "downloaded", -item[1], item[0])))
 
 
-def as_line(outcome: UrlOutcome) -> bytes:
-    """The outcome as a line of the table."""
-    return csv_line(row_cells(outcome).values()).encode()
-
-
 def read_outcomes(path: Path) -> Iterator[UrlOutcome]:
-    """The outcomes in a table, later ones of a pair after earlier ones; none if there is no table yet.
-
-    Raises:
-        StorageError: the file is not such a table.
-    """
-    try:
-        with open_text(path, errors="replace") as file:
-            rows = csv_rows(line for line in file if line.endswith("\n"))  # the last may have been cut off
-            if tuple(next(rows, COLUMNS)) != COLUMNS:
-                raise StorageError(f"{path} is not a table of downloads: move it away and run again")
-            for row in rows:
-                if (outcome := _outcome(row)) is not None:
-                    yield outcome
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise storage_error(error, path) from error
-
-
-def _outcome(row: list[str]) -> UrlOutcome | None:
-    """The outcome in a line; None if the line is damaged, as the last ones may be after a power cut."""
-    if len(row) != len(COLUMNS):
-        return None
-    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
-    try:
-        numbers = {name: int(values[name]) if values[name] else None for name in _NUMBERS}
-        texts = {name: sys.intern(values[name]) for name in ("label", "status", "reason")}  # few distinct texts
-        return UrlOutcome(**{**values, **numbers, **texts, "seconds": float(values["seconds"])})
-    except ValueError:
-        return None
+    """The outcomes in a table, later ones of a pair after earlier ones; see `read_growing`."""
+    return read_growing(path, UrlOutcome, about="downloads")
 
 
 @dataclass(eq=False, slots=True)
@@ -171,7 +136,7 @@ class Ledger:
                 self._store.execute("BEGIN")
                 self._store.executemany(_WANTED, map(_row, pairs))
                 [(self.count,)] = self._store.execute("SELECT COUNT(*) FROM pairs")
-                earlier = ((o.label, o.url, o.status, as_line(o), is_due(o)) for o in read_outcomes(path))
+                earlier = ((o.label, o.url, o.status, table_line(o), is_due(o)) for o in read_outcomes(path))
                 self._store.executemany(_EARLIER, earlier)
                 self._store.execute("COMMIT")
                 self._store.execute("CREATE INDEX due_targets ON pairs (target) WHERE due")
@@ -208,7 +173,7 @@ class Ledger:
 
     def add(self, outcomes: Sequence[UrlOutcome]) -> None:
         """Append outcomes to the file; each replaces an earlier one of the same pair."""
-        lines = [as_line(outcome) for outcome in outcomes]
+        lines = [table_line(outcome) for outcome in outcomes]
         try:
             self._file.write(b"".join(lines))
             self._file.flush()

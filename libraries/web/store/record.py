@@ -5,19 +5,18 @@ meanwhile is in a temporary SQLite database, which disappears with the process.
 """
 
 import contextlib
-import csv
 import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, NamedTuple
+from typing import IO, Annotated, Literal, NamedTuple
 
 from libraries.base.errors import StorageError
 from libraries.base.file_system import storage_error
 from libraries.base.storage import atomic
-from libraries.base.tables import Column, column_names, csv_line, csv_rows, row_cells
+from libraries.base.tables import Column, column_names, csv_line, read_growing, table_line
 from libraries.web.store.listing import StoredObject, folded
 
 Status = Literal["copying", "copied", "there", "kept", "other"]
@@ -97,7 +96,7 @@ class Record:
                 self._store.execute("PRAGMA journal_mode=OFF")
                 self._store.executescript(_TABLES)
                 self._store.execute("BEGIN")
-                for row in _read(path):
+                for row in read_growing(path, StoredImage, about="images from a store"):
                     self._take(row)
                 self._store.execute("COMMIT")
             self._write()
@@ -167,7 +166,7 @@ class Record:
     def _append(self, rows: Iterable[StoredImage]) -> None:
         try:
             with self._appending:
-                self._file.write(b"".join(map(_line, rows)))
+                self._file.write(b"".join(map(table_line, rows)))
                 self._file.flush()
         except OSError as error:
             raise storage_error(error, self.path) from error
@@ -187,7 +186,9 @@ class Record:
             values: tuple[object, ...] = (row.path, row.status, row.size, row.version, row.sha256, row.kind)
             self._store.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", values)
         else:
-            self._store.execute("INSERT OR REPLACE INTO elsewhere VALUES (?, ?, ?)", (row.url, row.path, _line(row)))
+            self._store.execute(
+                "INSERT OR REPLACE INTO elsewhere VALUES (?, ?, ?)", (row.url, row.path, table_line(row))
+            )
 
     def _close_file(self) -> None:
         with contextlib.suppress(OSError):  # after a failed `add`, which has raised an error already
@@ -198,41 +199,7 @@ class Record:
             file.write(csv_line(COLUMNS).encode())
             file.writelines(line for (line,) in self._store.execute("SELECT line FROM elsewhere ORDER BY url, path"))
             rows = self._store.execute("SELECT * FROM outcomes ORDER BY path")
-            file.writelines(_line(StoredImage(self.url, *row)) for row in rows)
-
-
-def _line(row: StoredImage) -> bytes:
-    return csv_line(row_cells(row).values()).encode()
-
-
-def _read(path: Path) -> Iterator[StoredImage]:
-    """The rows of a table, later ones of an object after earlier ones; none if there is no table yet.
-
-    Raises:
-        StorageError: the file is not such a table.
-    """
-    try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            rows = csv_rows(line for line in file if line.endswith("\n"))  # the last may have been cut off
-            if tuple(next(rows, COLUMNS)) != COLUMNS:
-                raise StorageError(f"{path} is not a table of images from a store: move it away and run again")
-            for row in rows:
-                if (outcome := _outcome(row)) is not None:
-                    yield outcome
-    except FileNotFoundError:
-        return
-    except csv.Error as error:
-        raise StorageError(f"{path} is damaged ({error}): move it away and run again") from error
-    except OSError as error:
-        raise storage_error(error, path) from error
-
-
-def _outcome(row: list[str]) -> StoredImage | None:
-    """The outcome in a line; None if the line is damaged, as the last ones may be after a power cut."""
-    if len(row) != len(COLUMNS) or not row[3].isdecimal():
-        return None
-    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
-    return StoredImage(**{**values, "size": int(values["size"])})
+            file.writelines(table_line(StoredImage(self.url, *row)) for row in rows)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def copy_store(
     """
     store, outcome = Store(url, timeout=options.timeout), Outcome()
     with alone(folder, table), contextlib.closing(Record(table, url)) as record:
-        usable = _usable(store.objects(), options, outcome, listed)
+        usable = _usable(store.objects(), outcome, listed)
         for each, other in record.list_objects(usable):
             both = f"{readable(each.path)} and {readable(other)}"
             outcome.leave_out(both, "on some systems they are one file: rename one; the second is taken")
@@ -92,7 +92,7 @@ def copy_store(
 
 
 def _usable(
-    objects: Iterator[StoredObject], options: StoreOptions, outcome: Outcome, listed: Callable[[int], object]
+    objects: Iterator[StoredObject], outcome: Outcome, listed: Callable[[int], object]
 ) -> Iterator[StoredObject]:
     """The objects that may become files; checks the names of the folders at the top after the last one."""
     tops: set[str] = set()
