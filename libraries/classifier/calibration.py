@@ -194,17 +194,18 @@ def _newton_step(gradient: Float64, scores: Float64, probabilities: Float64, wei
     and with it the sum of the biases, at zero in that direction without moving the minimum.
     """
     weighted = weight[:, None] * probabilities
+    # A constant added to a row of scores changes nothing; without their mean, slope and biases hardly touch each other.
+    centred = scores - np.einsum("nk,nk->n", probabilities, scores)[:, None]
+    of_bias, of_both = weighted.sum(axis=0), np.einsum("nk,nk->k", weighted, centred)
+    of_slope = np.einsum("nk,nk->k", weighted, centred**2).sum() + 1e-12
 
     def product(vector: Float64) -> Float64:
-        logits = vector[0] * scores + vector[1:]
-        logits -= np.einsum("nk,nk->n", probabilities, logits)[:, None]
-        logits *= weighted
-        on_bias = logits.sum(axis=0) + _prior(pull, vector[1:]) + vector[1:].mean()
-        return np.concatenate(([np.vdot(logits, scores) + 1e-12 * vector[0]], on_bias))
+        slope, bias = vector[0], vector[1:]
+        on_bias = slope * of_both + of_bias * bias - (probabilities @ bias) @ weighted
+        return np.concatenate(([slope * of_slope + of_both @ bias], on_bias + _prior(pull, bias) + bias.mean()))
 
-    of_score = scores - np.einsum("nk,nk->n", probabilities, scores)[:, None]
-    of_bias = (weighted * (1 - probabilities)).sum(axis=0) + pull + 1 / len(pull)
-    diagonal = np.concatenate(([np.vdot(weighted, scores * of_score) + 1e-12], of_bias))
+    own = of_bias - np.einsum("nk,nk->k", weighted, probabilities)
+    diagonal = np.concatenate(([of_slope], own + pull + 1 / len(pull)))
     step, residual = np.zeros_like(gradient), gradient.copy()
     search = residual / diagonal
     size = residual @ search

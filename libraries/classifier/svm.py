@@ -1,6 +1,6 @@
 """Linear SVMs on embeddings, one class against the rest: on all examples, or on several parts of them at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -171,7 +171,7 @@ class Parts:
 
     def model(self, part: int) -> LinearModel:
         """The SVM of a part."""
-        solution = self._both(self._of(part, [block.solution for block in self._fitted()])).astype(np.float32)
+        solution = self._both(self._of(part, lambda block: block.solution)).astype(np.float32)
         preparation = self._examples.preparation
         mean, scale = preparation.mean.astype(np.float64), preparation.scale.astype(np.float64)
         if self._moved is not None:
@@ -186,7 +186,7 @@ class Parts:
 
     def scores(self, part: int) -> Float32:
         """Of all examples by the SVM of a part, [N, K]."""
-        return self._both(self._of(part, [block.scores for block in self._fitted()])).astype(np.float32)
+        return self._both(self._of(part, lambda block: block.scores)).astype(np.float32)
 
     def _block(self, part_of: Int, class_of: Int) -> ColumnBlock:
         """The columns of these parts and classes, int [k] each."""
@@ -209,12 +209,11 @@ class Parts:
             moved = shift, scale
         return ColumnBlock(self._examples.rows, targets, weights, start=start, moved=moved)
 
-    def _fitted(self) -> list[ColumnBlock]:
-        return [block for block in self._blocks if block is not None]
-
-    def _of(self, part: int, values: Sequence[Floating]) -> Floating:
-        """The columns of a part, of values [..., k] by block."""
-        return np.hstack([each[:, number == part] for each, number in zip(values, self._part_of, strict=True)])
+    def _of(self, part: int, values: Callable[[ColumnBlock], Floating]) -> Floating:
+        """The columns of a part, of values [..., k] of a block that has k columns."""
+        mine = [part_of == part for part_of in self._part_of]
+        fitted = zip(self._blocks, mine, strict=True)
+        return np.hstack([values(block)[:, columns] for block, columns in fitted if block and columns.any()])
 
     def _both(self, column: Floating) -> Floating:
         return np.hstack([-column, column]) if self._examples.first else column
