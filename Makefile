@@ -86,7 +86,7 @@ test: $(VENV)/.dev $(VENV)/.programs $(VENV)/serve/.setup $(VENV)/azure/.setup  
 	$(RUN) -m pytest -n 2 --dist worksteal --durations=10
 
 test-cluster: $(VENV)/.dev  ## All tests of the cluster, on Ray nodes of this machine (6 minutes)
-	$(RUN) -m pytest -m "cluster or not cluster" tests/base/test_cluster.py
+	$(RUN) -m pytest -m "cluster or not cluster" tests/base/test_cluster.py tests/web/download/test_on_cluster.py
 
 check: $(VENV)/.dev  ## Lint, format and types
 	$(RUN) -m ruff check

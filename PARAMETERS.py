@@ -65,7 +65,7 @@ class Parameters(Settings):
     )
     cluster: str = general(
         "none",
-        "where scripts 1, 2 and 3 work: none: in their own process; local: on this machine's cores and, to train, "
+        "where scripts 0 to 3 work: none: in their own process; local: on this machine's cores and, to train, "
         "GPUs, by Ray; auto, or an address such as ray-head:6379: on a Ray cluster whose nodes share rootDir",
         matters_to=(),
     )

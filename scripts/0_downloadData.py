@@ -6,7 +6,7 @@ Skip this script if your images are already there, in one folder per class.
 from pathlib import Path
 
 from libraries.base.command import run
-from libraries.base.console import ProgressBar, counted, progress, table
+from libraries.base.console import ProgressBar, counted, progress, say, table
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.file_system import on_disk
 from libraries.base.layout import Layout
@@ -145,7 +145,9 @@ def download_list(urls: Path, parameters: Parameters, layout: Layout, record: Re
             folder=layout.images,
             outcomes=table_path,
             options=options,
+            cluster=parameters.cluster,
             progress=lambda done, total, had: bar.show(done, total),
+            told=say,
         )
     reasons = summary(outcomes)
     count = sum(reasons.values())

@@ -154,7 +154,10 @@ def _check_nodes(folder: Path) -> None:
             with contextlib.suppress(ray.exceptions.TaskUnschedulableError):  # the node has just gone
                 nodes.append(_Description(**json.loads(ray.get(found, timeout=_STARTING))))
     except ray.exceptions.RayError as error:
-        raise PipelineError(f"a node of the cluster does not answer: {first_line(error)}") from error
+        reason = first_line(error)
+        raise PipelineError(
+            f"a node of the cluster does not answer ({reason}): start all of them, and this script, with the same token"
+        ) from error
     finally:
         marker.unlink()
     _compare(nodes, json.loads(_this_node(str(marker)))["versions"], folder=folder)
@@ -238,17 +241,22 @@ class Nodes:
 class Cluster(Pool[J, R]):
     """One core of the cluster for each job; see `connected`. A job whose worker is lost fails with WorkerLost."""
 
-    def __init__(self, work: Work[J, R], *, told: Callable[[str], object] = lambda size: None) -> None:
+    goes_on = True
+
+    def __init__(
+        self, work: Work[J, R], *, told: Callable[[str], object] = lambda size: None, per_core: int = 1
+    ) -> None:
         """
         Args:
             told: called with the size of the cluster, 'Cluster: 2 nodes, 8 cores', whenever it has changed.
+            per_core: jobs at once, each in a process of its own; several where they wait for something else.
         """
         import ray
 
         super().__init__(1)
-        self._ray, self._work = ray, work
+        self._ray, self._work, self._per_core = ray, work, per_core
         self._order = order_of(work)
-        self._task = ray.remote(num_cpus=1, max_retries=RETRIES)(_do)
+        self._task = ray.remote(num_cpus=1 / per_core, max_retries=RETRIES)(_do)
         self._numbers_of: dict[Any, int] = {}  # by Ray's reference to the result
         self._nodes = Nodes(told)
 
@@ -258,7 +266,7 @@ class Cluster(Pool[J, R]):
         return super().has_room
 
     def _look_again(self) -> None:
-        self._workers = max(1, sum(node.cores for node in self._nodes.look()))
+        self._workers = max(1, self._per_core * sum(node.cores for node in self._nodes.look()))
 
     def _start(self, number: int, job: J) -> None:
         reference = self._task.remote(self._order, json.dumps([number, self._work.encode(job)]))

@@ -94,6 +94,7 @@ class Pool(ABC, Generic[J, R]):
     """
 
     gather = 0.0  # seconds to wait for more results, once there is one
+    goes_on = False  # whether others take the place of a lost worker
 
     def __init__(self, workers: int) -> None:
         self._workers = workers

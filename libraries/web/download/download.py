@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from libraries.base.cluster import NONE, Cluster, connected
 from libraries.base.file_system import on_disk, sweep
 from libraries.base.pool import Pool, usable_cores
 from libraries.base.processes import Work, open_pool
@@ -26,6 +27,7 @@ from libraries.web.fetch import backoff
 _DECODERS = 4  # images decoded at once, in all processes: each takes up to 3 bytes per pixel of memory
 _MAX_PROCESSES = 4
 _MIN_THREADS = 4  # per process
+_PER_CORE = 4  # downloads at once on each core of a cluster
 _MIN_JOBS = 500  # per process, as starting one takes as long as some hundred small images
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,10 @@ def download(
     outcomes: Path,
     options: DownloadOptions | None = None,
     processes: int | None = None,
+    cluster: str = NONE,
     wait: Callable[[int, float | None], float | None] = backoff,
     progress: Callable[[int, int, int], None] | None = None,
+    told: Callable[[str], object] = lambda size: None,
 ) -> Iterator[UrlOutcome]:
     """Fetch images into `folder`/<label>/. Another run fetches what is new, and what failed temporarily.
 
@@ -48,14 +52,17 @@ def download(
         folder: images/<dataset>.
         outcomes: the CSV file for the table of outcomes.
         processes: that share the work; None: as many as the list and the cores are worth; 1: only this process.
+        cluster: that does it instead, see `connected`: four downloads at once on each core, but `per_host` in all.
         wait: (n, seconds the server asked for) → seconds to wait after try number n; None: do not try again.
         progress: called with the number of pairs that are done, of all pairs, and of images downloaded.
+        told: see `Cluster`.
 
     Returns:
         One outcome per distinct pair, in the order of `urls`.
 
     Raises:
         InputError: a label cannot be a folder name, or two differ only in case.
+        ParameterError, PipelineError: there is no such cluster, or a node cannot do it.
         StorageError: the disk is full, or a file cannot be written. The next run continues from there.
     """
     _warn_of_proxies()
@@ -66,7 +73,7 @@ def download(
             sweep(_folder_of(folder, label))
         record = _recorder(ledger, progress)
         if jobs := ledger.count_jobs():
-            with _open_pool(folder, options, jobs=jobs, processes=processes) as pool:
+            with _open_pool(folder, options, jobs=jobs, processes=processes, cluster=cluster, told=told) as pool:
                 downloader = Downloader(pool, per_host=options.per_host, retries=options.retries, wait=wait)
                 downloader.run(ledger.jobs(), record)
         ledger.finish()
@@ -121,17 +128,39 @@ def _checked(urls: Iterable[Pair]) -> Iterator[Pair]:
     check_labels(labels)
 
 
+@contextlib.contextmanager
 def _open_pool(
-    folder: Path, options: DownloadOptions, *, jobs: int, processes: int | None
-) -> contextlib.AbstractContextManager[Pool[Job, Attempt]]:
-    """Threads of this process for a short list, several processes with threads for a long one."""
+    folder: Path,
+    options: DownloadOptions,
+    *,
+    jobs: int,
+    processes: int | None,
+    cluster: str,
+    told: Callable[[str], object],
+) -> Iterator[Pool[Job, Attempt]]:
+    """A cluster; or threads of this process for a short list, several processes with threads for a long one."""
+    if cluster != NONE:
+        work = _work(folder, options, threads=1, decoders=1)
+        with connected(cluster, folder=folder), Cluster(work, told=told, per_core=_PER_CORE) as pool:
+            yield pool
+        return
     if processes is None:
         processes = min(_MAX_PROCESSES, usable_cores(), options.workers // _MIN_THREADS, jobs // _MIN_JOBS)
     processes = max(1, processes)
-    per_process = {"threads": -(-options.workers // processes), "decoders": -(-_DECODERS // processes)}
-    settings = {"folder": str(folder.absolute()), "options": options.to_json(), **per_process}
-    work: Work[Job, Attempt] = Work(open_saver, settings, lambda job: (job.url, job.labels), Attempt.from_json)
-    return open_pool(work, processes=processes, threads=per_process["threads"])
+    threads = -(-options.workers // processes)
+    work = _work(folder, options, threads=threads, decoders=-(-_DECODERS // processes))
+    with open_pool(work, processes=processes, threads=threads) as pool:
+        yield pool
+
+
+def _work(folder: Path, options: DownloadOptions, *, threads: int, decoders: int) -> Work[Job, Attempt]:
+    settings = {
+        "folder": str(folder.absolute()),
+        "options": options.to_json(),
+        "threads": threads,
+        "decoders": decoders,
+    }
+    return Work(open_saver, settings, lambda job: (job.url, job.labels), Attempt.from_json)
 
 
 def _warn_of_proxies() -> None:

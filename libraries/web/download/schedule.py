@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 
 from libraries.base.errors import DownloadError
-from libraries.base.pool import Failed, Pool
+from libraries.base.pool import Failed, Pool, WorkerLost
 from libraries.data.class_folders import check_label
 from libraries.web.download.outcomes import Job, Pair, Status, UrlOutcome
 from libraries.web.download.saving import Attempt, SavedImage
@@ -110,6 +110,8 @@ class Downloader:
             failures: list[BaseException] = []
             for job, attempt in self._done():
                 self._schedule.done(job)
+                if isinstance(attempt, Failed) and isinstance(attempt.error, WorkerLost) and self._pool.goes_on:
+                    attempt = Attempt(DownloadError("worker lost", detail=str(attempt.error), passing=True), 0.0)
                 if isinstance(attempt, Failed):
                     failures.append(attempt.error)
                 elif not self._retries_later(job, attempt):
