@@ -16,6 +16,7 @@ from libraries.data.quality import QualityRow
 from libraries.data.removal import Removal
 from libraries.evaluation.testing import PredictionRow
 from libraries.network.training.refine import Epoch
+from libraries.review.queue import QueueRow
 from libraries.service.calling.journal import ClassifiedRow
 from libraries.web.download.outcomes import UrlOutcome
 from libraries.web.search.search import SearchRow
@@ -48,6 +49,7 @@ TABLES = {
     "svm_<classifier>/sweep.csv": MeasuredRow,
     "svm_<classifier>/learning_curve.csv": CurveRow,
     "evaluation_<classifier>/predictions.csv": PredictionRow,
+    "review.csv": QueueRow,
     "predictions/<folder>.csv": ClassifiedRow,
     "images/<datasetName>/.duplicates/removed.csv": Removal,
 }

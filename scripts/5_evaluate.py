@@ -1,9 +1,11 @@
 """Evaluate the bundle on the test images, and write a report that shows every mistake.
 
---compare prints the last evaluations side by side instead, --leakReport what a plain random split would have done, in
-which duplicates stand on both sides. --recheck classifies all test images with the whole bundle, not only a sample of
-them: their embeddings are known from step 3.
+--review only makes the list of images to look at again. --compare prints the last evaluations side by side instead,
+--leakReport what a plain random split would have done, in which duplicates stand on both sides. --recheck classifies
+all test images with the whole bundle, not only a sample of them: their embeddings are known from step 3.
 """
+
+from typing import TYPE_CHECKING
 
 from libraries.base.command import run
 from libraries.base.console import ProgressBar
@@ -12,10 +14,20 @@ from libraries.history import tracking
 from libraries.history.records import Record
 from PARAMETERS import Parameters
 
+if TYPE_CHECKING:
+    from libraries.network.embedding_store import Features
+
 EARLIER_RUNS = 12  # in the report
 
 
-def main(parameters: Parameters, *, compare: bool = False, leakReport: bool = False, recheck: bool = False) -> None:
+def main(
+    parameters: Parameters,
+    *,
+    compare: bool = False,
+    leakReport: bool = False,
+    recheck: bool = False,
+    review: bool = False,
+) -> None:
     layout = Layout(parameters)
     if compare:
         from libraries.history.comparison import describe_runs
@@ -29,6 +41,11 @@ def main(parameters: Parameters, *, compare: bool = False, leakReport: bool = Fa
         print(changes)
     if leakReport:
         report_leaks(parameters, layout)
+        return
+    if review:
+        from libraries.network.embedding_store import read_features
+
+        make_queue(parameters, layout, read_features(layout.features.folder))
         return
     layout.bundle.check()
     with tracking.run("5_evaluate", parameters) as record:
@@ -54,6 +71,14 @@ def report_leaks(parameters: Parameters, layout: Layout) -> None:
         seed=parameters.randomSeed,
     )
     print(*lines, sep="\n")
+
+
+def make_queue(parameters: Parameters, layout: Layout, features: "Features") -> None:
+    from libraries.review.making import review
+    from libraries.review.queue import summary
+
+    rows = review(layout, features, seed=parameters.randomSeed)
+    print(f"{summary(rows)}: {layout.review}; notebooks/showImages.ipynb shows them")
 
 
 def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:
@@ -105,6 +130,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     record.bundle = layout.bundle.folder
     for path in written:
         print(f"  {path}")
+    make_queue(parameters, layout, features)
 
 
 if __name__ == "__main__":

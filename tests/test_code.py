@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ("base", "data", "web", "cntk", "network", "classifier", "evaluation", "service", "history", "widgets")
+FLOORS = (
+    "base",
+    "data",
+    "web",
+    "cntk",
+    "network",
+    "classifier",
+    "review",
+    "evaluation",
+    "service",
+    "history",
+    "widgets",
+)
 MODULES = sorted((ROOT / "libraries").rglob("*.py"))
 
 

@@ -41,6 +41,7 @@ class Layout:
         self.store = self.root / "store"  # results by content, of all data sets: see `content_store`
         self.store_bytes = int(self._values["storeGigabytes"] * 10**9)
         self.thumbnails = self.proc / "thumbnails.sqlite"
+        self.review = self.proc / "review.csv"
 
     @property
     def is_refined(self) -> bool:

@@ -201,6 +201,7 @@ STAGES = (
                 made_from=("model_{classifier}", "features_{classifier}"),
             ),
             File("proc/<datasetName>/model_<classifier>/metrics.json", "how accurate the bundle is"),
+            File("proc/<datasetName>/review.csv", "which images to look at again, and why"),
         ),
     ),
     Stage(

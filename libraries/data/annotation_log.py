@@ -27,7 +27,8 @@ Mark = Literal["ambiguous", "excluded"]
 MARKS: tuple[Mark, ...] = ("ambiguous", "excluded")
 
 # 'undo' reverts the newest change or redo in effect, 'redo' the newest undo, 'failure' what could not be done;
-# 'answers' changes nothing: it records answers that confirm a label or mark.
+# 'answers' changes nothing: it records answers, given elsewhere, that confirm a label or mark; given here, such an
+# answer is a 'change' that leaves the image as it is.
 Kind = Literal["change", "undo", "redo", "failure", "answers"]
 _KINDS: tuple[Kind, ...] = ("change", "undo", "redo", "failure", "answers")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -85,10 +86,14 @@ class State:
     marks: dict[str, Mark] = field(default_factory=dict)  # by current path
     first: dict[str, str] = field(default_factory=dict)  # original path of moved images, by current path
     said: dict[str, datetime] = field(default_factory=dict)  # by current path, when label and mark were last decided
+    decided: set[str] = field(default_factory=set)  # current paths of images whose last decision is not undone
 
     def take(self, step: Step) -> None:
         """Update to the state after a step."""
         self.apply(step.changes)
+        self.decided -= {change.before.path for change in step.changes}
+        if step.kind not in ("undo", "failure"):
+            self.decided |= {change.after.path for change in step.changes}
         for change in step.changes:
             self.said.pop(change.before.path, None)
             # a failure restores an earlier decision, with its time

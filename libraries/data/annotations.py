@@ -156,6 +156,16 @@ class Annotations:
             places = [Place(path, self.marks.get(path)) for path in paths]
             return self._carry_out("change", [Change(old, Place(old.path, mark)) for old in places if old.mark != mark])
 
+    def confirm(self, paths: Sequence[str]) -> StepResult:
+        """Record that the labels and marks of images are right; nothing changes.
+
+        Raises:
+            StorageError: the log cannot be written.
+        """
+        with self.locked():
+            places = [Place(path, self.marks.get(path)) for path in paths]
+            return self._carry_out("change", [Change(place, place) for place in places])
+
     def undo(self) -> StepResult:
         """Revert the newest step in effect, if there is one."""
         with self.locked():

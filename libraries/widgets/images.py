@@ -16,6 +16,7 @@ from libraries.data.dataset import Example, read_examples, read_white_level
 from libraries.data.decoding import MAX_PIXELS, header, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE
 from libraries.data.quality import read_review
+from libraries.review.queue import REASONS, QueueRow, Reason, read_queue, time_for
 from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
 
 Split = Literal["train", "test", "new"]  # new: not seen by script 1
@@ -26,12 +27,14 @@ class Filter:
     """The images to show; None: all.
 
     Attributes:
+        queue: only those to look at again, all of them or for one reason, in the order of the queue.
         name: letters in the image's path within its class.
     """
 
     label: str | None = None
     mark: Mark | None = None
     finding: str | None = None
+    queue: Literal["all"] | Reason | None = None
     split: Split | None = None
     name: str = ""
 
@@ -49,6 +52,7 @@ class ImageViewer(Viewer):
         examples: Sequence[Example] = (),
         prepared: str | None = None,
         findings: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        queue: Sequence[QueueRow] = (),
         thumbnails: Path,
         white_level: int = FULL_RANGE,
         max_pixels: int = MAX_PIXELS,
@@ -59,6 +63,7 @@ class ImageViewer(Viewer):
             examples: as script 1 found them; empty if it has not run.
             prepared: the state of the annotations when script 1 ran.
             findings: images worth a second look (`data.quality`): finding → paths, the most striking first.
+            queue: images to look at again, by script 5, the best first; the viewer begins with them.
             thumbnails: the file that stores them.
             white_level: as script 1 found it.
             max_pixels: larger images are not shown.
@@ -75,10 +80,14 @@ class ImageViewer(Viewer):
         self._examples = {example.path: example for example in examples}
         self._prepared = prepared
         self._findings = findings
+        self._queue = queue
+        self._later: set[int] = set()  # of the queue, put off
         self._filter = Filter()
         self._said = ""
         self._annotations = Annotations(images)
         self._read_folder()
+        if self._undecided():
+            self._apply_filter(queue="all")
         self.show()
 
     @classmethod
@@ -95,6 +104,7 @@ class ImageViewer(Viewer):
             examples=examples,
             prepared=made["parameters"].get("annotations"),
             findings=read_review(layout.proc / "quality.csv"),
+            queue=read_queue(layout.review),
             thumbnails=layout.thumbnails,
             white_level=white_level,
             max_pixels=layout.max_pixels,
@@ -106,6 +116,9 @@ class ImageViewer(Viewer):
             "filter": self._apply_filter,
             "relabel": self._relabel,
             "mark": self._toggle_mark,
+            "accept": self._accept,
+            "keep": self._keep,
+            "later": self._put_off,
             "undo": lambda: self._take_over(self._annotations.undo(), "undone"),
             "redo": lambda: self._take_over(self._annotations.redo(), "done again"),
             "replay": self._replay,
@@ -126,7 +139,14 @@ class ImageViewer(Viewer):
             "was": folders.label(first) if first != path else None,
             "mark": self._annotations.marks.get(path),
             "split": self._split_of(path),
+            "settled": path in self._annotations.history.state.decided,
+            **self._doubt(image),
         }
+
+    def _doubt(self, image: int) -> Message:
+        """Why an image is in the queue, and what it may be instead."""
+        row = self._row_of.get(image)
+        return {} if row is None else {"reason": row.reason, "suggested": row.suggested}
 
     def facts(self, image: int) -> tuple[Message, list[bytes]]:
         path = self._paths[image]
@@ -150,6 +170,9 @@ class ImageViewer(Viewer):
         then = self._prepared_paths.get(path, path)
         if found := [finding for finding, paths in self._findings.items() if then in paths]:
             facts["worth a look"] = ", ".join(found)
+        if (row := self._row_of.get(image)) is not None:
+            instead = f": {row.suggested}?" if row.suggested not in (None, row.label) else ""
+            facts["to look at"] = f"{row.reason}{instead}"
         if (first := self._annotations.first_path(path)) != path:
             facts["was"] = displayed(first)
         return {"facts": facts}, []
@@ -157,11 +180,17 @@ class ImageViewer(Viewer):
     def summary(self) -> Message:
         count = Counter(map(self._annotations.folders.label, self._paths))
         marks = Counter(self._annotations.marks.values())
+        left = Counter[str](self._row_of[image].reason for image in self._undecided())
+        count_left = left.total()
+        if self._row_of:
+            left["all"] = count_left
         return {
             "labels": [{"name": label, "images": count[label]} for label in self._labels],
             "marks": {mark: marks[mark] for mark in MARKS},
             "images": len(self._paths),
             "findings": {finding: len(paths) for finding, paths in self._findings.items()},
+            "queue": {reason: left[reason] for reason in ("all", *REASONS) if reason in left},
+            "next": f"Next: {count_left:,} to look at; {time_for(count_left)}" if count_left else "",
             "filter": asdict(self._filter),
             "canUndo": self._annotations.can_undo,
             "canRedo": self._annotations.can_redo,
@@ -180,7 +209,7 @@ class ImageViewer(Viewer):
         self._show_matching(
             [
                 image
-                for image, path in self._with_finding(only.finding)
+                for image, path in self._to_show(only)
                 if (only.label is None or folders.label(path) == only.label)
                 and (only.mark is None or marks.get(path) == only.mark)
                 and (only.split is None or self._split_of(path) == only.split)
@@ -188,13 +217,47 @@ class ImageViewer(Viewer):
             ]
         )
 
-    def _with_finding(self, finding: str | None) -> Iterable[tuple[int, str]]:
-        """Number and path of the images with a finding, the most striking first; None: of all images."""
-        if finding is None:
+    def _to_show(self, only: Filter) -> Iterable[tuple[int, str]]:
+        """Number and path of the images in the queue, or with a finding, the most striking first; else of all."""
+        if only.queue is not None:
+            wanted = [i for i in self._undecided() if only.queue in ("all", self._row_of[i].reason)]
+            return [(image, self._paths[image]) for image in sorted(wanted, key=self._later.__contains__)]
+        if only.finding is None:
             return enumerate(self._paths)
+        now = self._now(self._findings.get(only.finding, ()))
+        return [(self._numbers[path], path) for path in now if path in self._numbers]
+
+    def _now(self, paths: Iterable[str]) -> list[str]:
+        """Where images are now that were there when script 1 ran."""
         now = {then: path for path, then in self._prepared_paths.items()}
-        paths = [now.get(path, path) for path in self._findings.get(finding, ())]
-        return [(self._numbers[path], path) for path in paths if path in self._numbers]
+        return [now.get(path, path) for path in paths]
+
+    def _undecided(self) -> list[int]:
+        """The images of the queue on which nobody has decided, in its order."""
+        decided = self._annotations.history.state.decided
+        return [image for image in self._row_of if self._paths[image] not in decided]
+
+    def _accept(self, images: Sequence[int]) -> None:
+        """Give images the labels that the queue suggests; one with no other suggestion is right as it is."""
+        by_label: defaultdict[str, list[int]] = defaultdict(list)
+        for image in images:
+            row = self._row_of.get(image)
+            label = self._annotations.folders.label(self._paths[image])
+            by_label[(row.suggested if row else None) or label].append(image)
+        for suggested, mine in by_label.items():
+            there = [i for i in mine if self._annotations.folders.label(self._paths[i]) == suggested]
+            if there:
+                self._keep(there)
+            if others := [i for i in mine if i not in there]:
+                self._relabel(others, suggested)
+
+    def _keep(self, images: Sequence[int]) -> None:
+        self._take_over(self._annotations.confirm(self._paths_of(images)), "right as it is")
+
+    def _put_off(self, images: Sequence[int]) -> None:
+        """Show these images after all others of the queue."""
+        self._later |= set(images)
+        self._matching.sort(key=self._later.__contains__)
 
     def _relabel(self, images: Sequence[int], label: str) -> None:
         self._take_over(self._annotations.relabel(self._paths_of(images), label), label)
@@ -231,6 +294,8 @@ class ImageViewer(Viewer):
         for example in self._examples.values():
             self._copies[example.sha256].append(example)
         self._follow_moves()
+        places = zip(self._now(row.path for row in self._queue), self._queue, strict=True)
+        self._row_of = {self._numbers[path]: row for path, row in places if path in self._numbers}
         self._pending = len(self._annotations.pending())
         self._apply_filter(**asdict(self._filter))
 

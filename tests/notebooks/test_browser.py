@@ -161,6 +161,47 @@ def test_a_label_is_mended_by_keyboard_and_the_results_show_it(
         expect(page.locator(".viewer .place")).to_have_text("no images")
 
 
+def test_the_queue_is_answered_by_keyboard(parameters: Parameters, open_notebook: Open, tmp_path: Path) -> None:
+    images = parameters.rootDir / "images" / "textures"
+    for name in ("00.png", "03.jpg"):
+        (images / "blobs" / name).rename(images / "checks" / f"odd-{name}")
+    run_pipeline(parameters)
+
+    page = open_notebook("showImages")
+    said, notes = page.locator(".viewer .said"), page.locator(".viewer .notes")
+    chosen = page.locator(".viewer .bar select").first
+    left = int(number(chosen.locator("option:checked").text_content()))
+    assert left >= 2
+    expect(notes).to_contain_text(f"Next: {left} to look at")
+    first, second = (page.locator(".viewer .box").nth(i) for i in range(2))
+    assert {first.get_attribute("title"), second.get_attribute("title")} == {"odd-00.png", "odd-03.jpg"}
+    expect(first).to_contain_text("checks → blobs?")
+    page.screenshot(path=tmp_path / "queue.png")
+
+    name = first.get_attribute("title")
+    first.click()
+    page.keyboard.press("Enter")
+    expect(said).to_have_text(f"{name}: blobs")
+    assert (images / "blobs" / str(name)).exists()
+    expect(first).to_contain_text("✓ blobs was checks")
+    expect(second).to_have_class(re.compile("cursor"))
+    page.keyboard.press("k")
+    expect(said).to_have_text(f"{second.get_attribute('title')}: right as it is")
+    page.keyboard.press("u")
+    expect(said).to_have_text(f"{second.get_attribute('title')}: undone")
+    expect(second).to_contain_text("checks → blobs?")
+    expect(notes).to_contain_text("To apply your changes")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    if left > 2:
+        page.keyboard.press("s")
+        expect(second).not_to_have_attribute("title", re.compile("odd"))
+    chosen.select_option("")
+    page.locator(".viewer .grid").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".viewer.wide")).to_have_count(1)  # elsewhere, Enter shows the picture large
+
+
 def run_pipeline(parameters: Parameters) -> None:
     for step in ("1_prepareData", "3_runDNN", "4_trainSVM", "5_evaluate"):
         run_main(step, parameters)

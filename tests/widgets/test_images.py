@@ -12,6 +12,7 @@ from libraries.base.errors import InputError
 from libraries.base.layout import Layout
 from libraries.base.tables import write_csv
 from libraries.data.annotations import Annotations
+from libraries.review.queue import QueueRow, Reason, write_queue
 from libraries.widgets.images import ImageViewer
 from libraries.widgets.viewer import PER_PAGE
 from tests.conftest import run_main, small_run
@@ -78,6 +79,60 @@ def test_findings_are_shown_the_most_striking_first(layout: Layout, wait_for: Wa
     assert wait_for("look")[0]["facts"]["worth a look"] == "blurred"
     viewer.act({"do": "filter", "finding": "dark"})
     assert shown(viewer) == ["checks/02.jpg"]
+
+
+def in_queue(path: str, suggested: str | None, reason: Reason = "mislabelled") -> QueueRow:
+    return QueueRow(path, path.split("/")[0], suggested, reason, 0.9, "train", None)
+
+
+def test_it_opens_at_the_queue_and_takes_answers(layout: Layout, wait_for: WaitFor) -> None:
+    rows = [
+        in_queue("blobs/03.jpg", "checks"),
+        in_queue("checks/02.jpg", "stripes"),
+        in_queue("stripes/01.jpg", None, "outlier"),
+        in_queue("gone.jpg", "checks"),
+    ]
+    write_queue(layout.review, rows)
+    viewer = ImageViewer.of(layout)
+    assert shown(viewer) == ["blobs/03.jpg", "checks/02.jpg", "stripes/01.jpg"]
+    assert viewer.state["next"] == "Next: 3 to look at; about 1 minute"
+    assert viewer.state["queue"] == {"all": 3, "mislabelled": 2, "outlier": 1}
+    first, second, third = (item["id"] for item in viewer.state["items"])
+    assert [viewer.state["items"][0][key] for key in ("reason", "suggested", "settled")] == [
+        "mislabelled",
+        "checks",
+        False,
+    ]
+    viewer.act({"do": "look", "image": first})
+    assert wait_for("look")[0]["facts"]["to look at"] == "mislabelled: checks?"
+
+    viewer.act({"do": "later", "images": [first]})
+    assert shown(viewer) == ["checks/02.jpg", "stripes/01.jpg", "blobs/03.jpg"]
+    viewer.act({"do": "keep", "images": [second]})
+    assert viewer.state["said"] == "02.jpg: right as it is" and not viewer.state["isStale"]
+    viewer.act({"do": "accept", "images": [first, third]})
+    assert (layout.images / "checks" / "03-2.jpg").exists(), "the label that was suggested"
+    assert (layout.images / "stripes" / "01.jpg").exists(), "with no suggestion it is right as it is"
+    assert [item["settled"] for item in viewer.state["items"]] == [True] * 3
+    assert viewer.state["next"] == "" and viewer.state["queue"] == {"all": 0}
+
+    again = ImageViewer.of(layout)
+    assert again.state["matching"] == 48, "nothing is asked twice"
+    again.act({"do": "undo"})
+    again.act({"do": "undo"})
+    again.act({"do": "filter", "queue": "all"})
+    assert len(shown(again)) == 2, "what is undone is asked again"
+
+
+def test_a_queue_follows_images_that_move(layout: Layout) -> None:
+    write_queue(layout.review, [in_queue("blobs/03.jpg", "checks"), in_queue("blobs/01.jpg", "stripes", "ambiguous")])
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "relabel", "images": [viewer.state["items"][0]["id"]], "label": "stripes"})
+    viewer.act({"do": "undo"})
+    second = ImageViewer.of(layout)
+    assert shown(second) == ["blobs/03.jpg", "blobs/01.jpg"]
+    second.act({"do": "filter", "queue": "ambiguous"})
+    assert shown(second) == ["blobs/01.jpg"]
 
 
 def test_pages(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

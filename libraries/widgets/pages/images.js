@@ -4,15 +4,19 @@ const MARK_KEYS = { a: "ambiguous", x: "excluded" };
 
 function render({ model, el }) {
   const state = () => model.get("state");
+  const inQueue = () => Boolean(state().filter.queue);
+  const doubt = item => item.suggested && item.suggested !== item.label ? ` → ${item.suggested}?` : ` ${item.reason}`;
   const viewer = makeViewer({
     model, el,
     help: "Arrows move, Shift extends the selection, Space selects, Ctrl+A all · digits, or l and a name, label · a ambiguous, "
-      + "x excluded · u undo, r redo · Page Up, Page Down · Enter large · / search",
+      + "x excluded, k right as it is · u undo, r redo · Page Up, Page Down · Enter large · / search"
+      + " · to look at: Enter takes the label after the arrow, s later",
     caption: item => [
-      item.mark ? `marked ${item.mark}` : "",
-      [item.label,
+      [item.mark ? `marked ${item.mark}` : "", item.settled && inQueue() ? "settled" : ""].filter(Boolean).join(" "),
+      [item.settled && inQueue() ? "✓ " : "", item.label,
         ...(item.was ? [element("span", { className: "was" }, ` was ${item.was}`)] : []),
-        ...(item.mark ? [" · ", element("span", { className: "mark" }, item.mark)] : [])],
+        ...(item.mark ? [" · ", element("span", { className: "mark" }, item.mark)] : []),
+        ...(inQueue() && !item.settled ? [element("span", { className: "doubt" }, doubt(item))] : [])],
     ],
     describe: item => [item.name, item.label, item.mark].filter(Boolean).join(", "),
     keys(event, control) {
@@ -25,6 +29,9 @@ function render({ model, el }) {
         const label = state().labels[(Number(key) + 9) % 10];
         if (label) relabel(label.name);
       } else if (key in MARK_KEYS) mark(MARK_KEYS[key]);
+      else if (key === "k") decide("keep");
+      else if (inQueue() && key === "enter") decide("accept");
+      else if (inQueue() && key === "s") decide("later");
       else if (key === "u") viewer.act("undo");
       else if (key === "r") viewer.act("redo");
       else if (key === "l") byName.focus();
@@ -48,6 +55,14 @@ function render({ model, el }) {
     viewer.advance();
   }
 
+  // What is put off makes room for the next, so the frame stays where it is.
+  function decide(what) {
+    const images = viewer.targets();
+    if (!images.length) return;
+    viewer.act(what, { images });
+    if (what !== "later") viewer.advance();
+  }
+
   // Filters
   const labels = select("which images", () => filter());
   const splits = select("training or test", () => filter());
@@ -60,6 +75,7 @@ function render({ model, el }) {
     const [kind, value] = labels.value.split(/:(.*)/s);
     viewer.act("filter", {
       label: kind === "label" ? value : null, mark: kind === "mark" ? value : null, finding: kind === "finding" ? value : null,
+      queue: kind === "queue" ? value : null,
       split: splits.value || null, name: search.value,
     });
   }
@@ -88,11 +104,13 @@ function render({ model, el }) {
   function draw() {
     const now = state(), { filter: chosen } = now;
     fill(labels, [
+      ...Object.entries(now.queue).map(([reason, images]) =>
+        [`queue:${reason}`, `${reason === "all" ? "to look at" : `to look at: ${reason}`} (${NUMBER.format(images)})`]),
       ["", `all ${NUMBER.format(now.images)} images`],
       ...now.labels.map(({ name, images }) => [`label:${name}`, `${name} (${NUMBER.format(images)})`]),
       ...Object.entries(now.marks).map(([name, images]) => [`mark:${name}`, `marked ${name} (${NUMBER.format(images)})`]),
       ...Object.entries(now.findings).map(([name, images]) => [`finding:${name}`, `${name}? (${NUMBER.format(images)})`]),
-    ], ["label", "mark", "finding"].filter(kind => chosen[kind]).map(kind => `${kind}:${chosen[kind]}`)[0] ?? "");
+    ], ["queue", "label", "mark", "finding"].filter(kind => chosen[kind]).map(kind => `${kind}:${chosen[kind]}`)[0] ?? "");
     fill(splits, [["", "training and test"], ["train", "training"], ["test", "test"], ["new", "new, not yet prepared"]],
       chosen.split ?? "");
     if (document.activeElement !== search) search.value = chosen.name;
@@ -103,7 +121,8 @@ function render({ model, el }) {
         element("kbd", {}, key), ` ${text}`);
       buttons.replaceChildren(
         ...now.labels.slice(0, 10).map(({ name }, i) => press(String((i + 1) % 10), name, () => relabel(name))),
-        ...Object.entries(MARK_KEYS).map(([key, name]) => press(key, name, () => mark(name))));
+        ...Object.entries(MARK_KEYS).map(([key, name]) => press(key, name, () => mark(name))),
+        press("k", "right as it is", () => decide("keep")));
       names.replaceChildren(...now.labels.map(({ name }) => element("option", { value: name })));
       byName.hidden = now.labels.length <= 10;
     }
@@ -111,6 +130,7 @@ function render({ model, el }) {
     redo.disabled = !now.canRedo;
     said.textContent = now.said;
     notes.replaceChildren(
+      ...(now.next ? [element("p", { className: "next" }, now.next)] : []),
       ...(now.isStale ? [element("p", {}, "To apply your changes, run scripts 1 to 5 again, beginning with scripts/1_prepareData.py.")] : []),
       ...(now.isPrepared ? [] : [element("p", {}, "Script 1 has not run yet: run scripts/1_prepareData.py to split the images into training and test.")]),
       ...(now.pending ? [element("p", {}, `${NUMBER.format(now.pending)} labels that were changed earlier are not in the folders. `,

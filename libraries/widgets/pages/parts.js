@@ -178,8 +178,10 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
       selected.clear();
       root.classList.remove("wide");
       mark();
-    } else if (event.key === "Enter") root.classList.toggle("wide");
-    else if (!keys(event, control)) return;
+    } else if (!keys(event, control)) {
+      if (event.key !== "Enter") return;
+      root.classList.toggle("wide");
+    }
     event.preventDefault();
   }
 
@@ -190,8 +192,8 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
 
   // After an action: clear the selection, or move from a single image to the next.
   function advance() {
-    if (selected.size) selected.clear();
-    else if (cursor + 1 < items.length) cursor = anchor = cursor + 1;
+    if (!selected.size) return move(cursor + 1, false);
+    selected.clear();
     mark();
     look();
   }

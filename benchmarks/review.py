@@ -1,0 +1,110 @@
+"""How many planted errors the queue of script 5 finds, and how soon: average precision, and how often it is right.
+
+    python benchmarks/review.py [--images FOLDER ...] [--flips 0.05 0.2] [--seeds 3] [--json results.json]
+
+In each set, some images get another label, any with equal chance. An image's suspicion is one minus the probability of
+the label that it has then, by an SVM that has not seen it ('SVM alone') and by that with the votes of its neighbours,
+as in the queue. The sets are the solar cells, printed letters made here, and folders of images for each class.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import circumstances, write_results
+from embeddings import SUFFIXES, embed
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from sklearn.metrics import average_precision_score
+
+from libraries.base.console import table
+from libraries.data.solar_cells import copy_solar_cells
+from libraries.review import evidence as evidence_module
+from libraries.review.evidence import evidence
+
+LETTERS = "abcdefghkmnprstuvwxy"
+OF_EACH = 100
+
+
+def letters(folder: Path) -> None:
+    """Write pictures of printed letters in many fonts, turned, scaled, blurred and in noise."""
+    generator = np.random.default_rng(0)
+    fonts = sorted(f.fname for f in font_manager.fontManager.ttflist if "mpl-data" in f.fname)
+    fonts = [name for name in fonts if "STIXSiz" not in name and not Path(name).stem.startswith(("cmsy", "cmex"))]
+    for letter in LETTERS:
+        (folder / letter).mkdir(parents=True)
+        for i in range(OF_EACH):
+            font = ImageFont.truetype(fonts[generator.integers(len(fonts))], int(generator.integers(60, 130)))
+            paper = int(generator.integers(140, 256))
+            picture = Image.new("L", (224, 224), paper)
+            draw = ImageDraw.Draw(picture)
+            draw.text((112, 112), letter, fill=int(generator.integers(0, 120)), font=font, anchor="mm")
+            turned = picture.rotate(
+                generator.normal(0, 15), Image.Resampling.BICUBIC, fillcolor=picture.getpixel((0, 0))
+            )
+            pixels = np.asarray(turned.filter(ImageFilter.GaussianBlur(generator.uniform(0, 4))), float)
+            pixels += generator.normal(0, generator.uniform(5, 60), pixels.shape)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / letter / f"{i:03d}.png")
+
+
+def flipped(labels: np.ndarray, classes: int, share: float, *, seed: int) -> np.ndarray:
+    """The labels, a share of them changed to any other."""
+    generator = np.random.default_rng(seed)
+    chosen = generator.choice(len(labels), round(share * len(labels)), replace=False)
+    changed = labels.copy()
+    changed[chosen] = (labels[chosen] + generator.integers(1, classes, len(chosen))) % classes
+    return changed
+
+
+def found(embeddings: np.ndarray, labels: np.ndarray, classes: int, share: float, *, seed: int) -> dict[str, float]:
+    """What is found of planted errors, by the SVM alone and with the neighbours."""
+    given = flipped(labels, classes, share, seed=seed)
+    is_wrong, groups, figures = given != labels, np.arange(len(labels)), {}
+    for name, vote in (("SVM alone", 0.0), ("queue", evidence_module.VOTE)):
+        evidence_module.VOTE, usual = vote, evidence_module.VOTE
+        start = time.perf_counter()
+        judged = evidence(embeddings, given, groups, number_of_classes=classes, seed=seed)
+        evidence_module.VOTE = usual
+        figures[f"{name}: seconds"] = time.perf_counter() - start
+        figures[name] = average_precision_score(is_wrong, 1 - judged.confidence)
+        figures[f"{name}: suggestion right"] = (judged.other == labels)[is_wrong].mean()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, nargs="*", default=[], help="folders of images for each class")
+    parser.add_argument("--flips", type=float, nargs="+", default=[0.05, 0.2])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
+    rows, figures = [], []
+    with tempfile.TemporaryDirectory() as temporary:
+        sets = {"solar cells": Path(temporary) / "cells", "letters": Path(temporary) / "letters"}
+        copy_solar_cells(sets["solar cells"])
+        letters(sets["letters"])
+        for name, folder in (sets | {folder.name: folder for folder in options.images}).items():
+            files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
+            names, labels = np.unique([path.parent.name for path in files], return_inverse=True)
+            embeddings, _ = embed(files, 224, 1, 1)
+            for share in options.flips:
+                of_seeds = [found(embeddings, labels, len(names), share, seed=s) for s in range(options.seeds)]
+                mean = {key: float(np.mean([each[key] for each in of_seeds])) for key in of_seeds[0]}
+                low, high = (f([each["queue"] for each in of_seeds]) for f in (min, max))
+                figures.append({"set": name, "share": share, "seeds": of_seeds})
+                rows.append([
+                    f"{name}: {len(files):,} of {len(names)}", f"{share:.0%}", f"{mean['SVM alone']:.3f}",
+                    f"{mean['queue']:.3f} ({low:.3f} to {high:.3f})", f"{mean['queue: suggestion right']:.0%}",
+                    f"{mean['queue: seconds']:.1f}",
+                ])  # fmt: skip
+    header = ["images of classes", "wrong", "SVM alone", "queue", "suggestion right", "seconds"]
+    print(table(f"Average precision of planted errors, {options.seeds} seeds", header, rows))
+    about = circumstances()
+    print(f"{about['machine']}; {about['date']}")
+    write_results(options.json, {"rows": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The queue of images to look at again, review.csv: which, why, and which label they may have instead, best first."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+
+from libraries.base.console import counted
+from libraries.base.tables import Column, read_table, write_table
+from libraries.data.dataset import Example
+from libraries.review.evidence import Evidence, unlike_others
+
+Reason = Literal["contradicting", "mislabelled", "ambiguous", "outlier"]
+REASONS: tuple[Reason, ...] = get_args(Reason)  # in the order of the queue
+
+CLEARLY = 1.5  # times as probable as an image's own label is a label that it seems to have instead
+VOTES = 0.3  # of the neighbours at least, for each of two labels between which an image stands
+SECONDS = 4  # that a look takes
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """An image to look at again."""
+
+    path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
+    label: Annotated[str, Column("name of its class")]
+    suggested: Annotated[str | None, Column("the label that it may have instead; the same: it seems right")]
+    reason: Annotated[
+        Reason,
+        Column("contradicting: a duplicate has another label; mislabelled; ambiguous: two labels are about as "
+               "likely; or outlier: unlike all others"),
+    ]  # fmt: skip
+    score: Annotated[float, Column("how much it is worth a look among those with the same reason, 0 to 1", decimals=4)]
+    split: Annotated[Literal["train", "test"], Column("train or test")]
+    group: Annotated[str | None, Column("images of one group follow each other")]
+
+
+def make_queue(
+    found: Evidence,
+    examples: Sequence[Example],
+    *,
+    names: Sequence[str],
+    duplicates: Sequence[str],
+    decided: Collection[str],
+) -> list[QueueRow]:
+    """The queue, best first; an image is in it once, for the first reason that it has.
+
+    Args:
+        found: of N images.
+        examples: these.
+        names: of the K classes.
+        duplicates: [N], names of groups of duplicates.
+        decided: paths of images that a person has decided on: they are not asked about again.
+    """
+    confidence, other = found.confidence, found.other
+    of_other = found.probabilities[np.arange(len(other)), other]
+    reasons: dict[int, tuple[Reason, int | None, float]] = {}  # with the suggested class and the score, by image
+    for images in _contradicting(found, duplicates):
+        classes = np.unique(found.labels[images])
+        likely = int(classes[np.nan_to_num(found.probabilities[images]).sum(axis=0)[classes].argmax()])
+        reasons |= {i: ("contradicting", likely, float(1 - np.nan_to_num(confidence[i]))) for i in images}
+    with np.errstate(invalid="ignore"):  # what cannot be judged is NaN
+        is_wrong = of_other > CLEARLY * confidence
+        is_close = (of_other * CLEARLY >= confidence) & ~is_wrong
+    places = np.arange(len(other))
+    is_close &= np.minimum(found.votes[places, other], found.votes[places, found.labels]) >= VOTES
+    fence = found.strangeness[~unlike_others(found)].max(initial=0)
+    for i in np.flatnonzero(is_wrong).tolist():
+        reasons.setdefault(i, ("mislabelled", int(other[i]), float(1 - confidence[i])))
+    for i in np.flatnonzero(is_close).tolist():
+        both = float(confidence[i] + of_other[i])
+        reasons.setdefault(i, ("ambiguous", int(other[i]), 2 * min(float(confidence[i]), float(of_other[i])) / both))
+    for i in np.flatnonzero(unlike_others(found)).tolist():
+        reasons.setdefault(i, ("outlier", None, float(1 - fence / found.strangeness[i])))
+    rows = []
+    for i, (reason, suggested, score) in reasons.items():
+        example = examples[i]
+        group = duplicates[i] if reason == "contradicting" else example.group
+        if example.path not in decided:
+            rows.append(
+                QueueRow(
+                    example.path,
+                    example.label,
+                    None if suggested is None else names[suggested],
+                    reason,
+                    score,
+                    example.split,
+                    None if group == example.path else group,
+                )
+            )
+    return _ordered(rows)
+
+
+def _contradicting(found: Evidence, duplicates: Sequence[str]) -> list[list[int]]:
+    """The images of each group of duplicates that has several labels."""
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(duplicates):
+        members[group].append(i)
+    return [images for images in members.values() if len({*found.labels[images].tolist()}) > 1]
+
+
+def _ordered(rows: Iterable[QueueRow]) -> list[QueueRow]:
+    """By reason, then the best first; images of one group and reason beside the best of them."""
+
+    def alone(row: QueueRow) -> tuple[str, str]:
+        return row.reason, row.path if row.group is None else f"group {row.group}"
+
+    rows = sorted(rows, key=lambda row: (-row.score, row.path))
+    best: dict[tuple[str, str], int] = {}
+    for place, row in enumerate(rows):
+        best.setdefault(alone(row), place)
+    return sorted(rows, key=lambda row: (REASONS.index(row.reason), best[alone(row)]))
+
+
+def write_queue(path: Path, rows: Sequence[QueueRow]) -> None:
+    """Write review.csv."""
+    write_table(path, QueueRow, rows)
+
+
+def read_queue(path: Path) -> list[QueueRow]:
+    """The rows of review.csv; none if it does not exist.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    if not path.exists():
+        return []
+    return read_table(path, QueueRow, advice="run scripts/5_evaluate.py --review again")
+
+
+def summary(rows: Sequence[QueueRow]) -> str:
+    """How much there is to look at, in one line."""
+    if not rows:
+        return "No label is doubtful, and no image stands out"
+    count = Counter(row.reason for row in rows)
+    told = ", ".join(f"{count[reason]:,} {reason}" for reason in REASONS if count[reason])
+    return f"Worth a look: {counted(len(rows), 'image')} ({told}); {time_for(len(rows))}"
+
+
+def time_for(images: int) -> str:
+    """About how long it takes to look at so many."""
+    return f"about {counted(max(1, round(images * SECONDS / 60)), 'minute')}"
