@@ -36,16 +36,16 @@ def letters(folder: Path) -> None:
     for letter in LETTERS:
         (folder / letter).mkdir(parents=True)
         for i in range(OF_EACH):
-            font = ImageFont.truetype(fonts[generator.integers(len(fonts))], int(generator.integers(60, 130)))
+            font = ImageFont.truetype(fonts[generator.integers(len(fonts))], int(generator.integers(90, 150)))
             paper = int(generator.integers(140, 256))
             picture = Image.new("L", (224, 224), paper)
             draw = ImageDraw.Draw(picture)
             draw.text((112, 112), letter, fill=int(generator.integers(0, 120)), font=font, anchor="mm")
             turned = picture.rotate(
-                generator.normal(0, 15), Image.Resampling.BICUBIC, fillcolor=picture.getpixel((0, 0))
+                generator.normal(0, 6), Image.Resampling.BICUBIC, fillcolor=picture.getpixel((0, 0))
             )
-            pixels = np.asarray(turned.filter(ImageFilter.GaussianBlur(generator.uniform(0, 4))), float)
-            pixels += generator.normal(0, generator.uniform(5, 60), pixels.shape)
+            pixels = np.asarray(turned.filter(ImageFilter.GaussianBlur(generator.uniform(0, 2))), float)
+            pixels += generator.normal(0, generator.uniform(0, 20), pixels.shape)
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / letter / f"{i:03d}.png")
 
 

@@ -20,6 +20,7 @@ from libraries.data.exchange.export import Export
 from libraries.data.remembered import Remembered
 from libraries.data.split import check_test_list, take_sides
 from libraries.history import tracking
+from libraries.review.queue import read_queue, suggestions
 from PARAMETERS import Parameters
 
 
@@ -73,7 +74,8 @@ def main(
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(left_out))
         print(split.summary(examples))
         if export:
-            print("For others:", *others.write(examples, moved=annotations.moved), sep="\n  ")
+            doubtful = suggestions(read_queue(layout.review), decided=annotations.history.state.decided)
+            print("For others:", *others.write(examples, moved=annotations.moved, suggested=doubtful), sep="\n  ")
     print(f"Written: {target}")
 
 

@@ -131,6 +131,12 @@ def read_queue(path: Path) -> list[QueueRow]:
     return read_table(path, QueueRow, advice="run scripts/5_evaluate.py --review again")
 
 
+def suggestions(rows: Iterable[QueueRow], *, decided: Collection[str]) -> dict[str, tuple[str, float]]:
+    """Another label and the score of each image that may have one, by path, in the order of the queue."""
+    open_rows = (row for row in rows if row.path not in decided)
+    return {row.path: (row.suggested, row.score) for row in open_rows if row.suggested not in (None, row.label)}
+
+
 def summary(rows: Sequence[QueueRow]) -> str:
     """How much there is to look at, in one line."""
     if not rows:

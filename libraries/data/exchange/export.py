@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from libraries.base.errors import StorageError
@@ -224,19 +225,26 @@ class Export:
         self._own.check(self._placed(dict.fromkeys((METADATA, CROISSANT), ""), self._images))
         self._own.check(self._placed(dict.fromkeys((label_studio.TASKS, label_studio.INTERFACE), ""), self._tasks))
 
-    def write(self, examples: Sequence[Example], *, moved: Mapping[str, str]) -> list[Path]:
+    def write(
+        self,
+        examples: Sequence[Example],
+        *,
+        moved: Mapping[str, str],
+        suggested: Mapping[str, tuple[str, float]] = MappingProxyType({}),
+    ) -> list[Path]:
         """Write the files, all or none; returns their paths.
 
         Args:
             moved: the current path of every image that was moved by hand, by its original path.
+            suggested: see `label_studio.describe`.
 
         Raises:
             StorageError: a file was not written by this project, or cannot be written.
         """
         name = self._images.name
         described = self._placed(describe(examples, name=name), self._images)
-        tasks = self._placed(label_studio.describe(examples, dataset=name, moved=moved), self._tasks)
-        return self._own.write(described | tasks)
+        tasks = label_studio.describe(examples, dataset=name, moved=moved, suggested=suggested)
+        return self._own.write(described | self._placed(tasks, self._tasks))
 
     @staticmethod
     def _placed(texts: Mapping[str, str], folder: Path) -> dict[Path, str]:

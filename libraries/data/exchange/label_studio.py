@@ -2,7 +2,7 @@
 
 Tasks name images by Label Studio's path for local files: start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true
 and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to DATA_DIR/images. The current label is included as a prediction, which
-a person confirms or changes. Format: https://labelstud.io/guide/task_format
+a person confirms or changes; doubtful ones come first, with the suggested label as a second prediction. Format: https://labelstud.io/guide/task_format
 """
 
 import hashlib
@@ -46,15 +46,22 @@ class ImportedAnswers:
 
 
 def describe(
-    examples: Sequence[Example], *, dataset: str, moved: Mapping[str, str] = MappingProxyType({})
+    examples: Sequence[Example],
+    *,
+    dataset: str,
+    moved: Mapping[str, str] = MappingProxyType({}),
+    suggested: Mapping[str, tuple[str, float]] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The tasks to import into a project and its labelling interface, as texts by file name.
 
     Args:
         moved: the current path of every image that was moved by hand, by its original path.
+        suggested: another label and a score, 0 to 1, by path, in the order in which people should see them.
     """
     first = {now: path for path, now in moved.items()}
-    tasks = [_task(example, dataset, first.get(example.path, example.path)) for example in examples]
+    place = {path: i for i, path in enumerate(suggested)}
+    ordered = sorted(examples, key=lambda example: place.get(example.path, len(place)))
+    tasks = [_task(e, dataset, first.get(e.path, e.path), suggested.get(e.path)) for e in ordered]
     return {TASKS: json_text(tasks), INTERFACE: _interface([*sorted({e.label for e in examples}), *MARKS])}
 
 
@@ -82,13 +89,20 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _task(example: Example, dataset: str, first_path: str) -> dict[str, Any]:
-    chosen = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [example.label]}}
+def _task(example: Example, dataset: str, first_path: str, suggested: tuple[str, float] | None) -> dict[str, Any]:
     image = f"{LOCAL}?d={quote(f'{dataset}/{example.path}')}"
+    predictions: list[dict[str, Any]] = [{"model_version": "present label", "result": [_choice(example.label)]}]
+    if suggested is not None:
+        label, score = suggested
+        predictions.append({"model_version": "suggested label", "score": score, "result": [_choice(label)]})
     return {
         "data": {"image": image, "path": example.path, "first_path": first_path, "sha256": example.sha256},
-        "predictions": [{"model_version": "present label", "result": [chosen]}],
+        "predictions": predictions,
     }
+
+
+def _choice(label: str) -> dict[str, Any]:
+    return {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [label]}}
 
 
 def import_answers(export: Path, annotations: Annotations, *, dataset: str) -> list[str]:

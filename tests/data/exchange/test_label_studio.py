@@ -128,6 +128,28 @@ def test_a_task_shows_the_image_and_the_present_label_and_knows_the_image(folder
     assert all(task["data"]["sha256"] == sha256(folder / task["data"]["path"]) for task in written)
 
 
+def test_doubtful_labels_come_first_with_what_they_may_be_instead(folder: Path, tmp_path: Path) -> None:
+    examples = [Example(p, p.split("/")[0], "train", p, 8, 8, 1, sha256(folder / p)) for p in PATHS]
+    doubtful = {"cow/9.jpg": ("cat", 0.9), "cat/ö.png": ("cow", 0.7), "gone.jpg": ("cat", 0.5)}
+    texts = describe(examples, dataset="pets", suggested=doubtful)
+    made = json.loads(texts["tasks.json"])
+    assert [task["data"]["path"] for task in made] == [
+        "cow/9.jpg",
+        "cat/ö.png",
+        *(p for p in PATHS if p not in doubtful),
+    ]
+    present, suggested = made[0]["predictions"]
+    assert present["result"][0]["value"]["choices"] == ["cow"] and "score" not in present
+    assert suggested["result"][0]["value"]["choices"] == ["cat"] and suggested["score"] == 0.9
+    assert [len(task["predictions"]) for task in made] == [2, 2, 1, 1, 1, 1]
+    (tmp_path / "tasks.json").write_text(texts["tasks.json"], encoding="utf-8")
+    assert is_ours(tmp_path / "tasks.json"), "it may be written again"
+    export = tmp_path / "export.json"
+    export.write_text(json.dumps([answered(made[0], "cat", at=TUESDAY)]), encoding="utf-8")
+    import_answers(export, Annotations(folder), dataset="pets")
+    assert where(folder)["cow/9.jpg"] == "cat/9.jpg"
+
+
 def test_what_people_have_said(project: Project) -> None:
     report = project.take(
         [
