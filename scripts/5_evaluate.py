@@ -82,11 +82,14 @@ def make_queue(parameters: Parameters, layout: Layout, features: "Features") -> 
 
 
 def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:
+    import textwrap
+
     from libraries.classifier.bundle import Classifier, write_metrics
     from libraries.data.dataset import read_examples
     from libraries.data.remembered import Remembered
     from libraries.evaluation import outputs, testing
     from libraries.evaluation.metrics import metrics
+    from libraries.evaluation.since import since_previous
     from libraries.evaluation.wording import accuracy_table
     from libraries.history import reading
     from libraries.history.comparison import earlier_runs
@@ -114,6 +117,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         data=record.tags["data"],
         test_set=record.tags["test_set"],
     )
+    since = since_previous(layout, tested)
     write_metrics(layout.bundle, measured)
     written = outputs.write(
         tested,
@@ -123,8 +127,12 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         features=features,
         settings=parameters.portable(),
         earlier=earlier,
+        since=since,
     )
-    print(f"{accuracy_table(measured)}\n\nWritten:")
+    print(accuracy_table(measured))
+    if since is not None:
+        print("", textwrap.fill(since.sentence(), 100), sep="\n")
+    print("\nWritten:")
     record.metrics.update(outputs.scalars(measured))
     record.files.extend(path for path in written if path.suffix != ".html")
     record.bundle = layout.bundle.folder

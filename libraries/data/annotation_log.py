@@ -11,7 +11,8 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,20 +87,29 @@ class State:
     marks: dict[str, Mark] = field(default_factory=dict)  # by current path
     first: dict[str, str] = field(default_factory=dict)  # original path of moved images, by current path
     said: dict[str, datetime] = field(default_factory=dict)  # by current path, when label and mark were last decided
-    decided: set[str] = field(default_factory=set)  # current paths of images whose last decision is not undone
+    decisions: Counter[str] = field(default_factory=Counter)  # in effect, on each image, by current path
+    _last: int = 0  # what the last step that was no failure did to the decisions: 1, or -1 for an undo
 
     def take(self, step: Step) -> None:
         """Update to the state after a step."""
         self.apply(step.changes)
-        self.decided -= {change.before.path for change in step.changes}
-        if step.kind not in ("undo", "failure"):
-            self.decided |= {change.after.path for change in step.changes}
+        self._last = -self._last if step.kind == "failure" else -1 if step.kind == "undo" else 1
+        counts = [self.decisions.pop(change.before.path, 0) for change in step.changes]
+        for change, count in zip(step.changes, counts, strict=True):
+            takes_back = step.kind == "change" and change.before.mark is not None and change.after.mark is None
+            if count := max(0, count + (-1 if takes_back else self._last)):
+                self.decisions[change.after.path] = count
         for change in step.changes:
             self.said.pop(change.before.path, None)
             # a failure restores an earlier decision, with its time
             said = change.said if step.kind == "failure" else change.said or step.time
             if said is not None:
                 self.said[change.after.path] = said
+
+    @property
+    def decided(self) -> Collection[str]:
+        """Current paths of the images on which a person has decided, unless that was undone."""
+        return self.decisions.keys()
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Move and mark images."""
@@ -298,6 +308,11 @@ class History:
         elif step.kind == "change":
             self.done.append(step)
             self.undone.clear()
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are."""
+        return len(self._steps)
 
     @property
     def newest(self) -> Step | None:

@@ -156,15 +156,27 @@ class Annotations:
             places = [Place(path, self.marks.get(path)) for path in paths]
             return self._carry_out("change", [Change(old, Place(old.path, mark)) for old in places if old.mark != mark])
 
-    def confirm(self, paths: Sequence[str]) -> StepResult:
-        """Record that the labels and marks of images are right; nothing changes.
+    def decide(self, labels: Mapping[str, str]) -> StepResult:
+        """Give images labels, in one step; those that have theirs are confirmed, and stay as they are.
+
+        Args:
+            labels: of classes, by current path.
 
         Raises:
-            StorageError: the log cannot be written.
+            StorageError: the log cannot be written; nothing has changed.
         """
         with self.locked():
-            places = [Place(path, self.marks.get(path)) for path in paths]
-            return self._carry_out("change", [Change(place, place) for place in places])
+            known = {path: label for path, label in labels.items() if label in self.folders.by_label}
+            taken: set[str] = set()
+            changes = []
+            for path, label in known.items():
+                old, moves = Place(path, self.marks.get(path)), self.folders.label(path) != label
+                new = self._free(old, self.folders.under(label, path), taken) if moves else old
+                changes.append(Change(old, new))
+            result = self._carry_out("change", changes)
+        unknown = sorted({label for path, label in labels.items() if path not in known})
+        told = [f"{self.folder} has no folder '{label}': create it, and open the data set again" for label in unknown]
+        return StepResult(result.changes, (*result.problems, *told))
 
     def undo(self) -> StepResult:
         """Revert the newest step in effect, if there is one."""

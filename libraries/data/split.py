@@ -147,7 +147,7 @@ def take_sides(
         sided = _split_by_folders(grouped, folder, folders)
     else:
         lines += ["  There is no folder test/: the test images are drawn from all"] if folders.parts else []
-        return dataset.split(grouped, ratio_train=ratio_train, seed=seed), lines
+        return dataset.split(grouped, ratio_train=ratio_train, seed=seed, first_path=annotations.first_path), lines
     if leaks := duplicates.count_leaks(sided, alike.groups()):
         have = "has" if leaks == 1 else "have"
         lines.append(f"Warning: {leaks:,} of these test images {have} a duplicate in training: see duplicates.csv")

@@ -24,6 +24,7 @@ from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import plots, report
 from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.report import EarlierRun
+from libraries.evaluation.since import Since
 from libraries.evaluation.testing import PredictionRow, Tested, prediction_rows
 from libraries.network.embedding_store import Features
 
@@ -42,6 +43,7 @@ def write(
     features: Features,
     settings: Mapping[str, Any],
     earlier: Sequence[EarlierRun] = (),
+    since: Since | None = None,
 ) -> list[Path]:
     """Write the evaluation folder, its manifest last.
 
@@ -49,6 +51,7 @@ def write(
         features: of the training images, and others.
         settings: all parameters, for the report.
         earlier: evaluations of the same data set, for the report.
+        since: what has changed since the evaluation before, for the report.
 
     Returns:
         metrics.json, predictions.csv, the pictures, and report.html as the last.
@@ -92,6 +95,7 @@ def write(
             "examples.csv": layout.examples.identity(),
         },
         earlier=earlier,
+        remarks=[] if since is None else [since.sentence()],
     )
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
     artefact.commit(files, annotations=layout.examples.read()["parameters"].get("annotations"))

@@ -114,6 +114,7 @@ def write_report(
     parameters: Mapping[str, Any],
     provenance: Mapping[str, Any],
     earlier: Sequence[EarlierRun] = (),
+    remarks: Sequence[str] = (),
 ) -> None:
     """Write the report, whole or not at all.
 
@@ -129,6 +130,7 @@ def write_report(
         parameters: name → value, in the fold-out.
         provenance: versions, hashes and whatever else says what this was made from, in the fold-out.
         earlier: evaluations of the same data set, the newest first.
+        remarks: further sentences about the result.
     """
     accuracy = metrics["accuracy_per_class"]
     script = SCRIPT.read_text(encoding="utf-8")
@@ -139,7 +141,7 @@ def write_report(
         metrics=metrics,
         majority_class=wording.majority_class(metrics),
         tiles=_tiles(metrics),
-        sentences=wording.sentences(metrics),
+        sentences=[*wording.sentences(metrics), *remarks],
         figures=[_figure(key, image, (notes or {}).get(key, ())) for key, image in figures.items()],
         classes=sorted(metrics["labels"], key=lambda label: 2.0 if accuracy[label] is None else accuracy[label]),
         confusions=wording.confusions(metrics)[:MOST_CONFUSIONS],

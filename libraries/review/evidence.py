@@ -13,7 +13,7 @@ import numpy as np
 from libraries.base.arrays import Bool, Float32, Int
 from libraries.base.pool import side_by_side
 from libraries.classifier.calibration import fit_calibration
-from libraries.classifier.cross_validation import NEVER_LEFT_OUT, assign_folds
+from libraries.classifier.cross_validation import NEVER_LEFT_OUT, assign_folds, groups_per_class
 from libraries.classifier.svm import Examples, Parts
 from libraries.classifier.sweep import sample
 
@@ -23,8 +23,10 @@ NORMALISATION = "sqrt_l2"
 C = 0.3
 FOLDS = 5
 NEIGHBOURS = 10
+LEAST_DISTANCE = 0.05  # beyond the upper quartile, of an image unlike all others: copies have no spread
 VOTE = 0.2  # weight of the neighbours in the geometric mean with the SVM
 MOST_FITTED = 20_000  # images that SVMs are fitted to: a sample of more
+MOST_NUMBERS = 5_000_000  # scores that calibrate, likewise
 MOST_COMPARED = 10_000  # images among which neighbours are searched for, likewise
 _ROWS_AT_ONCE = 512
 
@@ -38,7 +40,7 @@ class Evidence:
         probabilities: float32 [N, K], by the SVM and the neighbours together; NaN where neither may judge, since there
             is a single image of the class, or a single group.
         votes: float32 [N, K], the share of the nearest images that have each label.
-        strangeness: float32 [N], the mean cosine distance to these, 0 to 2.
+        strangeness: float32 [N], the mean cosine distance to these, 0 to 2; 0 where there is no other group.
     """
 
     labels: Int
@@ -69,7 +71,11 @@ def evidence(embeddings: Float32, labels: Int, groups: Int, *, number_of_classes
     """
     chosen = np.flatnonzero(sample(labels, groups, most=MOST_FITTED, seed=seed))
     examples = Examples(embeddings[chosen], labels[chosen], NORMALISATION, number_of_classes=number_of_classes)
-    fold_of = assign_folds(labels, folds=FOLDS, groups=groups, seed=seed)
+    fold_of = groups % FOLDS  # of the others, whose groups no SVM is fitted to
+    fold_of[chosen] = assign_folds(labels[chosen], folds=FOLDS, groups=groups[chosen], seed=seed)
+    # A class of a single group is dealt out by its images: they would judge each other.
+    single = groups_per_class(labels, number_of_classes=number_of_classes, groups=groups) < 2
+    fold_of[single[labels]] = NEVER_LEFT_OUT
     by_svm = _out_of_fold(embeddings, labels, fold_of, examples, fold_of[chosen])
     normalise = examples.preparation.normalise
     votes, strangeness = _neighbours(embeddings, labels, groups, normalise, number_of_classes=number_of_classes)
@@ -87,15 +93,18 @@ def _out_of_fold(embeddings: Float32, labels: Int, fold_of: Int, examples: Examp
         fold_of_examples: of each of them.
     """
     scores = np.full((len(fold_of), examples.number_of_classes), np.nan, np.float32)
-    folds = range(int(fold_of.max()) + 1)
-    if not folds:
+    folds = np.unique(fold_of_examples[fold_of_examples != NEVER_LEFT_OUT])
+    if len(folds) < 2:
         return scores
     parts = Parts(examples, [fold_of_examples != fold for fold in folds])
     parts.fit(C)
-    for fold in folds:
-        scores[fold_of == fold] = parts.model(fold).scores(embeddings[fold_of == fold])
-    judged = fold_of != NEVER_LEFT_OUT
-    scores[judged] = fit_calibration(scores[judged], labels[judged]).probabilities(scores[judged])
+    for i, fold in enumerate(folds):
+        scores[fold_of == fold] = parts.model(i).scores(embeddings[fold_of == fold])
+    judged = np.flatnonzero(np.isfinite(scores[:, 0]))
+    few = judged[:: -(-len(judged) * scores.shape[1] // MOST_NUMBERS)]
+    calibration = fit_calibration(scores[few], labels[few])
+    for rows in _blocks(len(scores)):
+        scores[rows] = calibration.probabilities(scores[rows])
     return scores
 
 
@@ -116,11 +125,13 @@ def _neighbours(
 
     def compare(rows: slice) -> None:
         similarity = normalise(embeddings[rows]) @ of_known.T
-        similarity[groups[rows, None] == groups[known]] = -1
+        similarity[groups[rows, None] == groups[known]] = -np.inf
         nearest = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
         places = np.arange(len(nearest))[:, None]
-        strangeness[rows] = 1 - similarity[places, nearest].mean(axis=1)
-        np.add.at(votes[rows], (places, labels[known[nearest]]), 1 / most)
+        near = similarity[places, nearest]
+        weight = np.isfinite(near) / np.maximum(1, np.isfinite(near).sum(axis=1, keepdims=True))
+        strangeness[rows] = (weight * (1 - np.where(np.isfinite(near), near, 1))).sum(axis=1)
+        np.add.at(votes[rows], (places, labels[known[nearest]]), weight)
 
     if most:
         side_by_side([partial(compare, rows) for rows in _blocks(count)])
@@ -135,4 +146,4 @@ def _blocks(length: int) -> Iterator[slice]:
 def unlike_others(found: Evidence) -> Bool:
     """Which images are far from all others, [N]: beyond Tukey's outer fence, three times the quartiles' distance."""
     low, high = np.percentile(found.strangeness, [25, 75])
-    return np.asarray(found.strangeness > high + 3 * (high - low))
+    return np.asarray(found.strangeness > high + max(3 * (high - low), LEAST_DISTANCE))

@@ -59,9 +59,9 @@ def make_queue(
     of_other = found.probabilities[np.arange(len(other)), other]
     reasons: dict[int, tuple[Reason, int | None, float]] = {}  # with the suggested class and the score, by image
     for images in _contradicting(found, duplicates):
-        classes = np.unique(found.labels[images])
-        likely = int(classes[np.nan_to_num(found.probabilities[images]).sum(axis=0)[classes].argmax()])
-        reasons |= {i: ("contradicting", likely, float(1 - np.nan_to_num(confidence[i]))) for i in images}
+        likely = _likely(found, [i for i in images if examples[i].path in decided] or images)
+        unlike = [i for i in images if found.labels[i] != likely]
+        reasons |= {i: ("contradicting", likely, float(1 - np.nan_to_num(confidence[i]))) for i in unlike}
     with np.errstate(invalid="ignore"):  # what cannot be judged is NaN
         is_wrong = of_other > CLEARLY * confidence
         is_close = (of_other * CLEARLY >= confidence) & ~is_wrong
@@ -73,7 +73,7 @@ def make_queue(
     for i in np.flatnonzero(is_close).tolist():
         both = float(confidence[i] + of_other[i])
         reasons.setdefault(i, ("ambiguous", int(other[i]), 2 * min(float(confidence[i]), float(of_other[i])) / both))
-    for i in np.flatnonzero(unlike_others(found)).tolist():
+    for i in np.flatnonzero(unlike_others(found) & np.isfinite(confidence)).tolist():
         reasons.setdefault(i, ("outlier", None, float(1 - fence / found.strangeness[i])))
     rows = []
     for i, (reason, suggested, score) in reasons.items():
@@ -100,6 +100,15 @@ def _contradicting(found: Evidence, duplicates: Sequence[str]) -> list[list[int]
     for i, group in enumerate(duplicates):
         members[group].append(i)
     return [images for images in members.values() if len({*found.labels[images].tolist()}) > 1]
+
+
+def _likely(found: Evidence, images: Sequence[int]) -> int | None:
+    """The label that images of one picture have: the most probable of theirs, else the commonest; None if unclear."""
+    counts = Counter(found.labels[images].tolist())
+    by_evidence = np.nan_to_num(found.probabilities[images]).sum(axis=0)
+    (first, most), *others = sorted(counts.items(), key=lambda item: (by_evidence[item[0]], item[1]), reverse=True)
+    is_known = by_evidence[first] > 0 or not others or most > others[0][1]
+    return first if is_known else None
 
 
 def _ordered(rows: Iterable[QueueRow]) -> list[QueueRow]:

@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal
 
-from libraries.base.errors import ImageError, InputError, MissingInput
+from libraries.base.errors import ImageError, InputError, MissingInput, StorageError
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, StepResult
+from libraries.data.class_folders import check_label
 from libraries.data.dataset import Example, read_examples, read_white_level
 from libraries.data.decoding import MAX_PIXELS, header, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE
@@ -81,7 +82,8 @@ class ImageViewer(Viewer):
         self._prepared = prepared
         self._findings = findings
         self._queue = queue
-        self._later: set[int] = set()  # of the queue, put off
+        self._later: dict[int, int] = {}  # images of the queue that were put off: the last one has the largest number
+        self._steps = 0  # of the annotations, that `_paths` takes into account
         self._filter = Filter()
         self._said = ""
         self._annotations = Annotations(images)
@@ -99,16 +101,24 @@ class ImageViewer(Viewer):
             white_level = read_white_level(layout.examples)
         except MissingInput:
             made, examples, white_level = {"parameters": {}}, [], FULL_RANGE
-        return cls(
+        try:
+            queue, problem = read_queue(layout.review), ""
+        except StorageError as error:
+            queue, problem = [], str(error)
+        viewer = cls(
             layout.images,
             examples=examples,
             prepared=made["parameters"].get("annotations"),
             findings=read_review(layout.proc / "quality.csv"),
-            queue=read_queue(layout.review),
+            queue=queue,
             thumbnails=layout.thumbnails,
             white_level=white_level,
             max_pixels=layout.max_pixels,
         )
+        if problem:
+            viewer._problem = problem
+            viewer.show()
+        return viewer
 
     def actions(self) -> dict[str, Callable[..., None]]:
         return {
@@ -189,7 +199,7 @@ class ImageViewer(Viewer):
             "marks": {mark: marks[mark] for mark in MARKS},
             "images": len(self._paths),
             "findings": {finding: len(paths) for finding, paths in self._findings.items()},
-            "queue": {reason: left[reason] for reason in ("all", *REASONS) if reason in left},
+            "queue": {r: left[r] for r in ("all", *REASONS) if r in left or r == self._filter.queue},
             "next": f"Next: {count_left:,} to look at; {time_for(count_left)}" if count_left else "",
             "filter": asdict(self._filter),
             "canUndo": self._annotations.can_undo,
@@ -205,6 +215,7 @@ class ImageViewer(Viewer):
     def _apply_filter(self, *, name: str = "", **wanted: Any) -> None:
         """Show the images that match a filter."""
         self._filter = only = Filter(name=str(name), **wanted)
+        self._follow_others()
         marks, folders, letters = self._annotations.marks, self._annotations.folders, nfc(only.name).casefold()
         self._show_matching(
             [
@@ -221,7 +232,7 @@ class ImageViewer(Viewer):
         """Number and path of the images in the queue, or with a finding, the most striking first; else of all."""
         if only.queue is not None:
             wanted = [i for i in self._undecided() if only.queue in ("all", self._row_of[i].reason)]
-            return [(image, self._paths[image]) for image in sorted(wanted, key=self._later.__contains__)]
+            return [(image, self._paths[image]) for image in sorted(wanted, key=self._lateness)]
         if only.finding is None:
             return enumerate(self._paths)
         now = self._now(self._findings.get(only.finding, ()))
@@ -238,29 +249,35 @@ class ImageViewer(Viewer):
         return [image for image in self._row_of if self._paths[image] not in decided]
 
     def _accept(self, images: Sequence[int]) -> None:
-        """Give images the labels that the queue suggests; one with no other suggestion is right as it is."""
-        by_label: defaultdict[str, list[int]] = defaultdict(list)
+        """Give images the labels that the queue suggests, but for those on which somebody has decided."""
+        folders, labels = self._annotations.folders, {}
+        undecided = set(self._undecided())
         for image in images:
-            row = self._row_of.get(image)
-            label = self._annotations.folders.label(self._paths[image])
-            by_label[(row.suggested if row else None) or label].append(image)
-        for suggested, mine in by_label.items():
-            there = [i for i in mine if self._annotations.folders.label(self._paths[i]) == suggested]
-            if there:
-                self._keep(there)
-            if others := [i for i in mine if i not in there]:
-                self._relabel(others, suggested)
+            if image in undecided:
+                path = self._paths[image]
+                labels[path] = self._row_of[image].suggested or folders.label(path)
+        if labels:
+            self._take_over(self._annotations.decide(labels), " or ".join(sorted({*labels.values()})))
+        else:
+            self._said = "nothing to accept"
 
     def _keep(self, images: Sequence[int]) -> None:
-        self._take_over(self._annotations.confirm(self._paths_of(images)), "right as it is")
+        folders = self._annotations.folders
+        labels = {path: folders.label(path) for path in self._paths_of(images)}
+        self._take_over(self._annotations.decide(labels), "right as it is")
 
     def _put_off(self, images: Sequence[int]) -> None:
         """Show these images after all others of the queue."""
-        self._later |= set(images)
-        self._matching.sort(key=self._later.__contains__)
+        for image in images:
+            self._later[image] = 1 + max(self._later.values(), default=0)
+        self._matching.sort(key=self._lateness)
+
+    def _lateness(self, image: int) -> int:
+        return self._later.get(image, 0)
 
     def _relabel(self, images: Sequence[int], label: str) -> None:
-        self._take_over(self._annotations.relabel(self._paths_of(images), label), label)
+        label = check_label(label)
+        self._take_over(self._annotations.decide(dict.fromkeys(self._paths_of(images), label)), label)
 
     def _toggle_mark(self, images: Sequence[int], mark: Mark) -> None:
         """Mark images, or remove the mark if all of them have it."""
@@ -270,12 +287,7 @@ class ImageViewer(Viewer):
 
     def _take_over(self, outcome: StepResult, what: str) -> None:
         """Update the paths after a step of the annotations, and report it."""
-        for before, after, *_ in outcome.changes:
-            image = self._numbers.pop(before.path, None)
-            if image is not None:  # None: another notebook has moved it there
-                self._paths[image] = after.path
-                self._numbers[after.path] = image
-        self._follow_moves()
+        self._follow_others()
         if len(outcome.changes) == 1:
             self._said = f"{displayed(PurePosixPath(outcome.changes[0].before.path).name)}: {what}"
         else:
@@ -293,6 +305,7 @@ class ImageViewer(Viewer):
         self._copies: defaultdict[str, list[Example]] = defaultdict(list)
         for example in self._examples.values():
             self._copies[example.sha256].append(example)
+        self._steps = self._annotations.history.steps
         self._follow_moves()
         places = zip(self._now(row.path for row in self._queue), self._queue, strict=True)
         self._row_of = {self._numbers[path]: row for path, row in places if path in self._numbers}
@@ -300,8 +313,24 @@ class ImageViewer(Viewer):
         self._apply_filter(**asdict(self._filter))
 
     def _replay(self) -> None:
-        self._take_over(self._annotations.replay(), "moved again")
+        made = self._annotations.replay()  # steps of before, which are in the log already
+        self._move({change.before.path: change.after.path for change in made.changes})
+        self._take_over(made, "moved again")
         self._pending = len(self._annotations.pending())
+
+    def _follow_others(self) -> None:
+        """Update the paths by all steps that are new, also those of other notebooks."""
+        self._annotations.refresh()
+        self._move(self._annotations.history.moves_after(self._steps))
+        self._steps = self._annotations.history.steps
+        self._follow_moves()
+
+    def _move(self, moves: Mapping[str, str]) -> None:
+        """Update the paths of images: present path by the one before."""
+        images = {after: self._numbers.pop(before) for before, after in moves.items() if before in self._numbers}
+        for path, image in images.items():
+            self._paths[image] = path
+            self._numbers[path] = image
 
     def _follow_moves(self) -> None:
         self._prepared_paths = {now: then for then, now in self._annotations.moves_since(self._prepared).items()}

@@ -497,3 +497,35 @@ def test_examples_are_stale_after_a_change_and_not_after_its_undo(folder: Path) 
         Layout(small_run(root)).examples.check()
     annotations.undo()
     Layout(small_run(root)).examples.check()
+
+
+def test_what_is_decided_follows_every_step_and_its_undo(folder: Path) -> None:
+    annotations = Annotations(folder)
+    cat, other = "cat/1.jpg", "cow/9.jpg"
+
+    def now() -> set[str]:
+        again = Annotations(folder).history.state.decided
+        assert set(again) == set(annotations.history.state.decided), "the log says the same"
+        return set(again)
+
+    assert now() == set()
+    annotations.decide({cat: "cat"})
+    assert now() == {cat}
+    annotations.mark([cat], "excluded")
+    annotations.undo()
+    assert now() == {cat}, "the first decision still holds"
+    annotations.decide({cat: "cat"})
+    annotations.undo()
+    assert now() == {cat}
+    annotations.undo()
+    assert now() == set()
+    annotations.redo()
+    assert now() == {cat}
+    moved = annotations.decide({cat: "dog"}).changes[0].after.path
+    assert now() == {moved}
+    annotations.undo()
+    assert now() == {cat}
+    annotations.mark([other], "ambiguous")
+    assert now() == {cat, other}
+    annotations.mark([other], None)
+    assert now() == {cat}, "a mark that is taken away again is no answer"

@@ -61,16 +61,15 @@ def test_every_reason_in_its_order_the_best_first() -> None:
     rows = queue(found, examples, duplicates=alike)
     assert told(rows) == [
         ("dog/twin.jpg", "contradicting", "cat"),
-        ("cat/twin.jpg", "contradicting", "cat"),
         ("dog/worse.jpg", "mislabelled", "cat"),
         ("cat/wrong.jpg", "mislabelled", "dog"),
         ("owl/between.jpg", "ambiguous", "cat"),
         ("owl/odd.jpg", "outlier", None),
     ]
     assert all(0 <= row.score <= 1 for row in rows)
-    assert [row.group for row in rows[:3]] == ["duplicates 1", "duplicates 1", None]
+    assert [row.group for row in rows[:2]] == ["duplicates 1", None]
     assert summary(rows) == (
-        "Worth a look: 6 images (2 contradicting, 2 mislabelled, 1 ambiguous, 1 outlier); about 1 minute"
+        "Worth a look: 5 images (1 contradicting, 2 mislabelled, 1 ambiguous, 1 outlier); about 1 minute"
     )
 
 
@@ -93,8 +92,22 @@ def test_who_cannot_be_judged_is_only_told_if_it_contradicts() -> None:
     found = judged((2, unknown), (0, [0.9, 0.1, 0.0]))
     assert queue(found, examples) == []
     rows = queue(found, examples, duplicates=["duplicates 1"] * 2)
-    assert {row.path for row in rows} == {"owl/a.jpg", "cat/a.jpg"}
-    assert all(0 <= row.score <= 1 for row in rows)
+    assert told(rows) == [("owl/a.jpg", "contradicting", "cat")]
+    assert rows[0].score == 1
+
+
+def test_of_duplicates_only_those_are_asked_about_that_are_unlike_the_others() -> None:
+    examples = [example(str(i), "cat") for i in range(9)] + [example("9", "dog")]
+    alike = {"duplicates": ["duplicates 1"] * 10}
+    sure = judged(*[(0, [0.9, 0.1, 0.0])] * 9, (1, [0.9, 0.1, 0.0]))
+    assert told(queue(sure, examples, **alike)) == [("dog/9.jpg", "contradicting", "cat")]
+    # a person has said that one is a dog: then the others are asked about
+    asked = queue(sure, examples, **alike, decided={"dog/9.jpg"})
+    assert len(asked) == 9 and {row.suggested for row in asked} == {"dog"}
+    # nothing is known, and each label is there once: no label is suggested
+    unknown = judged((0, [float("nan")] * 3), (1, [float("nan")] * 3))
+    two = queue(unknown, [examples[0], examples[9]], duplicates=["duplicates 1"] * 2)
+    assert told(two) == [("cat/0.jpg", "contradicting", None), ("dog/9.jpg", "contradicting", None)]
 
 
 def test_it_is_kept(tmp_path: Path) -> None:

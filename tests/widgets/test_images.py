@@ -119,9 +119,52 @@ def test_it_opens_at_the_queue_and_takes_answers(layout: Layout, wait_for: WaitF
     again = ImageViewer.of(layout)
     assert again.state["matching"] == 48, "nothing is asked twice"
     again.act({"do": "undo"})
-    again.act({"do": "undo"})
+    assert again.state["said"] == "2 images: undone", "what was accepted together is one step"
     again.act({"do": "filter", "queue": "all"})
     assert len(shown(again)) == 2, "what is undone is asked again"
+
+
+def test_what_a_person_has_decided_is_not_overridden(layout: Layout) -> None:
+    write_queue(layout.review, [in_queue(f"blobs/{i:02d}.jpg", "checks") for i in (1, 3, 5)])
+    viewer = ImageViewer.of(layout)
+    kept, other, gone = (item["id"] for item in viewer.state["items"])
+    viewer.act({"do": "keep", "images": [kept]})
+    viewer.act({"do": "relabel", "images": [other], "label": "blobs"})
+    assert viewer.state["items"][1]["settled"], "the digit of its own label is an answer, too"
+    (layout.images / "blobs" / "05.jpg").unlink()
+    viewer.act({"do": "accept", "images": [kept, other, gone]})
+    assert "blobs/05.jpg is left as it is" in viewer.state["problem"]
+    assert {(layout.images / "blobs" / f"{i:02d}.jpg").exists() for i in (1, 3)} == {True}
+    for _ in range(2):
+        viewer.act({"do": "later", "images": [kept]})
+        viewer.act({"do": "later", "images": [other]})
+        assert [item["id"] for item in viewer.state["items"]] == [gone, kept, other], "the last one put off comes last"
+
+
+def test_a_label_that_is_not_there_stops_no_other_answer(layout: Layout) -> None:
+    write_queue(layout.review, [in_queue("blobs/01.jpg", "nosuch"), in_queue("blobs/03.jpg", "checks")])
+    viewer = ImageViewer.of(layout)
+    viewer.act({"do": "accept", "images": [item["id"] for item in viewer.state["items"]]})
+    assert viewer.state["problem"].endswith("has no folder 'nosuch': create it, and open the data set again")
+    assert (layout.images / "checks" / "03-2.jpg").exists() and (layout.images / "blobs" / "01.jpg").exists()
+
+
+def test_what_another_viewer_has_answered_is_answered(layout: Layout) -> None:
+    write_queue(layout.review, [in_queue("blobs/01.jpg", "checks"), in_queue("blobs/03.jpg", "checks")])
+    one, other = ImageViewer.of(layout), ImageViewer.of(layout)
+    first, second = (item["id"] for item in one.state["items"])
+    one.act({"do": "accept", "images": [first]})
+    other.act({"do": "keep", "images": [second]})
+    assert [item["settled"] for item in other.state["items"]] == [True, True] and not other.state["problem"]
+    other.act({"do": "accept", "images": [first, second]})
+    assert not other.state["problem"] and (layout.images / "blobs" / "03.jpg").exists()
+
+
+def test_a_damaged_queue_does_not_keep_the_viewer_from_opening(layout: Layout) -> None:
+    layout.review.write_bytes(b"\xef\xbb\xbfpath;label\r\na;b\r\n")
+    viewer = ImageViewer.of(layout)
+    assert viewer.state["matching"] == 48
+    assert viewer.state["problem"].endswith("run scripts/5_evaluate.py --review again")
 
 
 def test_a_queue_follows_images_that_move(layout: Layout) -> None:

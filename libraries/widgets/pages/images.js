@@ -114,15 +114,17 @@ function render({ model, el }) {
     fill(splits, [["", "training and test"], ["train", "training"], ["test", "test"], ["new", "new, not yet prepared"]],
       chosen.split ?? "");
     if (document.activeElement !== search) search.value = chosen.name;
-    const all = JSON.stringify(now.labels.map(label => label.name));
+    const all = JSON.stringify([inQueue(), now.labels.map(label => label.name)]);
     if (buttonsFor !== all) {
       buttonsFor = all;
       const press = (key, text, action) => element("button", { type: "button", onclick: () => { action(); viewer.grid.focus(); } },
         element("kbd", {}, key), ` ${text}`);
       buttons.replaceChildren(
+        ...(inQueue() ? [press("Enter", "as suggested", () => decide("accept"))] : []),
         ...now.labels.slice(0, 10).map(({ name }, i) => press(String((i + 1) % 10), name, () => relabel(name))),
         ...Object.entries(MARK_KEYS).map(([key, name]) => press(key, name, () => mark(name))),
-        press("k", "right as it is", () => decide("keep")));
+        press("k", "right as it is", () => decide("keep")),
+        ...(inQueue() ? [press("s", "later", () => decide("later"))] : []));
       names.replaceChildren(...now.labels.map(({ name }) => element("option", { value: name })));
       byName.hidden = now.labels.length <= 10;
     }

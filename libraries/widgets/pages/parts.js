@@ -27,7 +27,7 @@ function percent(fraction) {
 function makeViewer({ model, el, caption, describe, keys, help }) {
   const act = (name, details = {}) => model.send({ do: name, ...details });
   const thumbnails = new Map(); // number of an image → URL, or null if it has none
-  let items = [], boxes = [], cursor = 0, anchor = 0, selected = new Set(), atEnd = false, timer = 0;
+  let items = [], boxes = [], cursor = 0, anchor = 0, selected = new Set(), atEnd = false, timer = 0, shown = "";
 
   const grid = element("div", {
     className: "grid", tabIndex: 0, role: "listbox", "aria-multiselectable": "true", "aria-label": "images",
@@ -68,7 +68,10 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
       });
       grid.replaceChildren(...boxes);
       selected.clear();
-      cursor = anchor = atEnd ? Math.max(0, items.length - 1) : 0;
+      // Where the same page has other images, such as after one was put off, the frame stays where it is.
+      const stays = shown === JSON.stringify([state.page, state.filter]);
+      const last = Math.max(0, items.length - 1);
+      cursor = anchor = atEnd ? last : stays ? Math.min(cursor, last) : 0;
       atEnd = false;
       const missing = items.map(item => item.id).filter(image => !thumbnails.has(image));
       items.forEach((item, i) => drawThumbnail(i));
@@ -83,6 +86,7 @@ function makeViewer({ model, el, caption, describe, keys, help }) {
     place.textContent = state.matching
       ? `${NUMBER.format(state.first + 1)}–${NUMBER.format(state.first + items.length)} of ${NUMBER.format(state.matching)}`
       : "no images";
+    shown = JSON.stringify([state.page, state.filter]);
     before.disabled = state.page === 0;
     after.disabled = state.page >= state.pages - 1;
     problem.textContent = state.problem;

@@ -1,0 +1,111 @@
+"""What has changed since the evaluation before, on the test images of both: by mended labels, and by the classifier."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from libraries.base.errors import MissingInput, StorageError
+from libraries.base.file_system import nfc
+from libraries.base.layout import Layout
+from libraries.base.tables import Column, read_table
+from libraries.data.annotations import Annotations
+from libraries.evaluation.testing import Tested
+
+FEWEST = 30  # test images of both, to compare anything
+
+
+@dataclass(frozen=True)
+class Since:
+    """Two evaluations on the images that are in both test sets.
+
+    Attributes:
+        images: how many they are.
+        relabelled: how many of them have another label now.
+        before: the accuracy then, by the labels of then.
+        by_labels: what the new labels add to the accuracy of the answers of then.
+        by_classifier: what the new answers add, by the new labels.
+        margin: half the width of the 95% interval of that.
+    """
+
+    images: int
+    relabelled: int
+    before: float
+    by_labels: float
+    by_classifier: float
+    margin: float
+
+    @property
+    def after(self) -> float:
+        return self.before + self.by_labels + self.by_classifier
+
+    def sentence(self) -> str:
+        """The comparison in words."""
+        low, high = (100 * (self.by_classifier + side * self.margin) for side in (-1, 1))
+        told = (
+            f"On the {self.images:,} test images of this and the previous evaluation, the accuracy was "
+            f"{self.before:.1%}, and is {self.after:.1%}: "
+        )
+        if self.relabelled:
+            labels = "a new label" if self.relabelled == 1 else f"{self.relabelled:,} new labels"
+            told += f"{100 * self.by_labels:+.1f} points by {labels} among them, "
+        chance = ", which may be chance" if low <= 0 <= high else ""
+        return f"{told}{100 * self.by_classifier:+.1f} by the classifier ({low:+.1f} to {high:+.1f}{chance})."
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is needed of predictions.csv."""
+
+    path: Annotated[str, Column()]
+    label: Annotated[str, Column()]
+    predicted: Annotated[str, Column()]
+
+
+def since_previous(layout: Layout, tested: Tested) -> Since | None:
+    """Compare with the evaluation that is in the folder; None if there is none, or nothing to tell."""
+    try:
+        state = layout.evaluation.read().get("annotations")
+        rows = read_table(layout.evaluation.folder / "predictions.csv", _Answer, advice="")
+        moved = Annotations(layout.images).moves_since(state)
+    except (MissingInput, StorageError):  # none, damaged, or of a version before
+        return None
+    return compare({nfc(moved.get(row.path, row.path)): (row.label, row.predicted) for row in rows}, tested)
+
+
+def compare(before: Mapping[str, tuple[str, str]], tested: Tested) -> Since | None:
+    """Compare the answers of two evaluations; None if there are few images of both, or no difference.
+
+    The interval is that of a mean of differences over groups of images (Davison & Hinkley 1997, section 3.2.1, by the
+    normal distribution).
+
+    Args:
+        before: label and answer by present path.
+    """
+    both = [i for i, example in enumerate(tested.examples) if nfc(example.path) in before]
+    if len(both) < FEWEST:
+        return None
+    earlier = [before[nfc(tested.examples[i].path)] for i in both]
+    now = [tested.names[label] for label in tested.labels[both]]
+    answers = [tested.names[label] for label in tested.predictions[both]]
+    labels_then, answers_then = zip(*earlier, strict=True)
+    was_right, would_be_right, is_right = (
+        np.array([answer == label for answer, label in zip(given, labels, strict=True)], float)
+        for given, labels in ((answers_then, labels_then), (answers_then, now), (answers, now))
+    )
+    relabelled = sum(then != label for then, label in zip(labels_then, now, strict=True))
+    if not relabelled and list(answers_then) == answers:
+        return None
+    gain = is_right - would_be_right
+    groups = tested.groups
+    group = np.unique([groups[i] or str(i) for i in both], return_inverse=True)[1]
+    of_group = np.bincount(group, weights=gain) - gain.mean() * np.bincount(group)
+    return Since(
+        images=len(both),
+        relabelled=relabelled,
+        before=float(was_right.mean()),
+        by_labels=float((would_be_right - was_right).mean()),
+        by_classifier=float(gain.mean()),
+        margin=1.96 * float(np.sqrt((of_group**2).sum())) / len(both),
+    )
