@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -126,26 +126,12 @@ def _check_forms(folder: Path, paths: Iterable[str]) -> None:
             raise InputError(f"{folder}: {other!a} and {path!a} are one name in two forms of Unicode; rename one")
 
 
-def split(
-    examples: Sequence[Example],
-    *,
-    ratio_train: float,
-    seed: int,
-    first_path: Callable[[str], str] = lambda path: path,
-) -> list[Example]:
+def split(examples: Sequence[Example], *, ratio_train: float, seed: int) -> list[Example]:
     """Split every class into train and test, whole groups at a time, about `ratio_train` of its images in train.
 
     Groups are ordered by a hash of seed and name, so the split is the same on every machine, and adding images leaves
     most of the others on their side. A class with at least two groups has at least one on each side.
-
-    Args:
-        first_path: the path that an image had before it was moved by hand, which decides, so that most images keep
-            their side with a new label.
     """
-
-    def place(group: str) -> bytes:
-        return hashlib.sha256(f"{seed}:{first_path(group)}".encode()).digest()
-
     side: dict[str, Side] = {}
     for _, of_label in sorted(_by_label(examples).items()):
         sizes = Counter(e.group for e in of_label)
@@ -153,7 +139,7 @@ def split(
         taken = sum(sizes[g] for g in settled if side[g] == "train")
         has_test = any(side[g] == "test" for g in settled)
         wanted = ratio_train * len(of_label)
-        open_groups = sorted(sizes.keys() - side.keys(), key=place)
+        open_groups = sorted(sizes.keys() - side.keys(), key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
         for group in open_groups:
             is_needed_for_test = not has_test and group == open_groups[-1]
             is_wanted = taken + sizes[group] / 2 <= wanted

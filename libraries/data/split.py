@@ -3,9 +3,10 @@
 Examples of one group are never separated. The sides come from a list of test images, or from the folders, or are drawn.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -16,7 +17,7 @@ from libraries.base.file_system import nfc
 from libraries.base.text import read_lines
 from libraries.data import dataset, duplicates
 from libraries.data.annotations import Annotations
-from libraries.data.class_folders import ClassFolders, find_class_folders
+from libraries.data.class_folders import ClassFolders, Side, find_class_folders
 from libraries.data.dataset import Example
 from libraries.data.duplicates import Duplicates
 from libraries.data.fingerprints import Forest
@@ -147,11 +148,45 @@ def take_sides(
         sided = _split_by_folders(grouped, folder, folders)
     else:
         lines += ["  There is no folder test/: the test images are drawn from all"] if folders.parts else []
-        return dataset.split(grouped, ratio_train=ratio_train, seed=seed, first_path=annotations.first_path), lines
+        return _draw(grouped, alike, annotations, by=by, ratio_train=ratio_train, seed=seed), lines
     if leaks := duplicates.count_leaks(sided, alike.groups()):
         have = "has" if leaks == 1 else "have"
         lines.append(f"Warning: {leaks:,} of these test images {have} a duplicate in training: see duplicates.csv")
     return sided, lines
+
+
+def _draw(
+    grouped: Sequence[Example],
+    alike: Duplicates,
+    annotations: Annotations,
+    *,
+    by: Literal["filename", "subdir"],
+    ratio_train: float,
+    seed: int,
+) -> list[Example]:
+    """Draw the test set among the images as they were before labels were changed by hand.
+
+    So an image keeps its side with its new label, and an evaluation can be compared with that before. Only groups that
+    would now stand on both sides, and classes that would lack one, are drawn anew.
+    """
+    draw = partial(dataset.split, ratio_train=ratio_train, seed=seed)
+    first = [annotations.first_path(example.path) for example in grouped]
+    if first == [example.path for example in grouped]:
+        return draw(grouped)
+    folders = annotations.folders
+    before = [replace(e, path=path, label=folders.label(path)) for e, path in zip(grouped, first, strict=True)]
+    drawn = draw(group_examples(before, by, alike=alike.groups(), folders=folders))
+    sides: defaultdict[str, Counter[Side]] = defaultdict(Counter)  # by group
+    labels: defaultdict[str, set[str]] = defaultdict(set)
+    for now, then in zip(grouped, drawn, strict=True):
+        sides[now.group][then.split] += 1
+        labels[now.group].add(now.label)
+    side_of = {group: max(found, key=lambda side: (found[side], side)) for group, found in sides.items()}
+    for label in sorted({example.label for example in grouped}):
+        own = [e for e in grouped if labels[e.group] == {label}]
+        if len({side_of[e.group] for e in grouped if e.label == label}) < 2 and own:
+            side_of |= {e.group: e.split for e in draw(own)}
+    return [replace(example, split=side_of[example.group]) for example in grouped]
 
 
 def check_test_list(annotations: Annotations, images: Iterable[str]) -> None:

@@ -2,12 +2,17 @@
 
 import os
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from libraries.base.errors import InputError
-from libraries.data.split import DEDICATED_TEST_IMAGES, split_by_list
+from libraries.data.annotations import Annotations
+from libraries.data.dataset import Example
+from libraries.data.duplicates import Duplicates
+from libraries.data.split import DEDICATED_TEST_IMAGES, split_by_list, take_sides
 from tests.data.test_dataset import example
 
 
@@ -63,3 +68,52 @@ def test_a_pipe_in_place_of_the_list_is_refused_and_not_waited_for(tmp_path: Pat
     os.mkfifo(tmp_path / DEDICATED_TEST_IMAGES)
     with pytest.raises(InputError, match=r"dedicatedTestImages\.tsv cannot be read: it is not a regular file"):
         split_by_list([example("cat/1.png")], tmp_path / DEDICATED_TEST_IMAGES)
+
+
+def drawn(folder: Path, *, by: Literal["filename", "subdir"] = "filename") -> dict[str, Example]:
+    """The examples of the images in a folder by their content, with their sides as script 1 takes them."""
+    annotations = Annotations(folder)
+    paths = annotations.folders.images(folder)
+    examples = [replace(example(path), sha256=(folder / path).read_text()) for path in paths]
+    sided, _ = take_sides(examples, Duplicates(examples, {}), annotations, by=by, ratio_train=0.75, seed=1)
+    return {e.sha256: e for e in sided}
+
+
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Path:
+    """60 images of each of two classes, in sub-folders of three; each says where it was first."""
+    folder = tmp_path / "images" / "pets"
+    for label in ("cat", "dog"):
+        for i in range(60):
+            path = folder / label / f"{i // 3}" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{label} {i}")
+    return folder
+
+
+@pytest.mark.parametrize("by", ["filename", "subdir"])
+def test_images_with_new_labels_keep_their_side(two_classes: Path, by: Literal["filename", "subdir"]) -> None:
+    before = drawn(two_classes, by=by)
+    assert {e.split for e in before.values()} == {"train", "test"}
+    moved = [e.path for e in before.values() if int(Path(e.path).stem) % 3 == 0]
+    Annotations(two_classes).decide({path: "dog" if path.startswith("cat") else "cat" for path in moved})
+    after = drawn(two_classes, by=by)
+    changed = [key for key in before if after[key].split != before[key].split]
+    if by == "filename":
+        assert not changed
+    sides: dict[str, set[str]] = {}
+    for e in after.values():
+        sides.setdefault(e.group, set()).add(e.split)
+    assert all(len(found) == 1 for found in sides.values()), "a group has one side"
+    assert len(changed) <= len(moved) / 2
+
+
+def test_a_class_that_lacks_a_side_is_drawn_anew(two_classes: Path) -> None:
+    before = drawn(two_classes)
+    tested = [e.path for e in before.values() if e.split == "test" and e.label == "cat"]
+    Annotations(two_classes).decide(dict.fromkeys(tested, "dog"))
+    after = drawn(two_classes)
+    cats = [e.split for e in after.values() if e.label == "cat"]
+    assert 5 < cats.count("test") < len(cats) / 2
+    dogs = {key: e for key, e in after.items() if e.label == "dog"}
+    assert all(e.split == before[key].split for key, e in dogs.items()), "the other class stays as it is"
