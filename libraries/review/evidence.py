@@ -72,7 +72,7 @@ def evidence(embeddings: Float32, labels: Int, groups: Int, *, number_of_classes
     chosen = np.flatnonzero(sample(labels, groups, most=MOST_FITTED, seed=seed))
     examples = Examples(embeddings[chosen], labels[chosen], NORMALISATION, number_of_classes=number_of_classes)
     of_chosen = assign_folds(labels[chosen], folds=FOLDS, groups=groups[chosen], seed=seed)
-    fold_of = groups % (int(of_chosen.max()) + 1)  # of the others, whose groups no SVM is fitted to
+    fold_of = groups % max(1, int(of_chosen.max()) + 1)  # of the others, whose groups no SVM is fitted to
     fold_of[chosen] = of_chosen
     # A class of a single group is dealt out by its images: they would judge each other.
     single = groups_per_class(labels, number_of_classes=number_of_classes, groups=groups) < 2

@@ -71,6 +71,30 @@ def test_what_nobody_may_judge_is_unknown() -> None:
     assert 0 <= found.other[40] < 3
 
 
+def test_a_class_of_one_group_is_judged_by_nobody() -> None:
+    x, labels = clusters(90, 3)
+    groups = np.arange(90)
+    groups[labels == 2] = 99
+    found = evidence(x, labels, groups, number_of_classes=3)
+    assert np.isnan(found.confidence[labels == 2]).all() and np.isfinite(found.confidence[labels < 2]).all()
+    assert found.votes[labels == 2, 2].max() == 0
+
+
+def test_where_all_images_are_one_group_nothing_is_said() -> None:
+    x, labels = clusters(20, 2)
+    found = evidence(x, labels, np.zeros(20, int), number_of_classes=2)
+    assert np.isnan(found.confidence).all() and not found.votes.any() and not found.strangeness.any()
+    assert not unlike_others(found).any()
+
+
+def test_a_few_other_images_vote_with_all_their_weight() -> None:
+    x, labels = clusters(40, 2)
+    groups = np.where(np.arange(40) < 36, 0, np.arange(40))
+    found = evidence(x, labels, groups, number_of_classes=2)
+    np.testing.assert_allclose(found.votes.sum(axis=1), 1, atol=1e-5)
+    assert (found.strangeness >= 0).all() and found.strangeness.max() < 1
+
+
 @pytest.mark.parametrize("count", [2, 3, 12])
 def test_few_images(count: int) -> None:
     x, labels = clusters(count, 2)
