@@ -78,7 +78,7 @@ def make_queue(parameters: Parameters, layout: Layout, features: "Features") -> 
     from libraries.review.queue import summary
 
     rows = review(layout, features, seed=parameters.randomSeed)
-    print(f"{summary(rows)}: {layout.review}; notebooks/showImages.ipynb shows them")
+    print(f"\n{summary(rows)}\n  {layout.review}; notebooks/showImages.ipynb opens there")
 
 
 def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:
