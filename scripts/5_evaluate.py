@@ -45,7 +45,7 @@ def main(
     if review:
         from libraries.network.embedding_store import read_features
 
-        make_queue(parameters, layout, read_features(layout.features.folder))
+        print(queue(parameters, layout, read_features(layout.features.folder)))
         return
     layout.bundle.check()
     with tracking.run("5_evaluate", parameters) as record:
@@ -73,12 +73,13 @@ def report_leaks(parameters: Parameters, layout: Layout) -> None:
     print(*lines, sep="\n")
 
 
-def make_queue(parameters: Parameters, layout: Layout, features: "Features") -> None:
+def queue(parameters: Parameters, layout: Layout, features: "Features") -> str:
+    """Write the queue of images to look at again; returns what is said about it."""
     from libraries.review.making import review
     from libraries.review.queue import summary
 
     rows = review(layout, features, seed=parameters.randomSeed)
-    print(f"\n{summary(rows)}\n  {layout.review}; notebooks/showImages.ipynb opens there")
+    return f"{summary(rows)}\n  {layout.review}; notebooks/showImages.ipynb opens there"
 
 
 def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:
@@ -118,6 +119,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         test_set=record.tags["test_set"],
     )
     since = since_previous(layout, tested)
+    to_look_at = queue(parameters, layout, features)
     write_metrics(layout.bundle, measured)
     written = outputs.write(
         tested,
@@ -138,7 +140,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     record.bundle = layout.bundle.folder
     for path in written:
         print(f"  {path}")
-    make_queue(parameters, layout, features)
+    print(f"\n{to_look_at}")
 
 
 if __name__ == "__main__":
