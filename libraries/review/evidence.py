@@ -26,6 +26,7 @@ NEIGHBOURS = 10
 LEAST_DISTANCE = 0.05  # beyond the upper quartile, of an image unlike all others: copies have no spread
 VOTE = 0.2  # weight of the neighbours in the geometric mean with the SVM
 MOST_FITTED = 20_000  # images that SVMs are fitted to: a sample of more
+MOST_COLUMNS = 512  # of SVMs fitted together, a class and a fold each
 MOST_NUMBERS = 5_000_000  # scores that calibrate, likewise
 MOST_COMPARED = 10_000  # images among which neighbours are searched for, likewise
 _ROWS_AT_ONCE = 512
@@ -97,10 +98,13 @@ def _out_of_fold(embeddings: Float32, labels: Int, fold_of: Int, examples: Examp
     folds = np.unique(fold_of_examples[fold_of_examples != NEVER_LEFT_OUT])
     if len(folds) < 2:
         return scores
-    parts = Parts(examples, [fold_of_examples != fold for fold in folds])
-    parts.fit(C)
-    for i, fold in enumerate(folds):
-        scores[fold_of == fold] = parts.model(i).scores(embeddings[fold_of == fold])
+    at_once = max(1, MOST_COLUMNS // scores.shape[1])  # which bounds the memory
+    for first in range(0, len(folds), at_once):
+        mine = folds[first : first + at_once]
+        parts = Parts(examples, [fold_of_examples != fold for fold in mine])
+        parts.fit(C)
+        for i, fold in enumerate(mine):
+            scores[fold_of == fold] = parts.model(i).scores(embeddings[fold_of == fold])
     judged = np.flatnonzero(np.isfinite(scores[:, 0]))
     few = judged[:: -(-len(judged) * scores.shape[1] // MOST_NUMBERS)]
     calibration = fit_calibration(scores[few], labels[few])

@@ -39,6 +39,15 @@ def test_planted_errors_come_first_and_the_true_label_is_suggested(most: int, mo
     np.testing.assert_allclose(found.votes.sum(axis=1), 1, atol=1e-5)
 
 
+def test_many_classes_are_fitted_fold_by_fold_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = clusters(300, 5)
+    together = evidence(x, labels, np.arange(300), number_of_classes=5)
+    monkeypatch.setattr(module, "MOST_COLUMNS", 1)
+    one_by_one = evidence(x, labels, np.arange(300), number_of_classes=5)
+    # SVMs are fitted until their gradient is 1e-2 of the loss's
+    np.testing.assert_allclose(one_by_one.probabilities, together.probabilities, atol=0.03)
+
+
 def test_images_of_one_group_do_not_judge_each_other() -> None:
     x, labels = clusters(200, 2, spread=0.5)
     copies = np.repeat(x[:1], 30, axis=0)  # of an image of the first class, all under the second
