@@ -141,10 +141,8 @@ class Annotations:
             if label not in self.folders.by_label:
                 raise InputError(f"{self.folder} has no folder '{label}': create it, and open the data set again")
             taken: set[str] = set()
-            places = [Place(path, self.marks.get(path)) for path in paths if self.folders.label(path) != label]
-            return self._carry_out(
-                "change", [Change(old, self._free(old, self.folders.under(label, old.path), taken)) for old in places]
-            )
+            changes = [self._labelled(path, label, taken) for path in paths if self.folders.label(path) != label]
+            return self._carry_out("change", changes)
 
     def mark(self, paths: Sequence[str], mark: Mark | None) -> StepResult:
         """Mark images, or remove their marks.
@@ -168,12 +166,7 @@ class Annotations:
         with self.locked():
             known = {path: label for path, label in labels.items() if label in self.folders.by_label}
             taken: set[str] = set()
-            changes = []
-            for path, label in known.items():
-                old, moves = Place(path, self.marks.get(path)), self.folders.label(path) != label
-                new = self._free(old, self.folders.under(label, path), taken) if moves else old
-                changes.append(Change(old, new))
-            result = self._carry_out("change", changes)
+            result = self._carry_out("change", [self._labelled(path, label, taken) for path, label in known.items()])
         unknown = sorted({label for path, label in labels.items() if path not in known})
         told = [f"{self.folder} has no folder '{label}': create it, and open the data set again" for label in unknown]
         return StepResult(result.changes, (*result.problems, *told))
@@ -239,11 +232,19 @@ class Annotations:
         taken: set[str] = set()
         changes = []
         for path, time in times.items():
-            old = Place(path, self.marks.get(path))
-            moves = mark is None and self.folders.label(path) != choice
-            new = self._free(old, self.folders.under(choice, path), taken).path if moves else path
-            changes.append(Change(old, Place(new, mark), said=time))
+            old, new = self._labelled(path, choice if mark is None else self.folders.label(path), taken)[:2]
+            changes.append(Change(old, Place(new.path, mark), said=time))
         return changes
+
+    def _labelled(self, path: str, label: str, taken: set[str]) -> Change:
+        """The change that gives an image a label: none, if it has that one.
+
+        Args:
+            taken: paths of others in the same step.
+        """
+        old = Place(path, self.marks.get(path))
+        moves = self.folders.label(path) != label
+        return Change(old, self._free(old, self.folders.under(label, path), taken) if moves else old)
 
     def pending(self) -> dict[str, str]:
         """Moves that are in the log but were not made in the folder: where the file is → where it should be.

@@ -27,7 +27,7 @@ class QueueRow:
 
     path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
     label: Annotated[str, Column("name of its class")]
-    suggested: Annotated[str | None, Column("the label that it may have instead; the same: it seems right")]
+    suggested: Annotated[str | None, Column("the label that it may have instead; empty: none is more probable")]
     reason: Annotated[
         Reason,
         Column("contradicting: a duplicate has another label; mislabelled; ambiguous: two labels are about as "
@@ -143,7 +143,7 @@ def read_queue(path: Path) -> list[QueueRow]:
 def suggestions(rows: Iterable[QueueRow], *, decided: Collection[str]) -> dict[str, tuple[str, float]]:
     """Another label and the score of each image that may have one, by path, in the order of the queue."""
     open_rows = (row for row in rows if row.path not in decided)
-    return {row.path: (row.suggested, row.score) for row in open_rows if row.suggested not in (None, row.label)}
+    return {row.path: (row.suggested, row.score) for row in open_rows if row.suggested is not None}
 
 
 def summary(rows: Sequence[QueueRow]) -> str:

@@ -181,7 +181,7 @@ class ImageViewer(Viewer):
         if found := [finding for finding, paths in self._findings.items() if then in paths]:
             facts["worth a look"] = ", ".join(found)
         if (row := self._row_of.get(image)) is not None:
-            instead = f": {row.suggested}?" if row.suggested not in (None, row.label) else ""
+            instead = "" if row.suggested is None else f": {row.suggested}?"
             facts["to look at"] = f"{row.reason}{instead}"
         if (first := self._annotations.first_path(path)) != path:
             facts["was"] = displayed(first)
