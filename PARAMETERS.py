@@ -65,8 +65,8 @@ class Parameters(Settings):
     )
     cluster: str = general(
         "none",
-        "where scripts 0 to 3 work: none: in their own process; local: on this machine's cores and, to train, "
-        "GPUs, by Ray; auto, or an address such as ray-head:6379: on a Ray cluster whose nodes share rootDir",
+        "where scripts 0 to 3 work: none: in their own process; local: on this machine's cores and GPUs, by Ray; "
+        "auto, or an address, ray-head:6379 or ray://ray-head:10001: on a Ray cluster whose nodes share rootDir",
         matters_to=(),
     )
     storeGigabytes: float = general(

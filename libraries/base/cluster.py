@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 NONE = "none"  # instead of a cluster
 LOCAL = "local"
+_CLIENT = "ray://"  # before an address: Ray's client, for a machine that reaches one port of the head alone
 
 SIZES = (512, 32, 1)  # items of a job; of those that are done instead of one that lost its workers; and of the last
 RETRIES = 2  # of a job whose worker, or node, is lost: by Ray
@@ -43,9 +44,17 @@ _OBJECT_STORE = 100 * 2**20  # bytes; nothing large passes through it
 _LOOK_AGAIN = 5.0  # seconds after which the size of the cluster is asked again
 _ANSWERING = 10.0  # seconds in which the head must answer
 _RESTARTING = 25.0  # seconds in which a head that has gone must answer again
+_GO_ON = "start it, and run again; what was computed is kept"
 _STARTING = 120.0  # seconds in which a node must answer
 _TOKEN = Path("~/.ray/auth_token")  # where Ray looks for it
-_QUIET = {"RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_ONE_GPU = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}  # `given` tells which: PyTorch sees all of the node
+_PER_GPU = 2  # jobs at once, so that one loads images while the other computes
+_QUIET = {
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # once the connection is lost, do not look for another cluster
+}
 
 
 @contextlib.contextmanager
@@ -74,7 +83,7 @@ def connected(cluster: str, *, folder: Path) -> Iterator[None]:
     if cluster == LOCAL:
         where = {"address": "local", "num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE}
         where |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": str(_LIBRARIES.parent)}}}
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     ray._private.worker.print_to_stdstream = lambda *message, **about: None  # what has died is told by `by_parts`
     try:
         ray.init(**where, log_to_driver=False, configure_logging=False)
@@ -82,8 +91,15 @@ def connected(cluster: str, *, folder: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         raise ParameterError(f"cluster = {cluster} cannot be reached: {reason}") from error
     try:
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # Ray's client sets it, too
         _check_nodes(folder)
         yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        if ray.is_initialized():
+            raise
+        raise PipelineError(f"the head of the cluster has gone: {_GO_ON}") from error  # the client has given up
     finally:
         ray.shutdown()
 
@@ -110,8 +126,8 @@ def _check_address(address: str) -> None:
 
 
 def _answers(address: str) -> None:
-    """Raise OSError if nothing does at host:port, ValueError if it is no such address."""
-    host, _, port = address.rpartition(":")
+    """Raise OSError if nothing does at host:port, or ray://host:port; ValueError if it is no such address."""
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
     socket.create_connection((host, int(port)), timeout=_ANSWERING).close()
 
 
@@ -214,17 +230,8 @@ class Nodes:
         if now - self._looked < _LOOK_AGAIN:
             return self._nodes
         self._looked = now
-        head = ray.get_runtime_context().gcs_address
-        try:
-            _answers(head)
-        except OSError as error:
-            if now - self._answered < _RESTARTING:
-                return self._nodes
-            raise PipelineError(
-                f"the head of the cluster, {head}, has gone ({error}): start it, and run again; what was computed is "
-                "kept"
-            ) from error
-        self._answered = time.monotonic()
+        if not ray.util.client.ray.is_connected() and not self._head_answers():
+            return self._nodes
         found = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
         nodes = [Node(name, int(has.get("CPU", 0)), int(has.get("GPU", 0))) for name, has in found]
         self._nodes = sorted(node for node in nodes if node.cores)
@@ -237,19 +244,82 @@ class Nodes:
             self._told(f"Cluster: {size}")
         return self._nodes
 
+    def _head_answers(self) -> bool:
+        """Whether it does now; raises PipelineError if it has not for long."""
+        import ray
+
+        head = ray.get_runtime_context().gcs_address
+        try:
+            _answers(head)
+        except OSError as error:
+            if time.monotonic() - self._answered < _RESTARTING:
+                return False
+            raise PipelineError(f"the head of the cluster, {head}, has gone ({error}): {_GO_ON}") from error
+        self._answered = time.monotonic()
+        return True
+
+
+def may_use_gpus(nodes: Sequence[Node], *, device: str) -> bool:
+    """Whether there are GPUs, and `device` is 'auto' or 'cuda'.
+
+    Raises:
+        ParameterError: it is 'cuda', and there is none.
+    """
+    has_gpus = any(node.gpus for node in nodes)
+    if device == "cuda" and not has_gpus:
+        raise ParameterError("device = cuda: no node of the cluster has a GPU; use auto or cpu")
+    return device in ("auto", "cuda") and has_gpus
+
+
+class Given(NamedTuple):
+    """What a job of a cluster may use.
+
+    Attributes:
+        device: "cpu", or a GPU of the node as PyTorch names it, such as "cuda:1".
+    """
+
+    cores: int
+    device: str
+
+
+def given() -> Given:
+    """What Ray has given to the job that asks."""
+    import ray
+
+    context = ray.get_runtime_context()
+    cores = max(1, int(context.get_assigned_resources().get("CPU", 1)))
+    gpus = context.get_accelerator_ids()["GPU"]
+    if not gpus:
+        return Given(cores, "cpu")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # PyTorch counts these alone, Ray names them
+    return Given(cores, f"cuda:{visible.split(',').index(gpus[0]) if visible else gpus[0]}")
+
 
 class Cluster(Pool[J, R]):
-    """One core of the cluster for each job; see `connected`. A job whose worker is lost fails with WorkerLost."""
+    """One core of the cluster for each job, or half a GPU; see `connected`.
+
+    A job whose worker is lost fails with WorkerLost.
+    """
 
     goes_on = True
 
     def __init__(
-        self, work: Work[J, R], *, told: Callable[[str], object] = lambda size: None, per_core: int = 1
+        self,
+        work: Work[J, R],
+        *,
+        told: Callable[[str], object] = lambda size: None,
+        per_core: int = 1,
+        device: str = "cpu",
     ) -> None:
         """
         Args:
+            work: its worker learns from `given` where it is.
             told: called with the size of the cluster, 'Cluster: 2 nodes, 8 cores', whenever it has changed.
             per_core: jobs at once, each in a process of its own; several where they wait for something else.
+            device: "cpu"; or see `may_use_gpus`: they do all the work, each with its share of the cores of its node.
+
+        Raises:
+            ParameterError: see `may_use_gpus`.
         """
         import ray
 
@@ -259,6 +329,16 @@ class Cluster(Pool[J, R]):
         self._task = ray.remote(num_cpus=1 / per_core, max_retries=RETRIES)(_do)
         self._numbers_of: dict[Any, int] = {}  # by Ray's reference to the result
         self._nodes = Nodes(told)
+        if may_use_gpus(found := self._nodes.look(), device=device):
+            cores = min(node.cores // node.gpus for node in found if node.gpus)
+            self._per_core = 0
+            self._task = ray.remote(
+                num_gpus=1 / _PER_GPU,
+                num_cpus=max(1, cores // _PER_GPU),
+                max_retries=RETRIES,
+                max_calls=0,  # by default, a process that has used a GPU would end after a job
+                runtime_env={"env_vars": _ONE_GPU},
+            )(_do)
 
     @property
     def has_room(self) -> bool:
@@ -266,7 +346,8 @@ class Cluster(Pool[J, R]):
         return super().has_room
 
     def _look_again(self) -> None:
-        self._workers = max(1, self._per_core * sum(node.cores for node in self._nodes.look()))
+        at_once = [self._per_core * node.cores or _PER_GPU * node.gpus for node in self._nodes.look()]
+        self._workers = max(1, sum(at_once))
 
     def _start(self, number: int, job: J) -> None:
         reference = self._task.remote(self._order, json.dumps([number, self._work.encode(job)]))
@@ -298,7 +379,7 @@ class Cluster(Pool[J, R]):
 
 def _do(order: str, line: str) -> str:
     """Do a job in a process of the cluster; its answer, as of a process of `Processes`."""
-    return answer(lambda job: _kept(order)(job), line.encode(), where=platform.node()).decode()
+    return answer(lambda job: _kept(order, given())(job), line.encode(), where=platform.node()).decode()
 
 
 def order_of(work: Work[J, R]) -> str:
@@ -313,7 +394,10 @@ def worker_for(order: str) -> Worker:
     return worker
 
 
-_kept = functools.lru_cache(1)(worker_for)
+@functools.lru_cache(1)
+def _kept(order: str, _place: Given) -> Worker:
+    """The worker of this process; a new one once Ray has given it another GPU."""
+    return worker_for(order)
 
 
 @dataclass(frozen=True)

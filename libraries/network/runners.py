@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Union
 import numpy as np
 
 from libraries.base.arrays import Pixels
-from libraries.base.cluster import NONE, Cluster, Part, by_parts, connected
+from libraries.base.cluster import NONE, Cluster, Part, by_parts, connected, given
 from libraries.base.content_store import Row, write_rows
 from libraries.base.errors import ImageError, ParameterError
 from libraries.base.layout import Layout
@@ -34,7 +34,7 @@ INNER_MARGIN = 0.05  # of the width and height, on each side
 class RunOptions:
     """How a network is run: where, in which precision, and how many images at once on a GPU.
 
-    On a cluster, its processors do the work.
+    On a cluster, its GPUs do the work if it has any, else its processors.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -51,20 +51,23 @@ class RunOptions:
         """
         if self._on_cpu(folder):
             return Engine(folder / "model.onnx", precision=self.precision)
-        from libraries.network.export import load_network
-        from libraries.network.torch_engine import TorchEngine
-
-        device = find_device(self.device)
-        return TorchEngine(load_network(folder), device=device, precision=self.precision, batch_size=self.batch_size)
+        return _on_device(folder, find_device(self.device), self.precision, self.batch_size)
 
     def precision_of(self, folder: Path) -> Precision:
-        """The precision in which `open` really computes: not every processor has bf16."""
-        return supported(self.precision) if self._on_cpu(folder) else self.precision
+        """The precision in which it is really run: not every processor has bf16, but nodes that lack it are refused."""
+        return supported(self.precision) if self.cluster == NONE and self._on_cpu(folder) else self.precision
+
+    def device_of(self, folder: Path) -> str:
+        """Of a cluster's workers: see `Cluster`."""
+        return self.device if _has_weights(folder) else "cpu"
 
     def _on_cpu(self, folder: Path) -> bool:
-        return (
-            self.cluster != NONE or find_device(self.device) == "cpu" or not (folder / "weights.safetensors").exists()
-        )
+        return self.cluster != NONE or find_device(self.device) == "cpu" or not _has_weights(folder)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether PyTorch can run the network, too."""
+    return (folder / "weights.safetensors").exists()
 
 
 class Embeddings:
@@ -98,11 +101,13 @@ class Embeddings:
         self._load = loader(view, folder=layout.images, rule=rule)
         self._engine = cache(lambda: options.open(network.folder))
         self._cluster, self._shared = options.cluster, layout.store
+        self._device = options.device_of(network.folder)
         self._settings = {
             "images": str(layout.images),
             "network": str(network.folder),
             "rule": rule.to_json(),
             "precision": self.precision,
+            "batch_size": options.batch_size,
             "view": view,
         }
         self._lost: dict[str, str] = {}  # by SHA-256 of an image, why it has no outputs
@@ -150,7 +155,10 @@ class Embeddings:
         if not missing:
             return 0  # Ray takes long to start
         work = embedding_work({**self._settings, "store": str(self.store)})
-        with connected(self._cluster, folder=self._shared), Cluster(work, told=told) as pool:
+        with (
+            connected(self._cluster, folder=self._shared),
+            Cluster(work, told=told, device=self._device) as pool,
+        ):
             for part, result in by_parts(pool, missing):
                 if isinstance(result, WorkerLost):
                     self._lost |= {example.sha256: str(result) for example in part.items}
@@ -195,29 +203,51 @@ def embedding_work(settings: dict[str, Any]) -> Work[Part[Example], None]:
 
 
 def open_embedder(
-    *, images: str, network: str, rule: dict[str, Any], precision: Precision, view: View, store: str
+    *, images: str, network: str, rule: dict[str, Any], precision: Precision, batch_size: int, view: View, store: str
 ) -> "_Embedder":
-    """A worker of a cluster, on one core.
+    """A worker of a cluster, on one core, or on the GPU that it is given.
 
     Args:
         images: folder of the data set.
         network: folder of the network.
         rule: how images are fitted, see `ResizeRule.to_json`.
+        batch_size: images at once on a GPU.
         store: folder of the embeddings.
 
     Raises:
         ParameterError: its processor cannot compute in this precision.
+        NetworkError, StorageError: the network cannot be read.
     """
-    engine = Engine(Path(network) / "model.onnx", precision=precision, cores=1)
+    engine = _engine_here(Path(network), precision, batch_size)
     if engine.precision != precision:
         raise ParameterError(f"a node of the cluster cannot compute in {precision}: set run_precision = f32")
     return _Embedder(engine, loader(view, folder=Path(images), rule=ResizeRule.from_json(rule)), Path(store))
 
 
+def _engine_here(network: Path, precision: Precision, batch_size: int) -> Union[Engine, "TorchEngine"]:
+    """The network, on what this job of a cluster is given."""
+    here = given()
+    if here.device == "cpu":
+        return Engine(network / "model.onnx", precision=precision, cores=here.cores)
+    return _on_device(network, here.device, precision, batch_size, workers=here.cores)
+
+
+def _on_device(
+    network: Path, device: str, precision: Precision, batch_size: int, *, workers: int | None = None
+) -> "TorchEngine":
+    """The network with PyTorch; see `TorchEngine`."""
+    from libraries.network.export import load_network
+    from libraries.network.torch_engine import TorchEngine
+
+    return TorchEngine(
+        load_network(network), device=device, precision=precision, batch_size=batch_size, workers=workers
+    )
+
+
 class _Embedder:
     """Examples → None; their rows are written into the store, those that cannot be read have none."""
 
-    def __init__(self, engine: Engine, load: Callable[[Example], Pixels], store: Path) -> None:
+    def __init__(self, engine: Union[Engine, "TorchEngine"], load: Callable[[Example], Pixels], store: Path) -> None:
         self._engine, self._load, self._store = engine, load, store
 
     def __call__(self, job: Sequence[dict[str, Any]], /) -> None:

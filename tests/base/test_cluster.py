@@ -193,6 +193,39 @@ def test_an_error_of_a_worker_arrives_as_it_is_and_others_name_the_node(
         list(by_parts(pool, [number]))
 
 
+class Telling:
+    """Tells, for each number, the process and what Ray has given to it."""
+
+    def __init__(self) -> None:
+        self._place = cluster.given()
+
+    def __call__(self, job: Sequence[int], /) -> list[Any]:
+        time.sleep(0.2)
+        assert cluster.given() == self._place, "a new worker is made for another GPU"
+        return [os.getpid(), *self._place]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.cluster
+def test_gpus_do_all_the_work_where_there_are_any(nodes: Any) -> None:
+    """A node that claims to have two. PyTorch must not be told to see one alone: it looks only once in a process."""
+    work = Work(Telling, {}, lambda part: list(part.items), list)
+    with pytest.raises(ParameterError, match=r"^device = cuda: no node of the cluster has a GPU; use auto or cpu$"):
+        Cluster(work, device="cuda")
+    node = nodes.add_node(num_cpus=8, num_gpus=2, object_store_memory=MEMORY)
+    try:
+        with Cluster(work, device="auto") as pool:
+            found = [result for _, result in by_parts(pool, range(30 * cluster.SIZES[0]))]
+        assert {tuple(place) for _, *place in found} == {(2, "cuda:0"), (2, "cuda:1")}
+        assert len({process for process, *_ in found}) <= 8, "a process does many jobs"
+        with Cluster(work, device="cpu") as pool:
+            assert {result[2] for _, result in by_parts(pool, range(5000))} == {"cpu"}
+    finally:
+        nodes.remove_node(node, allow_graceful=False)
+
+
 @pytest.mark.cluster
 def test_a_worker_that_cannot_be_set_up_is_an_error(nodes: Any, tmp_path: Path) -> None:
     with (
@@ -340,6 +373,36 @@ def succeeds(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves a log open
+def test_a_machine_that_is_no_node_uses_rays_client(tmp_path: Path, many: Path) -> None:
+    """Through one port of the head; when that goes, the script ends with one line."""
+    from ray import cluster_utils
+
+    on_cluster, without = (shutil.copytree(many, tmp_path / name) for name in ("on cluster", "without"))
+    run_main("1_prepareData", small_run(without))
+    port = 25000 + os.getpid() % 5000  # Ray's workers have those below
+    head = cluster_utils.Cluster()
+    try:
+        head.add_node(num_cpus=2, ray_client_server_port=port, object_store_memory=MEMORY, include_dashboard=False)
+        address = f"ray://127.0.0.1:{port}"
+        with begin(on_cluster, "1_prepareData", cluster=address) as process:
+            assert "\nCluster: 1 node, 2 cores\n" in succeeds(process)
+        made, expected = (root / "proc" / "textures" / "examples.csv" for root in (on_cluster, without))
+        assert made.read_bytes() == expected.read_bytes()
+        shutil.rmtree(on_cluster / "store")
+        with begin(on_cluster, "1_prepareData", cluster=address) as process:
+            assert wait_for(lambda: bool(list((on_cluster / "store").rglob(".tmp-*"))), 60)
+            head.shutdown()
+            _, errors = process.communicate(timeout=120)
+    finally:
+        head.shutdown()
+    assert process.returncode == 1
+    assert errors.splitlines()[-1] == (
+        "1_prepareData.py: the head of the cluster has gone: start it, and run again; what was computed is kept"
+    )
+
+
+@pytest.mark.cluster
 def test_scenes_are_found_as_without(tmp_path: Path, pictures: Path, quick_export: None, nodes: Any) -> None:
     on_cluster, without = (data_dir(tmp_path / name, pictures) for name in ("on cluster", "without"))
     run_main("1_prepareData", small_run(without, duplicates="scene"))
@@ -372,7 +435,7 @@ def test_training_goes_on_when_a_node_is_killed(tmp_path: Path, many: Path, node
     with begin(root, "2_refineDNN", *training, "--device=cuda", cluster=nodes.address) as process:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert errors.strip().endswith("no node of cluster = " + nodes.address + " has a GPU; use auto or cpu")
+    assert errors.strip().endswith("device = cuda: no node of the cluster has a GPU; use auto or cpu")
     with begin(root, "2_refineDNN", *training, cluster=nodes.address) as process:
         assert wait_for((folder / "checkpoint.safetensors").exists, 120)
         nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)

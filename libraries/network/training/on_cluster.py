@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from libraries.base.cluster import NONE, Nodes, connected
-from libraries.base.errors import ParameterError, StorageError
+from libraries.base.cluster import NONE, Nodes, connected, may_use_gpus
+from libraries.base.errors import StorageError
 from libraries.base.processes import Work
 from libraries.base.storage import write_json
 from libraries.base.worker_group import GroupWorker, Place, places, work_together
@@ -76,12 +76,11 @@ def train(
         with connected(cluster, folder=shared):
             import ray
 
-            nodes, most, use_gpus = Nodes(told), max(1, task.options.batch // LEAST), device in ("auto", "cuda")
+            nodes, most = Nodes(told), max(1, task.options.batch // LEAST)
+            use_gpus = may_use_gpus(nodes.look(), device=device)
             found = places(nodes.look(), most=most, use_gpus=use_gpus)
             if [place.id for place in found] == [ray.get_runtime_context().get_node_id()]:
                 return None
-            if device == "cuda" and not any(place.gpus for place in found):
-                raise ParameterError(f"device = cuda: no node of cluster = {cluster} has a GPU; use auto or cpu")
             start = task.checkpoint.parent / _START
             start.mkdir(parents=True, exist_ok=True)
             save_weights(network, start / WEIGHTS)
