@@ -78,8 +78,12 @@ def queue(parameters: Parameters, layout: Layout, features: "Features") -> str:
     from libraries.review.making import review
     from libraries.review.queue import summary
 
-    rows = review(layout, features, seed=parameters.randomSeed)
-    return f"{summary(rows)}\n  {layout.review}; notebooks/showImages.ipynb opens there"
+    with ProgressBar("Looking at the pool") as bar:
+        rows, left_out = review(
+            layout, features, parameters.run_options(), seed=parameters.randomSeed, progress=bar.show
+        )
+    told = [f"  left out of the pool: {error}" for error in left_out]
+    return "\n".join([*told, summary(rows), f"  {layout.review}; notebooks/showImages.ipynb opens there"])
 
 
 def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:

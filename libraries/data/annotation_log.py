@@ -22,7 +22,7 @@ from libraries.base.errors import InputError
 from libraries.base.file_system import flush, nfc, open_regular
 from libraries.base.layout import MAX_LOG_BYTES, damaged_log, unreadable_log
 from libraries.base.text import split_lines
-from libraries.data.class_folders import check_label
+from libraries.data.class_folders import check_label, in_pool
 
 Mark = Literal["ambiguous", "excluded"]
 MARKS: tuple[Mark, ...] = ("ambiguous", "excluded")
@@ -36,7 +36,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Place(NamedTuple):
-    """Where an image is, relative to the data set's folder, and how it is marked."""
+    """Where an image is, relative to the data set's folder (see `class_folders`), and how it is marked."""
 
     path: str
     mark: Mark | None
@@ -186,9 +186,10 @@ def _change(number: int, value: Any, time: Any) -> Change:
 
 
 def _place(path: Any, mark: Any) -> Place:
-    """The place of a file in a class folder; raises ValueError or InputError if it is invalid."""
+    """The place of a file in a class folder or the pool; raises ValueError or InputError if it is invalid."""
     label, *rest = path.split("/") if isinstance(path, str) else ("", "")
-    check_label(label)
+    if not (isinstance(path, str) and in_pool(path)):
+        check_label(label)
     if not rest or "\0" in path or any(part in ("", ".", "..") or os.sep in part for part in rest):
         raise ValueError(f"path {path!r:.80}")
     if mark not in (None, *MARKS):

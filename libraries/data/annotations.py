@@ -8,7 +8,7 @@ restart, and all can be repeated on a fresh copy of the images.
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -31,7 +31,16 @@ from libraries.data.annotation_log import (
     Place,
     Step,
 )
-from libraries.data.class_folders import ClassFolders, check_label, find_class_folders
+from libraries.data.class_folders import (
+    ClassFolders,
+    check_label,
+    find_class_folders,
+    image_file,
+    in_pool,
+    pool_of,
+    pooled,
+    within_pool,
+)
 
 _PATIENCE = 10.0  # seconds to wait for another notebook's step
 
@@ -98,6 +107,10 @@ class Annotations:
     def can_redo(self) -> bool:
         return bool(self.history.undone)
 
+    def file(self, path: str) -> Path:
+        """The file of the image at a path."""
+        return image_file(self.folder, path)
+
     def spelled(self, path: str) -> str:
         """A path, given in any form of Unicode, as spelled on this disk if the log has it."""
         return self._forms.get(nfc(path), path)
@@ -157,14 +170,20 @@ class Annotations:
     def decide(self, labels: Mapping[str, str]) -> StepResult:
         """Give images labels, in one step; those that have theirs are confirmed, and stay as they are.
 
+        So do images of the pool that are given none: nobody is asked about them again.
+
         Args:
-            labels: of classes, by current path.
+            labels: of classes, by current path; empty: none.
 
         Raises:
             StorageError: the log cannot be written; nothing has changed.
         """
         with self.locked():
-            known = {path: label for path, label in labels.items() if label in self.folders.by_label}
+            known = {
+                path: label
+                for path, label in labels.items()
+                if label in self.folders.by_label or label == self.folders.label(path)
+            }
             taken: set[str] = set()
             result = self._carry_out("change", [self._labelled(path, label, taken) for path, label in known.items()])
         unknown = sorted({label for path, label in labels.items() if path not in known})
@@ -257,7 +276,7 @@ class Annotations:
         targets = Counter(due.values())
 
         def is_pending(old: str, new: str) -> bool:
-            if not (self.folder / old).exists():
+            if not self.file(old).exists():
                 return False
             if not self._is_free(new) and (new not in due or self._is_there(new, of=new)):
                 return False
@@ -267,7 +286,8 @@ class Annotations:
 
     def summary_lines(self) -> list[str]:
         """Lines about marks and pending moves, for steps that read the images."""
-        lines = [f"left out: {count:,} marked {mark}" for mark, count in Counter(self.marks.values()).items()]
+        marks = Counter(mark for path, mark in self.marks.items() if not in_pool(path))
+        lines = [f"left out: {count:,} marked {mark}" for mark, count in marks.items()]
         if pending := self.pending():
             lines.append(
                 f"Warning: {len(pending):,} labels changed by hand are not in the folders: see showImages.ipynb"
@@ -281,17 +301,17 @@ class Annotations:
             pending, aside = self.pending(), dict[str, str]()
             while pending:
                 old = next((old for old, new in pending.items() if self._is_free(new)), next(iter(pending)))
-                new, source = pending.pop(old), self.folder / aside.get(old, old)
+                new, source = pending.pop(old), self.file(aside.get(old, old))
                 try:
                     if not self._is_there(aside.get(old, old), of=new):
                         problems.append(f"{old} is not moved: it is not the image that belongs at {new}")
                     elif self._is_free(new):
-                        (self.folder / new).unlink(missing_ok=True)
-                        move(source, self.folder / new)
+                        self.file(new).unlink(missing_ok=True)
+                        move(source, self.file(new))
                         changes.append(Change(Place(old, None), Place(new, self.marks.get(new))))
                     elif new in pending:  # images that swap places: one is moved aside first
                         aside[old] = self._free(Place(new, None), new, set()).path
-                        move(source, self.folder / aside[old])
+                        move(source, self.file(aside[old]))
                         pending[old] = new
                     else:
                         problems.append(f"{old} is not moved: another file is at {new}, where it belongs")
@@ -302,14 +322,14 @@ class Annotations:
     def _is_there(self, path: str, *, of: str) -> bool:
         """Whether the file at a path is, by its content, the image that was last moved to `of`."""
         try:
-            return sha256(self.folder / path) == self.history.sha256.get(of)
+            return sha256(self.file(path)) == self.history.sha256.get(of)
         except OSError:
             return False
 
     def _is_free(self, path: str) -> bool:
         """Whether there is no file, or only the empty one by which `move` reserves a name."""
         try:
-            return (self.folder / path).stat().st_size == 0
+            return self.file(path).stat().st_size == 0
         except OSError:
             return True
 
@@ -319,11 +339,15 @@ class Annotations:
         Raises:
             StorageError: it cannot be read, or is damaged; names the line.
         """
-        self._folders, on_disk = None, OnDisk(self.folder)
+        self._folders, images, pool = None, OnDisk(self.folder), OnDisk(pool_of(self.folder))
+
+        def on_disk(path: str) -> str:
+            return pooled(pool(within_pool(path))) if in_pool(path) else images(path)
+
         for step in self._log.read_new():
             self.history.take(self._as_on_disk(step, on_disk))
 
-    def _as_on_disk(self, step: Step, on_disk: OnDisk) -> Step:
+    def _as_on_disk(self, step: Step, on_disk: Callable[[str], str]) -> Step:
         """A step with its paths spelled as on this disk, whatever form of Unicode the log has."""
 
         def spelled(place: Place) -> Place:
@@ -331,7 +355,7 @@ class Annotations:
             if path.isascii():
                 return place
             here = on_disk(path)
-            if os.path.lexists(self.folder / here):
+            if os.path.lexists(self.file(here)):
                 self._forms[nfc(path)] = here
             return place._replace(path=self._forms.setdefault(nfc(path), here))
 
@@ -351,7 +375,7 @@ class Annotations:
     def _free(self, place: Place, new: str, taken: set[str]) -> Place:
         """The place of an image under a new path or, if that is taken, a numbered one."""
         path, number = wanted, _ = PurePosixPath(new), 1
-        while _without_case(path) in taken or os.path.lexists(self.folder / path):
+        while _without_case(path) in taken or os.path.lexists(self.file(path.as_posix())):
             number += 1
             path = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
         taken.add(_without_case(path))
@@ -366,7 +390,7 @@ class Annotations:
         changes, made, problems = [], [], []
         for change in planned:
             try:
-                changes.append(change._replace(sha256=_identity(self.folder / change.before.path, change)))
+                changes.append(change._replace(sha256=_identity(self.file(change.before.path), change)))
             except OSError as error:
                 problems.append(_left(change.before.path, error))
         if not changes and kind in ("change", "answers"):
@@ -376,7 +400,7 @@ class Annotations:
         for change in changes:
             try:
                 if change.is_move:
-                    move(self.folder / change.before.path, self.folder / change.after.path)
+                    move(self.file(change.before.path), self.file(change.after.path))
                 made.append(change)
             except OSError as error:
                 problems.append(_left(change.before.path, error))

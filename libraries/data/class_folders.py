@@ -3,6 +3,9 @@
 The folders are <label>/ or, where the split is on disk, train/<label>/ and test/<label>/. Many public data sets come
 already split: folders called train, val and test (see `_PARTS`) are parts of the split if they contain folders of the
 same names, the classes, and no images of their own; otherwise they are classes like any other.
+
+Images without a label are in a folder beside that of the data set: images/<dataset>.pool/. Their paths begin with
+.pool/ wherever those of the data set's images are relative to its folder, so both folders may be renamed, or be links.
 """
 
 import os
@@ -26,6 +29,7 @@ _PARTS: dict[str, Side] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _TRAINING_PARTS = ("train", "training")
+_POOL = ".pool"
 
 
 def check_label(label: str) -> str:
@@ -75,6 +79,37 @@ def check_labels(labels: Iterable[str]) -> None:
             raise InputError(f"labels {other!r} and {label!r} differ only in case: rename one, or merge them")
 
 
+def pool_of(folder: Path) -> Path:
+    """The folder of images without a label that belongs to the folder of a data set; it need not exist."""
+    return folder.with_name(folder.name + _POOL)
+
+
+def in_pool(path: str) -> bool:
+    """Whether the path of an image is in the pool."""
+    return path.startswith(f"{_POOL}/")
+
+
+def pooled(path: str) -> str:
+    """The path of an image in the pool, from that within its folder."""
+    return f"{_POOL}/{path}"
+
+
+def within_pool(path: str) -> str:
+    """The inverse of `pooled`."""
+    return path.removeprefix(f"{_POOL}/")
+
+
+def image_file(folder: Path, path: str) -> Path:
+    """The file of an image, of a data set or of its pool."""
+    return pool_of(folder) / within_pool(path) if in_pool(path) else folder / path
+
+
+def pool_images(folder: Path) -> list[str]:
+    """The paths of all images in the pool of a data set; none if it has no pool."""
+    pool = pool_of(folder)
+    return [pooled(path) for path in image_files(pool).images] if pool.is_dir() else []
+
+
 @dataclass(frozen=True)
 class ClassFolders:
     """The folders of a data set; all paths are relative to it, with '/', spelled as on disk.
@@ -92,21 +127,28 @@ class ClassFolders:
         return 1 if self.parts else 0
 
     def label(self, path: str) -> str:
-        """The class of an image."""
+        """The class of an image; empty if it is in the pool."""
         parts = path.split("/")
+        if in_pool(path):
+            return ""
         return nfc(parts[min(self._depth, len(parts) - 1)])
 
     def inside(self, path: str) -> str:
-        """The path of an image within the folder of its class."""
-        return "/".join(path.split("/")[self._depth + 1 :])
+        """The path of an image within the folder of its class, or the pool."""
+        return "/".join(path.split("/")[1 if in_pool(path) else self._depth + 1 :])
 
     def side(self, path: str) -> Side:
         """The side of the split that an image is on; only where the split is on disk."""
         return self.parts[path.split("/")[0]]
 
     def under(self, label: str, path: str) -> str:
-        """The path of an image under another label: in that class's folder, on the same side of the split."""
+        """The path of an image under another label: in that class's folder, on the same side of the split.
+
+        An image of the pool is a training image where the split is on disk: the test set stays as it is.
+        """
         top = path.split("/")[0] if self.parts else ""
+        if self.parts and in_pool(path):
+            top = next(part for part, side in self.parts.items() if side == "train")
         of_label = self.by_label.get(label, [])
         here = [folder for folder in of_label if not top or folder.split("/")[0] == top]
         name = PurePosixPath(of_label[0]).name if of_label else label

@@ -11,13 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
+
 from libraries.base.arrays import Int
 from libraries.base.errors import InputError
 from libraries.base.file_system import nfc
 from libraries.base.text import read_lines
 from libraries.data import dataset, duplicates
 from libraries.data.annotations import Annotations
-from libraries.data.class_folders import ClassFolders, Side, find_class_folders
+from libraries.data.class_folders import ClassFolders, Side, find_class_folders, in_pool
 from libraries.data.dataset import Example
 from libraries.data.duplicates import Duplicates
 from libraries.data.fingerprints import Forest
@@ -167,21 +169,26 @@ def _draw(
     """Draw the test set among the images as they were before labels were changed by hand.
 
     So an image keeps its side with its new label, and an evaluation can be compared with that before. Only groups that
-    would now stand on both sides, and classes that would lack one, are drawn anew.
+    would now stand on both sides, and classes that would lack one, are drawn anew. Images that were in the pool are
+    training images: they were chosen to be labelled, so a test set with them would no longer be a fair sample.
     """
     draw = partial(dataset.split, ratio_train=ratio_train, seed=seed)
     first = [annotations.first_path(example.path) for example in grouped]
     if first == [example.path for example in grouped]:
         return draw(grouped)
     folders = annotations.folders
-    before = [replace(e, path=path, label=folders.label(path)) for e, path in zip(grouped, first, strict=True)]
-    drawn = draw(group_examples(before, by, alike=alike.groups(), folders=folders))
+    old = [row for row, path in enumerate(first) if not in_pool(path)]
+    before = [replace(grouped[row], path=first[row], label=folders.label(first[row])) for row in old]
+    _, row_of, group = np.unique(alike.groups()[old], return_index=True, return_inverse=True)
+    drawn = draw(group_examples(before, by, alike=row_of[group], folders=folders))
     sides: defaultdict[str, Counter[Side]] = defaultdict(Counter)  # by group
     labels: defaultdict[str, set[str]] = defaultdict(set)
-    for now, then in zip(grouped, drawn, strict=True):
-        sides[now.group][then.split] += 1
+    for row, then in zip(old, drawn, strict=True):
+        sides[grouped[row].group][then.split] += 1
+    for now in grouped:
         labels[now.group].add(now.label)
-    side_of = {group: max(found, key=lambda side: (found[side], side)) for group, found in sides.items()}
+    side_of: dict[str, Side] = dict.fromkeys(labels, "train")
+    side_of |= {group: max(found, key=lambda side: (found[side], side)) for group, found in sides.items()}
     for label in sorted({example.label for example in grouped}):
         own = [e for e in grouped if labels[e.group] == {label}]
         if len({side_of[e.group] for e in grouped if e.label == label}) < 2 and own:

@@ -18,7 +18,7 @@ from libraries.base.processes import Work
 from libraries.base.storage import Artefact
 from libraries.data.dataset import Example, check_unchanged, load_example, read_example
 from libraries.data.images import ResizeRule, decode, fit
-from libraries.data.remembered import Remembered
+from libraries.data.remembered import KnownFiles, Remembered
 from libraries.network.devices import find_device
 from libraries.network.engine import Engine, Precision, supported
 
@@ -87,23 +87,27 @@ class Embeddings:
         options: RunOptions,
         *,
         view: View = "whole",
+        images: Path | None = None,
+        files: KnownFiles | None = None,
     ) -> None:
         """
         Args:
             rule: how images are fitted, with the white level of the data set.
             view: the part of a picture that the network sees: see `load_inner`.
+            images: the folder of the images; by default that of the data set.
+            files: what is known of the files there; by default of those of the data set.
         """
         remembered = Remembered.of(layout)
         self.precision = options.precision_of(network.folder)
         recipe = sorted(rule.to_json().items()), self.precision, view
         self._known = remembered.open("embeddings", network.identity(), *recipe)
-        self._files, self._images = remembered.files, layout.images
-        self._load = loader(view, folder=layout.images, rule=rule)
+        self._files, self._images = files or remembered.files, images or layout.images
+        self._load = loader(view, folder=self._images, rule=rule)
         self._engine = cache(lambda: options.open(network.folder))
         self._cluster, self._shared = options.cluster, layout.store
         self._device = options.device_of(network.folder)
         self._settings = {
-            "images": str(layout.images),
+            "images": str(self._images),
             "network": str(network.folder),
             "rule": rule.to_json(),
             "precision": self.precision,

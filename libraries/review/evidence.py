@@ -12,7 +12,7 @@ import numpy as np
 
 from libraries.base.arrays import Bool, Float32, Int
 from libraries.base.pool import side_by_side
-from libraries.classifier.calibration import fit_calibration
+from libraries.classifier.calibration import Calibration, fit_calibration
 from libraries.classifier.cross_validation import NEVER_LEFT_OUT, assign_folds, groups_per_class
 from libraries.classifier.svm import Examples, Parts
 from libraries.classifier.sweep import sample
@@ -42,12 +42,16 @@ class Evidence:
             is a single image of the class, or a single group.
         votes: float32 [N, K], the share of the nearest images that have each label.
         strangeness: float32 [N], the mean cosine distance to these, 0 to 2; 0 where there is no other group.
+        of_others: float32 [M, K], probabilities of images without a label, by an SVM that has seen all that have one.
+        normalise: embeddings float32 [., D] → what is compared by cosine, of length one.
     """
 
     labels: Int
     probabilities: Float32
     votes: Float32
     strangeness: Float32
+    of_others: Float32
+    normalise: Callable[[Float32], Float32]
 
     @property
     def confidence(self) -> Float32:
@@ -62,12 +66,21 @@ class Evidence:
         return np.asarray(np.nan_to_num(others, nan=-1).argmax(axis=1))
 
 
-def evidence(embeddings: Float32, labels: Int, groups: Int, *, number_of_classes: int, seed: int = 0) -> Evidence:
+def evidence(
+    embeddings: Float32,
+    labels: Int,
+    groups: Int,
+    *,
+    number_of_classes: int,
+    others: Float32 | None = None,
+    seed: int = 0,
+) -> Evidence:
     """Judge every image.
 
     Args:
         embeddings: float32 [N, D].
         labels, groups: int [N]; images of one group do not judge each other.
+        others: float32 [M, D], of images without a label.
         seed: of the folds.
     """
     chosen = np.flatnonzero(sample(labels, groups, most=MOST_FITTED, seed=seed))
@@ -78,17 +91,24 @@ def evidence(embeddings: Float32, labels: Int, groups: Int, *, number_of_classes
     # A class of a single group is dealt out by its images: they would judge each other.
     single = groups_per_class(labels, number_of_classes=number_of_classes, groups=groups) < 2
     fold_of[single[labels]] = NEVER_LEFT_OUT
-    by_svm = _out_of_fold(embeddings, labels, fold_of, examples, fold_of[chosen])
+    by_svm, calibration = _out_of_fold(embeddings, labels, fold_of, examples, fold_of[chosen])
+    of_others = np.zeros((0, number_of_classes), np.float32)
+    if others is not None and len(others):
+        everything = Parts(examples, [examples.everything])
+        everything.fit(C)
+        of_others = _probabilities(everything.model(0).scores(others), calibration)
     normalise = examples.preparation.normalise
     votes, strangeness = _neighbours(embeddings, labels, groups, normalise, number_of_classes=number_of_classes)
     smoothed = (NEIGHBOURS * votes + 0.5) / (NEIGHBOURS + 0.5 * number_of_classes)
     together = by_svm ** (1 - VOTE) * smoothed**VOTE
     together /= together.sum(axis=1, keepdims=True)
-    return Evidence(labels, together.astype(np.float32), votes, strangeness)
+    return Evidence(labels, together.astype(np.float32), votes, strangeness, of_others, normalise)
 
 
-def _out_of_fold(embeddings: Float32, labels: Int, fold_of: Int, examples: Examples, fold_of_examples: Int) -> Float32:
-    """Probabilities [N, K] by SVMs that have not seen an image's fold; NaN for images that are in none.
+def _out_of_fold(
+    embeddings: Float32, labels: Int, fold_of: Int, examples: Examples, fold_of_examples: Int
+) -> tuple[Float32, Calibration | None]:
+    """Probabilities [N, K] by SVMs that have not seen an image's fold, NaN for images in none; and their calibration.
 
     Args:
         examples: all N images, or a sample.
@@ -97,7 +117,7 @@ def _out_of_fold(embeddings: Float32, labels: Int, fold_of: Int, examples: Examp
     scores = np.full((len(fold_of), examples.number_of_classes), np.nan, np.float32)
     folds = np.unique(fold_of_examples[fold_of_examples != NEVER_LEFT_OUT])
     if len(folds) < 2:
-        return scores
+        return scores, None
     at_once = max(1, MOST_COLUMNS // scores.shape[1])  # which bounds the memory
     for first in range(0, len(folds), at_once):
         mine = folds[first : first + at_once]
@@ -108,6 +128,14 @@ def _out_of_fold(embeddings: Float32, labels: Int, fold_of: Int, examples: Examp
     judged = np.flatnonzero(np.isfinite(scores[:, 0]))
     few = judged[:: -(-len(judged) * scores.shape[1] // MOST_NUMBERS)]
     calibration = fit_calibration(scores[few], labels[few])
+    return _probabilities(scores, calibration), calibration
+
+
+def _probabilities(scores: Float32, calibration: Calibration | None) -> Float32:
+    """The scores [N, K], changed into probabilities; equal ones where nothing tells how sure they are."""
+    if calibration is None:
+        scores[:] = 1 / scores.shape[1]
+        return scores
     for rows in _blocks(len(scores)):
         scores[rows] = calibration.probabilities(scores[rows])
     return scores

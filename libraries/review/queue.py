@@ -1,4 +1,4 @@
-"""The queue of images to look at again, review.csv: which, why, and which label they may have instead, best first."""
+"""The queue of images to look at, review.csv: which, why, and which label they may have, best first."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -8,33 +8,43 @@ from typing import Annotated, Literal, get_args
 
 import numpy as np
 
+from libraries.base.arrays import Float32
 from libraries.base.console import counted
 from libraries.base.tables import Column, read_table, write_table
+from libraries.data.class_folders import pooled
 from libraries.data.dataset import Example
 from libraries.review.evidence import Evidence, unlike_others
+from libraries.review.pool import hard_negatives, worth_labelling
 
-Reason = Literal["contradicting", "mislabelled", "ambiguous", "outlier"]
+Reason = Literal["contradicting", "mislabelled", "ambiguous", "outlier", "label next", "hard negative"]
 REASONS: tuple[Reason, ...] = get_args(Reason)  # in the order of the queue
 
 CLEARLY = 1.5  # times as probable as an image's own label is a label that it seems to have instead
 VOTES = 0.3  # of the neighbours at least, for each of two labels between which an image stands
 SECONDS = 4  # that a look takes
+LABEL_NEXT = 100  # images of the pool at most; after their labels, others are worth more
+HARD_NEGATIVES = 30  # at most, but one of each class
 
 
 @dataclass(frozen=True)
 class QueueRow:
     """An image to look at again."""
 
-    path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
-    label: Annotated[str, Column("name of its class")]
+    path: Annotated[
+        str, Column("path of the image, relative to the folder of the data set; .pool/ is the folder of the pool")
+    ]
+    label: Annotated[
+        str | None, Column("name of its class; of a hard negative, that of the class it is like; empty: it has none")
+    ]
     suggested: Annotated[str | None, Column("the label that it may have instead; empty: none is more probable")]
     reason: Annotated[
         Reason,
         Column("contradicting: a duplicate has another label; mislabelled; ambiguous: two labels are about as "
-               "likely; or outlier: unlike all others"),
+               "likely; outlier: unlike all others; or, of the pool, label next: its label would teach much; hard "
+               "negative: like a class, but of another"),
     ]  # fmt: skip
     score: Annotated[float, Column("how much it is worth a look among those with the same reason, 0 to 1", decimals=4)]
-    split: Annotated[Literal["train", "test"], Column("train or test")]
+    split: Annotated[Literal["train", "test", "pool"], Column("train, test, or pool: it has no label yet")]
     group: Annotated[str | None, Column("images of one group follow each other")]
 
 
@@ -92,6 +102,39 @@ def make_queue(
                 )
             )
     return _ordered(rows)
+
+
+def pool_queue(
+    found: Evidence, labelled: Float32, pool: Float32, paths: Sequence[str], names: Sequence[str]
+) -> list[QueueRow]:
+    """The images of the pool that are worth a look.
+
+    Args:
+        found: with the probabilities of M images of the pool.
+        labelled: float32 [N, D], embeddings of the images with a label.
+        pool: float32 [M, D], likewise.
+        paths: of the pool's images, within its folder.
+        names: of the K classes.
+    """
+    if not paths:
+        return []
+    next_ = worth_labelling(found.of_others, pool, labelled, normalise=found.normalise, most=LABEL_NEXT)
+    hard = hard_negatives(
+        found.of_others, of_each=max(1, HARD_NEGATIVES // len(names)), but=[each.row for each in next_]
+    )
+    likely = found.of_others.argmax(axis=1)
+    return _ordered(
+        QueueRow(
+            pooled(paths[each.row]),
+            None if each.like is None else names[each.like],
+            names[likely[each.row]],
+            "label next" if each.like is None else "hard negative",
+            each.score,
+            "pool",
+            None,
+        )
+        for each in (*next_, *hard)
+    )
 
 
 def _contradicting(found: Evidence, duplicates: Sequence[str]) -> list[list[int]]:

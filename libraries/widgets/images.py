@@ -12,7 +12,7 @@ from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
 from libraries.data.annotations import Annotations, StepResult
-from libraries.data.class_folders import check_label
+from libraries.data.class_folders import check_label, in_pool, pool_images
 from libraries.data.dataset import Example, read_examples, read_white_level
 from libraries.data.decoding import MAX_PIXELS, header, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE
@@ -20,7 +20,7 @@ from libraries.data.quality import read_review
 from libraries.review.queue import REASONS, QueueRow, Reason, read_queue, time_for
 from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
 
-Split = Literal["train", "test", "new"]  # new: not seen by script 1
+Split = Literal["train", "test", "new", "pool"]  # new: not seen by script 1; pool: without a label
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Filter:
     """The images to show; None: all.
 
     Attributes:
-        queue: only those to look at again, all of them or for one reason, in the order of the queue.
+        queue: only those to look at, all of them or for one reason, in the order of the queue.
+        split: images of the pool are shown if it says so, if they are in the queue, or by their mark.
         name: letters in the image's path within its class.
     """
 
@@ -163,12 +164,14 @@ class ImageViewer(Viewer):
         example = self._example(path)
         facts: dict[str, str] = {"file": displayed(path)}
         try:
-            data = read(self._images / path, max_bytes=max_bytes_for(self._max_pixels))
+            data = read(self._annotations.file(path), max_bytes=max_bytes_for(self._max_pixels))
             head = header(data)
             facts["image"] = f"{head.format}, {head.mode}, {head.width:,} × {head.height:,} pixels, {len(data):,} bytes"
         except ImageError as error:
             facts["image"] = error.reason
-        if example is None:
+        if in_pool(path):
+            facts["split"] = "pool: it has no label"
+        elif example is None:
             facts["split"] = "new: script 1 has not seen it"
         else:
             facts["split"] = {"train": "training", "test": "test"}[example.split]
@@ -182,7 +185,8 @@ class ImageViewer(Viewer):
             facts["worth a look"] = ", ".join(found)
         if (row := self._row_of.get(image)) is not None:
             instead = "" if row.suggested is None else f": {row.suggested}?"
-            facts["to look at"] = f"{row.reason}{instead}"
+            like = f", like {row.label}" if row.reason == "hard negative" else ""
+            facts["to look at"] = f"{row.reason}{like}{instead}"
         if (first := self._annotations.first_path(path)) != path:
             facts["was"] = displayed(first)
         return {"facts": facts}, []
@@ -197,7 +201,8 @@ class ImageViewer(Viewer):
         return {
             "labels": [{"name": label, "images": count[label]} for label in self._labels],
             "marks": {mark: marks[mark] for mark in MARKS},
-            "images": len(self._paths),
+            "images": len(self._paths) - count[""],
+            "pool": count[""],
             "findings": {finding: len(paths) for finding, paths in self._findings.items()},
             "queue": {r: left[r] for r in ("all", *REASONS) if r in left or r == self._filter.queue},
             "next": f"Next: {count_left:,} to look at; {time_for(count_left)}" if count_left else "",
@@ -225,6 +230,7 @@ class ImageViewer(Viewer):
                 and (only.mark is None or marks.get(path) == only.mark)
                 and (only.split is None or self._split_of(path) == only.split)
                 and (not letters or letters in nfc(folders.inside(path)).casefold())
+                and (only.queue or only.mark or only.split == "pool" or not in_pool(path))
             ]
         )
 
@@ -264,7 +270,7 @@ class ImageViewer(Viewer):
     def _keep(self, images: Sequence[int]) -> None:
         folders = self._annotations.folders
         labels = {path: folders.label(path) for path in self._paths_of(images)}
-        self._take_over(self._annotations.decide(labels), "right as it is")
+        self._take_over(self._annotations.decide(labels), "right as it is" if any(labels.values()) else "left as it is")
 
     def _put_off(self, images: Sequence[int]) -> None:
         """Show these images after all others of the queue."""
@@ -300,7 +306,7 @@ class ImageViewer(Viewer):
         if not folders.by_label:
             raise InputError(f"{self._images} holds no folder: put one folder of images per class there")
         self._labels = list(folders.by_label)
-        self._paths = folders.images(self._images)
+        self._paths = [*folders.images(self._images), *pool_images(self._images)]
         self._numbers = {path: image for image, path in enumerate(self._paths)}
         self._copies: defaultdict[str, list[Example]] = defaultdict(list)
         for example in self._examples.values():
@@ -344,7 +350,7 @@ class ImageViewer(Viewer):
 
     def _split_of(self, path: str) -> Split:
         example = self._example(path)
-        return "new" if example is None else example.split
+        return "pool" if in_pool(path) else "new" if example is None else example.split
 
 
 def _first(paths: Sequence[str], most: int = 5) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from libraries.base.arrays import Pixels
+from libraries.data.class_folders import image_file
 from libraries.data.decoding import MAX_PIXELS, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import decode
@@ -58,7 +59,7 @@ class Thumbnails:
             ImageError: it cannot be read or decoded.
         """
         data: bytes | None = None
-        file = self._images / path
+        file = image_file(self._images, path)
         try:
             status = file.stat()
             version = f"{status.st_size} {status.st_mtime_ns} {SIDE}"

@@ -15,6 +15,7 @@ import traitlets
 from libraries.base.arrays import Pixels
 from libraries.base.errors import ImageError, PipelineError
 from libraries.base.pool import Threads
+from libraries.data.class_folders import image_file
 from libraries.data.decoding import MAX_PIXELS, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import decode
@@ -166,7 +167,7 @@ class Viewer(anywidget.AnyWidget):
 
     def _pixels(self, image: int, *, at_least: int | None = None) -> Pixels:
         """The image as uint8 [H, W, 3], upright; see `decode`."""
-        data = read(self._images / self.path(image), max_bytes=max_bytes_for(self._max_pixels))
+        data = read(image_file(self._images, self.path(image)), max_bytes=max_bytes_for(self._max_pixels))
         return decode(data, at_least=at_least, white_level=self._white_level, max_pixels=self._max_pixels)
 
     def _look(self, image: int) -> None:

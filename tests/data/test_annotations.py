@@ -529,3 +529,40 @@ def test_what_is_decided_follows_every_step_and_its_undo(folder: Path) -> None:
     assert now() == {cat, other}
     annotations.mark([other], None)
     assert now() == {cat}, "a mark that is taken away again is no answer"
+
+
+def test_an_image_of_the_pool_gets_a_label_and_goes_back_when_that_is_undone(folder: Path, tmp_path: Path) -> None:
+    """Wherever links lead, and whatever the folders are called later."""
+    pool = folder.with_name("textures.pool")
+    (pool / "new").mkdir(parents=True)
+    (pool / "new" / "1.jpg").write_text("from the pool")
+    (pool / "2.jpg").write_text("unwanted")
+    elsewhere = tmp_path / "elsewhere" / "textures"
+    elsewhere.parent.mkdir()
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    annotations = Annotations(folder)
+    assert whole(annotations.decide({".pool/new/1.jpg": "cat", ".pool/2.jpg": ""})) == [
+        (".pool/new/1.jpg", "cat/new/1.jpg"),
+        (".pool/2.jpg", ".pool/2.jpg"),
+    ]
+    assert files(folder)["cat/new/1.jpg"] == "from the pool" and files(pool) == {"2.jpg": "unwanted"}
+    assert annotations.history.state.decided == {"cat/new/1.jpg", ".pool/2.jpg"}
+
+    folder.unlink()
+    elsewhere.rename(folder.with_name("renamed"))
+    pool.rename(folder.with_name("renamed.pool"))
+    annotations = Annotations(folder.with_name("renamed"))
+    whole(annotations.undo())
+    assert files(folder.with_name("renamed.pool")) == {"2.jpg": "unwanted", "new/1.jpg": "from the pool"}
+    assert not annotations.history.state.decided
+
+
+@pytest.mark.parametrize(
+    "path", [".pool", ".pool/", ".pool/../cat/1.jpg", ".pool//1.jpg", ".pool/a\u0000b", ".pools/1.jpg"]
+)
+def test_a_strangers_log_reaches_nothing_beside_the_pool(folder: Path, path: str) -> None:
+    changes = [[path, None, "cat/7.jpg", None, None]]
+    (folder / ANNOTATIONS).write_text(json.dumps({"kind": "change", "changes": changes, "state": None}) + "\n")
+    with pytest.raises(StorageError, match="is damaged in line 1"):
+        Annotations(folder)

@@ -23,7 +23,10 @@ def judged(*rows: tuple[int, list[float]]) -> Evidence:
     """Of labels and probabilities; neighbours agree with these, none is strange."""
     labels = np.array([label for label, _ in rows])
     probabilities = np.array([p for _, p in rows], np.float32)
-    return Evidence(labels, probabilities, np.nan_to_num(probabilities), np.full(len(rows), 0.2, np.float32))
+    strangeness, none = np.full(len(rows), 0.2, np.float32), np.zeros((0, len(NAMES)), np.float32)
+    return Evidence(
+        labels, probabilities, np.nan_to_num(probabilities), strangeness, none, lambda embeddings: embeddings
+    )
 
 
 def queue(found: Evidence, examples: list[Example], **changes: object) -> list[QueueRow]:

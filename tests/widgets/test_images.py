@@ -81,6 +81,37 @@ def test_findings_are_shown_the_most_striking_first(layout: Layout, wait_for: Wa
     assert shown(viewer) == ["checks/02.jpg"]
 
 
+def test_images_of_the_pool_are_shown_where_they_are_asked_for(layout: Layout, wait_for: WaitFor) -> None:
+    pool = layout.images.with_name("textures.pool")
+    pool.mkdir()
+    for name in ("one.png", "two.png", "three.png"):
+        Image.new("RGB", (20, 20), "red").save(pool / name)
+    rows = [
+        QueueRow(".pool/one.png", None, "checks", "label next", 1.0, "pool", None),
+        QueueRow(".pool/two.png", "checks", "blobs", "hard negative", 0.3, "pool", None),
+    ]
+    write_queue(layout.review, rows)
+    viewer = ImageViewer.of(layout)
+    assert shown(viewer) == ["/one.png", "/two.png"]
+    assert (viewer.state["images"], viewer.state["pool"]) == (48, 3)
+    one, two = (item["id"] for item in viewer.state["items"])
+    viewer.act({"do": "look", "image": two})
+    message, (picture,) = wait_for("look")
+    assert message["facts"]["to look at"] == "hard negative, like checks: blobs?" and picture
+    assert message["facts"]["split"] == "pool: it has no label"
+    viewer.act({"do": "accept", "images": [one]})
+    assert (layout.images / "checks" / "one.png").exists() and viewer.state["pool"] == 2
+    viewer.act({"do": "keep", "images": [two]})
+    assert viewer.state["said"] == "two.png: left as it is" and viewer.state["queue"] == {"all": 0}
+    viewer.act({"do": "filter", "split": "pool"})
+    assert shown(viewer) == ["/three.png", "/two.png"]
+    viewer.act({"do": "filter"})
+    assert viewer.state["matching"] == 49 and "checks/one.png" in shown(viewer)
+    viewer.act({"do": "undo"})
+    viewer.act({"do": "undo"})
+    assert (pool / "one.png").exists() and viewer.state["queue"] == {"label next": 1, "hard negative": 1, "all": 2}
+
+
 def in_queue(path: str, suggested: str | None, reason: Reason = "mislabelled") -> QueueRow:
     return QueueRow(path, path.split("/")[0], suggested, reason, 0.9, "train", None)
 

@@ -6,6 +6,7 @@ function render({ model, el }) {
   const state = () => model.get("state");
   const inQueue = () => Boolean(state().filter.queue);
   const doubt = item => item.suggested && item.suggested !== item.label ? ` → ${item.suggested}?` : ` ${item.reason}`;
+  const labelOf = item => item.label || (item.settled ? "no label" : "");
   const viewer = makeViewer({
     model, el,
     help: "Arrows move, Shift extends the selection, Space selects, Ctrl+A all · digits, or l and a name, label · a ambiguous, "
@@ -13,7 +14,7 @@ function render({ model, el }) {
       + " · to look at: Enter takes the label after the arrow, s later",
     caption: item => [
       [item.mark ? `marked ${item.mark}` : "", item.settled && inQueue() ? "settled" : ""].filter(Boolean).join(" "),
-      [item.settled && inQueue() ? "✓ " : "", item.label,
+      [item.settled && inQueue() ? "✓ " : "", labelOf(item),
         ...(item.was ? [element("span", { className: "was" }, ` was ${item.was}`)] : []),
         ...(item.mark ? [" · ", element("span", { className: "mark" }, item.mark)] : []),
         ...(inQueue() && !item.settled ? [element("span", { className: "doubt" }, doubt(item))] : [])],
@@ -111,7 +112,8 @@ function render({ model, el }) {
       ...Object.entries(now.marks).map(([name, images]) => [`mark:${name}`, `marked ${name} (${NUMBER.format(images)})`]),
       ...Object.entries(now.findings).map(([name, images]) => [`finding:${name}`, `${name}? (${NUMBER.format(images)})`]),
     ], ["queue", "label", "mark", "finding"].filter(kind => chosen[kind]).map(kind => `${kind}:${chosen[kind]}`)[0] ?? "");
-    fill(splits, [["", "training and test"], ["train", "training"], ["test", "test"], ["new", "new, not yet prepared"]],
+    fill(splits, [["", "training and test"], ["train", "training"], ["test", "test"], ["new", "new, not yet prepared"],
+      ...(now.pool ? [["pool", `pool, without a label (${NUMBER.format(now.pool)})`]] : [])],
       chosen.split ?? "");
     if (document.activeElement !== search) search.value = chosen.name;
     const all = JSON.stringify([inQueue(), now.labels.map(label => label.name)]);
