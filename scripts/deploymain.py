@@ -1,8 +1,9 @@
 """Serve the trained classifier: a REST service and a web page, on this machine or as an Azure ML scoring script.
 
 It serves http://<host>:<port>/ until Ctrl-C. --insecure: listen beyond this machine without a key. --stage: write a
-folder that is ready to be deployed to Azure ML, and serve nothing. SIGHUP, or POST /admin/reload with the key
-SERVICE_ADMIN_KEY, reloads the bundle and the key files.
+folder that is ready to be deployed to Azure ML, and serve nothing. --review: serve the viewer of showImages.ipynb
+instead, to mend labels in a browser without Jupyter. SIGHUP, or POST /admin/reload with the key SERVICE_ADMIN_KEY,
+reloads the bundle and the key files.
 """
 
 from collections.abc import Callable
@@ -16,9 +17,11 @@ from libraries.service.keys import read_key
 from PARAMETERS import RESOURCES, Parameters
 
 
-def main(parameters: Parameters, *, insecure: bool = False, stage: bool = False) -> None:
+def main(parameters: Parameters, *, insecure: bool = False, review: bool = False, stage: bool = False) -> None:
     if stage:
         write_stage(parameters)
+    elif review:
+        serve_review(parameters)
     else:
         serve(parameters, insecure=insecure)
 
@@ -62,6 +65,24 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
     print(f"Serving the bundle {folder}")
     app = create_app(service, page=RESOURCES / "webPage", access=access)
     Server(app, service, host=parameters.host, port=parameters.port, announce=print, access=access).run()
+
+
+def serve_review(parameters: Parameters) -> None:
+    from libraries.service.trusted_headers import allowed_hosts
+    from libraries.widgets.images import ImageViewer
+    from libraries.widgets.web_page import serve_images
+
+    layout = Layout(parameters)
+    ImageViewer.of(layout).close()  # what is wrong with the data set is told now
+    print(f"The images in {layout.images}")
+    serve_images(
+        lambda: ImageViewer.of(Layout(parameters)),
+        host=parameters.host,
+        port=parameters.port,
+        key=read_key(parameters.keyFile, "REVIEW_KEY"),
+        hosts=allowed_hosts(parameters.serve_allowedHosts, listening_on=parameters.host),
+        announce=print,
+    )
 
 
 def current_bundle(parameters: Parameters) -> Path:

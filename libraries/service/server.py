@@ -32,7 +32,18 @@ _LARGE_BLOCK = 4 * 2**20  # bytes
 log = logging.getLogger(__name__)
 
 
-class Server(uvicorn.Server):
+class OrderlyServer(uvicorn.Server):
+    """Shuts down in an orderly way at SIGTERM and Ctrl-C, so that the process exits with status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let them end the server, and nothing else."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()  # otherwise uvicorn would raise them again after its shutdown
+
+
+class Server(OrderlyServer):
     """Serves one application until it is stopped; SIGHUP loads the bundle and the keys again."""
 
     def __init__(
@@ -86,7 +97,7 @@ class Server(uvicorn.Server):
         if os.environ.get("FORWARDED_ALLOW_IPS"):
             log.warning("FORWARDED_ALLOW_IPS has no effect: name the proxies in serve_trustedProxies")
         try:
-            super().run(sockets or [self._bind()])
+            super().run(sockets or [listen(self.config.host, self.config.port)])
         finally:
             self._exit_timer.cancel()
         if self._service.workers.at_work:
@@ -98,8 +109,7 @@ class Server(uvicorn.Server):
         """Start listening."""
         await super().startup(sockets)
         for listener in sockets or ():
-            host, port = listener.getsockname()[:2]
-            self._announce(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C stops)")
+            self._announce(f"Listening on {url_of(listener)} (Ctrl-C stops)")
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
 
@@ -126,21 +136,6 @@ class Server(uvicorn.Server):
                     stream.flush()
             os._exit(0)
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Shut down in an orderly way at SIGTERM and Ctrl-C, with exit status 0."""
-        with super().capture_signals():
-            yield
-            self._captured_signals.clear()  # otherwise uvicorn would raise them again after its shutdown
-
-    def _bind(self) -> socket.socket:
-        host, port = self.config.host, self.config.port
-        try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        except OSError as error:
-            raise ParameterError(f"{host}, port {port}: {error.strerror}; choose another --host or --port") from error
-
     def _reload(self) -> None:
         task = asyncio.get_running_loop().create_task(self._reload_all())
         self._tasks.add(task)
@@ -150,6 +145,25 @@ class Server(uvicorn.Server):
         if self._access is not None:
             await self._access.reload()
         await self._service.reload()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0: one that is free.
+
+    Raises:
+        ParameterError: the address cannot be listened on.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ParameterError(f"{host}, port {port}: {error.strerror}; choose another --host or --port") from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address of a socket that listens, for browsers."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _allow_files(count: int) -> int:

@@ -127,11 +127,37 @@ class Viewer(anywidget.AnyWidget):
         self._thumbnails.close()
         super().close()
 
-    def _receive(self, _: object, content: Any, __: object) -> None:
+    def take(self, content: Any) -> None:
+        """Do what a message from the browser asks for, if it can be understood."""
         try:
             self.act(content)
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:  # not from our front end
             log.warning("the message %.200r is not understood: %r", content, error)
+
+    def thumbnail(self, image: int) -> bytes:
+        """The thumbnail of an image, a JPEG.
+
+        Raises:
+            ImageError: it cannot be read or decoded.
+            IndexError: there is no such image.
+        """
+        return self._thumbnails.get(self.path(image))
+
+    def large(self, image: int) -> tuple[Message, list[bytes]]:
+        """The large view of an image: facts and, if it cannot be shown, the problem; a JPEG, and further pictures.
+
+        Raises:
+            IndexError: there is no such image.
+        """
+        try:
+            large, problem = jpeg(self._pixels(image, at_least=LARGE), LARGE, quality=92), ""
+        except ImageError as error:
+            large, problem = b"", error.reason
+        facts, pictures = self.facts(image)
+        return {"look": image, "problem": problem, **facts}, [large, *pictures]
+
+    def _receive(self, _: object, content: Any, __: object) -> None:
+        self.take(content)
 
     def _turn_to(self, page: int) -> None:
         self._page = page
@@ -161,7 +187,7 @@ class Viewer(anywidget.AnyWidget):
                     return
                 image = self._wanted.pop(0)
             try:
-                self.send({"thumbnail": image}, [self._thumbnails.get(self.path(image))])
+                self.send({"thumbnail": image}, [self.thumbnail(image)])
             except ImageError as error:
                 self.send({"thumbnail": image, "problem": error.reason}, [b""])
 
@@ -177,12 +203,8 @@ class Viewer(anywidget.AnyWidget):
     def _send_large(self, image: int) -> None:
         if image != self._large_image:
             return  # another image has been chosen since
-        try:
-            large, problem = jpeg(self._pixels(image, at_least=LARGE), LARGE, quality=92), ""
-        except ImageError as error:
-            large, problem = b"", error.reason
-        facts, pictures = self.facts(image)
-        self.send({"look": image, "problem": problem, **facts}, [large, *pictures])
+        message, pictures = self.large(image)
+        self.send(message, pictures)
 
 
 def _run_logged(task: Callable[[], None]) -> None:
