@@ -75,15 +75,16 @@ def report_leaks(parameters: Parameters, layout: Layout) -> None:
 
 def queue(parameters: Parameters, layout: Layout, features: "Features") -> str:
     """Write the queue of images to look at again; returns what is said about it."""
+    import textwrap
+
     from libraries.review.making import review
     from libraries.review.queue import summary
 
     with ProgressBar("Looking at the pool") as bar:
-        rows, left_out = review(
-            layout, features, parameters.run_options(), seed=parameters.randomSeed, progress=bar.show
-        )
-    told = [f"  left out of the pool: {error}" for error in left_out]
-    return "\n".join([*told, summary(rows), f"  {layout.review}; notebooks/showImages.ipynb opens there"])
+        found = review(layout, features, parameters.run_options(), seed=parameters.randomSeed, progress=bar.show)
+    told = [f"  left out of the pool: {error}" for error in found.left_out]
+    there = f"  {layout.review}; notebooks/showImages.ipynb opens there"
+    return "\n".join([*told, summary(found.rows), there, *(textwrap.fill(line, 100) for line in found.told)])
 
 
 def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:

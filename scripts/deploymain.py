@@ -76,7 +76,7 @@ def serve_review(parameters: Parameters) -> None:
     ImageViewer.of(layout).close()  # what is wrong with the data set is told now
     print(f"The images in {layout.images}")
     serve_images(
-        lambda: ImageViewer.of(Layout(parameters)),
+        lambda: ImageViewer.of(Layout(parameters), parameters.run_options(), seed=parameters.randomSeed),
         host=parameters.host,
         port=parameters.port,
         key=read_key(parameters.keyFile, "REVIEW_KEY"),

@@ -2,7 +2,8 @@
 
 Each line is a JSON object: time (UTC), kind, changes (of each image path, mark, new path, new mark, and the SHA-256 of
 its file if that moves), and the state after it. A line that imports answers given elsewhere also has `said`, the time
-of each answer, and `source`, the SHA-256 of the file with the answers.
+of each answer, and `source`, the SHA-256 of the file with the answers; one about images that were drawn at random, to
+know how many labels are wrong, has `drawn`, true.
 """
 
 import contextlib
@@ -78,6 +79,7 @@ class Step(NamedTuple):
     state: str | None = None  # of all annotations after it
     time: datetime | None = None  # None in a line without a time
     source: str | None = None  # SHA-256 of the file with the answers that it imports
+    drawn: bool = False  # whether its images were drawn at random
 
 
 @dataclass
@@ -150,6 +152,8 @@ def to_line(step: Step) -> bytes:
         entry["said"] = [change.said and change.said.isoformat() for change in step.changes]
     if step.source is not None:
         entry["source"] = step.source
+    if step.drawn:
+        entry["drawn"] = True
     return json.dumps(entry).encode() + b"\n"
 
 
@@ -173,7 +177,10 @@ def from_line(line: bytes) -> Step:
     state, source = _text(entry["state"], "state"), _text(entry.get("source"), "source")
     if entry["kind"] == "answers" and any(change.is_move for change in changes):
         raise ValueError("answers that move files")
-    return Step(entry["kind"], tuple(changes), state, to_time(entry.get("time")), source)
+    drawn = entry.get("drawn", False)
+    if not isinstance(drawn, bool):
+        raise ValueError(f"drawn {drawn!r:.50}")
+    return Step(entry["kind"], tuple(changes), state, to_time(entry.get("time")), source, drawn)
 
 
 def _change(number: int, value: Any, time: Any) -> Change:

@@ -157,23 +157,28 @@ class Annotations:
             changes = [self._labelled(path, label, taken) for path in paths if self.folders.label(path) != label]
             return self._carry_out("change", changes)
 
-    def mark(self, paths: Sequence[str], mark: Mark | None) -> StepResult:
+    def mark(self, paths: Sequence[str], mark: Mark | None, *, drawn: bool = False) -> StepResult:
         """Mark images, or remove their marks.
+
+        Args:
+            drawn: whether the images were drawn at random.
 
         Raises:
             StorageError: the log cannot be written; nothing has changed.
         """
         with self.locked():
             places = [Place(path, self.marks.get(path)) for path in paths]
-            return self._carry_out("change", [Change(old, Place(old.path, mark)) for old in places if old.mark != mark])
+            changes = [Change(old, Place(old.path, mark)) for old in places if old.mark != mark]
+            return self._carry_out("change", changes, drawn=drawn)
 
-    def decide(self, labels: Mapping[str, str]) -> StepResult:
+    def decide(self, labels: Mapping[str, str], *, drawn: bool = False) -> StepResult:
         """Give images labels, in one step; those that have theirs are confirmed, and stay as they are.
 
         So do images of the pool that are given none: nobody is asked about them again.
 
         Args:
             labels: of classes, by current path; empty: none.
+            drawn: whether the images were drawn at random.
 
         Raises:
             StorageError: the log cannot be written; nothing has changed.
@@ -185,7 +190,8 @@ class Annotations:
                 if label in self.folders.by_label or label == self.folders.label(path)
             }
             taken: set[str] = set()
-            result = self._carry_out("change", [self._labelled(path, label, taken) for path, label in known.items()])
+            planned = [self._labelled(path, label, taken) for path, label in known.items()]
+            result = self._carry_out("change", planned, drawn=drawn)
         unknown = sorted({label for path, label in labels.items() if path not in known})
         told = [f"{self.folder} has no folder '{label}': create it, and open the data set again" for label in unknown]
         return StepResult(result.changes, (*result.problems, *told))
@@ -370,6 +376,7 @@ class Annotations:
         return self._carry_out(
             kind,
             [c._replace(after=self._free(c.after, c.after.path, taken)) if c.is_move else c for c in changes],
+            drawn=steps[-1].drawn,
         )
 
     def _free(self, place: Place, new: str, taken: set[str]) -> Place:
@@ -385,7 +392,7 @@ class Annotations:
         """Log a step, then move its files; images that are missing or cannot be moved are left out.
 
         Args:
-            facts: the step's source and time, for the log.
+            facts: the step's source, time, and whether its images were drawn, for the log.
         """
         changes, made, problems = [], [], []
         for change in planned:
@@ -410,10 +417,17 @@ class Annotations:
         return StepResult(tuple(made), tuple(problems))
 
     def _append(
-        self, kind: Kind, changes: Sequence[Change], *, source: str | None = None, time: datetime | None = None
+        self,
+        kind: Kind,
+        changes: Sequence[Change],
+        *,
+        source: str | None = None,
+        time: datetime | None = None,
+        drawn: bool = False,
     ) -> None:
         """Write a step to the log, then add it to the history."""
-        step = Step(kind, tuple(changes), self.history.state.after(changes).digest(), time or datetime.now(UTC), source)
+        state = self.history.state.after(changes).digest()
+        step = Step(kind, tuple(changes), state, time or datetime.now(UTC), source, drawn)
         self._log.append(step)
         self.history.take(step)
 

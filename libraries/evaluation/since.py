@@ -40,13 +40,14 @@ class Since:
     def after(self) -> float:
         return self.before + self.by_labels + self.by_classifier
 
-    def sentence(self) -> str:
-        """The comparison in words."""
+    def sentence(self, *, of: str = " of this and the previous evaluation") -> str:
+        """The comparison in words.
+
+        Args:
+            of: what the test images are of.
+        """
         low, high = (100 * (self.by_classifier + side * self.margin) for side in (-1, 1))
-        told = (
-            f"On the {self.images:,} test images of this and the previous evaluation, the accuracy was "
-            f"{self.before:.1%}, and is {self.after:.1%}: "
-        )
+        told = f"On the {self.images:,} test images{of}, the accuracy was {self.before:.1%}, and is {self.after:.1%}: "
         if self.relabelled:
             labels = "a new label" if self.relabelled == 1 else f"{self.relabelled:,} new labels"
             told += f"{100 * self.by_labels:+.1f} points by {labels} among them, "

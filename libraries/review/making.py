@@ -1,22 +1,89 @@
-"""Makes the queue of a data set from what the steps before have left on disk, and from its pool."""
+"""Makes the queue of a data set: from what the steps before have left on disk, and from its pool."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from libraries.base.errors import ImageError
+from libraries.base.arrays import Float32
+from libraries.base.errors import ImageError, MissingInput, StorageError
 from libraries.base.layout import Layout
 from libraries.data.annotations import Annotations
-from libraries.data.dataset import read_examples
+from libraries.data.class_folders import in_pool
+from libraries.data.dataset import Example, read_examples
 from libraries.data.duplicates import read_groups
 from libraries.network.embedding_store import Features
+from libraries.review.answers import DRAWN, Answers
 from libraries.review.evidence import evidence
-from libraries.review.pool import embed_pool, find_pool
-from libraries.review.queue import QueueRow, make_queue, pool_queue, write_queue
+from libraries.review.pool import embed_labelled, embed_pool, find_pool
+from libraries.review.queue import QueueRow, is_doubtful, make_queue, pool_queue, write_queue
 
 if TYPE_CHECKING:
     from libraries.network.runners import RunOptions
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """N images with a label.
+
+    Attributes:
+        alike: [N], names of groups of duplicates.
+        embedding: float32 [N, D].
+    """
+
+    examples: list[Example]
+    alike: list[str]
+    embedding: Float32
+
+
+def as_prepared(layout: Layout, features: Features) -> Labelled:
+    """The images as they were when script 1 ran; raises StorageError if a table cannot be read."""
+    by_path = {example.path: example for example in read_examples(layout.examples.folder / "examples.csv")}
+    examples = [by_path[path] for path in features.path]
+    alike = [example.group for example in read_groups(layout.examples.folder / "duplicates.csv", examples)]
+    return Labelled(examples, alike, features.embedding)
+
+
+def as_annotated(prepared: Labelled, layout: Layout, annotations: Annotations, options: "RunOptions") -> Labelled:
+    """The images with the labels that they have now, without those that are marked, and with new ones from the pool.
+
+    Args:
+        options: how the network is run over these, if their embeddings are not known.
+
+    Raises:
+        StaleInput: a file has changed.
+        NetworkError, StorageError: the network cannot be read.
+    """
+    moves = annotations.moves_since(layout.examples.read()["parameters"].get("annotations"))
+    folders, marks, history = annotations.folders, annotations.marks, annotations.history
+    paths = [moves.get(example.path, example.path) for example in prepared.examples]
+    rows = [row for row, path in enumerate(paths) if path not in marks and not in_pool(path)]
+    examples = [replace(prepared.examples[row], path=paths[row], label=folders.label(paths[row])) for row in rows]
+    known, of_pool = {*paths}, [path for path, first in history.state.first.items() if in_pool(first)]
+    new = [
+        Example(path, folders.label(path), "train", path, 0, 0, 0, str(history.sha256[path]))
+        for path in of_pool
+        if path not in known and path not in marks and not in_pool(path)
+    ]
+    new, embedding = embed_labelled(layout, new, options)
+    alike = [prepared.alike[row] for row in rows] + [example.path for example in new]
+    kept = prepared.embedding if len(rows) == len(paths) else prepared.embedding[rows]
+    return Labelled([*examples, *new], alike, np.concatenate([kept, embedding]) if new else kept)
+
+
+class Review(NamedTuple):
+    """What there is to look at.
+
+    Attributes:
+        rows: the queue.
+        left_out: errors of images of the pool that cannot be read.
+        told: what the answers up to now say, in sentences.
+    """
+
+    rows: list[QueueRow]
+    left_out: list[ImageError]
+    told: list[str]
 
 
 def review(
@@ -26,7 +93,7 @@ def review(
     *,
     seed: int,
     progress: Callable[[int, int], object] = lambda done, total: None,
-) -> tuple[list[QueueRow], list[ImageError]]:
+) -> Review:
     """Make the queue, and write it into review.csv.
 
     Args:
@@ -35,23 +102,42 @@ def review(
         seed: of the folds.
         progress: called with how many of these are done, and how many there are.
 
-    Returns:
-        The queue, and the errors of images of the pool that cannot be read.
-
     Raises:
         StorageError: a file cannot be read or written.
     """
-    everything = read_examples(layout.examples.folder / "examples.csv")
-    by_path = {example.path: example for example in everything}
-    examples = [by_path[path] for path in features.path]
-    alike = [example.group for example in read_groups(layout.examples.folder / "duplicates.csv", examples)]
-    names, labels = np.unique(features.label, return_inverse=True)
+    annotations = Annotations(layout.images)
+    made = queue_of(as_prepared(layout, features), layout, annotations, options, seed=seed, progress=progress)
+    write_queue(layout.review, made.rows)
+    return made
+
+
+def queue_of(
+    labelled: Labelled,
+    layout: Layout,
+    annotations: Annotations,
+    options: "RunOptions",
+    *,
+    seed: int,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Review:
+    """Make the queue of these images and the pool; see `review`."""
+    examples, decided = labelled.examples, annotations.history.state.decided
+    answers = Answers.of(annotations.history)
+    names, labels = np.unique([example.label for example in examples], return_inverse=True)
     groups = np.unique([example.group for example in examples], return_inverse=True)[1]
-    decided = Annotations(layout.images).history.state.decided
-    pool = find_pool(layout, labelled={example.sha256 for example in everything}, decided=decided)
-    paths, embedding, left_out = embed_pool(layout, pool, options, progress=progress)
-    found = evidence(features.embedding, labels, groups, number_of_classes=len(names), others=embedding, seed=seed)
-    rows = make_queue(found, examples, names=names.tolist(), duplicates=alike, decided=decided)
-    rows += pool_queue(found, features.embedding, embedding, paths, names.tolist())
-    write_queue(layout.review, rows)
-    return rows, [*pool.left_out, *left_out]
+    pool = find_pool(layout, labelled={example.sha256 for example in examples}, decided=decided)
+    paths, of_pool, left_out = embed_pool(layout, pool, options, progress=progress)
+    found = evidence(labelled.embedding, labels, groups, number_of_classes=len(names), others=of_pool, seed=seed)
+    drawn = max(0, DRAWN - len(answers.drawn))
+    rows = make_queue(found, examples, names=names.tolist(), duplicates=labelled.alike, decided=decided, drawn=drawn)
+    left = sum(example.path not in decided for example in examples) - sum(map(is_doubtful, rows))
+    rows += pool_queue(found, labelled.embedding, of_pool, paths, names.tolist())
+    return Review(rows, [*pool.left_out, *left_out], answers.told(left=left, advice=_advice(layout)))
+
+
+def _advice(layout: Layout) -> list[str]:
+    """What script 4 has said about more images."""
+    try:
+        return [str(sentence) for sentence in layout.svm.read().get("advice", [])]
+    except (MissingInput, StorageError):
+        return []

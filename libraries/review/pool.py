@@ -8,6 +8,7 @@ data subset selection and active learning'. `python benchmarks/labelling.py` com
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -103,24 +104,42 @@ def embed_pool(
         StaleInput: a file has changed meanwhile.
         NetworkError, StorageError: the network cannot be read.
     """
+    read, embedding, left_out = _embed(
+        layout, pool.images, options, folder=pool_of(layout.images), files=pool.files, progress=progress
+    )
+    return [example.path for example in read], embedding, left_out
+
+
+def embed_labelled(layout: Layout, examples: list[Example], options: "RunOptions") -> tuple[list[Example], Float32]:
+    """The same for images that were in the pool and have a label now: those that can be read, and their embeddings."""
+    return _embed(layout, examples, options, folder=layout.images, files=KnownFiles())[:2]
+
+
+def _embed(
+    layout: Layout,
+    examples: list[Example],
+    options: "RunOptions",
+    *,
+    folder: Path,
+    files: KnownFiles,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> tuple[list[Example], Float32, list[ImageError]]:
     from libraries.network.runners import Embeddings
 
-    if not pool.images:
+    if not examples:
         return [], np.zeros((0, 0), np.float32), []
     rule = replace(ResizeRule.from_json(layout.network.read()["resize"]), white_level=read_white_level(layout.examples))
-    paths, rows, left_out = [], [], []
-    with Embeddings(
-        layout, layout.network, rule, options, images=pool_of(layout.images), files=pool.files
-    ) as embeddings:
-        embeddings.compute(pool.images)
-        for done, (example, found) in enumerate(embeddings.of(pool.images), 1):
-            progress(done, len(pool.images))
+    read, rows, left_out = [], [], []
+    with Embeddings(layout, layout.network, rule, options, images=folder, files=files) as embeddings:
+        embeddings.compute(examples)
+        for done, (example, found) in enumerate(embeddings.of(examples), 1):
+            progress(done, len(examples))
             if isinstance(found, ImageError):
                 left_out.append(found)
             else:
-                paths.append(example.path)
+                read.append(example)
                 rows.append(found["embedding"])
-    return paths, np.stack(rows) if rows else np.zeros((0, 0), np.float32), left_out
+    return read, np.stack(rows) if rows else np.zeros((0, 0), np.float32), left_out
 
 
 class Worth(NamedTuple):

@@ -16,7 +16,7 @@ from libraries.data.dataset import Example
 from libraries.review.evidence import Evidence, unlike_others
 from libraries.review.pool import hard_negatives, worth_labelling
 
-Reason = Literal["contradicting", "mislabelled", "ambiguous", "outlier", "label next", "hard negative"]
+Reason = Literal["contradicting", "mislabelled", "ambiguous", "outlier", "label next", "hard negative", "random"]
 REASONS: tuple[Reason, ...] = get_args(Reason)  # in the order of the queue
 
 CLEARLY = 1.5  # times as probable as an image's own label is a label that it seems to have instead
@@ -40,8 +40,8 @@ class QueueRow:
     reason: Annotated[
         Reason,
         Column("contradicting: a duplicate has another label; mislabelled; ambiguous: two labels are about as "
-               "likely; outlier: unlike all others; or, of the pool, label next: its label would teach much; hard "
-               "negative: like a class, but of another"),
+               "likely; outlier: unlike all others; of the pool, label next: its label would teach much, or hard "
+               "negative: like a class, but of another; random: drawn, to know how many labels are wrong"),
     ]  # fmt: skip
     score: Annotated[float, Column("how much it is worth a look among those with the same reason, 0 to 1", decimals=4)]
     split: Annotated[Literal["train", "test", "pool"], Column("train, test, or pool: it has no label yet")]
@@ -55,6 +55,7 @@ def make_queue(
     names: Sequence[str],
     duplicates: Sequence[str],
     decided: Collection[str],
+    drawn: int = 0,
 ) -> list[QueueRow]:
     """The queue, best first; an image is in it once, for the first reason that it has.
 
@@ -64,6 +65,7 @@ def make_queue(
         names: of the K classes.
         duplicates: [N], names of groups of duplicates.
         decided: paths of images that a person has decided on: they are not asked about again.
+        drawn: how many of the other images are in it to know how many labels are wrong.
     """
     confidence, other = found.confidence, found.other
     of_other = found.probabilities[np.arange(len(other)), other]
@@ -85,6 +87,8 @@ def make_queue(
         reasons.setdefault(i, ("ambiguous", int(other[i]), 2 * min(float(confidence[i]), float(of_other[i])) / both))
     for i in np.flatnonzero(unlike_others(found) & np.isfinite(confidence)).tolist():
         reasons.setdefault(i, ("outlier", None, float(1 - fence / found.strangeness[i])))
+    others = sorted((e.sha256, i) for i, e in enumerate(examples) if i not in reasons and e.path not in decided)
+    reasons |= {i: ("random", None, 0.0) for _, i in others[:drawn]}  # in the order of a hash, so at random
     rows = []
     for i, (reason, suggested, score) in reasons.items():
         example = examples[i]
@@ -196,6 +200,11 @@ def summary(rows: Sequence[QueueRow]) -> str:
     count = Counter(row.reason for row in rows)
     told = ", ".join(f"{count[reason]:,} {reason}" for reason in REASONS if count[reason])
     return f"Worth a look: {counted(len(rows), 'image')} ({told}); {time_for(len(rows))}"
+
+
+def is_doubtful(row: QueueRow) -> bool:
+    """Whether an image with a label is in the queue for what it is, not by chance."""
+    return row.split != "pool" and row.reason != "random"
 
 
 def time_for(images: int) -> str:

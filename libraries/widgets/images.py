@@ -3,11 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from libraries.base.errors import ImageError, InputError, MissingInput, StorageError
+from libraries.base.errors import ImageError, InputError, MissingInput, PipelineError, StorageError
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
@@ -19,6 +20,12 @@ from libraries.data.depth import FULL_RANGE
 from libraries.data.quality import read_review
 from libraries.review.queue import REASONS, QueueRow, Reason, read_queue, time_for
 from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
+
+if TYPE_CHECKING:
+    from libraries.evaluation.renewal import Renewal
+    from libraries.network.runners import RunOptions
+
+RENEWED_AFTER = 100  # answers
 
 Split = Literal["train", "test", "new", "pool"]  # new: not seen by script 1; pool: without a label
 
@@ -58,6 +65,7 @@ class ImageViewer(Viewer):
         thumbnails: Path,
         white_level: int = FULL_RANGE,
         max_pixels: int = MAX_PIXELS,
+        renew: "Callable[[], Renewal] | None" = None,
     ) -> None:
         """
         Args:
@@ -69,6 +77,7 @@ class ImageViewer(Viewer):
             thumbnails: the file that stores them.
             white_level: as script 1 found it.
             max_pixels: larger images are not shown.
+            renew: makes the queue anew, in another thread: when somebody asks for it, and after a hundred answers.
 
         Raises:
             InputError: there is no such folder, or it has no folder of a class.
@@ -82,7 +91,10 @@ class ImageViewer(Viewer):
         self._examples = {example.path: example for example in examples}
         self._prepared = prepared
         self._findings = findings
-        self._queue = queue
+        self._queue, self._queued_in = queue, prepared
+        self._renew, self._renewal = renew, _Renewing()
+        self._told: list[str] = []  # by the newest renewal
+        self._answers = 0  # since then
         self._later: dict[int, int] = {}  # images of the queue that were put off: the last one has the largest number
         self._steps = 0  # of the annotations, that `_paths` takes into account
         self._filter = Filter()
@@ -94,8 +106,13 @@ class ImageViewer(Viewer):
         self.show()
 
     @classmethod
-    def of(cls, layout: Layout) -> "ImageViewer":
-        """A viewer of the data set of these parameters."""
+    def of(cls, layout: Layout, run: "RunOptions | None" = None, *, seed: int = 0) -> "ImageViewer":
+        """A viewer of the data set of these parameters.
+
+        Args:
+            run: how the network is run to make the queue anew; None: that is not offered.
+            seed: of what is drawn for that.
+        """
         try:
             made = layout.examples.read()
             examples = read_examples(layout.examples.folder / "examples.csv")
@@ -115,6 +132,7 @@ class ImageViewer(Viewer):
             thumbnails=layout.thumbnails,
             white_level=white_level,
             max_pixels=layout.max_pixels,
+            renew=None if run is None else partial(_renewed, layout, run, seed),
         )
         if problem:
             viewer._problem = problem
@@ -130,6 +148,8 @@ class ImageViewer(Viewer):
             "accept": self._accept,
             "keep": self._keep,
             "later": self._put_off,
+            "renew": self._start_renewal,
+            "refresh": self._take_renewal,
             "undo": lambda: self._take_over(self._annotations.undo(), "undone"),
             "redo": lambda: self._take_over(self._annotations.redo(), "done again"),
             "replay": self._replay,
@@ -206,6 +226,9 @@ class ImageViewer(Viewer):
             "findings": {finding: len(paths) for finding, paths in self._findings.items()},
             "queue": {r: left[r] for r in ("all", *REASONS) if r in left or r == self._filter.queue},
             "next": f"Next: {count_left:,} to look at; {time_for(count_left)}" if count_left else "",
+            "told": self._told,
+            "canRenew": self._renew is not None and bool(self._examples),
+            "isRenewing": self._renewal.is_running or self._renewal.result is not None,
             "filter": asdict(self._filter),
             "canUndo": self._annotations.can_undo,
             "canRedo": self._annotations.can_redo,
@@ -263,14 +286,14 @@ class ImageViewer(Viewer):
                 path = self._paths[image]
                 labels[path] = self._row_of[image].suggested or folders.label(path)
         if labels:
-            self._take_over(self._annotations.decide(labels), " or ".join(sorted({*labels.values()})))
+            self._answer(labels, " or ".join(sorted({*labels.values()})))
         else:
             self._said = "nothing to accept"
 
     def _keep(self, images: Sequence[int]) -> None:
         folders = self._annotations.folders
         labels = {path: folders.label(path) for path in self._paths_of(images)}
-        self._take_over(self._annotations.decide(labels), "right as it is" if any(labels.values()) else "left as it is")
+        self._answer(labels, "right as it is" if any(labels.values()) else "left as it is")
 
     def _put_off(self, images: Sequence[int]) -> None:
         """Show these images after all others of the queue."""
@@ -283,13 +306,52 @@ class ImageViewer(Viewer):
 
     def _relabel(self, images: Sequence[int], label: str) -> None:
         label = check_label(label)
-        self._take_over(self._annotations.decide(dict.fromkeys(self._paths_of(images), label)), label)
+        self._answer(dict.fromkeys(self._paths_of(images), label), label)
 
     def _toggle_mark(self, images: Sequence[int], mark: Mark) -> None:
         """Mark images, or remove the mark if all of them have it."""
         paths = self._paths_of(images)
         new = None if all(self._annotations.marks.get(path) == mark for path in paths) else mark
-        self._take_over(self._annotations.mark(paths, new), new or f"not {mark}")
+        self._take_over(self._annotations.mark(paths, new, drawn=self._were_drawn(paths)), new or f"not {mark}")
+        self._count_answers(len(paths))
+
+    def _answer(self, labels: Mapping[str, str], what: str) -> None:
+        """Give images labels, by path, and report `what` that was."""
+        self._take_over(self._annotations.decide(labels, drawn=self._were_drawn(labels)), what)
+        self._count_answers(len(labels))
+
+    def _were_drawn(self, paths: Iterable[str]) -> bool:
+        """Whether images are in the queue by chance, and nobody has decided on them."""
+        rows = [self._row_of.get(self._numbers[path]) for path in paths]
+        decided = self._annotations.history.state.decided
+        return all(row is not None and row.reason == "random" for row in rows) and not any(p in decided for p in paths)
+
+    def _count_answers(self, count: int) -> None:
+        self._answers += count
+        if self._answers >= RENEWED_AFTER and self._renew is not None and self._queue:
+            self._start_renewal()
+
+    def _start_renewal(self) -> None:
+        """Make the queue anew, in another thread."""
+        if self._renew is None:
+            self._said = "the list cannot be made anew here"
+        elif not self._renewal.is_running:
+            self._answers = 0
+            self._renewal = _Renewing(is_running=True)
+            self._in_background(self._renewal.run, self._renew)
+
+    def _take_renewal(self) -> None:
+        """Show the queue that another thread has made, if it has ended."""
+        done, self._renewal.result = self._renewal.result, None
+        if isinstance(done, str):
+            self._problem = done
+        elif done is not None:
+            self._queue, self._queued_in, self._told = done.rows, done.state, done.told
+            self._later.clear()
+            self._follow_others()
+            self._place_queue()
+            self._said = "the list is new"
+            self._apply_filter(queue="all")
 
     def _take_over(self, outcome: StepResult, what: str) -> None:
         """Update the paths after a step of the annotations, and report it."""
@@ -313,10 +375,15 @@ class ImageViewer(Viewer):
             self._copies[example.sha256].append(example)
         self._steps = self._annotations.history.steps
         self._follow_moves()
-        places = zip(self._now(row.path for row in self._queue), self._queue, strict=True)
-        self._row_of = {self._numbers[path]: row for path, row in places if path in self._numbers}
+        self._place_queue()
         self._pending = len(self._annotations.pending())
         self._apply_filter(**asdict(self._filter))
+
+    def _place_queue(self) -> None:
+        """Find the images of the queue where they are now."""
+        moves = self._annotations.moves_since(self._queued_in)
+        places = [(moves.get(row.path, row.path), row) for row in self._queue]
+        self._row_of = {self._numbers[path]: row for path, row in places if path in self._numbers}
 
     def _replay(self) -> None:
         made = self._annotations.replay()  # steps of before, which are in the log already
@@ -351,6 +418,36 @@ class ImageViewer(Viewer):
     def _split_of(self, path: str) -> Split:
         example = self._example(path)
         return "pool" if in_pool(path) else "new" if example is None else example.split
+
+
+@dataclass
+class _Renewing:
+    """A queue that is being made in another thread.
+
+    Attributes:
+        result: the queue, or why there is none; None until then, and once it was taken.
+    """
+
+    is_running: bool = False
+    result: "Renewal | str | None" = None
+
+    def run(self, renew: "Callable[[], Renewal]") -> None:
+        """Make it."""
+        try:
+            self.result = renew()
+        except PipelineError as error:
+            self.result = str(error)
+        except Exception as error:
+            self.result = f"The list could not be made: unexpected {type(error).__name__}"
+            raise
+        finally:
+            self.is_running = False
+
+
+def _renewed(layout: Layout, run: "RunOptions", seed: int) -> "Renewal":
+    from libraries.evaluation.renewal import renew
+
+    return renew(layout, run, seed=seed)
 
 
 def _first(paths: Sequence[str], most: int = 5) -> str:

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from libraries.base.errors import InputError
+from libraries.base.errors import InputError, StorageError
 from libraries.base.layout import Layout
 from libraries.base.tables import write_csv
 from libraries.data.annotations import Annotations
+from libraries.data.dataset import read_examples
+from libraries.evaluation.renewal import Renewal
+from libraries.review.answers import Answers
 from libraries.review.queue import QueueRow, Reason, write_queue
+from libraries.widgets import images
 from libraries.widgets.images import ImageViewer
 from libraries.widgets.viewer import PER_PAGE
 from tests.conftest import run_main, small_run
@@ -110,6 +114,48 @@ def test_images_of_the_pool_are_shown_where_they_are_asked_for(layout: Layout, w
     viewer.act({"do": "undo"})
     viewer.act({"do": "undo"})
     assert (pool / "one.png").exists() and viewer.state["queue"] == {"label next": 1, "hard negative": 1, "all": 2}
+
+
+def test_the_list_is_renewed_in_the_background(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def renewal() -> Renewal:
+        made.append(str(Annotations(layout.images).state))
+        if len(made) == 3:
+            raise StorageError("the disk has gone")
+        rows = [in_queue("checks/03-2.jpg", "stripes"), in_queue("stripes/01.jpg", None, "random")]
+        return Renewal(rows, Annotations(layout.images).state, ["It is better now."])
+
+    def wait() -> None:
+        while viewer.state["isRenewing"]:
+            viewer.act({"do": "refresh"})
+
+    queue = [in_queue("blobs/03.jpg", "checks"), in_queue("blobs/01.jpg", "checks")]
+    plain = ImageViewer(layout.images, queue=queue, thumbnails=layout.thumbnails)
+    assert not plain.state["canRenew"]
+    plain.act({"do": "renew"})
+    assert plain.state["said"] == "the list cannot be made anew here"
+    examples = read_examples(layout.examples.folder / "examples.csv")
+    viewer = ImageViewer(layout.images, examples=examples, queue=queue, thumbnails=layout.thumbnails, renew=renewal)
+    assert viewer.state["canRenew"] and viewer.state["told"] == []
+    monkeypatch.setattr(images, "RENEWED_AFTER", 2)
+    viewer.act({"do": "accept", "images": [number(viewer, "blobs/03.jpg")]})
+    assert not viewer.state["isRenewing"] and made == []
+    viewer.act({"do": "keep", "images": [number(viewer, "blobs/01.jpg")]})
+    wait()
+    assert (
+        len(made) == 1 and viewer.state["told"] == ["It is better now."] and viewer.state["said"] == "the list is new"
+    )
+    assert shown(viewer) == ["stripes/01.jpg"], "the other one has been decided on"
+    drawn = number(viewer, "stripes/01.jpg")
+    viewer.act({"do": "keep", "images": [drawn]})
+    assert Answers.of(Annotations(layout.images).history).drawn == [False]
+    viewer.act({"do": "relabel", "images": [drawn], "label": "blobs"})
+    assert Answers.of(Annotations(layout.images).history).drawn == [False], "the first answer counts"
+    wait()
+    viewer.act({"do": "renew"})
+    wait()
+    assert len(made) == 3 and viewer.state["problem"] == "the disk has gone"
 
 
 def in_queue(path: str, suggested: str | None, reason: Reason = "mislabelled") -> QueueRow:

@@ -175,6 +175,9 @@ def test_labels_are_mended_in_a_browser(asked: Layout, browser_page: Page, tmp_p
         assert (images / "checks" / "03-2.jpg").exists() and (images / "stripes" / "new.png").exists()
         page.keyboard.press("u")
         expect(third).to_contain_text("→ stripes?")
+        page.get_by_role("button", name="Renew the list").click()
+        expect(page.locator(".viewer .problem")).to_contain_text("run scripts/3_runDNN.py")
+        expect(page.get_by_role("button", name="Renew the list")).to_be_enabled()
         page.reload()
         expect(page.locator(".viewer .place")).to_have_text("1–1 of 1")
         assert server.terminate() == 0

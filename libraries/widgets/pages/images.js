@@ -94,13 +94,17 @@ function render({ model, el }) {
   });
   const undo = element("button", { type: "button", title: "u, Ctrl+Z", onclick: () => viewer.act("undo") }, "Undo");
   const redo = element("button", { type: "button", title: "r, Ctrl+Y", onclick: () => viewer.act("redo") }, "Redo");
+  const renew = element("button", {
+    type: "button", title: "train on the labels of now, and list what is worth a look then; also done after a hundred answers",
+    onclick: () => { viewer.act("renew"); viewer.grid.focus(); },
+  }, "Renew the list");
   const said = element("span", { className: "said", role: "status" });
   const notes = element("div", { className: "notes" });
   viewer.top.append(
     element("div", { className: "bar" }, labels, splits, search, viewer.pager),
-    element("div", { className: "bar" }, buttons, byName, names, undo, redo, said),
+    element("div", { className: "bar" }, buttons, byName, names, undo, redo, renew, said),
     notes);
-  let buttonsFor = "";
+  let buttonsFor = "", waiting = 0;
 
   function draw() {
     const now = state(), { filter: chosen } = now;
@@ -132,9 +136,15 @@ function render({ model, el }) {
     }
     undo.disabled = !now.canUndo;
     redo.disabled = !now.canRedo;
+    renew.hidden = !now.canRenew;
+    renew.disabled = now.isRenewing;
+    renew.textContent = now.isRenewing ? "Renewing…" : "Renew the list";
+    clearTimeout(waiting);
+    if (now.isRenewing) waiting = setTimeout(() => viewer.act("refresh"), 700);
     said.textContent = now.said;
     notes.replaceChildren(
       ...(now.next ? [element("p", { className: "next" }, now.next)] : []),
+      ...(now.told.length ? [element("p", { className: "next" }, now.told.join(" "))] : []),
       ...(now.isStale ? [element("p", {}, "To apply your changes, run scripts 1 to 5 again, beginning with scripts/1_prepareData.py.")] : []),
       ...(now.isPrepared ? [] : [element("p", {}, "Script 1 has not run yet: run scripts/1_prepareData.py to split the images into training and test.")]),
       ...(now.pending ? [element("p", {}, `${NUMBER.format(now.pending)} labels that were changed earlier are not in the folders. `,
@@ -145,7 +155,7 @@ function render({ model, el }) {
   viewer.onMessage("look", (message, buffers) => showLarge(viewer, message, buffers));
   model.on("change:state", draw);
   draw();
-  return () => { model.off("change:state", draw); viewer.close(); };
+  return () => { clearTimeout(waiting); model.off("change:state", draw); viewer.close(); };
 }
 
 export default { render };
