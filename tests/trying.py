@@ -22,6 +22,7 @@ from libraries.base.layout import Layout
 from PARAMETERS import Parameters
 from tests.conftest import ROOT, SCRIPTS
 from tests.documented import Command
+from tests.service.processes import ServerProcess
 
 FOLDER = "imageClassification"  # that the project is cloned to
 TAG = "image-classification"
@@ -70,6 +71,8 @@ def python(place: Place, words: Sequence[str]) -> None:
         python(place, words[1:])
     else:
         path, *arguments = words
+        if (ROOT / path).parent == ROOT / "benchmarks":
+            return run([sys.executable, str(ROOT / path), *arguments])
         assert (ROOT / path).parent == SCRIPTS
         script(place, ROOT / path, arguments)
 
@@ -86,6 +89,10 @@ def script(place: Place, path: Path, arguments: Sequence[str]) -> None:
     """Run the script's main in this process; but the service as a process."""
     main = runpy.run_path(str(path))["main"]
     overrides, flags = parse(arguments, Parameters, flags=flags_of(main))
+    if path.stem == "deploymain" and "review" in flags:
+        command = [sys.executable, str(path), *arguments, "--port=0"]
+        with ServerProcess(command, ready="Open http://127.0.0.1:", env=os.environ):
+            return
     if path.stem == "deploymain" and "stage" not in flags:
         Parameters.load(overrides)
         place.start_service(*arguments)
