@@ -264,6 +264,9 @@ class Parameters(Settings):
     imagePath: UserPath = call(RESOURCES / "testImg.jpg", "the picture that is sent")
     calls: int = call(5, "number of times it is sent", ge=1)
     folder: UserPath | None = call(None, "classify all images of this folder into a CSV file instead")
+    rightLabel: str | None = call(
+        None, "send the picture with this label, which is the right one, to be learnt from (key: SERVICE_FEEDBACK_KEY)"
+    )
     requestsInFlight: int = call(4, "concurrent requests while a folder is classified", ge=1, le=64)
 
     # ---- deploymain
@@ -274,6 +277,19 @@ class Parameters(Settings):
         None, "file with the key that callers must send; none: the environment variable SERVICE_KEY, if set"
     )
     adminKeyFile: UserPath | None = serve(None, "the same for POST /admin/reload; none: SERVICE_ADMIN_KEY, if set")
+    feedbackKeyFile: UserPath | None = serve(
+        None, "the same for POST /feedback; none: SERVICE_FEEDBACK_KEY, if set, else there is no feedback"
+    )
+    serve_keep: Literal["none", "uncertain", "sample"] = serve(
+        "none",
+        "images of requests that are kept in the pool of the data set, to get a label; uncertain: those whose most "
+        "probable label is less probable than serve_keepBelow; sample: a share of all, serve_keepShare",
+    )
+    serve_keepFolder: UserPath | None = serve(None, "another folder for them; none: images/<datasetName>.pool")
+    serve_keepBelow: float = serve(0.7, "probability below which an answer is uncertain", gt=0, le=1)
+    serve_keepShare: float = serve(0.01, "share of the images that is drawn", gt=0, le=1)
+    serve_keepMegabytes: int = serve(1000, "size of what is kept at most, feedback included [megabytes]", ge=1)
+    serve_keepDays: int = serve(30, "days after which it is removed, but for feedback", ge=1, le=3650)
     serve_maxMegabytes: int = serve(32, "size of the largest request that is accepted [megabytes]", ge=1, le=1024)
     serve_maxImages: int = serve(64, "number of images in one request that are accepted", ge=1, le=10_000)
     serve_maxMegapixels: int = serve(50, "size of the largest image that is accepted [million pixels]", ge=1, le=2000)

@@ -1,4 +1,4 @@
-"""Call the service: one picture several times, as in the tutorial, or all images of a folder.
+"""Call the service: one picture several times, as in the tutorial, or all images of a folder; or tell it a right label.
 
 --url is the address that scripts/deploymain.py prints, or the scoring URI of a service in a cloud.
 """
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 def main(parameters: Parameters) -> None:
     from libraries.service.calling.client import Client
 
-    key = read_key(parameters.keyFile, "SERVICE_KEY")
+    key = read_key(parameters.keyFile, "SERVICE_KEY" if parameters.rightLabel is None else "SERVICE_FEEDBACK_KEY")
     retries = 3 if parameters.folder is None else 8  # a long run can wait while the service restarts
     with Client(parameters.url, key=key, retries=retries) as client:
-        if parameters.folder is None:
+        if parameters.rightLabel is not None:
+            teach(client, parameters.imagePath, parameters.rightLabel)
+        elif parameters.folder is None:
             call(client, parameters)
         else:
             classify(client, parameters.folder.resolve(), parameters)
@@ -43,6 +45,13 @@ def call(client: "Client", parameters: Parameters) -> None:
     score = scores[-1]
     ranked = sorted(score.probabilities.items(), key=lambda item: -item[1])
     print(table(f"Label: {score.label}", ["", "probability"], [(label, f"{p:.2%}") for label, p in ranked]))
+
+
+def teach(client: "Client", path: Path, label: str) -> None:
+    from libraries.data.decoding import read
+
+    answered = client.feedback(read(path), label)
+    print(f"Sent {path} as {label}; the service {'knew it' if answered == label else f'took it for {answered}'}")
 
 
 def classify(client: "Client", folder: Path, parameters: Parameters) -> None:

@@ -8,13 +8,16 @@ reloads the bundle and the key files.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from libraries.base.command import run as run_script
 from libraries.base.errors import ParameterError
 from libraries.base.layout import Layout
 from libraries.service.keys import read_key
 from PARAMETERS import RESOURCES, Parameters
+
+if TYPE_CHECKING:
+    from libraries.service.keeping import Keep
 
 
 def main(parameters: Parameters, *, insecure: bool = False, review: bool = False, stage: bool = False) -> None:
@@ -27,11 +30,12 @@ def main(parameters: Parameters, *, insecure: bool = False, review: bool = False
 
 
 def serve(parameters: Parameters, *, insecure: bool) -> None:
-    def read_keys(*, waits: bool = False) -> tuple[str | None, str | None]:
+    def read_keys(*, waits: bool = False) -> tuple[str | None, str | None, str | None]:
         key = read_key(parameters.keyFile, "SERVICE_KEY", waits=waits)
-        return key, read_key(parameters.adminKeyFile, "SERVICE_ADMIN_KEY", waits=waits)
+        admin_key = read_key(parameters.adminKeyFile, "SERVICE_ADMIN_KEY", waits=waits)
+        return key, admin_key, read_key(parameters.feedbackKeyFile, "SERVICE_FEEDBACK_KEY", waits=waits)
 
-    key, admin_key = read_keys(waits=True)
+    key, admin_key, feedback_key = read_keys(waits=True)
 
     from libraries.service.app import create_app
     from libraries.service.gate import OWN_SEGMENTS, Access
@@ -56,15 +60,35 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
     access = Access(
         key,
         admin_key,
+        feedback_key,
         requests_per_minute=parameters.serve_requestsPerMinute,
         hosts=allowed_hosts(parameters.serve_allowedHosts, listening_on=parameters.host),
         proxies=Proxies(parameters.serve_trustedProxies, root_path=parameters.serve_rootPath, own=OWN_SEGMENTS),
         read_keys=read_keys,
     )
-    service = Service(folder, precision=parameters.run_precision, limits=limits)
+    keep = keep_of(parameters, has_feedback=feedback_key is not None)
+    service = Service(folder, precision=parameters.run_precision, limits=limits, keep=keep)
     print(f"Serving the bundle {folder}")
+    if keep is not None:
+        print(f"Images are kept in {keep.folder} ({keep.which}{', feedback' if feedback_key else ''})")
     app = create_app(service, page=RESOURCES / "webPage", access=access)
     Server(app, service, host=parameters.host, port=parameters.port, announce=print, access=access).run()
+
+
+def keep_of(parameters: Parameters, *, has_feedback: bool) -> "Keep | None":
+    from libraries.data.class_folders import pool_of
+    from libraries.service.keeping import Keep
+
+    if parameters.serve_keep == "none" and not has_feedback:
+        return None
+    return Keep(
+        parameters.serve_keepFolder or pool_of(Layout(parameters).images),
+        parameters.serve_keep,
+        below=parameters.serve_keepBelow,
+        share=parameters.serve_keepShare,
+        most_bytes=parameters.serve_keepMegabytes * 10**6,
+        days=parameters.serve_keepDays,
+    )
 
 
 def serve_review(parameters: Parameters) -> None:

@@ -27,6 +27,7 @@ NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PAGES = [Page(path) for path in (*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md")))]
 COMMANDS = list({command.text: command for page in PAGES for command in page.commands()}.values())
 
+FEEDBACK_KEY = "key-of-those-who-tell"
 SMALL = {"rf_inputResolution": 64, "svm_CVals": (0.01,), "svm_boL2Normalize": True, "runHistory": False}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -106,12 +107,14 @@ def place(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.chdir(work)
+        patch.setenv("SERVICE_FEEDBACK_KEY", FEEDBACK_KEY)
         for name, value in {**SMALL, **here}.items():
             patch.setenv(f"PARAMETERS_{name}", str(value).strip("(),"))
         replacements = {
             "<this repository>": "REPOSITORY",
             "<name>": "leaves",
             "<address>": "models:/m-0",
+            "--rightLabel defective": "--rightLabel blobs",
             "<scoring URI>": f"{served.url}/score",
             "http://127.0.0.1:5000/invocations": f"{served.url}/score",
             "http://127.0.0.1:8080": served.url,
@@ -133,9 +136,10 @@ def write_files(folder: Path, pictures: Path, search: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(bundle: Path) -> Iterator[Live]:
+def served(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The service that commands call."""
-    with Live(bundle) as live:
+    folder = tmp_path_factory.mktemp("kept")
+    with Live(bundle, f"--serve_keepFolder={folder}", SERVICE_FEEDBACK_KEY=FEEDBACK_KEY) as live:
         live.wait_for("Ready: ")
         yield live
 

@@ -14,7 +14,7 @@ from libraries.base.tables import Column, read_table, write_table
 from libraries.data.class_folders import pooled
 from libraries.data.dataset import Example
 from libraries.review.evidence import Evidence, unlike_others
-from libraries.review.pool import hard_negatives, worth_labelling
+from libraries.review.pool import Worth, hard_negatives, told_label, worth_labelling
 
 Reason = Literal["contradicting", "mislabelled", "ambiguous", "outlier", "label next", "hard negative", "random"]
 REASONS: tuple[Reason, ...] = get_args(Reason)  # in the order of the queue
@@ -127,11 +127,14 @@ def pool_queue(
         found.of_others, of_each=max(1, HARD_NEGATIVES // len(names)), but=[each.row for each in next_]
     )
     likely = found.of_others.argmax(axis=1)
+    told = {row: label for row, path in enumerate(paths) if (label := told_label(path)) in names}
+    next_ = [*(Worth(row, 1.0) for row in told), *(each for each in next_ if each.row not in told)]
+    hard = [each for each in hard if each.row not in told]
     return _ordered(
         QueueRow(
             pooled(paths[each.row]),
             None if each.like is None else names[each.like],
-            names[likely[each.row]],
+            told.get(each.row, names[likely[each.row]]),
             "label next" if each.like is None else "hard negative",
             each.score,
             "pool",

@@ -80,6 +80,14 @@ class PredictAnswer(BaseModel):
     milliseconds: Milliseconds
 
 
+class FeedbackAnswer(BaseModel):
+    """What the model says of an image whose right label was sent."""
+
+    model: ModelName
+    label: str = Field(examples=["defective"])
+    is_right: bool
+
+
 class Area(BaseModel):
     """The edges of the heatmap, in fractions of the upright image's width and height."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
@@ -81,6 +82,8 @@ def create_app(service: Service, *, page: Path, access: Access | None = None) ->
     _add_predict(router, service)
     _add_explain(app, service)
     _add_score(router, service)
+    if access.feedback_key is not None:
+        _add_feedback(app, service)
     _add_operations(app, service, access)
     app.include_router(router)
     openinference.add_paths(app, service)
@@ -168,6 +171,23 @@ def _add_score(router: APIRouter, service: Service) -> None:
         return _json(base64_json.request_answer(results, loaded.classifier.labels, milliseconds=milliseconds))
 
 
+def _add_feedback(app: FastAPI, service: Service) -> None:
+    @app.post(
+        "/feedback", response_model=answers.FeedbackAnswer, responses=_COMPUTING_PROBLEMS, openapi_extra=_IMAGES_BODY
+    )
+    async def feedback(request: Request, label: str) -> Response:
+        """Send an image with its right label, to be looked at, and learnt from later."""
+        async with service.bodies.read(request) as body:
+            (sent,) = await _uploads(service, request, body, most=1)
+            loaded, (timed,) = await service.classify([sent.data], keep=False)
+            if label not in loaded.classifier.labels:
+                raise Problem(400, f"there is no such label: choose from {', '.join(loaded.classifier.labels)}")
+            if isinstance(timed.result, ImageError):
+                raise image_problem(timed.result)
+            service.take_feedback(sent.data, label)
+        return _json({"model": loaded.identity, "label": timed.result.label, "is_right": timed.result.label == label})
+
+
 def _add_operations(app: FastAPI, service: Service, access: Access) -> None:
     """Add the paths for those who run the service."""
 
@@ -235,9 +255,12 @@ def _add_error_handlers(app: FastAPI) -> None:
             return response(error)
         if isinstance(error, HTTPException):
             return response(Problem(error.status_code, str(error.detail)), headers=dict(error.headers or {}))
+        if isinstance(error, RequestValidationError):
+            first = error.errors()[0]
+            return response(Problem(422, f"{first['loc'][-1]}: {first['msg']}"))
         return response(Problem(500, "the service failed: its log says more"))
 
-    for kind in (Problem, HTTPException, Exception):
+    for kind in (Problem, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, handle)
 
 
@@ -249,7 +272,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schemas = components.setdefault("schemas", {})
         schemas["ProblemAnswer"] = answers.ProblemAnswer.model_json_schema()
-        for name in ("HTTPValidationError", "ValidationError"):  # never answered: all parameters are strings
+        for name in ("HTTPValidationError", "ValidationError"):  # never answered
             schemas.pop(name, None)
         for path, methods in document["paths"].items():
             for method in methods.values():
@@ -265,7 +288,7 @@ def _tag(path: str) -> str:
     """The heading under which the documentation shows a path."""
     if path.startswith("/v2"):
         return "Open Inference Protocol"
-    return "Classify" if path in COMPUTING else "Operate"
+    return "Classify" if path in {*COMPUTING, "/feedback"} else "Operate"
 
 
 class HeadAndRedirects:

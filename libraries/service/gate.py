@@ -22,7 +22,7 @@ from libraries.service.trusted_headers import Proxies, check_host, network_of
 OPEN = frozenset({"/", "/docs", "/openapi.json", *HEALTH})  # need no key
 _OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
 COMPUTING = frozenset({"/predict", "/explain", "/score"})
-_OTHERS = frozenset({"/model", "/metrics", "/admin/reload"})
+_OTHERS = frozenset({"/model", "/metrics", "/admin/reload", "/feedback"})
 OWN_SEGMENTS = frozenset(path.split("/")[1] for path in (*OPEN, *_OPEN_FOLDERS, *COMPUTING, *_OTHERS))
 _MOST_CLIENTS = 10_000  # addresses whose rate is remembered
 
@@ -36,25 +36,27 @@ class Access:
     Attributes:
         key: needed for all but the open paths; None: everyone may call them.
         admin_key: needed for /admin; None: nobody may call it.
+        feedback_key: likewise for /feedback.
         requests_per_minute: per address, or per network of IPv6 addresses; None: unlimited.
         hosts: that requests may be for, see `check_host`; if empty, any.
         proxies: that are trusted to say who sent a request.
-        read_keys: reads both keys again, where they can have changed.
+        read_keys: reads the three keys again, where they can have changed.
     """
 
     key: str | None = None
     admin_key: str | None = None
+    feedback_key: str | None = None
     requests_per_minute: int | None = None
     hosts: Collection[str] = ()
     proxies: Proxies = field(default_factory=Proxies)
-    read_keys: Callable[[], tuple[str | None, str | None]] | None = None
+    read_keys: Callable[[], tuple[str | None, str | None, str | None]] | None = None
 
     async def reload(self) -> bool:
-        """Read the keys again; if one is refused, the log says why, and both present ones stay in use."""
+        """Read the keys again; if one is refused, the log says why, and the present ones stay in use."""
         if self.read_keys is None:
             return True
         try:
-            self.key, self.admin_key = await asyncio.to_thread(self.read_keys)
+            self.key, self.admin_key, self.feedback_key = await asyncio.to_thread(self.read_keys)
         except ParameterError as error:
             log.error("the keys are refused, the present ones stay in use: %s", error)
             return False
@@ -109,9 +111,13 @@ class Gate:
             if self.access.admin_key is None:
                 raise Problem(404, "administration is off: start the service with an admin key")
             self._authorise(given, self.access.admin_key)
+        elif path == "/feedback":
+            if self.access.feedback_key is None:
+                raise Problem(404, "feedback is off: start the service with a feedback key")
+            self._authorise(given, self.access.feedback_key)
         elif self.access.key is not None:
             self._authorise(given, self.access.key)
-        if scope["method"] == "POST" and (path in COMPUTING or path.endswith("/infer")):
+        if scope["method"] == "POST" and (path in {*COMPUTING, "/feedback"} or path.endswith("/infer")):
             _ = self.service.model.current  # raises Problem 503 while it is being loaded
             self.service.workers.check()
 

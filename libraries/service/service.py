@@ -18,6 +18,7 @@ from libraries.classifier.bundle import Prediction
 from libraries.classifier.explain import Heatmap, heatmap_of_fitted
 from libraries.data.images import ResizeRule, fit, load_with_size, memory_to_load
 from libraries.service.bodies import BodyReader
+from libraries.service.keeping import Keep, Keeper
 from libraries.service.model import LoadedModel, ServedModel
 from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
@@ -130,6 +131,12 @@ class Metrics:
         self.queue = Gauge("queue_images", "Images waiting for a thread", registry=self.registry)
         self.model = Gauge("model", "The bundle in service", ["name", "version"], registry=self.registry)
 
+    def watch(self, keeper: Keeper) -> None:
+        """Show what became of the images that were to be kept."""
+        kept = Gauge("images_kept", "Images for the pool, by what became of them", ["outcome"], registry=self.registry)
+        for outcome in keeper.counts:
+            kept.labels(outcome).set_function(partial(keeper.counts.__getitem__, outcome))
+
     def count_results(self, results: Sequence[TimedResult]) -> None:
         """Count the images of one request."""
         self.images.observe(len(results))
@@ -157,8 +164,18 @@ class Service:
     """
 
     def __init__(
-        self, bundle: Path, *, precision: Literal["f32", "bf16"] = "f32", limits: Limits | None = None
+        self,
+        bundle: Path,
+        *,
+        precision: Literal["f32", "bf16"] = "f32",
+        limits: Limits | None = None,
+        keep: Keep | None = None,
     ) -> None:
+        """
+        Args:
+            keep: which images are kept; None: none, and no feedback.
+        """
+        self.keeper = None if keep is None else Keeper(keep)
         self.limits = limits or Limits()
         self.failure: Exception | None = None
         self.model = ServedModel(bundle, precision=precision)
@@ -177,6 +194,8 @@ class Service:
             patience=self.limits.timeout,
         )
         self.metrics.queue.set_function(lambda: self.workers.waiting)
+        if self.keeper is not None:
+            self.metrics.watch(self.keeper)
 
     async def start(self) -> None:
         """Load the bundle for the first time; if that fails, `failure` says why."""
@@ -214,8 +233,11 @@ class Service:
             return parser(body)
         return await self.workers.run_at_once(parser, body, memory=memory)
 
-    async def classify(self, images: Sequence[Image]) -> tuple[LoadedModel, list[TimedResult]]:
+    async def classify(self, images: Sequence[Image], *, keep: bool = True) -> tuple[LoadedModel, list[TimedResult]]:
         """Classify image files or pixels; an error among them, or an image that cannot be decoded, gives an error.
+
+        Args:
+            keep: whether they may be kept for the pool.
 
         Raises:
             Problem: 503 not ready or too busy.
@@ -231,13 +253,26 @@ class Service:
                 return TimedResult(_without_traceback(error), decoded=time.perf_counter() - begun)
             decoded = time.perf_counter()
             prediction = classifier.classify(fitted)
-            return TimedResult(prediction, decoded=decoded - begun, computed=time.perf_counter() - decoded)
+            computed = time.perf_counter() - decoded
+            if keep and self.keeper is not None and not isinstance(item.image, ImageError):
+                self.keeper.offer(item.image, prediction, loaded.identity)
+            return TimedResult(prediction, decoded=decoded - begun, computed=computed)
 
         measure = partial(_QueuedImage.measure, rule=rule, max_pixels=self.limits.pixels)
         done = await self.workers.run(work, [_QueuedImage(image) for image in images], memory=measure)
         results = [TimedResult(r.result, waited, r.decoded, r.computed) for r, waited in done]
         self.metrics.count_results(results)
         return loaded, results
+
+    def take_feedback(self, image: Image, label: str) -> None:
+        """Keep an image file with its right label.
+
+        Raises:
+            Problem: 404 nothing is kept.
+        """
+        if self.keeper is None or not isinstance(image, bytes | bytearray | memoryview):
+            raise Problem(404, "feedback is off: start the service with a feedback key")
+        self.keeper.take_feedback(bytes(image), label)
 
     async def explain(self, image: Image, label: str | None) -> tuple[LoadedModel, Explanation]:
         """Find the evidence in an image for `label`, or for the predicted label.
@@ -283,6 +318,8 @@ class Service:
     def close(self) -> None:
         """End the threads."""
         self.workers.close()
+        if self.keeper is not None:
+            self.keeper.close()
 
 
 def _without_traceback(error: ImageError) -> ImageError:

@@ -22,7 +22,8 @@ def test_requests_made_from_the_document(start_service: StartService, tmp_path: 
     """No 5xx but 503 and 504, and every answer as the document says; `positive_data_acceptance` cannot hold, as not
     all bytes are pictures.
     """
-    live = start_service("--serve_maxQueue=1000", SERVICE_KEY=KEY, SERVICE_ADMIN_KEY=KEY)
+    keys = dict.fromkeys(("SERVICE_KEY", "SERVICE_ADMIN_KEY", "SERVICE_FEEDBACK_KEY"), KEY)
+    live = start_service("--serve_maxQueue=1000", f"--serve_keepFolder={tmp_path}", **keys)
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{live.url}/openapi.json"]
     options = "--phases=examples,coverage,fuzzing --max-examples=60 --seed=1 --no-color --continue-on-failure "
     options += "--exclude-checks=positive_data_acceptance --generation-database=none --no-shrink --warnings=off"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
 
 from libraries.base.errors import ServiceError
 from libraries.service.calling.connection import (
@@ -110,6 +111,11 @@ class Client:
         path = f"{self._base}/predict"
         return self._call(_parse_prediction, "POST", path, body=image, content_type="application/octet-stream")
 
+    def feedback(self, image: bytes, label: str) -> str:
+        """Send an image file with its right label, to a client's key for feedback; what the service says it is."""
+        path = f"{self._base}/feedback?{urlencode({'label': label})}"
+        return self._call(_parse_feedback, "POST", path, body=image, content_type="application/octet-stream")
+
     def model(self) -> dict[str, Any]:
         """The service's model: name, version, labels and more; see GET /model in the service's documentation."""
         return self._call(_parse_model, "GET", f"{self._base}/model")
@@ -153,6 +159,10 @@ def _parse_prediction(reply: Reply) -> ModelScore:
     top = _top(prediction["label"], probabilities)
     model = " ".join(_identity(reply.content["model"]).values())
     return ModelScore(*top, probabilities, reply.milliseconds, server_milliseconds, model)
+
+
+def _parse_feedback(reply: Reply) -> str:
+    return _label(reply.content["label"])
 
 
 def _parse_model(reply: Reply) -> dict[str, Any]:
