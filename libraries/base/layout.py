@@ -1,5 +1,6 @@
 """Where everything is stored under DATA_DIR, and what each artefact is made from."""
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,12 @@ class Layout:
         self.store_bytes = int(self._values["storeGigabytes"] * 10**9)
         self.thumbnails = self.proc / "thumbnails.sqlite"
         self.review = self.proc / "review.csv"
+
+    def regardless_of_labels(self) -> "Layout":
+        """The same, but changing labels by hand makes nothing stale."""
+        same = copy.copy(self)
+        same._with_annotations, same._made = False, {}
+        return same
 
     @property
     def is_refined(self) -> bool:

@@ -3,7 +3,7 @@
 Each line is a JSON object: time (UTC), kind, changes (of each image path, mark, new path, new mark, and the SHA-256 of
 its file if that moves), and the state after it. A line that imports answers given elsewhere also has `said`, the time
 of each answer, and `source`, the SHA-256 of the file with the answers; one about images that were drawn at random, to
-know how many labels are wrong, has `drawn`, true.
+know how many labels are wrong, has `drawn`, whether each of its images was.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from libraries.base.errors import InputError
+from libraries.base.errors import InputError, StorageError
 from libraries.base.file_system import flush, nfc, open_regular
 from libraries.base.layout import MAX_LOG_BYTES, damaged_log, unreadable_log
 from libraries.base.text import split_lines
@@ -49,19 +49,21 @@ class Change(NamedTuple):
     Attributes:
         sha256: of the file, if it moves.
         said: when the answer was given; None for a change by hand, which has the time of its step.
+        drawn: whether the image was drawn at random to be judged.
     """
 
     before: Place
     after: Place
     sha256: str | None = None
     said: datetime | None = None
+    drawn: bool = False
 
     @property
     def is_move(self) -> bool:
         return self.before.path != self.after.path
 
     def inverse(self) -> "Change":
-        return Change(self.after, self.before, self.sha256)
+        return Change(self.after, self.before, self.sha256, drawn=self.drawn)
 
 
 class LabelAnswer(NamedTuple):
@@ -79,7 +81,6 @@ class Step(NamedTuple):
     state: str | None = None  # of all annotations after it
     time: datetime | None = None  # None in a line without a time
     source: str | None = None  # SHA-256 of the file with the answers that it imports
-    drawn: bool = False  # whether its images were drawn at random
 
 
 @dataclass
@@ -152,8 +153,8 @@ def to_line(step: Step) -> bytes:
         entry["said"] = [change.said and change.said.isoformat() for change in step.changes]
     if step.source is not None:
         entry["source"] = step.source
-    if step.drawn:
-        entry["drawn"] = True
+    if any(change.drawn for change in step.changes):
+        entry["drawn"] = [change.drawn for change in step.changes]
     return json.dumps(entry).encode() + b"\n"
 
 
@@ -173,23 +174,23 @@ def from_line(line: bytes) -> Step:
     said = entry.get("said", [None] * len(found))
     if not isinstance(said, list) or len(said) != len(found):
         raise ValueError(f"expected a time in 'said' for each of {len(found):,} changes, found {said!r:.50}")
-    changes = [_change(number, *each) for number, each in enumerate(zip(found, said, strict=True), 1)]
+    drawn = entry.get("drawn", [False] * len(found))
+    if not isinstance(drawn, list) or len(drawn) != len(found) or not all(isinstance(each, bool) for each in drawn):
+        raise ValueError(f"expected in 'drawn' whether each of {len(found):,} images was, found {drawn!r:.50}")
+    changes = [_change(number, *each) for number, each in enumerate(zip(found, said, drawn, strict=True), 1)]
     state, source = _text(entry["state"], "state"), _text(entry.get("source"), "source")
     if entry["kind"] == "answers" and any(change.is_move for change in changes):
         raise ValueError("answers that move files")
-    drawn = entry.get("drawn", False)
-    if not isinstance(drawn, bool):
-        raise ValueError(f"drawn {drawn!r:.50}")
-    return Step(entry["kind"], tuple(changes), state, to_time(entry.get("time")), source, drawn)
+    return Step(entry["kind"], tuple(changes), state, to_time(entry.get("time")), source)
 
 
-def _change(number: int, value: Any, time: Any) -> Change:
+def _change(number: int, value: Any, time: Any, drawn: bool) -> Change:
     """A change of a line; raises ValueError or InputError if it is invalid."""
     if not isinstance(value, list) or len(value) != 5:
         form = "[path, mark, new path, new mark, SHA-256]"
         raise ValueError(f"change {number}: expected {form}, found {value!r:.50}")
     path, mark, new_path, new_mark, digest = value
-    return Change(_place(path, mark), _place(new_path, new_mark), _digest(digest), to_time(time))
+    return Change(_place(path, mark), _place(new_path, new_mark), _digest(digest), to_time(time), drawn)
 
 
 def _place(path: Any, mark: Any) -> Place:
@@ -245,9 +246,13 @@ class LogFile:
         """
         try:
             with open_regular(self.path) as file:
+                if os.fstat(file.fileno()).st_size < self._bytes:
+                    raise self._is_another()
                 file.seek(self._bytes)
                 added = split_lines(file.read(MAX_LOG_BYTES))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self._bytes:
+                raise self._is_another() from error
             return []
         except OSError as error:
             raise unreadable_log(self.path, error) from error
@@ -264,6 +269,9 @@ class LogFile:
             self._is_ended = added.is_ended
         return steps
 
+    def _is_another(self) -> StorageError:
+        return StorageError(f"{self.path} has been moved away, or replaced: open the data set again")
+
     def append(self, step: Step) -> None:
         """Append a step and flush it to disk, completely or not at all.
 
@@ -271,6 +279,7 @@ class LogFile:
             OSError: it cannot be written.
         """
         line = to_line(step) if self._is_ended else b"\n" + to_line(step)
+        from_line(line)  # no line is written that could not be read
         with self.path.open("ab") as file:
             try:
                 file.truncate(self._bytes)  # removes the rest of an incomplete write

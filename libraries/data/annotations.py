@@ -8,7 +8,7 @@ restart, and all can be repeated on a fresh copy of the images.
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -157,28 +157,33 @@ class Annotations:
             changes = [self._labelled(path, label, taken) for path in paths if self.folders.label(path) != label]
             return self._carry_out("change", changes)
 
-    def mark(self, paths: Sequence[str], mark: Mark | None, *, drawn: bool = False) -> StepResult:
+    def mark(self, paths: Sequence[str], mark: Mark | None, *, drawn: Collection[str] = ()) -> StepResult:
         """Mark images, or remove their marks.
 
         Args:
-            drawn: whether the images were drawn at random.
+            drawn: those of the images that were drawn at random.
 
         Raises:
+            InputError: there is no such mark.
             StorageError: the log cannot be written; nothing has changed.
         """
+        if mark not in (None, *MARKS):
+            raise InputError(f"there is no mark {mark!r:.50}: choose from {', '.join(MARKS)}")
         with self.locked():
             places = [Place(path, self.marks.get(path)) for path in paths]
-            changes = [Change(old, Place(old.path, mark)) for old in places if old.mark != mark]
-            return self._carry_out("change", changes, drawn=drawn)
+            changes = [
+                Change(old, Place(old.path, mark), drawn=old.path in drawn) for old in places if old.mark != mark
+            ]
+            return self._carry_out("change", changes)
 
-    def decide(self, labels: Mapping[str, str], *, drawn: bool = False) -> StepResult:
+    def decide(self, labels: Mapping[str, str], *, drawn: Collection[str] = ()) -> StepResult:
         """Give images labels, in one step; those that have theirs are confirmed, and stay as they are.
 
         So do images of the pool that are given none: nobody is asked about them again.
 
         Args:
             labels: of classes, by current path; empty: none.
-            drawn: whether the images were drawn at random.
+            drawn: those of the images that were drawn at random.
 
         Raises:
             StorageError: the log cannot be written; nothing has changed.
@@ -190,8 +195,10 @@ class Annotations:
                 if label in self.folders.by_label or label == self.folders.label(path)
             }
             taken: set[str] = set()
-            planned = [self._labelled(path, label, taken) for path, label in known.items()]
-            result = self._carry_out("change", planned, drawn=drawn)
+            planned = [
+                self._labelled(path, label, taken)._replace(drawn=path in drawn) for path, label in known.items()
+            ]
+            result = self._carry_out("change", planned)
         unknown = sorted({label for path, label in labels.items() if path not in known})
         told = [f"{self.folder} has no folder '{label}': create it, and open the data set again" for label in unknown]
         return StepResult(result.changes, (*result.problems, *told))
@@ -376,7 +383,6 @@ class Annotations:
         return self._carry_out(
             kind,
             [c._replace(after=self._free(c.after, c.after.path, taken)) if c.is_move else c for c in changes],
-            drawn=steps[-1].drawn,
         )
 
     def _free(self, place: Place, new: str, taken: set[str]) -> Place:
@@ -392,7 +398,7 @@ class Annotations:
         """Log a step, then move its files; images that are missing or cannot be moved are left out.
 
         Args:
-            facts: the step's source, time, and whether its images were drawn, for the log.
+            facts: the step's source and time, for the log.
         """
         changes, made, problems = [], [], []
         for change in planned:
@@ -423,11 +429,10 @@ class Annotations:
         *,
         source: str | None = None,
         time: datetime | None = None,
-        drawn: bool = False,
     ) -> None:
         """Write a step to the log, then add it to the history."""
         state = self.history.state.after(changes).digest()
-        step = Step(kind, tuple(changes), state, time or datetime.now(UTC), source, drawn)
+        step = Step(kind, tuple(changes), state, time or datetime.now(UTC), source)
         self._log.append(step)
         self.history.take(step)
 

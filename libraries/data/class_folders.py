@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 
 from libraries.base.errors import InputError, StorageError
 from libraries.base.file_system import explained, is_reserved, nfc
+from libraries.base.layout import ANNOTATIONS
 from libraries.data.formats import SUFFIXES, Format, NotRead, kind_of, suffix_of, why_not_read
 
 MAX_LABEL_BYTES = 100
@@ -105,9 +106,20 @@ def image_file(folder: Path, path: str) -> Path:
 
 
 def pool_images(folder: Path) -> list[str]:
-    """The paths of all images in the pool of a data set; none if it has no pool."""
+    """The paths of all images in the pool of a data set; none if it has no pool.
+
+    Raises:
+        InputError: what has its name is no folder, or is a data set of its own, in which labels were changed.
+        StorageError: a folder cannot be read.
+    """
     pool = pool_of(folder)
-    return [pooled(path) for path in image_files(pool).images] if pool.is_dir() else []
+    if not os.path.lexists(pool):
+        return []
+    if not pool.is_dir():
+        raise InputError(f"{pool} would be the folder of images without a label, but is none: rename or mend it")
+    if (pool / ANNOTATIONS).exists():
+        raise InputError(f"{pool} would be the folder of images without a label, but is a data set: rename one of them")
+    return [pooled(path) for path in image_files(pool).images]
 
 
 @dataclass(frozen=True)
@@ -147,9 +159,13 @@ class ClassFolders:
         An image of the pool is a training image where the split is on disk: the test set stays as it is.
         """
         top = path.split("/")[0] if self.parts else ""
-        if self.parts and in_pool(path):
-            top = next(part for part, side in self.parts.items() if side == "train")
         of_label = self.by_label.get(label, [])
+        if self.parts and in_pool(path):
+            training = sorted(
+                (part for part, side in self.parts.items() if side == "train"),
+                key=lambda part: nfc(part).casefold() not in _TRAINING_PARTS,
+            )
+            top = next((part for part in training if any(f.split("/")[0] == part for f in of_label)), training[0])
         here = [folder for folder in of_label if not top or folder.split("/")[0] == top]
         name = PurePosixPath(of_label[0]).name if of_label else label
         return PurePosixPath(here[0] if here else f"{top}/{name}".lstrip("/"), self.inside(path)).as_posix()

@@ -170,7 +170,8 @@ def _draw(
 
     So an image keeps its side with its new label, and an evaluation can be compared with that before. Only groups that
     would now stand on both sides, and classes that would lack one, are drawn anew. Images that were in the pool are
-    training images: they were chosen to be labelled, so a test set with them would no longer be a fair sample.
+    training images: they were chosen to be labelled, so a test set with them would no longer be a fair sample. But they
+    stay with the group that they belong to.
     """
     draw = partial(dataset.split, ratio_train=ratio_train, seed=seed)
     first = [annotations.first_path(example.path) for example in grouped]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from libraries.base.errors import StorageError
+from libraries.base.errors import InputError, StorageError
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.classifier.svm import Examples, Parts
@@ -48,11 +48,12 @@ def renew(layout: Layout, options: "RunOptions", *, seed: int) -> Renewal:
         seed: of the folds.
 
     Raises:
-        MissingInput, StorageError: scripts 1 to 3 have not run, or what they wrote cannot be read.
-        StaleInput: an image has changed since.
+        MissingInput, StaleInput, StorageError: scripts 1 to 3 have not run with these parameters, or what they wrote
+            cannot be read.
+        InputError: there are fewer than two classes.
     """
     annotations = Annotations(layout.images)
-    layout.features.read()
+    layout.regardless_of_labels().features.check()
     features = read_features(layout.features.folder)
     try:
         prepared = as_prepared(layout, features)
@@ -98,6 +99,8 @@ def _answers(images: Labelled, chosen: tuple[str, float], *, seed: int) -> Teste
     is_training = np.array([example.split == "train" for example in examples])
     groups = np.unique([example.group for example in examples], return_inverse=True)[1]
     training, test = np.flatnonzero(is_training), np.flatnonzero(~is_training)
+    if len({*labels[training].tolist()}) < 2:
+        raise InputError("there is nothing to train on: two classes need training images")
     training = training[sample(labels[training], groups[training], most=MOST_FITTED, seed=seed)]
     given = Examples(images.embedding[training], labels[training], normalisation, number_of_classes=len(names))
     parts = Parts(given, [given.everything])

@@ -51,6 +51,8 @@ class Since:
         if self.relabelled:
             labels = "a new label" if self.relabelled == 1 else f"{self.relabelled:,} new labels"
             told += f"{100 * self.by_labels:+.1f} points by {labels} among them, "
+        if self.by_classifier == self.margin == 0:
+            return f"{told}nothing by the classifier."
         chance = ", which may be chance" if low <= 0 <= high else ""
         return f"{told}{100 * self.by_classifier:+.1f} by the classifier ({low:+.1f} to {high:+.1f}{chance})."
 

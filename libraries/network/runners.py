@@ -11,7 +11,7 @@ import numpy as np
 from libraries.base.arrays import Pixels
 from libraries.base.cluster import NONE, Cluster, Part, by_parts, connected, given
 from libraries.base.content_store import Row, write_rows
-from libraries.base.errors import ImageError, ParameterError
+from libraries.base.errors import ImageError, ParameterError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.pool import WorkerLost
 from libraries.base.processes import Work
@@ -89,6 +89,7 @@ class Embeddings:
         view: View = "whole",
         images: Path | None = None,
         files: KnownFiles | None = None,
+        is_settled: bool = True,
     ) -> None:
         """
         Args:
@@ -96,12 +97,14 @@ class Embeddings:
             view: the part of a picture that the network sees: see `load_inner`.
             images: the folder of the images; by default that of the data set.
             files: what is known of the files there; by default of those of the data set.
+            is_settled: whether a file that has changed or gone is a StaleInput, not an ImageError.
         """
         remembered = Remembered.of(layout)
         self.precision = options.precision_of(network.folder)
         recipe = sorted(rule.to_json().items()), self.precision, view
         self._known = remembered.open("embeddings", network.identity(), *recipe)
         self._files, self._images = files or remembered.files, images or layout.images
+        self._is_settled = is_settled
         self._load = loader(view, folder=self._images, rule=rule)
         self._engine = cache(lambda: options.open(network.folder))
         self._cluster, self._shared = options.cluster, layout.store
@@ -185,11 +188,17 @@ class Embeddings:
     def _loaded(self, example: Example) -> Pixels:
         if example.sha256 in self._lost:
             raise ImageError(self._lost[example.sha256], example.path)
-        return self._load(example)
+        try:
+            return self._load(example)
+        except StaleInput as error:
+            if self._is_settled:
+                raise
+            raise ImageError("has changed, or gone, in the meantime", example.path) from error
 
     def _unchanged(self, examples: Iterable[Example]) -> Iterator[Example]:
         for example in examples:
-            check_unchanged(example, folder=self._images, files=self._files)
+            if self._is_settled:
+                check_unchanged(example, folder=self._images, files=self._files)
             yield example
 
 

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from libraries.base.console import counted
-from libraries.data.annotation_log import Change, History
+from libraries.data.annotation_log import History, Place
 from libraries.data.class_folders import in_pool
 
 DRAWN = 50  # images drawn at random: with one wrong among them, between 0.05 and 11% of the others are
@@ -16,11 +17,11 @@ _FEW = 0.05  # of these that changed something
 
 @dataclass(frozen=True)
 class Answers:
-    """Whether each answer in effect changed a label, or marked an image; those about the pool are left out.
+    """Whether each image on which people have decided has another label than before, or a mark; the pool left out.
 
     Attributes:
-        all: in order.
-        drawn: those about images that were drawn at random among the ones that looked right.
+        all: in the order of the last answers.
+        drawn: of the images that were drawn at random among those that looked right.
     """
 
     all: list[bool]
@@ -28,8 +29,19 @@ class Answers:
 
     @classmethod
     def of(cls, history: History) -> "Answers":
-        given = [(step, change) for step in history.done for change in step.changes if not in_pool(change.before.path)]
-        return cls([_says_wrong(each) for _, each in given], [_says_wrong(each) for step, each in given if step.drawn])
+        """What is in effect now, whatever was answered, taken back or corrected before."""
+        judged: dict[str, tuple[str, bool, Place]] = {}  # by present path: the first path, whether drawn, the place
+        for step in history.done:
+            for change in step.changes:
+                first, drawn, _ = judged.pop(change.before.path, (change.before.path, False, None))
+                judged[change.after.path] = first, drawn or change.drawn, change.after
+        decided = history.state.decided
+        found = [
+            (drawn, PurePosixPath(first).parent != PurePosixPath(now.path).parent or now.mark is not None)
+            for path, (first, drawn, now) in judged.items()
+            if path in decided and not in_pool(first)
+        ]
+        return cls([is_wrong for _, is_wrong in found], [is_wrong for drawn, is_wrong in found if drawn])
 
     def told(self, *, left: int, advice: Sequence[str] = ()) -> list[str]:
         """What they say, in sentences.
@@ -57,10 +69,6 @@ class Answers:
             lines.append(f"The last {len(last):,} answers changed {changes}: to look at more brings little.")
             lines += [sentence for sentence in advice if sentence.startswith("More images of")]
         return lines
-
-
-def _says_wrong(change: Change) -> bool:
-    return change.is_move or (change.after.mark is not None and change.before.mark is None)
 
 
 def proportion_interval(count: int, of: int) -> tuple[float, float]:

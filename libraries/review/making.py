@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from libraries.base.arrays import Float32
-from libraries.base.errors import ImageError, MissingInput, StorageError
+from libraries.base.errors import ImageError, InputError, MissingInput, StorageError
 from libraries.base.layout import Layout
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import in_pool
@@ -52,7 +52,6 @@ def as_annotated(prepared: Labelled, layout: Layout, annotations: Annotations, o
         options: how the network is run over these, if their embeddings are not known.
 
     Raises:
-        StaleInput: a file has changed.
         NetworkError, StorageError: the network cannot be read.
     """
     moves = annotations.moves_since(layout.examples.read()["parameters"].get("annotations"))
@@ -64,7 +63,7 @@ def as_annotated(prepared: Labelled, layout: Layout, annotations: Annotations, o
     new = [
         Example(path, folders.label(path), "train", path, 0, 0, 0, str(history.sha256[path]))
         for path in of_pool
-        if path not in known and path not in marks and not in_pool(path)
+        if path not in known and path not in marks and not in_pool(path) and annotations.file(path).is_file()
     ]
     new, embedding = embed_labelled(layout, new, options)
     alike = [prepared.alike[row] for row in rows] + [example.path for example in new]
@@ -120,10 +119,16 @@ def queue_of(
     seed: int,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Review:
-    """Make the queue of these images and the pool; see `review`."""
+    """Make the queue of these images and the pool; see `review`.
+
+    Raises:
+        InputError: there are fewer than two classes.
+    """
     examples, decided = labelled.examples, annotations.history.state.decided
     answers = Answers.of(annotations.history)
     names, labels = np.unique([example.label for example in examples], return_inverse=True)
+    if len(names) < 2:
+        raise InputError("there is nothing to compare: two classes need images")
     groups = np.unique([example.group for example in examples], return_inverse=True)[1]
     pool = find_pool(layout, labelled={example.sha256 for example in examples}, decided=decided)
     paths, of_pool, left_out = embed_pool(layout, pool, options, progress=progress)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from libraries.base.arrays import Float32
-from libraries.base.errors import ImageError
+from libraries.base.errors import ImageError, InputError
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.base.pool import ordered_map
-from libraries.data.class_folders import pool_images, pool_of, within_pool
+from libraries.data.class_folders import pool_images, pool_of, pooled, within_pool
 from libraries.data.dataset import Example, read_white_level
 from libraries.data.decoding import max_bytes_for, read
 from libraries.data.images import ResizeRule
@@ -59,8 +59,14 @@ def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[
         decided: paths of images that shall have none.
 
     Raises:
+        InputError: what has its name is no folder, or a data set of its own.
         StorageError: a folder cannot be read.
     """
+    if (own := layout.proc.with_name(f"{layout.dataset}.pool")).exists():
+        raise InputError(
+            f"{pool_of(layout.images)} would be the folder of images without a label, but {own} says that it "
+            "is a data set: rename one of them"
+        )
     files = KnownFiles(layout.store / "files" / f"{layout.dataset}.pool.parquet" if layout.store_bytes else None)
     folder = pool_of(layout.images)
 
@@ -73,12 +79,14 @@ def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[
         files.note(state, digest)
         return digest
 
-    most_bytes, left_out, by_digest = max_bytes_for(layout.max_pixels), [], dict[str, str]()
-    paths = [within_pool(path) for path in pool_images(layout.images) if path not in decided]
-    for path, digest in ordered_map(identify, paths, workers=_THREADS):
+    most_bytes, left_out, by_digest, done = max_bytes_for(layout.max_pixels), [], dict[str, str](), {*labelled}
+    paths = sorted(pool_images(layout.images), key=lambda path: path not in decided)
+    for path, digest in ordered_map(identify, map(within_pool, paths), workers=_THREADS):
         if isinstance(digest, ImageError):
             left_out.append(digest)
-        elif digest not in labelled:
+        elif pooled(path) in decided:
+            done.add(digest)  # its copies are not asked about either
+        elif digest not in done:
             by_digest.setdefault(digest, path)
     files.write()
     chosen = sorted(sorted(by_digest)[:MOST], key=by_digest.__getitem__)
@@ -102,7 +110,6 @@ def embed_pool(
         The paths of M images, their embeddings, float32 [M, D], and the errors of those that cannot be decoded.
 
     Raises:
-        StaleInput: a file has changed meanwhile.
         NetworkError, StorageError: the network cannot be read.
     """
     read, embedding, left_out = _embed(
@@ -131,12 +138,12 @@ def _embed(
         return [], np.zeros((0, 0), np.float32), []
     rule = replace(ResizeRule.from_json(layout.network.read()["resize"]), white_level=read_white_level(layout.examples))
     read, rows, left_out = [], [], []
-    with Embeddings(layout, layout.network, rule, options, images=folder, files=files) as embeddings:
+    with Embeddings(layout, layout.network, rule, options, images=folder, files=files, is_settled=False) as embeddings:
         embeddings.compute(examples)
         for done, (example, found) in enumerate(embeddings.of(examples), 1):
             progress(done, len(examples))
             if isinstance(found, ImageError):
-                left_out.append(found)
+                left_out.append(ImageError(found.reason, example.path))
             else:
                 read.append(example)
                 rows.append(found["embedding"])

@@ -158,6 +158,8 @@ class ImageViewer(Viewer):
     # What the front end shows
 
     def path(self, image: int) -> str:
+        if image < 0:
+            raise IndexError(image)
         return self._paths[image]
 
     def item(self, image: int) -> Message:
@@ -242,6 +244,8 @@ class ImageViewer(Viewer):
 
     def _apply_filter(self, *, name: str = "", **wanted: Any) -> None:
         """Show the images that match a filter."""
+        if not all(isinstance(value, str | None) for value in wanted.values()):
+            raise TypeError(wanted)
         self._filter = only = Filter(name=str(name), **wanted)
         self._follow_others()
         marks, folders, letters = self._annotations.marks, self._annotations.folders, nfc(only.name).casefold()
@@ -312,19 +316,19 @@ class ImageViewer(Viewer):
         """Mark images, or remove the mark if all of them have it."""
         paths = self._paths_of(images)
         new = None if all(self._annotations.marks.get(path) == mark for path in paths) else mark
-        self._take_over(self._annotations.mark(paths, new, drawn=self._were_drawn(paths)), new or f"not {mark}")
+        self._take_over(self._annotations.mark(paths, new, drawn=self._drawn(paths)), new or f"not {mark}")
         self._count_answers(len(paths))
 
     def _answer(self, labels: Mapping[str, str], what: str) -> None:
         """Give images labels, by path, and report `what` that was."""
-        self._take_over(self._annotations.decide(labels, drawn=self._were_drawn(labels)), what)
+        self._take_over(self._annotations.decide(labels, drawn=self._drawn(labels)), what)
         self._count_answers(len(labels))
 
-    def _were_drawn(self, paths: Iterable[str]) -> bool:
-        """Whether images are in the queue by chance, and nobody has decided on them."""
-        rows = [self._row_of.get(self._numbers[path]) for path in paths]
-        decided = self._annotations.history.state.decided
-        return all(row is not None and row.reason == "random" for row in rows) and not any(p in decided for p in paths)
+    def _drawn(self, paths: Iterable[str]) -> list[str]:
+        """Those that are in the queue by chance, and on which nobody has decided."""
+        decided, row_of = self._annotations.history.state.decided, self._row_of
+        found = [(path, row_of.get(self._numbers[path])) for path in paths if path not in decided]
+        return [path for path, row in found if row is not None and row.reason == "random"]
 
     def _count_answers(self, count: int) -> None:
         self._answers += count
@@ -349,9 +353,10 @@ class ImageViewer(Viewer):
             self._queue, self._queued_in, self._told = done.rows, done.state, done.told
             self._later.clear()
             self._follow_others()
+            self._add_new()
             self._place_queue()
             self._said = "the list is new"
-            self._apply_filter(queue="all")
+            self._apply_filter(**({"queue": "all"} if self._filter.queue else asdict(self._filter)))
 
     def _take_over(self, outcome: StepResult, what: str) -> None:
         """Update the paths after a step of the annotations, and report it."""
@@ -368,8 +373,9 @@ class ImageViewer(Viewer):
         if not folders.by_label:
             raise InputError(f"{self._images} holds no folder: put one folder of images per class there")
         self._labels = list(folders.by_label)
-        self._paths = [*folders.images(self._images), *pool_images(self._images)]
-        self._numbers = {path: image for image, path in enumerate(self._paths)}
+        self._paths: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._add_new()
         self._copies: defaultdict[str, list[Example]] = defaultdict(list)
         for example in self._examples.values():
             self._copies[example.sha256].append(example)
@@ -378,6 +384,13 @@ class ImageViewer(Viewer):
         self._place_queue()
         self._pending = len(self._annotations.pending())
         self._apply_filter(**asdict(self._filter))
+
+    def _add_new(self) -> None:
+        """Give numbers to images that have none; others keep theirs, which the front end knows."""
+        for path in (*self._annotations.folders.images(self._images), *pool_images(self._images)):
+            if path not in self._numbers:
+                self._numbers[path] = len(self._paths)
+                self._paths.append(path)
 
     def _place_queue(self) -> None:
         """Find the images of the queue where they are now."""
@@ -409,7 +422,7 @@ class ImageViewer(Viewer):
         self._prepared_paths = {now: then for then, now in self._annotations.moves_since(self._prepared).items()}
 
     def _paths_of(self, images: Sequence[int]) -> list[str]:
-        return [self._paths[image] for image in images]
+        return [self.path(image) for image in images]
 
     def _example(self, path: str) -> Example | None:
         """The record that script 1 made of an image, which may have moved since."""

@@ -1,6 +1,7 @@
 """What both viewers share: images page by page, thumbnails as soon as they are made, and a large view of one image."""
 
 import logging
+import operator
 import os
 import threading
 from abc import abstractmethod
@@ -160,7 +161,7 @@ class Viewer(anywidget.AnyWidget):
         self.take(content)
 
     def _turn_to(self, page: int) -> None:
-        self._page = page
+        self._page = operator.index(page)
 
     def _show_matching(self, matching: Sequence[int]) -> None:
         """Show these images, from the first page on."""

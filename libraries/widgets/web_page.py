@@ -17,12 +17,13 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from libraries.base.errors import ImageError, ParameterError
+from libraries.base.errors import ImageError, ParameterError, PipelineError
 from libraries.service import keys
 from libraries.service.problems import Problem, response
 from libraries.service.protocol import BoundedProtocol, ConnectionLimiter
@@ -32,7 +33,7 @@ from libraries.web.addresses import is_loopback
 from libraries.widgets.images import ImageViewer
 from libraries.widgets.viewer import PAGES, page_code
 
-MOST_PAGES = 8  # that are open at once: the one that was used least recently is closed, and opens again when used
+MOST_PAGES = 32  # that are open at once: the one that was used least recently is closed
 MOST_CONNECTIONS = 128
 MOST_BYTES = 256 * 1024  # of an action
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -63,7 +64,8 @@ def create_app(open_viewer: Callable[[], ImageViewer], *, key: str, hosts: Colle
         Route("/pages/{page}/thumbnail/{image:int}", viewers.thumbnail),
         Route("/pages/{page}/large/{image:int}", viewers.large),
     ]
-    app = Starlette(routes=routes, exception_handlers={Problem: _problem})
+    kinds = (Problem, PipelineError, HTTPException, Exception)
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys(kinds, _problem))
     return _Gate(app, key=key, hosts=hosts)
 
 
@@ -71,9 +73,15 @@ async def _file(name: str, request: Request) -> Response:
     return FileResponse(PAGES / name)
 
 
-async def _problem(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, Problem)
-    return response(problem)
+async def _problem(request: Request, error: Exception) -> Response:
+    """The answer to a request that fails, in one line."""
+    if isinstance(error, Problem):
+        return response(error)
+    if isinstance(error, HTTPException):
+        return response(Problem(error.status_code, str(error.detail)))
+    if isinstance(error, PipelineError):  # about the user's own files
+        return response(Problem(500, str(error)))
+    return response(Problem(500, f"unexpected {type(error).__name__}: the script's window says more"))
 
 
 def serve_images(
@@ -168,7 +176,7 @@ class _Viewers:
         page = request.path_params["page"]
         with self._lock:
             if page not in self._viewers:
-                raise Problem(404, "this page is no longer open: open it again")
+                raise Problem(410, "this page is no longer open: load it again")
             self._viewers.move_to_end(page)
             viewer, lock = self._viewers[page]
 

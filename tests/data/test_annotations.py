@@ -566,3 +566,40 @@ def test_a_strangers_log_reaches_nothing_beside_the_pool(folder: Path, path: str
     (folder / ANNOTATIONS).write_text(json.dumps({"kind": "change", "changes": changes, "state": None}) + "\n")
     with pytest.raises(StorageError, match="is damaged in line 1"):
         Annotations(folder)
+
+
+def test_a_log_that_was_moved_away_meanwhile_is_not_written_to(folder: Path) -> None:
+    annotations = Annotations(folder)
+    whole(annotations.relabel(["cat/1.jpg"], "dog"))
+    before = files(folder)
+    for moved in (folder / "aside", None):
+        if moved is not None:
+            (folder / ANNOTATIONS).rename(moved)
+        else:
+            (folder / ANNOTATIONS).write_bytes(b"")
+        with pytest.raises(
+            StorageError, match=r"annotations\.jsonl has been moved away, or replaced: open the data set"
+        ):
+            annotations.relabel(["cat/2.jpg"], "dog")
+    assert (folder / ANNOTATIONS).read_bytes() == b""
+    (folder / "aside").unlink()
+    assert files(folder) == before
+
+
+def test_a_mark_that_is_none_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"^there is no mark 'foo': choose from ambiguous, excluded$"):
+        Annotations(folder).mark(["cat/1.jpg"], "foo")  # type: ignore[arg-type]
+    assert not (folder / ANNOTATIONS).exists()
+
+
+def test_an_image_of_the_pool_is_a_training_image_where_the_split_is_on_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "textures"
+    for path in ("dev/cat/1.jpg", "test/cat/2.jpg", "test/dog/2.jpg", "train/cat/3.jpg", "train/dog/3.jpg"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    pool = folder.with_name("textures.pool")
+    pool.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (pool / name).write_text(name)
+    outcome = Annotations(folder).decide({".pool/a.jpg": "dog", ".pool/b.jpg": "cat"})
+    assert whole(outcome) == [(".pool/a.jpg", "train/dog/a.jpg"), (".pool/b.jpg", "train/cat/b.jpg")]

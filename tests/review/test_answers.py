@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from libraries.base.errors import StorageError
+from libraries.base.errors import InputError, MissingInput, StaleInput, StorageError
 from libraries.base.layout import ANNOTATIONS, Layout
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import pool_of
@@ -55,20 +55,31 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_answers_are_counted_as_long_as_they_are_in_effect(folder: Path) -> None:
+def test_what_counts_is_what_is_in_effect_for_each_image(folder: Path) -> None:
+    def found() -> Answers:
+        return Answers.of(Annotations(folder).history)
+
     annotations = Annotations(folder)
-    annotations.decide({"cat/1.jpg": "cat", "cat/2.jpg": "dog"}, drawn=True)
-    annotations.decide({"dog/1.jpg": "dog", ".pool/new.jpg": "cat"})
+    drawn = ["cat/1.jpg", "cat/2.jpg"]
+    annotations.decide(
+        {"cat/1.jpg": "cat", "cat/2.jpg": "dog", "dog/1.jpg": "dog", ".pool/new.jpg": "cat"}, drawn=drawn
+    )
     annotations.mark(["cat/3.jpg"], "excluded")
-    assert Answers.of(Annotations(folder).history) == Answers([False, True, False, True], [False, True])
-    for _ in range(3):
+    assert found() == Answers([False, True, False, True], [False, True])
+    annotations.decide({"dog/2.jpg": "cat"})  # back, under a wrong key before
+    annotations.decide({"cat/1.jpg": "dog"})  # a second thought
+    annotations.mark(["cat/3.jpg"], None)  # undecided again
+    assert found() == Answers([False, False, True], [False, True])
+    for _ in range(4):
         annotations.undo()
-    assert Answers.of(Annotations(folder).history) == Answers([], [])
+    assert found() == Answers([False, True, False], [False, True])
+    annotations.undo()
+    assert found() == Answers([], [])
     annotations.redo()
-    assert Answers.of(Annotations(folder).history) == Answers([False, True], [False, True])
+    assert found() == Answers([False, True, False], [False, True])
     log = folder / ANNOTATIONS
-    log.write_text(log.read_text(encoding="utf-8").replace('"drawn": true', '"drawn": 1'), encoding="utf-8")
-    with pytest.raises(StorageError, match=r"damaged in line 1 \(drawn 1\)"):
+    log.write_text(log.read_text(encoding="utf-8").replace('"drawn": [true', '"drawn": [1'), encoding="utf-8")
+    with pytest.raises(StorageError, match=r"damaged in line 1 \(expected in 'drawn' whether each of 4 images was"):
         Annotations(folder)
 
 
@@ -110,10 +121,51 @@ def test_the_queue_is_made_anew_as_the_scripts_would_make_it(parameters: Paramet
     assert {(r.path, r.reason, r.suggested) for r in answered.rows} == {(r.path, r.reason, r.suggested) for r in after}
 
 
+def test_files_that_have_gone_do_not_stop_it(parameters: Parameters) -> None:
+    layout = Layout(parameters)
+    pool, annotations = pool_of(layout.images), Annotations(layout.images)
+    first, second, third = sorted(pool.iterdir())
+    annotations.decide({f".pool/{first.name}": "blobs", f".pool/{second.name}": "checks"})
+    (layout.images / annotations.moved[f".pool/{first.name}"]).unlink()
+    third.unlink()
+    made = renew(layout, parameters.run_options(), seed=0)
+    assert not [row for row in made.rows if row.split == "pool"]
+
+
+def test_what_cannot_be_compared_is_said(parameters: Parameters) -> None:
+    layout = Layout(parameters)
+    annotations = Annotations(layout.images)
+    paths = [f"{label}/{path.name}" for label in ("blobs", "checks") for path in (layout.images / label).iterdir()]
+    annotations.mark(paths, "excluded")
+    with pytest.raises(InputError, match=r"^there is nothing to compare: two classes need images$"):
+        renew(layout, parameters.run_options(), seed=0)
+    annotations.undo()
+    other = parameters.model_copy(update={"rf_inputResolution": 96})
+    run_main("2_refineDNN", other)
+    with pytest.raises(StaleInput, match="run scripts/"):
+        renew(Layout(other), other.run_options(), seed=0)
+    with pytest.raises(StaleInput, match="run scripts/"):
+        renew(layout, parameters.run_options(), seed=0)
+
+
+@pytest.mark.parametrize("kind", ["data set", "file", "link"])
+def test_a_pool_that_is_none_is_refused_by_name(parameters: Parameters, kind: str, tmp_path: Path) -> None:
+    layout = Layout(parameters)
+    pool = pool_of(layout.images)
+    shutil.rmtree(pool)
+    if kind == "data set":
+        (pool / "cat").mkdir(parents=True)
+        layout.proc.with_name("textures.pool").mkdir()
+    elif kind == "file":
+        pool.write_bytes(b"")
+    else:
+        pool.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(InputError, match=f"^{pool} would be the folder of images without a label, but "):
+        run_main("5_evaluate", parameters, review=True)
+
+
 def test_without_what_the_scripts_write_it_says_what_to_run(parameters: Parameters) -> None:
     layout = Layout(parameters)
-    examples = layout.examples.folder / "examples.csv"
-    first, *rows = examples.read_text(encoding="utf-8").splitlines(keepends=True)
-    examples.write_text("".join([first, *rows[1:]]), encoding="utf-8")
-    with pytest.raises(StorageError, match="is not that of these images: run scripts 1 to 5"):
+    layout.features.manifest.unlink()
+    with pytest.raises(MissingInput, match=r"run scripts/3_runDNN\.py first"):
         renew(layout, parameters.run_options(), seed=0)

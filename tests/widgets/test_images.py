@@ -151,10 +151,15 @@ def test_the_list_is_renewed_in_the_background(layout: Layout, monkeypatch: pyte
     viewer.act({"do": "keep", "images": [drawn]})
     assert Answers.of(Annotations(layout.images).history).drawn == [False]
     viewer.act({"do": "relabel", "images": [drawn], "label": "blobs"})
-    assert Answers.of(Annotations(layout.images).history).drawn == [False], "the first answer counts"
+    assert Answers.of(Annotations(layout.images).history).drawn == [True], "a second thought counts"
     wait()
+    viewer.act({"do": "filter", "label": "stripes"})
+    pool = layout.images.with_name("textures.pool")
+    pool.mkdir()
+    Image.new("RGB", (20, 20), "red").save(pool / "new.png")
     viewer.act({"do": "renew"})
     wait()
+    assert viewer.state["filter"]["label"] == "stripes", "who looks at something else stays there"
     assert len(made) == 3 and viewer.state["problem"] == "the disk has gone"
 
 

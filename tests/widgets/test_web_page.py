@@ -96,6 +96,10 @@ def test_the_page_itself_holds_nothing_of_the_data_set(client: TestClient) -> No
         b'{"do": "relabel", "images": [1e9], "label": "blobs"}',
         b'{"do": "relabel", "images": [0], "label": "../.."}',
         b'{"do": "filter", "folder": "/"}',
+        b'{"do": "filter", "label": NaN}',
+        b'{"do": "page", "page": "x"}',
+        b'{"do": "mark", "images": [0], "mark": "foo"}',
+        b'{"do": "relabel", "images": [-1], "label": "checks"}',
         b'{"do": "large"}',
     ],
 )
@@ -106,6 +110,22 @@ def test_a_page_that_is_not_ours_changes_nothing(client: TestClient, asked: Layo
     assert not (asked.images / "annotations.jsonl").exists()
 
 
+def test_what_is_wrong_with_the_data_set_is_said(client: TestClient, asked: Layout) -> None:
+    client = TestClient(client.app, headers=HEADERS, raise_server_exceptions=False)
+    page, state = opened(client)
+    log = asked.images / "annotations.jsonl"
+    first, second = (item["id"] for item in state["items"][:2])
+    client.post(f"{page}/act", json={"do": "keep", "images": [first]})
+    log.rename(log.with_suffix(".aside"))
+    state = client.post(f"{page}/act", json={"do": "accept", "images": [second]}).json()
+    assert state["problem"] == f"{log} has been moved away, or replaced: open the data set again"
+    assert not log.exists(), "nothing is written to another log"
+    log.write_text("no log\n", encoding="utf-8")
+    answer = client.post("/pages")
+    assert answer.status_code == 500 and "is damaged in line 1" in answer.json()["detail"]
+    assert client.get("/nothing").headers["content-type"] == "application/problem+json"
+
+
 def test_what_is_wrong_with_a_request_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     page, _ = opened(client)
     assert client.post(f"{page}/act", content=b"{").status_code == 400
@@ -114,13 +134,13 @@ def test_what_is_wrong_with_a_request_is_said(client: TestClient, monkeypatch: p
     assert client.get(f"{page}/thumbnail/99999").status_code == 404
     assert client.get(f"{page}/large/{10**30}").status_code == 404
     assert client.get(f"{page}/large/-1").status_code == 404
-    assert client.get("/pages/unknown/large/0").json()["detail"] == "this page is no longer open: open it again"
+    assert client.get("/pages/unknown/large/0").json()["detail"] == "this page is no longer open: load it again"
     monkeypatch.setattr(web_page, "MOST_PAGES", 2)
     other, _ = opened(client)
     assert client.get(f"{page}/large/0").status_code == 200, "so the other is the older one"
     opened(client)
     assert client.get(f"{page}/large/0").status_code == 200
-    assert client.get(f"{other}/large/0").status_code == 404
+    assert client.get(f"{other}/large/0").status_code == 410
 
 
 # In a browser
@@ -176,13 +196,33 @@ def test_labels_are_mended_in_a_browser(asked: Layout, browser_page: Page, tmp_p
         page.keyboard.press("u")
         expect(third).to_contain_text("→ stripes?")
         page.get_by_role("button", name="Renew the list").click()
-        expect(page.locator(".viewer .problem")).to_contain_text("run scripts/3_runDNN.py")
+        expect(page.locator(".viewer .problem")).to_contain_text("run scripts/2_refineDNN.py first")
         expect(page.get_by_role("button", name="Renew the list")).to_be_enabled()
         page.reload()
         expect(page.locator(".viewer .place")).to_have_text("1–1 of 1")
         assert server.terminate() == 0
         page.keyboard.press("Enter")
         expect(page.locator("#notice")).to_have_text("The script does not answer. Is it still running?")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser Chromium: apt-get install chromium")
+def test_a_page_of_a_script_that_has_ended_acts_no_more(asked: Layout, browser_page: Page) -> None:
+    """Images have other numbers for the next one, so its answers would be about other images."""
+    page, images = browser_page, asked.images
+    env = {**os.environ, "REVIEW_KEY": "0123456789abcdef"}
+    with ServerProcess(command(asked), ready="Open ", env=env) as server:
+        address = server.line("Open ").split()[1]
+        page.goto(f"{address}#0123456789abcdef")
+        expect(page.locator(".viewer .place")).to_have_text("1–3 of 3")
+    before = sorted(path.name for path in images.rglob("*.*"))
+    port = address.rstrip("/").rpartition(":")[2]
+    with ServerProcess([*command(asked), f"--port={port}"], ready="Open ", env=env):
+        for _ in range(3):
+            page.keyboard.press("Enter")
+        expect(page.locator("#notice")).to_have_text("This page is no longer open: load it again.")
+        assert sorted(path.name for path in images.rglob("*.*")) == before
+        page.reload()
+        expect(page.locator(".viewer .place")).to_have_text("1–3 of 3")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the browser Chromium: apt-get install chromium")

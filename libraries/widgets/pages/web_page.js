@@ -18,6 +18,7 @@ class Page {
   queue = Promise.resolve(); // actions are done one by one, in order
   wanted = []; // images whose thumbnails are missing
   fetching = 0;
+  isClosed = false;
 
   get(name) { return name === "state" ? this.state : undefined; }
   on(event, handler) { this.handlers.push([event, handler]); }
@@ -29,21 +30,24 @@ class Page {
       method: body === undefined ? "GET" : "POST", body, headers: { authorization: `Bearer ${this.key}` },
     });
     if (answer.ok) return answer;
-    throw Object.assign(new Error((await answer.json()).detail ?? answer.statusText), { status: answer.status });
+    const { detail } = await answer.json().catch(() => ({}));
+    throw Object.assign(new Error(detail ?? answer.statusText), { status: answer.status });
   }
 
   async open() {
     ({ page: this.page, state: this.state } = await (await this.ask("pages", "")).json());
   }
 
-  // A page that is no longer open, such as after the script was started again, is opened anew.
+  // Images have numbers that only the viewer of this page knows. So once that is gone, such as after the script was
+  // started again, nothing more is sent: it would be about other images.
   async askPage(path, body) {
+    if (this.isClosed) return null;
     try {
       return await this.ask(`pages/${this.page}/${path}`, body);
     } catch (error) {
-      if (error.status !== 404) throw error;
-      await this.open();
-      this.tell("change:state");
+      if (error.status !== 410) throw error;
+      this.isClosed = true;
+      problem(error);
       return null;
     }
   }
