@@ -83,7 +83,7 @@ def queue(parameters: Parameters, layout: Layout, features: "Features") -> str:
     with ProgressBar("Looking at the pool") as bar:
         found = review(layout, features, parameters.run_options(), seed=parameters.randomSeed, progress=bar.show)
     told = [f"  left out of the pool: {error}" for error in found.left_out]
-    there = f"  {layout.review}; notebooks/showImages.ipynb opens there"
+    there = f"  {layout.review}; notebooks/showImages.ipynb and scripts/deploymain.py --review open there"
     return "\n".join([*told, summary(found.rows), there, *(textwrap.fill(line, 100) for line in found.told)])
 
 

@@ -1,9 +1,9 @@
 """The queue anew while labels are mended, and what these have brought until now: in seconds, without the scripts.
 
-Nothing is written: the bundle is still that of script 4, and the evaluation that of script 5.
+Only the queue is written: the bundle is still that of script 4, and the evaluation that of script 5.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from libraries.evaluation.testing import Tested
 from libraries.network.embedding_store import read_features
 from libraries.review.evidence import MOST_FITTED
 from libraries.review.making import Labelled, as_annotated, as_prepared, queue_of
-from libraries.review.queue import QueueRow
+from libraries.review.queue import QueueRow, write_queue
 
 if TYPE_CHECKING:
     from libraries.network.runners import RunOptions
@@ -31,7 +31,7 @@ class Renewal:
     """The queue for the labels of now.
 
     Attributes:
-        state: of the annotations then; paths are as they were.
+        state: of the annotations when script 1 ran; paths are as they were then, as in review.csv.
         told: what the new labels have brought, and what the answers say, in sentences.
     """
 
@@ -41,7 +41,7 @@ class Renewal:
 
 
 def renew(layout: Layout, options: "RunOptions", *, seed: int) -> Renewal:
-    """Make the queue for the images and labels as they are now.
+    """Make the queue for the images and labels as they are now, and write it into review.csv.
 
     Args:
         options: how the network is run over images of the pool that are new.
@@ -61,9 +61,14 @@ def renew(layout: Layout, options: "RunOptions", *, seed: int) -> Renewal:
         raise StorageError(f"{layout.features.folder} is not that of these images: run scripts 1 to 5") from error
     now = as_annotated(prepared, layout, annotations, options)
     made = queue_of(now, layout, annotations, options, seed=seed)
-    brought = since_prepared(layout, prepared, now, moved=annotations.moves_since(_state(layout)), seed=seed)
-    told = [] if brought is None else [brought.sentence(of="")]
-    return Renewal(made.rows, annotations.state, [*told, *made.told])
+    state = _state(layout)
+    moved = annotations.moves_since(state)
+    then = {after: before for before, after in moved.items()}
+    rows = [replace(row, path=then.get(row.path, row.path)) for row in made.rows]
+    brought = since_prepared(layout, prepared, now, moved=moved, seed=seed)
+    told = [] if brought is None else [brought.sentence(of="", subject="the accuracy of an SVM like that of script 4")]
+    write_queue(layout.review, rows)
+    return Renewal(rows, state, [*told, *made.told])
 
 
 def _state(layout: Layout) -> str | None:

@@ -40,11 +40,12 @@ class Since:
     def after(self) -> float:
         return self.before + self.by_labels + self.by_classifier
 
-    def sentence(self, *, of: str = " of this and the previous evaluation") -> str:
+    def sentence(self, *, of: str = " of this and the previous evaluation", subject: str = "the accuracy") -> str:
         """The comparison in words.
 
         Args:
             of: what the test images are of.
+            subject: what is compared.
         """
         low, high = (100 * (self.by_classifier + side * self.margin) for side in (-1, 1))
         told = f"On the {self.images:,} test images{of}, the accuracy was {self.before:.1%}, and is {self.after:.1%}: "

@@ -44,11 +44,13 @@ class Pool:
             folder of the pool.
         left_out: the files that cannot be read.
         files: their SHA-256.
+        told: labels that callers of the service have sent, by the SHA-256 of an image; also of the data set's.
     """
 
     images: list[Example]
     left_out: list[ImageError]
     files: KnownFiles
+    told: dict[str, set[str]]
 
 
 def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[str]) -> Pool:
@@ -79,6 +81,7 @@ def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[
         files.note(state, digest)
         return digest
 
+    told: dict[str, set[str]] = {}
     most_bytes, left_out, by_digest, done = max_bytes_for(layout.max_pixels), [], dict[str, str](), {*labelled}
     paths = sorted(pool_images(layout.images), key=lambda path: path not in decided)
     for path, digest in ordered_map(identify, map(within_pool, paths), workers=_THREADS):
@@ -86,12 +89,15 @@ def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[
             left_out.append(digest)
         elif pooled(path) in decided:
             done.add(digest)  # its copies are not asked about either
-        elif digest not in done:
-            by_digest.setdefault(digest, path)
+        else:
+            if label := told_label(path):
+                told.setdefault(digest, set()).add(label)
+            if digest not in done:
+                by_digest.setdefault(digest, path)
     files.write()
     chosen = sorted(sorted(by_digest)[:MOST], key=by_digest.__getitem__)
     images = [Example(by_digest[each], "", "train", by_digest[each], 0, 0, 0, each) for each in chosen]
-    return Pool(images, left_out, files)
+    return Pool(images, left_out, files, told)
 
 
 def embed_pool(
@@ -100,22 +106,20 @@ def embed_pool(
     options: "RunOptions",
     *,
     progress: Callable[[int, int], object] = lambda done, total: None,
-) -> tuple[list[str], Float32, list[ImageError]]:
+) -> tuple[list[Example], Float32, list[ImageError]]:
     """Run the network over the images of a pool whose embeddings are not known.
 
     Args:
         progress: called with how many are done, and how many there are.
 
     Returns:
-        The paths of M images, their embeddings, float32 [M, D], and the errors of those that cannot be decoded.
+        M images, their embeddings, float32 [M, D], and the errors of those that cannot be decoded.
 
     Raises:
         NetworkError, StorageError: the network cannot be read.
     """
-    read, embedding, left_out = _embed(
-        layout, pool.images, options, folder=pool_of(layout.images), files=pool.files, progress=progress
-    )
-    return [example.path for example in read], embedding, left_out
+    folder = pool_of(layout.images)
+    return _embed(layout, pool.images, options, folder=folder, files=pool.files, progress=progress)
 
 
 def embed_labelled(layout: Layout, examples: list[Example], options: "RunOptions") -> tuple[list[Example], Float32]:

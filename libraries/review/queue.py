@@ -1,9 +1,10 @@
 """The queue of images to look at, review.csv: which, why, and which label they may have, best first."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ from libraries.base.tables import Column, read_table, write_table
 from libraries.data.class_folders import pooled
 from libraries.data.dataset import Example
 from libraries.review.evidence import Evidence, unlike_others
-from libraries.review.pool import Worth, hard_negatives, told_label, worth_labelling
+from libraries.review.pool import Worth, hard_negatives, worth_labelling
 
 Reason = Literal["contradicting", "mislabelled", "ambiguous", "outlier", "label next", "hard negative", "random"]
 REASONS: tuple[Reason, ...] = get_args(Reason)  # in the order of the queue
@@ -39,9 +40,10 @@ class QueueRow:
     suggested: Annotated[str | None, Column("the label that it may have instead; empty: none is more probable")]
     reason: Annotated[
         Reason,
-        Column("contradicting: a duplicate has another label; mislabelled; ambiguous: two labels are about as "
-               "likely; outlier: unlike all others; of the pool, label next: its label would teach much, or hard "
-               "negative: like a class, but of another; random: drawn, to know how many labels are wrong"),
+        Column("contradicting: a duplicate, or a caller of the service, says another label; mislabelled; ambiguous: "
+               "two labels are about as likely; outlier: unlike all others; of the pool, label next: its label would "
+               "teach much, or hard negative: like a class, but of another; random: drawn, to know how many labels "
+               "are wrong"),
     ]  # fmt: skip
     score: Annotated[float, Column("how much it is worth a look among those with the same reason, 0 to 1", decimals=4)]
     split: Annotated[Literal["train", "test", "pool"], Column("train, test, or pool: it has no label yet")]
@@ -109,39 +111,59 @@ def make_queue(
 
 
 def pool_queue(
-    found: Evidence, labelled: Float32, pool: Float32, paths: Sequence[str], names: Sequence[str]
+    found: Evidence,
+    labelled: Float32,
+    pool: Float32,
+    images: Sequence[Example],
+    names: Sequence[str],
+    *,
+    told: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> list[QueueRow]:
-    """The images of the pool that are worth a look.
+    """The images of the pool that are worth a look; first those whose label was told.
 
     Args:
         found: with the probabilities of M images of the pool.
         labelled: float32 [N, D], embeddings of the images with a label.
         pool: float32 [M, D], likewise.
-        paths: of the pool's images, within its folder.
+        images: the pool's; their paths are those within its folder.
         names: of the K classes.
+        told: labels that callers of the service have sent, by the SHA-256 of an image.
     """
-    if not paths:
+    if not images:
         return []
     next_ = worth_labelling(found.of_others, pool, labelled, normalise=found.normalise, most=LABEL_NEXT)
-    hard = hard_negatives(
-        found.of_others, of_each=max(1, HARD_NEGATIVES // len(names)), but=[each.row for each in next_]
-    )
-    likely = found.of_others.argmax(axis=1)
-    told = {row: label for row, path in enumerate(paths) if (label := told_label(path)) in names}
-    next_ = [*(Worth(row, 1.0) for row in told), *(each for each in next_ if each.row not in told)]
-    hard = [each for each in hard if each.row not in told]
-    return _ordered(
-        QueueRow(
-            pooled(paths[each.row]),
-            None if each.like is None else names[each.like],
-            told.get(each.row, names[likely[each.row]]),
-            "label next" if each.like is None else "hard negative",
-            each.score,
-            "pool",
-            None,
+    hard = hard_negatives(found.of_others, of_each=max(1, HARD_NEGATIVES // len(names)), but=[w.row for w in next_])
+    sent = {row: sorted({*told.get(e.sha256, ())} & {*names}) for row, e in enumerate(images)}
+    likely = [names[label] for label in found.of_others.argmax(axis=1).tolist()]
+    rows = []
+    for each in (*(Worth(row, 1.0) for row, labels in sent.items() if labels), *next_, *hard):
+        labels = sent.pop(each.row, None)
+        if labels is None:
+            continue
+        reason: Reason = "label next" if each.like is None else "hard negative"
+        rows.append(
+            QueueRow(
+                pooled(images[each.row].path),
+                None if each.like is None else names[each.like],
+                likely[each.row] if not labels or likely[each.row] in labels else labels[0],
+                "contradicting" if len(labels) > 1 else reason,
+                each.score,
+                "pool",
+                None,
+            )
         )
-        for each in (*next_, *hard)
-    )
+    return _ordered(rows)
+
+
+def contradicted(
+    examples: Sequence[Example], told: Mapping[str, Collection[str]], *, decided: Collection[str]
+) -> list[QueueRow]:
+    """Images with a label for which a caller of the service has sent another one; see `pool_queue`."""
+    return [
+        QueueRow(e.path, e.label, min(others), "contradicting", 1.0, e.split, None)
+        for e in examples
+        if e.path not in decided and (others := {*told.get(e.sha256, ())} - {e.label})
+    ]
 
 
 def _contradicting(found: Evidence, duplicates: Sequence[str]) -> list[list[int]]:

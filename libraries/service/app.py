@@ -184,7 +184,7 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
                 raise Problem(400, f"there is no such label: choose from {', '.join(loaded.classifier.labels)}")
             if isinstance(timed.result, ImageError):
                 raise image_problem(timed.result)
-            service.take_feedback(sent.data, label)
+            await service.take_feedback(sent.data, label)
         return _json({"model": loaded.identity, "label": timed.result.label, "is_right": timed.result.label == label})
 
 

@@ -7,6 +7,7 @@ bounded in size, and days that are long past are removed from the first; nothing
 One thread does it. While it is busy, or the disk is full, images are not kept; no request waits for it.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -16,7 +17,8 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +36,7 @@ from libraries.data.formats import Format, recognise
 SERVICE, FEEDBACK = "service", "feedback"  # folders in the pool
 ANSWERS = ".answers.jsonl"
 _WAITING_BYTES = 64 * 2**20  # of images in memory, beyond which further ones are not kept
-_DAY = 24 * 3600.0
+_DAY, _MINUTE = 24 * 3600.0, 60.0
 
 Outcome = Literal["kept", "known", "full", "busy", "failed"]
 
@@ -74,6 +76,7 @@ class _Image:
     digest: str
     answer: Mapping[str, Any] | None = None
     label: str = ""
+    outcome: "Future[Outcome]" = field(default_factory=Future)
 
     @property
     def size(self) -> int:
@@ -114,17 +117,19 @@ class Keeper:
         if self.keep.which == "none" or (self.keep.which == "uncertain" and best >= self.keep.below):
             return
         data = image.copy() if isinstance(image, np.ndarray) else bytes(image)
-        digest = hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()
+        digest = _digest(data)
         if self.keep.which == "uncertain" or int(digest[:8], 16) < self.keep.share * 2**32:
             self._give(_Image(data, digest, {**model, "label": prediction.label, "probability": round(best, 4)}))
 
-    def take_feedback(self, image: bytes, label: str) -> None:
-        """Keep an image with its right label; returns at once.
+    def take_feedback(self, image: bytes, label: str) -> "Future[Outcome]":
+        """Keep an image with its right label; what becomes of it.
 
         Args:
             label: a name of a class of the model.
         """
-        self._give(_Image(image, hashlib.sha256(image).hexdigest(), label=label))
+        given = _Image(image, _digest(image), label=label)
+        self._give(given)
+        return given.outcome
 
     def close(self) -> None:
         """Keep what waits, and end the thread."""
@@ -135,6 +140,7 @@ class Keeper:
         with self._lock:
             if self._waiting + image.size > _WAITING_BYTES:
                 self.counts["busy"] += 1
+                image.outcome.set_result("busy")
                 return
             self._waiting += image.size
         self._todo.put(image)
@@ -155,16 +161,20 @@ class Keeper:
             with self._lock:
                 self._waiting -= image.size
                 self.counts[outcome] += 1
+            image.outcome.set_result(outcome)
 
     def _write(self, image: _Image) -> Outcome:
-        folder = self.keep.folder / SERVICE / f"{datetime.now(UTC):%Y-%m-%d}"
-        if image.label:
-            folder = self.keep.folder / FEEDBACK / image.label
+        top, inside = (FEEDBACK, image.label) if image.label else (SERVICE, f"{datetime.now(UTC):%Y-%m-%d}")
+        folder = self.keep.folder / top / inside
+        for place in (folder.parent, folder):
+            if place.is_symlink():
+                raise StorageError(f"{place} is a link, which may lead anywhere: remove it")
         data, suffix = _encoded(image.image)
         path = folder / f"{image.digest[:32]}{suffix}"
-        known = self.keep.folder / SERVICE
-        if path.exists() or (not image.label and any(known.glob(f"*/{path.name}"))):
+        if path.exists() or (not image.label and any(folder.parent.glob(f"*/{path.name}"))):
             return "known"
+        if self._bytes + len(data) > self.keep.most_bytes:
+            self._tidy(after=_MINUTE)  # perhaps images have got labels, and room has become free
         if self._bytes + len(data) > self.keep.most_bytes:
             self._complain(
                 f"no more images are kept in {self.keep.folder}: {self.keep.most_bytes // 10**6:,} MB are full"
@@ -176,32 +186,48 @@ class Keeper:
         self._bytes += len(data)
         if image.answer is not None:
             line = {"file": path.name, "time": datetime.now(UTC).isoformat(timespec="seconds"), **image.answer}
-            with (folder / ANSWERS).open("a", encoding="utf-8") as answers:
-                answers.write(json.dumps(line) + "\n")
-                flush(answers)
+            self._bytes += _append(folder / ANSWERS, json.dumps(line).encode())
         return "kept"
 
-    def _tidy(self) -> None:
-        """Once a day: remove the days that are long past, and see how much there is."""
-        if time.monotonic() - self._tidied < _DAY:
+    def _tidy(self, *, after: float = _DAY) -> None:
+        """Remove the days that are long past, and see how much there is, unless that was done in so many seconds."""
+        if time.monotonic() - self._tidied < after:
             return
-        self._tidied = time.monotonic()
         first = datetime.now(UTC).date() - timedelta(days=self.keep.days)
-        for folder in self._days():
-            if date.fromisoformat(folder.name) < first:
+        tops = [top for name in (SERVICE, FEEDBACK) if not (top := self.keep.folder / name).is_symlink()]
+        for folder in (self.keep.folder / SERVICE).glob("[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"):
+            is_ours = folder.parent in tops and folder.is_dir() and not folder.is_symlink() and _is_date(folder.name)
+            if is_ours and date.fromisoformat(folder.name) < first:  # nothing else is ever removed
                 shutil.rmtree(folder)
-        files = [path for name in (SERVICE, FEEDBACK) for path in (self.keep.folder / name).rglob("*")]
-        self._bytes = sum(path.lstat().st_size for path in files if path.is_file() and not path.is_symlink())
-
-    def _days(self) -> list[Path]:
-        """The folders of days; nothing else is ever removed."""
-        found = (self.keep.folder / SERVICE).glob("[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]")
-        return [folder for folder in found if folder.is_dir() and not folder.is_symlink() and _is_date(folder.name)]
+        self._bytes = sum(_size(path) for top in tops for path in top.rglob("*"))
+        self._tidied = time.monotonic()
 
     def _complain(self, line: str) -> None:
         if line != self._complaint:
             log.warning("%s", line)
         self._complaint = line
+
+
+def _digest(image: bytes | Pixels) -> str:
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 for all else, and for what has just gone."""
+    with contextlib.suppress(OSError):
+        return path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
+    return 0
+
+
+def _append(path: Path, line: bytes) -> int:
+    """Append a line to a file, whose last line may have been cut off; returns how many bytes were added."""
+    with path.open("a+b") as file:
+        is_torn = file.seek(0, io.SEEK_END) > 0 and file.seek(-1, io.SEEK_END) >= 0 and file.read(1) != b"\n"
+        added = file.write((b"\n" if is_torn else b"") + line + b"\n")
+        flush(file)
+    return added
 
 
 def _is_date(text: str) -> bool:

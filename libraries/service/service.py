@@ -1,5 +1,6 @@
 """The service without HTTP: images in, predictions out, within limits, with metrics."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -264,15 +265,17 @@ class Service:
         self.metrics.count_results(results)
         return loaded, results
 
-    def take_feedback(self, image: Image, label: str) -> None:
+    async def take_feedback(self, image: Image, label: str) -> None:
         """Keep an image file with its right label.
 
         Raises:
-            Problem: 404 nothing is kept.
+            Problem: 404 nothing is kept; 503 this one could not be.
         """
         if self.keeper is None or not isinstance(image, bytes | bytearray | memoryview):
             raise Problem(404, "feedback is off: start the service with a feedback key")
-        self.keeper.take_feedback(bytes(image), label)
+        outcome = await asyncio.wrap_future(self.keeper.take_feedback(bytes(image), label))
+        if outcome not in ("kept", "known"):
+            raise Problem(503, "the image could not be kept: the service's log says why", retry_after=60)
 
     async def explain(self, image: Image, label: str | None) -> tuple[LoadedModel, Explanation]:
         """Find the evidence in an image for `label`, or for the predicted label.

@@ -123,6 +123,31 @@ def test_labels_from_the_pool_go_into_training_and_leave_the_test_set_alone(
     assert all((pool_of(layout.images) / path.removeprefix(".pool/")).is_file() for path in true)
 
 
+def test_labels_that_callers_sent_are_proposed_and_contradictions_told(parameters: Parameters) -> None:
+    layout = Layout(parameters)
+    feedback = pool_of(layout.images) / "feedback"
+    known = sorted((layout.images / "blobs").iterdir())[:2]
+    for label, path, name in [
+        ("checks", known[0], "against"),
+        ("blobs", known[1], "same"),
+        ("stripes", pool_of(layout.images) / "from the camera" / "stripes 09.jpg", "told"),
+        ("owl", pool_of(layout.images) / "from the camera" / "stripes 10.jpg", "unknown"),
+        ("blobs", pool_of(layout.images) / "from the camera" / "checks 10.jpg", "one"),
+        ("checks", pool_of(layout.images) / "from the camera" / "checks 10.jpg", "another"),
+    ]:
+        (feedback / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, feedback / label / f"{name}{path.suffix}")
+    run_main("5_evaluate", parameters, review=True)
+    found = {row.path: row for row in read_queue(layout.review)}
+    against = found.pop(f"blobs/{known[0].name}")
+    assert (against.reason, against.suggested, against.score) == ("contradicting", "checks", 1.0)
+    assert f"blobs/{known[1].name}" not in {row.path for row in found.values() if row.reason == "contradicting"}
+    two = [row for row in rows(parameters) if row.reason == "contradicting"]
+    assert len(two) == 1 and two[0].suggested in ("blobs", "checks"), "two callers disagree"
+    told = next(row for row in rows(parameters) if "stripes 09" in row.path or "/told" in row.path)
+    assert (told.reason, told.suggested, told.score) == ("label next", "stripes", 1.0)
+
+
 def test_without_a_pool_there_is_nothing_to_say(parameters: Parameters, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(pool_of(Layout(parameters).images))
     run_main("5_evaluate", parameters, review=True)

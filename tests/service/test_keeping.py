@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -141,8 +142,8 @@ def test_what_is_kept_is_bounded_in_size_and_days(
         folder.mkdir(parents=True)
         (folder / "old.png").write_bytes(bytes(1000))
     (service_folder / "2020-02-02").symlink_to(tmp_path / "pool" / "2020-01-01")
-    images = [encoded(colour=(i, 0, 0)) for i in range(10)]
-    size = len(images[0])
+    images = [encoded(kind="BMP", colour=(i, 0, 0)) for i in range(10)]
+    size = len(images[0])  # much more than a line of answers
     client, service = start(which="sample", share=1.0, most_bytes=3000 + 3 * size + size // 2, days=30)
     send(client, *images)
     assert settled(service, 10) == {"kept": 3, "full": 7}
@@ -151,6 +152,51 @@ def test_what_is_kept_is_bounded_in_size_and_days(
     assert [r.message for r in caplog.records if "kept" in r.message] == [
         f"no more images are kept in {tmp_path / 'pool'}: 0 MB are full"
     ]
+
+
+def test_a_link_leads_nowhere(start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    precious = tmp_path / "elsewhere" / "2020-01-01" / "precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("kept")
+    (tmp_path / "pool" / "feedback").mkdir(parents=True)
+    (tmp_path / "pool" / "service").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "pool" / "feedback" / "blobs").symlink_to(tmp_path / "elsewhere")
+    client, service = start(which="sample", share=1.0)
+    send(client, encoded())
+    assert settled(service, 1) == {"failed": 1}
+    answer = client.post("/feedback?label=blobs", content=encoded(), headers={"authorization": f"Bearer {KEY}"})
+    assert answer.status_code == 503 and "the image could not be kept" in answer.json()["detail"]
+    assert [path for path in (tmp_path / "elsewhere").rglob("*") if path.is_file()] == [precious]
+    assert f"{tmp_path / 'pool' / 'service'} is a link" in caplog.text
+
+
+def test_room_that_becomes_free_is_used(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [encoded(colour=(i, 0, 0)) for i in range(4)]
+    client, service = start(which="sample", share=1.0, most_bytes=len(images[0]) + 500)
+    send(client, *images[:3])
+    assert settled(service, 3)["full"] >= 1
+    for path in (tmp_path / "pool").rglob("*.png"):
+        path.unlink()
+    monkeypatch.setattr(keeping, "_MINUTE", 0.0)
+    before = settled(service, 3)["kept"]
+    send(client, images[3])
+    assert settled(service, 4)["kept"] == before + 1
+
+
+def test_answers_stay_readable_after_a_power_cut_and_pixels_are_told_apart(start: Start, tmp_path: Path) -> None:
+    day = tmp_path / "pool" / "service" / TODAY
+    day.mkdir(parents=True)
+    (day / ANSWERS).write_text('{"file": "to', encoding="utf-8")
+    client, service = start(which="sample", share=1.0)
+    send(client, encoded())
+    pixels = [np.full(shape, 9, np.uint8) for shape in ((20, 10, 3), (10, 20, 3))]
+    for image in pixels:
+        data = [{"name": "images", "shape": [1, *image.shape], "datatype": "UINT8", "data": image.ravel().tolist()}]
+        name = client.get("/model").json()["name"]
+        assert client.post(f"/v2/models/{name}/infer", json={"inputs": data}).status_code == 200
+    assert settled(service, 3) == {"kept": 3}
+    torn, *lines = (day / ANSWERS).read_text(encoding="utf-8").splitlines()
+    assert torn == '{"file": "to' and len([json.loads(line) for line in lines]) == 3
 
 
 def test_a_disk_that_is_slow_or_full_costs_no_request(

@@ -10,8 +10,8 @@ function render({ model, el }) {
   const viewer = makeViewer({
     model, el,
     help: "Arrows move, Shift extends the selection, Space selects, Ctrl+A all · digits, or l and a name, label · a ambiguous, "
-      + "x excluded, k right as it is · u undo, r redo · Page Up, Page Down · Enter large · / search"
-      + " · to look at: Enter takes the label after the arrow, s later",
+      + "x excluded, k right as it is · u undo, r redo · Page Up, Page Down · Enter large, but in the list to look at: "
+      + "take the label after the arrow · s later · / search",
     caption: item => [
       [item.mark ? `marked ${item.mark}` : "", item.settled && inQueue() ? "settled" : ""].filter(Boolean).join(" "),
       [item.settled && inQueue() ? "✓ " : "", labelOf(item),
