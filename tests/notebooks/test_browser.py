@@ -198,6 +198,7 @@ def test_the_queue_is_answered_by_keyboard(parameters: Parameters, open_notebook
     expect(notes).to_contain_text("To apply your changes")
     chosen.select_option("")
     expect(page.locator(".viewer .place")).to_have_text("1–48 of 48")
+    expect(page.locator(".viewer .doubt")).to_have_count(0)
     page.locator(".viewer .grid").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".viewer.wide")).to_have_count(1)  # elsewhere, Enter shows the picture large
