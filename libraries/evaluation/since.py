@@ -54,8 +54,9 @@ class Since:
             told += f"{100 * self.by_labels:+.1f} points by {labels} among them, "
         if self.by_classifier == self.margin == 0:
             return f"{told}nothing by the classifier."
+        points = "" if self.relabelled else " points"
         chance = ", which may be chance" if low <= 0 <= high else ""
-        return f"{told}{100 * self.by_classifier:+.1f} by the classifier ({low:+.1f} to {high:+.1f}{chance})."
+        return f"{told}{100 * self.by_classifier:+.1f}{points} by the classifier ({low:+.1f} to {high:+.1f}{chance})."
 
 
 @dataclass(frozen=True)

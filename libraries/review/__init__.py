@@ -1,1 +1,1 @@
-"""What a person should look at next: labels that are doubtful, and images unlike all others."""
+"""What a person should look at next: doubtful labels, odd images, and the best of those without a label."""

@@ -17,7 +17,7 @@ from libraries.network.embedding_store import Features
 from libraries.review.answers import DRAWN, Answers
 from libraries.review.evidence import evidence
 from libraries.review.pool import embed_labelled, embed_pool, find_pool
-from libraries.review.queue import QueueRow, contradicted, is_doubtful, make_queue, pool_queue, write_queue
+from libraries.review.queue import QueueRow, contradicted, is_doubtful, make_queue, ordered, pool_queue, write_queue
 
 if TYPE_CHECKING:
     from libraries.network.runners import RunOptions
@@ -135,11 +135,11 @@ def queue_of(
     found = evidence(labelled.embedding, labels, groups, number_of_classes=len(names), others=of_pool, seed=seed)
     drawn = max(0, DRAWN - len(answers.drawn))
     rows = make_queue(found, examples, names=names.tolist(), duplicates=labelled.alike, decided=decided, drawn=drawn)
-    against = {row.path: row for row in contradicted(examples, pool.told, decided=decided)}
+    against = {row.path: row for row in contradicted(examples, pool.told, names=names.tolist(), decided=decided)}
     rows = [*against.values(), *(row for row in rows if row.path not in against)]
     left = sum(example.path not in decided for example in examples) - sum(map(is_doubtful, rows))
     rows += pool_queue(found, labelled.embedding, of_pool, unlabelled, names.tolist(), told=pool.told)
-    return Review(rows, [*pool.left_out, *left_out], answers.told(left=left, advice=_advice(layout)))
+    return Review(ordered(rows), [*pool.left_out, *left_out], answers.told(left=left, advice=_advice(layout)))
 
 
 def _advice(layout: Layout) -> list[str]:

@@ -107,7 +107,7 @@ def make_queue(
                     None if group == example.path else group,
                 )
             )
-    return _ordered(rows)
+    return ordered(rows)
 
 
 def pool_queue(
@@ -152,17 +152,21 @@ def pool_queue(
                 None,
             )
         )
-    return _ordered(rows)
+    return ordered(rows)
 
 
 def contradicted(
-    examples: Sequence[Example], told: Mapping[str, Collection[str]], *, decided: Collection[str]
+    examples: Sequence[Example],
+    told: Mapping[str, Collection[str]],
+    *,
+    names: Collection[str],
+    decided: Collection[str],
 ) -> list[QueueRow]:
     """Images with a label for which a caller of the service has sent another one; see `pool_queue`."""
     return [
         QueueRow(e.path, e.label, min(others), "contradicting", 1.0, e.split, None)
         for e in examples
-        if e.path not in decided and (others := {*told.get(e.sha256, ())} - {e.label})
+        if e.path not in decided and (others := {*told.get(e.sha256, ())} & {*names} - {e.label})
     ]
 
 
@@ -183,7 +187,7 @@ def _likely(found: Evidence, images: Sequence[int]) -> int | None:
     return first if is_known else None
 
 
-def _ordered(rows: Iterable[QueueRow]) -> list[QueueRow]:
+def ordered(rows: Iterable[QueueRow]) -> list[QueueRow]:
     """By reason, then the best first; images of one group and reason beside the best of them."""
 
     def alone(row: QueueRow) -> tuple[str, str]:

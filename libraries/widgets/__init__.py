@@ -1,1 +1,1 @@
-"""Viewers of images and of results in a notebook: anywidget widgets, with their front end in pages/."""
+"""Viewers of images and of results, for notebooks (anywidget) and as a web page; their front end is in pages/."""

@@ -17,6 +17,7 @@ from libraries.data.class_folders import check_label, in_pool, pool_images
 from libraries.data.dataset import Example, read_examples, read_white_level
 from libraries.data.decoding import MAX_PIXELS, header, max_bytes_for, read
 from libraries.data.depth import FULL_RANGE
+from libraries.data.duplicates import read_groups
 from libraries.data.quality import read_review
 from libraries.review.queue import REASONS, QueueRow, Reason, read_queue, time_for
 from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
@@ -62,6 +63,7 @@ class ImageViewer(Viewer):
         prepared: str | None = None,
         findings: Mapping[str, Sequence[str]] = MappingProxyType({}),
         queue: Sequence[QueueRow] = (),
+        alike: Mapping[str, Sequence[str]] = MappingProxyType({}),
         thumbnails: Path,
         white_level: int = FULL_RANGE,
         max_pixels: int = MAX_PIXELS,
@@ -74,6 +76,7 @@ class ImageViewer(Viewer):
             prepared: the state of the annotations when script 1 ran.
             findings: images worth a second look (`data.quality`): finding → paths, the most striking first.
             queue: images to look at again, by script 5, the best first; the viewer begins with them.
+            alike: the duplicates of each image that has any, by path, as script 1 found them.
             thumbnails: the file that stores them.
             white_level: as script 1 found it.
             max_pixels: larger images are not shown.
@@ -90,7 +93,7 @@ class ImageViewer(Viewer):
             )
         self._examples = {example.path: example for example in examples}
         self._prepared = prepared
-        self._findings = findings
+        self._findings, self._alike = findings, alike
         self._queue, self._queued_in = queue, prepared
         self._renew, self._renewal = renew, _Renewing()
         self._told: list[str] = []  # by the newest renewal
@@ -129,6 +132,7 @@ class ImageViewer(Viewer):
             prepared=made["parameters"].get("annotations"),
             findings=read_review(layout.proc / "quality.csv"),
             queue=queue,
+            alike=_alike(layout, examples),
             thumbnails=layout.thumbnails,
             white_level=white_level,
             max_pixels=layout.max_pixels,
@@ -200,6 +204,8 @@ class ImageViewer(Viewer):
             copies = [e.path for e in self._copies[example.sha256] if e is not example]
             if copies:
                 facts["the same file"] = _first(copies)
+            if alike := [other for other in self._alike.get(example.path, ()) if other not in copies]:
+                facts["looks the same"] = _first(alike)
             if example.group != example.path:
                 facts["group"] = displayed(example.group)
         then = self._prepared_paths.get(path, path)
@@ -431,6 +437,18 @@ class ImageViewer(Viewer):
     def _split_of(self, path: str) -> Split:
         example = self._example(path)
         return "pool" if in_pool(path) else "new" if example is None else example.split
+
+
+def _alike(layout: Layout, examples: Sequence[Example]) -> dict[str, list[str]]:
+    """The duplicates of each image that has any, by path; none if script 1 has not found them."""
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    try:
+        for example in read_groups(layout.examples.folder / "duplicates.csv", examples):
+            members[example.group].append(example.path)
+    except StorageError:
+        return {}
+    groups = [paths for paths in members.values() if len(paths) > 1]
+    return {path: [other for other in paths if other != path] for paths in groups for path in paths}
 
 
 @dataclass

@@ -415,8 +415,12 @@ def test_thumbnails_come_as_messages(layout: Layout, wait_for: WaitFor) -> None:
 
 def test_the_large_view_shows_the_facts(layout: Layout, wait_for: WaitFor) -> None:
     (layout.images / "stripes" / "copy.jpg").write_bytes((layout.images / "stripes" / "01.jpg").read_bytes())
+    with Image.open(layout.images / "blobs" / "05.jpg") as picture:
+        picture.resize((2 * picture.width, 2 * picture.height)).save(layout.images / "checks" / "larger.png")
     run_main("1_prepareData", small_run(layout.root))
     viewer = ImageViewer.of(layout)
+    viewer.act({"do": "look", "image": number(viewer, "checks/larger.png")})
+    assert wait_for("look")[0]["facts"]["looks the same"] == "blobs/05.jpg"
     viewer.act({"do": "look", "image": number(viewer, "stripes/copy.jpg")})
     content, (large,) = wait_for("look")
     with Image.open(layout.images / "stripes" / "copy.jpg") as original, Image.open(io.BytesIO(large)) as picture:
