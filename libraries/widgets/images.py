@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from libraries.base.errors import ImageError, InputError, MissingInput, PipelineError, StorageError
+from libraries.base.errors import ImageError, InputError, MissingInput, StorageError
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.data.annotation_log import MARKS, Mark
@@ -20,6 +20,7 @@ from libraries.data.depth import FULL_RANGE
 from libraries.data.duplicates import read_groups
 from libraries.data.quality import read_review
 from libraries.review.queue import REASONS, QueueRow, Reason, read_queue, time_for
+from libraries.widgets.renewing import Renewing, renewed
 from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class ImageViewer(Viewer):
         self._prepared = prepared
         self._findings, self._alike = findings, alike
         self._queue, self._queued_in = queue, prepared
-        self._renew, self._renewal = renew, _Renewing()
+        self._renew, self._renewal = renew, Renewing()
         self._told: list[str] = []  # by the newest renewal
         self._answers = 0  # since then
         self._later: dict[int, int] = {}  # images of the queue that were put off: the last one has the largest number
@@ -136,7 +137,7 @@ class ImageViewer(Viewer):
             thumbnails=layout.thumbnails,
             white_level=white_level,
             max_pixels=layout.max_pixels,
-            renew=None if run is None else partial(_renewed, layout, run, seed),
+            renew=None if run is None else partial(renewed, layout, run, seed),
         )
         if problem:
             viewer._problem = problem
@@ -347,7 +348,7 @@ class ImageViewer(Viewer):
             self._said = "the list cannot be made anew here"
         elif not self._renewal.is_running:
             self._answers = 0
-            self._renewal = _Renewing(is_running=True)
+            self._renewal = Renewing(is_running=True)
             self._in_background(self._renewal.run, self._renew)
 
     def _take_renewal(self) -> None:
@@ -449,36 +450,6 @@ def _alike(layout: Layout, examples: Sequence[Example]) -> dict[str, list[str]]:
         return {}
     groups = [paths for paths in members.values() if len(paths) > 1]
     return {path: [other for other in paths if other != path] for paths in groups for path in paths}
-
-
-@dataclass
-class _Renewing:
-    """A queue that is being made in another thread.
-
-    Attributes:
-        result: the queue, or why there is none; None until then, and once it was taken.
-    """
-
-    is_running: bool = False
-    result: "Renewal | str | None" = None
-
-    def run(self, renew: "Callable[[], Renewal]") -> None:
-        """Make it."""
-        try:
-            self.result = renew()
-        except PipelineError as error:
-            self.result = str(error)
-        except Exception as error:
-            self.result = f"The list could not be made: unexpected {type(error).__name__}"
-            raise
-        finally:
-            self.is_running = False
-
-
-def _renewed(layout: Layout, run: "RunOptions", seed: int) -> "Renewal":
-    from libraries.evaluation.renewal import renew
-
-    return renew(layout, run, seed=seed)
 
 
 def _first(paths: Sequence[str], most: int = 5) -> str:
