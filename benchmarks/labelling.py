@@ -12,18 +12,15 @@ least step is `--at_once`, so figures are rounded up to it.
 import argparse
 import importlib.util
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from common import circumstances, write_results
-from embeddings import SUFFIXES, embed
-from review import letters
+from review import labelled_sets
 
 from libraries.base.console import table
-from libraries.data.solar_cells import copy_solar_cells
 from libraries.review.evidence import Evidence, evidence
 from libraries.review.pool import worth_labelling
 
@@ -114,28 +111,21 @@ def main() -> None:
     if importlib.util.find_spec("skactiveml"):
         orders |= {"scikit-activeml": by_badge}
     rows, figures = [], []
-    with tempfile.TemporaryDirectory() as temporary:
-        sets = {"solar cells": Path(temporary) / "cells", "letters": Path(temporary) / "letters"}
-        copy_solar_cells(sets["solar cells"])
-        letters(sets["letters"])
-        for name, folder in (sets | {folder.name: folder for folder in options.images}).items():
-            files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
-            labels = np.unique([path.parent.name for path in files], return_inverse=True)[1]
-            embeddings, _ = embed(files, 224, 1, 1)
-            people = [Person(embeddings, labels, seed=seed) for seed in range(options.seeds)]
-            needed, seconds = {}, {}
-            for order, choose in orders.items():
-                start = time.perf_counter()
-                needed[order] = [person.labels_needed(choose, at_once=options.at_once) for person in people]
-                seconds[order] = time.perf_counter() - start
-            mean = {order: statistics.mean(found) for order, found in needed.items()}
-            figures.append({"set": name, "labels": needed, "seconds": seconds})
-            rows.append([
-                f"{name}: {len(files):,} of {labels.max() + 1}",
-                f"{statistics.mean(person.with_all for person in people):.1%}",
-                *(f"{mean[order]:.0f} ({min(needed[order])} to {max(needed[order])})" for order in orders),
-                f"{mean['random'] / mean['queue']:.1f} x",
-            ])  # fmt: skip
+    for name, embeddings, labels in labelled_sets(options.images):
+        people = [Person(embeddings, labels, seed=seed) for seed in range(options.seeds)]
+        needed, seconds = {}, {}
+        for order, choose in orders.items():
+            start = time.perf_counter()
+            needed[order] = [person.labels_needed(choose, at_once=options.at_once) for person in people]
+            seconds[order] = time.perf_counter() - start
+        mean = {order: statistics.mean(found) for order, found in needed.items()}
+        figures.append({"set": name, "labels": needed, "seconds": seconds})
+        rows.append([
+            f"{name}: {len(labels):,} of {labels.max() + 1}",
+            f"{statistics.mean(person.with_all for person in people):.1%}",
+            *(f"{mean[order]:.0f} ({min(needed[order])} to {max(needed[order])})" for order in orders),
+            f"{mean['random'] / mean['queue']:.1f} x",
+        ])  # fmt: skip
     title = (
         f"Labels until the accuracy is {ENOUGH:.0%} of that with all, {options.at_once} at once; {options.seeds} seeds"
     )

@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,18 @@ def letters(folder: Path) -> None:
             pixels = np.asarray(turned.filter(ImageFilter.GaussianBlur(generator.uniform(0, 2))), float)
             pixels += generator.normal(0, generator.uniform(0, 20), pixels.shape)
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / letter / f"{i:03d}.png")
+
+
+def labelled_sets(folders: Iterable[Path]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, embeddings and labels of the solar cells, the letters, and folders of images for each class."""
+    with tempfile.TemporaryDirectory() as temporary:
+        sets = {"solar cells": Path(temporary) / "cells", "letters": Path(temporary) / "letters"}
+        copy_solar_cells(sets["solar cells"])
+        letters(sets["letters"])
+        for name, folder in (sets | {folder.name: folder for folder in folders}).items():
+            files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
+            labels = np.unique([path.parent.name for path in files], return_inverse=True)[1]
+            yield name, embed(files, 224, 1, 1)[0], labels
 
 
 def flipped(labels: np.ndarray, classes: int, share: float, *, seed: int) -> np.ndarray:
@@ -102,26 +115,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     rows, figures = [], []
-    with tempfile.TemporaryDirectory() as temporary:
-        sets = {"solar cells": Path(temporary) / "cells", "letters": Path(temporary) / "letters"}
-        copy_solar_cells(sets["solar cells"])
-        letters(sets["letters"])
-        for name, folder in (sets | {folder.name: folder for folder in options.images}).items():
-            files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
-            names, labels = np.unique([path.parent.name for path in files], return_inverse=True)
-            embeddings, _ = embed(files, 224, 1, 1)
-            for share in options.flips:
-                of_seeds = [found(embeddings, labels, len(names), share, seed=s) for s in range(options.seeds)]
-                mean = {key: float(np.mean([each[key] for each in of_seeds])) for key in of_seeds[0]}
-                low, high = (f([each["queue"] for each in of_seeds]) for f in (min, max))
-                figures.append({"set": name, "share": share, "seeds": of_seeds})
-                rows.append([
-                    f"{name}: {len(files):,} of {len(names)}", f"{share:.0%}",
-                    f"{mean['cleanlab']:.3f}" if "cleanlab" in mean else "", f"{mean['SVM alone']:.3f}",
-                    f"{mean['queue']:.3f} ({low:.3f} to {high:.3f})",
-                    f"{mean['cleanlab: found']:.0%}" if "cleanlab" in mean else "", f"{mean['queue: found']:.0%}",
-                    f"{mean['queue: suggestion right']:.0%}", f"{mean['queue: seconds']:.1f}",
-                ])  # fmt: skip
+    for name, embeddings, labels in labelled_sets(options.images):
+        classes = labels.max() + 1
+        for share in options.flips:
+            of_seeds = [found(embeddings, labels, classes, share, seed=s) for s in range(options.seeds)]
+            mean = {key: float(np.mean([each[key] for each in of_seeds])) for key in of_seeds[0]}
+            low, high = (f([each["queue"] for each in of_seeds]) for f in (min, max))
+            figures.append({"set": name, "share": share, "seeds": of_seeds})
+            rows.append([
+                f"{name}: {len(labels):,} of {classes}", f"{share:.0%}",
+                f"{mean['cleanlab']:.3f}" if "cleanlab" in mean else "", f"{mean['SVM alone']:.3f}",
+                f"{mean['queue']:.3f} ({low:.3f} to {high:.3f})",
+                f"{mean['cleanlab: found']:.0%}" if "cleanlab" in mean else "", f"{mean['queue: found']:.0%}",
+                f"{mean['queue: suggestion right']:.0%}", f"{mean['queue: seconds']:.1f}",
+            ])  # fmt: skip
     header = ["images of classes", "wrong", "cleanlab", "SVM alone", "queue", "found: cleanlab", "queue"]
     title = f"Average precision of planted errors, and the share found in as many looks, {options.seeds} seeds"
     print(table(title, [*header, "suggestion right", "seconds"], rows))

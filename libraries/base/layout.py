@@ -44,6 +44,12 @@ class Layout:
         self.thumbnails = self.proc / "thumbnails.sqlite"
         self.review = self.proc / "review.csv"
 
+    @property
+    def prepared_state(self) -> str | None:
+        """The state of the annotations when script 1 ran."""
+        state: str | None = self._made_with("examples.json").get("annotations")
+        return state
+
     def regardless_of_labels(self) -> "Layout":
         """The same, but changing labels by hand makes nothing stale."""
         same = copy.copy(self)
@@ -133,7 +139,7 @@ class Layout:
             case "annotations":  # the current state, or the one that script 1 saw
                 if self._with_annotations:
                     return _newest_state(self.images / ANNOTATIONS)
-                return self._made_with("examples.json").get("annotations")
+                return self.prepared_state
             case "format":
                 return NETWORK_FORMAT
             case "weights":

@@ -423,12 +423,7 @@ class Annotations:
         return StepResult(tuple(made), tuple(problems))
 
     def _append(
-        self,
-        kind: Kind,
-        changes: Sequence[Change],
-        *,
-        source: str | None = None,
-        time: datetime | None = None,
+        self, kind: Kind, changes: Sequence[Change], *, source: str | None = None, time: datetime | None = None
     ) -> None:
         """Write a step to the log, then add it to the history."""
         state = self.history.state.after(changes).digest()

@@ -98,7 +98,7 @@ def write(
         remarks=[] if since is None else [since.sentence()],
     )
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
-    artefact.commit(files, annotations=layout.examples.read()["parameters"].get("annotations"))
+    artefact.commit(files, annotations=layout.prepared_state)
     return files
 
 

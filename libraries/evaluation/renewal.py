@@ -61,7 +61,7 @@ def renew(layout: Layout, options: "RunOptions", *, seed: int) -> Renewal:
         raise StorageError(f"{layout.features.folder} is not that of these images: run scripts 1 to 5") from error
     now = as_annotated(prepared, layout, annotations, options)
     made = queue_of(now, layout, annotations, options, seed=seed)
-    state = _state(layout)
+    state = layout.prepared_state
     moved = annotations.moves_since(state)
     then = {after: before for before, after in moved.items()}
     rows = [replace(row, path=then.get(row.path, row.path)) for row in made.rows]
@@ -69,12 +69,6 @@ def renew(layout: Layout, options: "RunOptions", *, seed: int) -> Renewal:
     told = [] if brought is None else [brought.sentence(of="", subject="the accuracy of an SVM like that of script 4")]
     write_queue(layout.review, rows)
     return Renewal(rows, state, [*told, *made.told])
-
-
-def _state(layout: Layout) -> str | None:
-    """That of the annotations when script 1 ran."""
-    state: str | None = layout.examples.read()["parameters"].get("annotations")
-    return state
 
 
 def since_prepared(layout: Layout, then: Labelled, now: Labelled, *, moved: dict[str, str], seed: int) -> Since | None:

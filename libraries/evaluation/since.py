@@ -48,7 +48,7 @@ class Since:
             subject: what is compared.
         """
         low, high = (100 * (self.by_classifier + side * self.margin) for side in (-1, 1))
-        told = f"On the {self.images:,} test images{of}, the accuracy was {self.before:.1%}, and is {self.after:.1%}: "
+        told = f"On the {self.images:,} test images{of}, {subject} was {self.before:.1%}, and is {self.after:.1%}: "
         if self.relabelled:
             labels = "a new label" if self.relabelled == 1 else f"{self.relabelled:,} new labels"
             told += f"{100 * self.by_labels:+.1f} points by {labels} among them, "

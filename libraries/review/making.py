@@ -54,7 +54,7 @@ def as_annotated(prepared: Labelled, layout: Layout, annotations: Annotations, o
     Raises:
         NetworkError, StorageError: the network cannot be read.
     """
-    moves = annotations.moves_since(layout.examples.read()["parameters"].get("annotations"))
+    moves = annotations.moves_since(layout.prepared_state)
     folders, marks, history = annotations.folders, annotations.marks, annotations.history
     paths = [moves.get(example.path, example.path) for example in prepared.examples]
     rows = [row for row, path in enumerate(paths) if path not in marks and not in_pool(path)]

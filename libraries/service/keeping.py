@@ -137,6 +137,7 @@ class Keeper:
         self._thread.join(timeout=5)
 
     def _give(self, image: _Image) -> None:
+        image.outcome.set_running_or_notify_cancel()  # from now on, a caller who has left cannot cancel it
         with self._lock:
             if self._waiting + image.size > _WAITING_BYTES:
                 self.counts["busy"] += 1

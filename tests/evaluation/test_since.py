@@ -1,6 +1,7 @@
 """What has changed since the evaluation before: mended labels and a better classifier, told apart."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,11 @@ def test_labels_and_classifier_are_told_apart() -> None:
         "On the 100 test images of this and the previous evaluation, the accuracy was 88.0%, and is 95.0%: "
         "+2.0 points by 2 new labels among them, +5.0 by the classifier (+0.7 to +9.3)."
     )
+    told = replace(found, relabelled=0, by_labels=0.0).sentence(of="", subject="that of an SVM")
+    assert told == (
+        "On the 100 test images, that of an SVM was 88.0%, and is 93.0%: +5.0 points by the classifier (+0.7 to +9.3)."
+    )
+    assert replace(found, by_classifier=0.0, margin=0.0).sentence().endswith("among them, nothing by the classifier.")
 
 
 def test_images_of_a_group_count_as_one() -> None:

@@ -130,6 +130,15 @@ def test_the_right_label_is_kept_with_its_image(start: Start, tmp_path: Path, pi
     assert kept(tmp_path / "pool") == {name}
 
 
+def test_a_caller_who_has_left_does_not_end_the_thread(start: Start, tmp_path: Path) -> None:
+    _, service = start(which="sample", share=1.0)
+    assert service.keeper is not None
+    for i in range(3):
+        service.keeper.take_feedback(encoded(colour=(i, 0, 0)), "blobs").cancel()
+    assert service.keeper.take_feedback(encoded(colour=(9, 0, 0)), "blobs").result(timeout=30) == "kept"
+    assert settled(service, 4) == {"kept": 4}
+
+
 def test_what_is_kept_is_bounded_in_size_and_days(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
