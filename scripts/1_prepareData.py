@@ -20,7 +20,7 @@ from libraries.data.exchange.export import Export
 from libraries.data.remembered import Remembered
 from libraries.data.split import check_test_list, take_sides
 from libraries.history import tracking
-from libraries.review.queue import read_queue, suggestions
+from libraries.review.queue import read_queue, suggestions, without_label
 from PARAMETERS import Parameters
 
 
@@ -74,8 +74,14 @@ def main(
         record.metrics.update(images=len(examples), classes=len(counts), left_out=len(left_out))
         print(split.summary(examples))
         if export:
-            doubtful = suggestions(read_queue(layout.review), decided=annotations.history.state.decided)
-            print("For others:", *others.write(examples, moved=annotations.moved, suggested=doubtful), sep="\n  ")
+            queue, decided = read_queue(layout.review), annotations.history.state.decided
+            written = others.write(
+                examples,
+                moved=annotations.moved,
+                suggested=suggestions(queue, decided=decided),
+                unlabelled=without_label(queue, layout.images, decided=decided),
+            )
+            print("For others:", *written, sep="\n  ")
     print(f"Written: {target}")
 
 

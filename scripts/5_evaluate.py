@@ -1,6 +1,7 @@
 """Evaluate the bundle on the test images, and write a report that shows every mistake.
 
---review only makes the list of images to look at again. --compare prints the last evaluations side by side instead,
+--review only makes the list of images to look at again. --drift compares the images in the pool with the test images,
+and shows those that are strangest. --compare prints the last evaluations side by side instead,
 --leakReport what a plain random split would have done, in which duplicates stand on both sides. --recheck classifies
 all test images with the whole bundle, not only a sample of them: their embeddings are known from step 3.
 """
@@ -24,6 +25,7 @@ def main(
     parameters: Parameters,
     *,
     compare: bool = False,
+    drift: bool = False,
     leakReport: bool = False,
     recheck: bool = False,
     review: bool = False,
@@ -48,6 +50,9 @@ def main(
         print(queue(parameters, layout, read_features(layout.features.folder)))
         return
     layout.bundle.check()
+    if drift:
+        report_drift(parameters, layout)
+        return
     with tracking.run("5_evaluate", parameters) as record:
         evaluate(parameters, layout, record, recheck=recheck)
     if record.model_uri:
@@ -87,6 +92,20 @@ def queue(parameters: Parameters, layout: Layout, features: "Features") -> str:
     return "\n".join([*told, summary(found.rows), there, *(textwrap.fill(line, 100) for line in found.told)])
 
 
+def report_drift(parameters: Parameters, layout: Layout) -> None:
+    from libraries.data.dataset import read_white_level
+    from libraries.evaluation.drift import pool_drift, write_drift
+    from libraries.network.embedding_store import read_features
+
+    features = read_features(layout.features.folder)
+    with ProgressBar("Looking at the pool") as bar:
+        found = pool_drift(layout, features, parameters.run_options(), progress=bar.show)
+    for error in found.left_out:
+        print(f"  left out: {error}")
+    write_drift(layout.drift, found, layout, white_level=read_white_level(layout.examples))
+    print(found.table(), *found.sentences(), f"The strangest images: {layout.drift}", sep="\n")
+
+
 def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:
     import textwrap
 
@@ -94,6 +113,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     from libraries.data.dataset import read_examples
     from libraries.data.remembered import Remembered
     from libraries.evaluation import outputs, testing
+    from libraries.evaluation.drift import reference_of
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.since import since_previous
     from libraries.evaluation.wording import accuracy_table
@@ -126,6 +146,8 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     since = since_previous(layout, tested)
     to_look_at = queue(parameters, layout, features)
     write_metrics(layout.bundle, measured)
+    if (reference := reference_of(tested, features)) is not None:
+        reference.save(layout.bundle.folder, of=layout.bundle.read()["files"])
     written = outputs.write(
         tested,
         measured,

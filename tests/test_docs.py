@@ -7,11 +7,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from libraries.base import stages
 from libraries.base.command import flags_of
+from libraries.base.layout import Layout
 from libraries.base.tables import described
+from libraries.classifier.bundle import Classifier
+from libraries.classifier.reference import Reference
+from libraries.network.embedding_store import read_features
 from PARAMETERS import RESOURCES, Parameters
 from tests import fake_search
 from tests.cntk.goldens import unpacked
@@ -91,7 +96,16 @@ def solar_cells(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
     parameters = Parameters.load({"rootDir": root, **SMALL})
     for step in STEPS:
         run_main(step, parameters)
+    remember_test_images(Layout(parameters))
     return root
+
+
+def remember_test_images(layout: Layout) -> None:
+    """As script 5 does where there are enough of them."""
+    features, bundle = read_features(layout.features.folder), Classifier(layout.bundle.folder)
+    answers = np.stack([answer.probabilities for answer in bundle.predict_embeddings(features.embedding)])
+    reference = Reference.of(features.embedding, features.embedding, answers)
+    reference.save(layout.bundle.folder, of=bundle.model["files"])
 
 
 @pytest.fixture
@@ -101,6 +115,7 @@ def place(
     """A user's home with a finished run on the demo's data set, and a folder with what the commands name."""
     home, work = tmp_path / "home", tmp_path / "work"
     data = shutil.copytree(solar_cells, home / "imageClassification")
+    shutil.copytree(pictures / "checks", data / "images" / "solarCells.pool" / "monday")
     here = {"searchUrl": search, "download_allowedHosts": "127.0.0.1", "url": served.url}
     work.mkdir()
     write_files(work, pictures, search)

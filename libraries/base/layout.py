@@ -43,6 +43,7 @@ class Layout:
         self.store_bytes = int(self._values["storeGigabytes"] * 10**9)
         self.thumbnails = self.proc / "thumbnails.sqlite"
         self.review = self.proc / "review.csv"
+        self.drift = self.proc / "drift.html"
 
     @property
     def prepared_state(self) -> str | None:

@@ -201,7 +201,10 @@ STAGES = (
                 made_from=("model_{classifier}", "features_{classifier}"),
             ),
             File("proc/<datasetName>/model_<classifier>/metrics.json", "how accurate the bundle is"),
+            File("proc/<datasetName>/model_<classifier>/reference.npz", "what the test images look like, as numbers"),
             File("proc/<datasetName>/review.csv", "which images to look at again, and why"),
+            File("proc/<datasetName>/drift.html", "how images in the pool differ from the test images",
+                 only="with --drift"),
         ),
     ),
     Stage(

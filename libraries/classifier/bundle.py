@@ -2,7 +2,8 @@
 
 model.onnx takes images as they are resized by the rule in model.json and gives embedding, scores and calibrated
 probabilities (see `graph`); model.json has labels, resize rule, provenance, versions and the SHA-256 of every file;
-metrics.json, there once the bundle has been evaluated, says how good it is.
+metrics.json, there once the bundle has been evaluated, says how good it is, and reference.npz what its test images look
+like (see `reference`).
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from libraries.base.storage import Artefact, write_json
 from libraries.classifier.bundle_files import MANIFEST, METRICS, MODEL, check_files, read_manifest
 from libraries.classifier.bundle_graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, write_graph
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.reference import Reference
 from libraries.classifier.svm import LinearModel
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, fit, load
@@ -127,6 +129,11 @@ class Classifier:
     def classify(self, fitted: npt.NDArray[np.uint8]) -> Prediction:
         """Classify one fitted image, uint8 [S, S, 3], in the calling thread; from as many threads as you like."""
         return self._prediction(self._engine.infer(fitted))
+
+    def load_reference(self) -> Reference | None:
+        """What its test images look like; None: nobody knows, since it has not been evaluated, or on too few images."""
+        size, classes = self.model["embedding_size"], len(self.labels)
+        return Reference.load(self._folder, of=self.model["files"], embedding_size=size, classes=classes)
 
     @property
     def has_evidence(self) -> bool:

@@ -129,11 +129,14 @@ def occlusion(classifier: Classifier, fitted: Pixels, index: int) -> Float32:
 _ROWS = 8192  # at once, which bounds the memory
 
 
-def nearest(embeddings: Float32, queries: Float32, *, count: int) -> Int:
-    """Rows of `embeddings` [N, D] most like each of `queries` [M, D], by the cosine, most alike first: int [M, count].
+def nearest(embeddings: Float32, queries: Float32, *, count: int) -> tuple[Int, Float32]:
+    """Which of `embeddings` [N, D] are most like each of `queries` [M, D], by the cosine, the most alike first.
 
     Args:
         count: at most N are given.
+
+    Returns:
+        Rows, int [M, count], and their cosines, float32 [M, count].
     """
     count = min(count, len(embeddings))
     unit = _unit(queries)
@@ -144,7 +147,7 @@ def nearest(embeddings: Float32, queries: Float32, *, count: int) -> Int:
         candidates = np.hstack([rows, np.broadcast_to(np.arange(start, start + len(part)), (len(queries), len(part)))])
         order = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
         best, rows = np.take_along_axis(likeness, order, 1), np.take_along_axis(candidates, order, 1)
-    return rows
+    return rows, best
 
 
 def _parts(embeddings: Float32) -> Iterator[tuple[int, Float32]]:

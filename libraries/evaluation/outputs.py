@@ -81,12 +81,8 @@ def write(
         figures=pictures | {name: path for name, path in of_training.items() if path.exists()},
         notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
         mistakes=_mistakes(tested, classifier, layout, features),
-        thumbnail=lambda path, side: jpeg(
-            load(
-                layout.images / path,
-                _thumbnail(side, white_level=classifier.rule.white_level),
-                max_pixels=layout.max_pixels,
-            )
+        thumbnail=lambda path, side: thumbnail(
+            layout.images / path, side, white_level=classifier.rule.white_level, max_pixels=layout.max_pixels
         ),
         parameters=settings,
         provenance={
@@ -144,7 +140,7 @@ def _alike(embeddings: Sequence[Float32], features: Features) -> list[list[tuple
     if not embeddings:
         return []
     is_training = np.array(features.split) == "train"
-    found = nearest(features.embedding[as_slice(is_training)], np.array(embeddings), count=_ALIKE)
+    found, _ = nearest(features.embedding[as_slice(is_training)], np.array(embeddings), count=_ALIKE)
     rows = np.flatnonzero(is_training)[found]
     return [[(features.path[i], features.label[i]) for i in row] for row in rows]
 
@@ -162,6 +158,11 @@ def _evidence(classifier: Classifier, example: Example, label: str, images: Path
         file, "PNG", optimize=True
     )
     return file.getvalue()
+
+
+def thumbnail(path: Path, side: int, *, white_level: int, max_pixels: int) -> bytes:
+    """A small JPEG of an image file, a square of `side` pixels; raises ImageError."""
+    return jpeg(load(path, _thumbnail(side, white_level=white_level), max_pixels=max_pixels))
 
 
 def jpeg(pixels: Pixels) -> bytes:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -18,8 +18,7 @@ from libraries.base.pool import ordered_map
 from libraries.base.storage import write_text
 from libraries.evaluation import wording
 
-TEMPLATE = Path(__file__).with_name("report.html")
-SCRIPT = Path(__file__).with_name("report.js")
+PAGES = Path(__file__).with_name("pages")
 MOST_MISTAKES = 60  # in the gallery, so that the file stays small
 MOST_CONFUSIONS = 10
 MOST_COLUMNS = 40  # of the confusion matrix as a table
@@ -133,9 +132,11 @@ def write_report(
         remarks: further sentences about the result.
     """
     accuracy = metrics["accuracy_per_class"]
-    script = SCRIPT.read_text(encoding="utf-8")
+    script = (PAGES / "report.js").read_text(encoding="utf-8")
     card = partial(_card, labels=metrics["labels"], thumbnail=thumbnail)
-    page = _template().render(
+    write_page(
+        path,
+        "report.html",
         title=title,
         overline=[title, *facts.values()],
         metrics=metrics,
@@ -152,14 +153,17 @@ def write_report(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    write_text(path, page.encode("utf-8", "replace").decode())  # file names need not be Unicode
 
 
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Write the page that a template in pages/ makes of these values; whatever is text is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(percent=wording.percent, interval=wording.interval)
     environment.globals.update(LONG_TABLE=LONG_TABLE, MOST_COLUMNS=MOST_COLUMNS)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = environment.get_template(template).render(values)
+    write_text(path, page.encode("utf-8", "replace").decode())  # file names need not be Unicode
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,7 @@ def _figure(key: str, image: Path | bytes, notes: Sequence[str]) -> _Figure:
 
 
 @dataclass(frozen=True)
-class _Thumbnail:
+class Thumbnail:
     """A small picture of an image; without `source` the reason why there is none."""
 
     path: str
@@ -226,10 +230,10 @@ class _Card:
     path: str
     true_label: str
     predicted_label: str
-    thumbnail: _Thumbnail
+    thumbnail: Thumbnail
     evidence: str
     probabilities: Sequence[tuple[str, float]]
-    alike: Sequence[tuple[_Thumbnail, str]]
+    alike: Sequence[tuple[Thumbnail, str]]
 
 
 def _card(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str, int], bytes]) -> _Card:
@@ -238,19 +242,20 @@ def _card(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str, int
         mistake.path,
         mistake.true_label,
         mistake.predicted_label,
-        thumbnail=_thumbnail(mistake.path, thumbnail, THUMBNAIL),
+        thumbnail=small_picture(mistake.path, thumbnail, THUMBNAIL),
         evidence="" if mistake.evidence is None else _embedded("png", mistake.evidence),
         probabilities=ranked[:PROBABILITIES]
         + [pair for pair in ranked[PROBABILITIES:] if pair[0] == mistake.true_label],
-        alike=[(_thumbnail(path, thumbnail, SMALL), label) for path, label in mistake.alike],
+        alike=[(small_picture(path, thumbnail, SMALL), label) for path, label in mistake.alike],
     )
 
 
-def _thumbnail(path: str, thumbnail: Callable[[str, int], bytes], side: int) -> _Thumbnail:
+def small_picture(path: str, thumbnail: Callable[[str, int], bytes], side: int) -> Thumbnail:
+    """The thumbnail of an image; see `write_report`."""
     try:
-        return _Thumbnail(path, source=_embedded("jpeg", thumbnail(path, side)))
+        return Thumbnail(path, source=_embedded("jpeg", thumbnail(path, side)))
     except ImageError as error:
-        return _Thumbnail(path, reason=error.reason)
+        return Thumbnail(path, reason=error.reason)
 
 
 def _this_run(metrics: Mapping[str, Any]) -> EarlierRun:

@@ -15,13 +15,13 @@ import numpy as np
 
 from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, InputError
-from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.base.pool import ordered_map
 from libraries.data.class_folders import pool_images, pool_of, pooled, within_pool
 from libraries.data.dataset import Example, read_white_level
 from libraries.data.decoding import max_bytes_for, read
 from libraries.data.images import ResizeRule
+from libraries.data.pool_folders import told_label
 from libraries.data.remembered import KnownFiles
 
 if TYPE_CHECKING:
@@ -152,12 +152,6 @@ def _embed(
                 read.append(example)
                 rows.append(found["embedding"])
     return read, np.stack(rows) if rows else np.zeros((0, 0), np.float32), left_out
-
-
-def told_label(path: str) -> str | None:
-    """The label that a caller of the service has sent with an image, by its path within the pool; None if none was."""
-    folder, *rest = path.split("/")
-    return nfc(rest[0]) if folder == "feedback" and len(rest) > 1 else None
 
 
 class Worth(NamedTuple):

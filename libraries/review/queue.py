@@ -1,5 +1,6 @@
 """The queue of images to look at, review.csv: which, why, and which label they may have, best first."""
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ import numpy as np
 
 from libraries.base.arrays import Float32
 from libraries.base.console import counted
+from libraries.base.storage import sha256
 from libraries.base.tables import Column, read_table, write_table
-from libraries.data.class_folders import pooled
+from libraries.data.class_folders import image_file, pooled
 from libraries.data.dataset import Example
 from libraries.review.evidence import Evidence, unlike_others
 from libraries.review.pool import Worth, hard_negatives, worth_labelling
@@ -220,6 +222,19 @@ def suggestions(rows: Iterable[QueueRow], *, decided: Collection[str]) -> dict[s
     """Another label and the score of each image that may have one, by path, in the order of the queue."""
     open_rows = (row for row in rows if row.path not in decided)
     return {row.path: (row.suggested, row.score) for row in open_rows if row.suggested is not None}
+
+
+def without_label(rows: Iterable[QueueRow], folder: Path, *, decided: Collection[str]) -> list[Example]:
+    """The images of the pool that are in the queue, and still there, in its order.
+
+    Args:
+        folder: of the data set.
+    """
+    found = []
+    for path in dict.fromkeys(row.path for row in rows if row.split == "pool" and row.path not in decided):
+        with contextlib.suppress(OSError):
+            found.append(Example(path, "", "train", path, 0, 0, 0, sha256(image_file(folder, path))))
+    return found
 
 
 def summary(rows: Sequence[QueueRow]) -> str:

@@ -179,7 +179,7 @@ def _add_feedback(app: FastAPI, service: Service) -> None:
         """Send an image with its right label, to be looked at, and learnt from later."""
         async with service.bodies.read(request) as body:
             (sent,) = await _uploads(service, request, body, most=1)
-            loaded, (timed,) = await service.classify([sent.data], keep=False)
+            loaded, (timed,) = await service.classify([sent.data], is_usual=False)
             if label not in loaded.classifier.labels:
                 raise Problem(400, f"there is no such label: choose from {', '.join(loaded.classifier.labels)}")
             if isinstance(timed.result, ImageError):
@@ -196,7 +196,8 @@ def _add_operations(app: FastAPI, service: Service, access: Access) -> None:
         """The model in service: labels, accuracy on its test images, versions, what it was made from."""
         limits = service.limits
         accepted = {"megabytes": limits.megabytes, "images": limits.images, "megapixels": limits.megapixels}
-        return {**service.model.current.describe(), "limits": accepted}
+        keeps = "none" if service.keeper is None else service.keeper.keep.which
+        return {**service.model.current.describe(), "keeps": keeps, "limits": accepted}
 
     @app.post("/admin/reload", response_model=answers.ReloadAnswer, responses=answers.problems(401, 404, 422, 429))
     async def reload() -> Response:

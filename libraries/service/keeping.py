@@ -32,9 +32,8 @@ from libraries.base.file_system import explained, flush
 from libraries.base.storage import atomic
 from libraries.classifier.bundle import Prediction
 from libraries.data.formats import Format, recognise
+from libraries.data.pool_folders import ANSWERS, FEEDBACK, SERVICE
 
-SERVICE, FEEDBACK = "service", "feedback"  # folders in the pool
-ANSWERS = ".answers.jsonl"
 _WAITING_BYTES = 64 * 2**20  # of images in memory, beyond which further ones are not kept
 _DAY, _MINUTE = 24 * 3600.0, 60.0
 
@@ -119,7 +118,8 @@ class Keeper:
         data = image.copy() if isinstance(image, np.ndarray) else bytes(image)
         digest = _digest(data)
         if self.keep.which == "uncertain" or int(digest[:8], 16) < self.keep.share * 2**32:
-            self._give(_Image(data, digest, {**model, "label": prediction.label, "probability": round(best, 4)}))
+            answer = {**model, "label": prediction.label, "probability": round(best, 4)}
+            self._give(_Image(data, digest, {**answer, "kept": self.keep.which}))
 
     def take_feedback(self, image: bytes, label: str) -> "Future[Outcome]":
         """Keep an image with its right label; what becomes of it.

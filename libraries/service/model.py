@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from libraries.classifier.bundle import Classifier
+from libraries.service.drift import DriftWatch
 from libraries.service.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -24,11 +25,13 @@ class LoadedModel:
         name: data set and classifier, e.g. 'solarCells_svm'.
         version: the first 12 digits of the SHA-256 of what decides the predictions: the bundle's files, labels and
             resize rule.
+        drift: watches the images that it classifies; None if the bundle does not say what its test images look like.
     """
 
     classifier: Classifier
     name: str
     version: str
+    drift: DriftWatch | None = None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -42,7 +45,9 @@ class LoadedModel:
         facts = {key: model.get(key) for key in known}
         provenance = {"parameters": model.get("parameters"), "inputs": model.get("inputs"), "files": model["files"]}
         metrics = model.get("metrics")
-        return {**self.identity, "labels": self.classifier.labels, **facts, "metrics": metrics, **provenance}
+        drift = None if self.drift is None else self.drift.describe()
+        labels = self.classifier.labels
+        return {**self.identity, "labels": labels, **facts, "metrics": metrics, "drift": drift, **provenance}
 
 
 def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedModel:
@@ -62,7 +67,9 @@ def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedMode
     settings = classifier.model.get("settings", {})
     name = f"{settings.get('datasetName', 'model')}_{settings.get('classifier', 'svm')}".replace(" ", "_")
     decisive = json.dumps([classifier.model[key] for key in ("files", "labels", "resize")], sort_keys=True)
-    return LoadedModel(classifier, name, hashlib.sha256(decisive.encode()).hexdigest()[:12])
+    reference = classifier.load_reference()
+    drift = None if reference is None else DriftWatch(reference, classifier.labels)
+    return LoadedModel(classifier, name, hashlib.sha256(decisive.encode()).hexdigest()[:12], drift)
 
 
 class ServedModel:

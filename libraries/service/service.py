@@ -19,6 +19,7 @@ from libraries.classifier.bundle import Prediction
 from libraries.classifier.explain import Heatmap, heatmap_of_fitted
 from libraries.data.images import ResizeRule, fit, load_with_size, memory_to_load
 from libraries.service.bodies import BodyReader
+from libraries.service.drift import DriftWatch
 from libraries.service.keeping import Keep, Keeper
 from libraries.service.model import LoadedModel, ServedModel
 from libraries.service.multipart import Body
@@ -132,6 +133,14 @@ class Metrics:
         self.queue = Gauge("queue_images", "Images waiting for a thread", registry=self.registry)
         self.model = Gauge("model", "The bundle in service", ["name", "version"], registry=self.registry)
 
+    def watch_drift(self, current: Callable[[], DriftWatch | None]) -> None:
+        """Show how the last images compare with the test images; NaN before there is anything to say."""
+        p_value = Gauge("drift_p_value", "Probability of such a difference by chance", ["of"], registry=self.registry)
+        is_drift = Gauge("drift", "1: the last images differ from the test images", ["of"], registry=self.registry)
+        for of in ("looks", "answers"):
+            p_value.labels(of).set_function(partial(_latest, current, of))
+            is_drift.labels(of).set_function(partial(_latest, current, f"{of}_differ"))
+
     def watch(self, keeper: Keeper) -> None:
         """Show what became of the images that were to be kept."""
         kept = Gauge("images_kept", "Images for the pool, by what became of them", ["outcome"], registry=self.registry)
@@ -195,6 +204,7 @@ class Service:
             patience=self.limits.timeout,
         )
         self.metrics.queue.set_function(lambda: self.workers.waiting)
+        self.metrics.watch_drift(lambda: self.model.current.drift if self.model.is_ready else None)
         if self.keeper is not None:
             self.metrics.watch(self.keeper)
 
@@ -234,11 +244,13 @@ class Service:
             return parser(body)
         return await self.workers.run_at_once(parser, body, memory=memory)
 
-    async def classify(self, images: Sequence[Image], *, keep: bool = True) -> tuple[LoadedModel, list[TimedResult]]:
+    async def classify(
+        self, images: Sequence[Image], *, is_usual: bool = True
+    ) -> tuple[LoadedModel, list[TimedResult]]:
         """Classify image files or pixels; an error among them, or an image that cannot be decoded, gives an error.
 
         Args:
-            keep: whether they may be kept for the pool.
+            is_usual: whether they are some of those that come, which may be kept, and whose drift is watched.
 
         Raises:
             Problem: 503 not ready or too busy.
@@ -255,7 +267,9 @@ class Service:
             decoded = time.perf_counter()
             prediction = classifier.classify(fitted)
             computed = time.perf_counter() - decoded
-            if keep and self.keeper is not None and not isinstance(item.image, ImageError):
+            if is_usual and loaded.drift is not None:
+                loaded.drift.see(prediction)
+            if is_usual and self.keeper is not None and not isinstance(item.image, ImageError):
                 self.keeper.offer(item.image, prediction, loaded.identity)
             return TimedResult(prediction, decoded=decoded - begun, computed=computed)
 
@@ -323,6 +337,12 @@ class Service:
         self.workers.close()
         if self.keeper is not None:
             self.keeper.close()
+
+
+def _latest(current: Callable[[], DriftWatch | None], name: str) -> float:
+    """A number of the latest comparison; NaN if there is none."""
+    watch = current()
+    return float("nan") if watch is None or watch.latest is None else float(getattr(watch.latest, name))
 
 
 def _without_traceback(error: ImageError) -> ImageError:

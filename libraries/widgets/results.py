@@ -353,7 +353,7 @@ class ResultsViewer(Viewer):
         row = rows.get(self._predictions.paths[image])
         if row is None or not named:
             return []
-        return [named[i] for i in nearest(training, test[[row]], count=_ALIKE)[0]]
+        return [named[i] for i in nearest(training, test[[row]], count=_ALIKE)[0][0]]
 
     @cached_property
     def _loss(self) -> Float32:

@@ -3,6 +3,13 @@
 import { $, plural, say } from "./page.js";
 import { ask, openQueues } from "./service.js";
 
+/** What becomes of pictures, by what the service says it keeps. */
+const KEEPS = {
+  none: ", and it keeps none",
+  uncertain: ", and it keeps those that it is unsure about, for a while, to learn from them",
+  sample: ", and it keeps some of them, drawn at random, for a while, to learn from them",
+};
+
 /** What GET /model said. */
 export let model = null;
 
@@ -17,7 +24,9 @@ export async function meet() {
   } catch (problem) {
     return say($("#notice"), `${problem.message} ${problem.detail ?? ""}`);
   }
-  say($("#notice"), "");
+  const warnings = model.drift?.warnings ?? [];
+  say($("#notice"), warnings.length ? `${warnings.join(" ")} Its answers may be less reliable than they were.` : "");
+  say($("#keeps"), KEEPS[model.keeps] ?? "");
   introduce(model);
   openQueues();
 }

@@ -249,14 +249,14 @@ def test_same_as_sorting_all_cosines(monkeypatch: pytest.MonkeyPatch, rows: int)
     embeddings = generator.normal(size=(200, 16)).astype(np.float32)
     queries = generator.normal(size=(9, 16)).astype(np.float32) * 100
     cosines = (queries @ embeddings.T) / np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(embeddings, axis=1))
-    assert np.array_equal(nearest(embeddings, queries, count=5), np.argsort(-cosines, axis=1)[:, :5])
+    assert np.array_equal(nearest(embeddings, queries, count=5)[0], np.argsort(-cosines, axis=1)[:, :5])
 
 
 def test_an_image_is_most_like_itself_at_any_brightness() -> None:
     embeddings = np.eye(4, dtype=np.float32)
-    assert nearest(embeddings, 3 * embeddings, count=1)[:, 0].tolist() == [0, 1, 2, 3]
+    assert nearest(embeddings, 3 * embeddings, count=1)[0][:, 0].tolist() == [0, 1, 2, 3]
 
 
 def test_no_more_than_there_are_and_zeros_do_no_harm() -> None:
     embeddings = np.array([[0, 0], [1, 0]], np.float32)
-    assert nearest(embeddings, np.array([[1, 1], [0, 0]], np.float32), count=3).tolist() == [[1, 0], [0, 1]]
+    assert nearest(embeddings, np.array([[1, 1], [0, 0]], np.float32), count=3)[0].tolist() == [[1, 0], [0, 1]]

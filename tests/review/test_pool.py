@@ -1,7 +1,10 @@
 """The pool of images without a label: what is in it, which of it is worth a look, and what becomes of the answers."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -153,3 +156,44 @@ def test_without_a_pool_there_is_nothing_to_say(parameters: Parameters, capsys: 
     run_main("5_evaluate", parameters, review=True)
     assert rows(parameters) == []
     assert "left out" not in capsys.readouterr().out
+
+
+def test_label_studio_gets_it_and_its_answers_come_back(
+    parameters: Parameters, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(parameters)
+    run_main("5_evaluate", parameters, review=True)
+    asked = rows(parameters)
+    gone, dismissed, moved_meanwhile, *wanted = [row.path for row in asked if " " in Path(row.path).name]
+    file_of = Annotations(layout.images).file
+    file_of(gone).unlink()
+    run_main("1_prepareData", parameters, export=True)
+    tasks = json.loads((layout.proc / "labelStudio" / "tasks.json").read_text(encoding="utf-8"))
+    of_pool = {task["data"]["path"]: task for task in tasks if task["data"]["path"].startswith(".pool/")}
+    assert list(of_pool) == [row.path for row in asked if row.path != gone]
+    for task in of_pool.values():
+        served = unquote(task["data"]["image"].partition("?d=")[2])
+        assert (layout.images.parent / served).is_file(), "from the folder that Label Studio serves"
+    (prediction,) = of_pool[wanted[0]]["predictions"]
+    assert prediction["model_version"] == "suggested label"
+
+    def answer(path: str, label: str) -> dict[str, Any]:
+        result = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [label]}}
+        return {**of_pool[path], "id": len(path), "annotations": [{"was_cancelled": False, "result": [result]}]}
+
+    place = file_of(moved_meanwhile)
+    place.rename(place.with_name(f"renamed {place.name}"))
+    true = {path: Path(path).name.split()[0] for path in (*wanted, moved_meanwhile)}
+    said = [answer(path, label) for path, label in true.items()] + [answer(dismissed, "excluded")]
+    (tmp_path / "export.json").write_text(json.dumps(said))
+    run_main("1_prepareData", parameters.model_copy(update={"importLabels": tmp_path / "export.json"}))
+    assert f"{len(said)} labels and marks imported" in capsys.readouterr().out
+    now = examples(parameters)
+    labelled = {path for path in now if "from the camera" in path}
+    assert {path.split("/")[0] for path in labelled} == set(true.values()) and len(labelled) == len(true)
+    assert Annotations(layout.images).marks == {dismissed: "excluded"}
+    run_main("3_runDNN", parameters)
+    run_main("5_evaluate", parameters, review=True)
+    assert {row.path for row in rows(parameters)}.isdisjoint({*true, dismissed})
+    run_main("1_prepareData", parameters.model_copy(update={"importLabels": tmp_path / "export.json"}))
+    assert "\n0 labels and marks imported" in capsys.readouterr().out

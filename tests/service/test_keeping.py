@@ -14,11 +14,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from libraries.base.errors import ServiceError
+from libraries.data.pool_folders import ANSWERS
 from libraries.service import keeping
 from libraries.service.app import create_app
 from libraries.service.calling.client import Client
 from libraries.service.gate import Access
-from libraries.service.keeping import ANSWERS, Keep
+from libraries.service.keeping import Keep
 from libraries.service.service import Limits, Service
 from tests.service.conftest import PAGE, StartService, encoded
 
@@ -89,7 +90,7 @@ def test_uncertain_images_are_kept_once_with_what_was_answered(
     assert sorted(path.read_bytes() for path in day.iterdir() if path.name != ANSWERS) == sorted(images)
     lines = [json.loads(line) for line in (day / ANSWERS).read_text(encoding="utf-8").splitlines()]
     assert {line["label"] for line in lines} == {each["label"] for each in answered if "label" in each}
-    assert lines[0].keys() == {"file", "time", "name", "version", "label", "probability"}
+    assert lines[0].keys() == {"file", "time", "name", "version", "label", "probability", "kept"}
     assert 'images_kept{outcome="kept"} 20.0' in client.get("/metrics").text
 
     limit = sorted(each["probability"] for each in answered if "label" in each)[5]

@@ -173,6 +173,17 @@ def test_the_header_describes_the_classifier(page: Page) -> None:
     assert "3f2a9c0d11ee" in facts
 
 
+def test_a_drift_and_what_is_kept_are_told(service: FakeService, new_page: NewPage) -> None:
+    usual = new_page(service.url)
+    expect(usual.locator("#keeps")).to_have_text(", and it keeps none")
+    expect(usual.locator("#notice")).to_be_hidden()
+    warning = "The last 500 images look different from the test images."
+    service.model = {**service.model, "drift": {"warnings": [warning]}, "keeps": "uncertain"}
+    page = new_page(service.url)
+    expect(page.locator("#notice")).to_have_text(f"{warning} Its answers may be less reliable than they were.")
+    expect(page.locator("#keeps")).to_contain_text("keeps those that it is unsure about")
+
+
 def test_a_heatmap_lies_where_the_service_says(page: Page, service: FakeService) -> None:
     service.size = (300, 200)
     service.heatmap = [[-1.0, 0.5], [-1.0, 0.5]]

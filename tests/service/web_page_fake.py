@@ -60,6 +60,8 @@ MODEL = {
     },
     "versions": {"openvino": "2026.4.1"},
     "created": "2026-11-23T06:33:31+00:00",
+    "drift": None,
+    "keeps": "none",
     "limits": {"megabytes": 32, "images": 64, "megapixels": 50},
 }
 

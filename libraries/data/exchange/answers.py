@@ -162,7 +162,7 @@ class Images:
     def __init__(self, annotations: Annotations, paths: Collection[str]) -> None:
         """
         Args:
-            paths: of the images in the class folders.
+            paths: of the images in the class folders and in the pool.
         """
         self._annotations = annotations
         self._folder, self._moved = annotations.folder, annotations.moved
@@ -232,7 +232,7 @@ class Images:
 
     def _digest(self, path: str) -> str | None:
         try:
-            return sha256(self._folder / REMOVED / path if path in self._removed else self._folder / path)
+            return sha256(self._folder / REMOVED / path if path in self._removed else self._annotations.file(path))
         except OSError:
             return None
 

@@ -231,19 +231,20 @@ class Export:
         *,
         moved: Mapping[str, str],
         suggested: Mapping[str, tuple[str, float]] = MappingProxyType({}),
+        unlabelled: Sequence[Example] = (),
     ) -> list[Path]:
         """Write the files, all or none; returns their paths.
 
         Args:
             moved: the current path of every image that was moved by hand, by its original path.
-            suggested: see `label_studio.describe`.
+            suggested, unlabelled: for Label Studio, see `label_studio.describe`.
 
         Raises:
             StorageError: a file was not written by this project, or cannot be written.
         """
         name = self._images.name
         described = self._placed(describe(examples, name=name), self._images)
-        tasks = label_studio.describe(examples, dataset=name, moved=moved, suggested=suggested)
+        tasks = label_studio.describe(examples, dataset=name, moved=moved, suggested=suggested, unlabelled=unlabelled)
         return self._own.write(described | self._placed(tasks, self._tasks))
 
     @staticmethod

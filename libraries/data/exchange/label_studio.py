@@ -2,7 +2,8 @@
 
 Tasks name images by Label Studio's path for local files: start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true
 and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to DATA_DIR/images. The current label is included as a prediction, which
-a person confirms or changes; doubtful ones come first, with the suggested label as a second prediction. Format: https://labelstud.io/guide/task_format
+a person confirms or changes; doubtful ones come first, with the suggested label as a second prediction. So do images of
+the pool that are worth a label, which have no other. Format: https://labelstud.io/guide/task_format
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from libraries.base.file_system import nfc, read_regular
 from libraries.base.storage import MAX_JSON_BYTES, json_text
 from libraries.data.annotation_log import MARKS, LabelAnswer
 from libraries.data.annotations import Annotations
+from libraries.data.class_folders import in_pool, pool_images, within_pool
 from libraries.data.dataset import Example
 from libraries.data.exchange.answers import LOCAL, ImageOfTask, Images, Task, read_tasks, shown
 
@@ -51,16 +53,18 @@ def describe(
     dataset: str,
     moved: Mapping[str, str] = MappingProxyType({}),
     suggested: Mapping[str, tuple[str, float]] = MappingProxyType({}),
+    unlabelled: Sequence[Example] = (),
 ) -> dict[str, str]:
     """The tasks to import into a project and its labelling interface, as texts by file name.
 
     Args:
+        unlabelled: images of the pool.
         moved: the current path of every image that was moved by hand, by its original path.
         suggested: another label and a score, 0 to 1, by path, in the order in which people should see them.
     """
     first = {now: path for path, now in moved.items()}
     place = {path: i for i, path in enumerate(suggested)}
-    ordered = sorted(examples, key=lambda example: place.get(example.path, len(place)))
+    ordered = sorted([*unlabelled, *examples], key=lambda example: place.get(example.path, len(place)))
     tasks = [_task(e, dataset, first.get(e.path, e.path), suggested.get(e.path)) for e in ordered]
     return {TASKS: json_text(tasks), INTERFACE: _interface([*sorted({e.label for e in examples}), *MARKS])}
 
@@ -90,8 +94,11 @@ def is_ours(path: Path) -> bool:
 
 
 def _task(example: Example, dataset: str, first_path: str, suggested: tuple[str, float] | None) -> dict[str, Any]:
-    image = f"{LOCAL}?d={quote(f'{dataset}/{example.path}')}"
-    predictions: list[dict[str, Any]] = [{"model_version": "present label", "result": [_choice(example.label)]}]
+    path = f"{dataset}.pool/{within_pool(example.path)}" if in_pool(example.path) else f"{dataset}/{example.path}"
+    image = f"{LOCAL}?d={quote(path)}"
+    predictions: list[dict[str, Any]] = []
+    if not in_pool(example.path):
+        predictions.append({"model_version": "present label", "result": [_choice(example.label)]})
     if suggested is not None:
         label, score = suggested
         predictions.append({"model_version": "suggested label", "score": score, "result": [_choice(label)]})
@@ -119,7 +126,7 @@ def import_answers(export: Path, annotations: Annotations, *, dataset: str) -> l
         raise InputError(f"{annotations.folder} does not exist: put the images there that these labels are for")
     folders = annotations.folders  # before the moves: a class that loses all its images may get some back
     finished = annotations.replay()
-    images = Images(annotations, folders.images(annotations.folder))
+    images = Images(annotations, [*folders.images(annotations.folder), *pool_images(annotations.folder)])
     imported = collect_answers(tasks, images, labels=folders.by_label)
     result = annotations.apply_answers(imported.answers, source=hashlib.sha256(content).hexdigest())
     lines = [f"{len(result.changes):,} labels and marks imported from {export}"]

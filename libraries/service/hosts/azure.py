@@ -17,6 +17,7 @@ from libraries.base.file_system import TEMPORARY, storage_error
 from libraries.base.storage import read_json, reading, sha256, write_json
 from libraries.classifier.bundle import find_bundle
 from libraries.classifier.bundle_files import MANIFEST, METRICS, MODEL, check_files, read_manifest
+from libraries.classifier.reference import REFERENCE
 from libraries.service import base64_json
 from libraries.service.model import load_model
 from libraries.service.problems import MEDIA_TYPE, Problem
@@ -103,8 +104,9 @@ def _copy_bundle(bundle: Path, model: Path) -> None:
                 f"{bundle / name} is not the file that {MANIFEST} describes: restore or rebuild the bundle"
             )
     _copy(bundle / MANIFEST, model / MANIFEST)
-    if (bundle / METRICS).exists():
-        _copy(bundle / METRICS, model / METRICS)
+    for name in (METRICS, REFERENCE):
+        if (bundle / name).exists():
+            _copy(bundle / name, model / name)
 
 
 def _copy(source: Path, target: Path) -> None:
