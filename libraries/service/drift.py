@@ -72,10 +72,10 @@ class DriftWatch:
         with self._lock:
             seen, self._new = [*self._window.values()], 0
         found = self.reference.compare(*(np.stack(values) for values in zip(*seen, strict=True)))
-        before, self.latest = self.latest, found
-        if before is None or before.kinds != found.kinds:
+        if self.latest is None or self.latest.kinds != found.kinds:
             for sentence in found.told(self.labels, _these(found)):
                 log.warning("%s", sentence)
+        self.latest = found
 
     def describe(self) -> dict[str, Any]:
         """What GET /model says of it."""
