@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat
 
-from libraries.base.layout import MEGAPIXELS
+from libraries.base.layout import COVERAGE, MEGAPIXELS, UNKNOWN_RATE
 from libraries.base.settings import FolderName, Name, Settings, UserPath, group
 from libraries.web.search.names import LicenceFilter, ProviderName
 from libraries.web.store.address import StoreUrl
@@ -258,6 +258,21 @@ class Parameters(Settings):
         "auto", "true: embeddings of length 1; false: standardised embeddings; auto: chosen by cross-validation, like C"
     )
     svm_folds: int = svm(5, "folds of the cross-validation", ge=2, le=50)
+
+    unknownRate: float = svm(
+        UNKNOWN_RATE,
+        "share of the images of your classes that may be called unknown: the higher, the more of others are noticed",
+        ge=0.001,
+        le=0.5,
+        matters_to="trust",
+    )
+    coverage: float = svm(
+        COVERAGE,
+        "share of the images whose true label is to be in the set of likely labels that is answered",
+        ge=0.5,
+        le=0.999,
+        matters_to="trust",
+    )
 
     # ---- 6_callWebservice
     url: str = call("http://127.0.0.1:8080", "the service, or the scoring URI of one in a cloud", pattern=r"^https?://")

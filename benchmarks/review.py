@@ -6,7 +6,8 @@ In each set, some images get another label, any with equal chance. An image's su
 the label that it has then, by an SVM that has not seen it ('SVM alone') and by that with the votes of its neighbours,
 as in the queue. Where cleanlab is installed, its label quality (self-confidence) is measured beside them, on
 probabilities by scikit-learn's logistic regression in five folds, as its documentation advises, with C = 30 on the same
-normalised embeddings. The sets are the solar cells, printed letters made here, and folders of images for each class.
+normalised embeddings. The sets are the solar cells, printed letters made here, scikit-learn's handwritten digits, and
+folders of images for each class.
 """
 
 import argparse
@@ -53,12 +54,24 @@ def letters(folder: Path) -> None:
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / letter / f"{i:03d}.png")
 
 
+def digits(folder: Path) -> None:
+    """Write scikit-learn's handwritten digits, 8 x 8 pixels, enlarged."""
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    for i, (pixels, digit) in enumerate(zip(loaded.images, loaded.target, strict=True)):
+        (folder / str(digit)).mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray((pixels * 15.9).clip(0, 255).astype(np.uint8))
+        picture.resize((224, 224), Image.Resampling.BICUBIC).save(folder / str(digit) / f"{i:04d}.png")
+
+
 def labelled_sets(folders: Iterable[Path]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, embeddings and labels of the solar cells, the letters, and folders of images for each class."""
+    """Name, embeddings and labels of the solar cells, the letters, the digits, and folders of images for each class."""
     with tempfile.TemporaryDirectory() as temporary:
-        sets = {"solar cells": Path(temporary) / "cells", "letters": Path(temporary) / "letters"}
+        sets = {name: Path(temporary) / name for name in ("solar cells", "letters", "digits")}
         copy_solar_cells(sets["solar cells"])
         letters(sets["letters"])
+        digits(sets["digits"])
         for name, folder in (sets | {folder.name: folder for folder in folders}).items():
             files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
             labels = np.unique([path.parent.name for path in files], return_inverse=True)[1]

@@ -30,6 +30,7 @@ def train(parameters: Parameters, layout: Layout, record: Record) -> None:
     from libraries.classifier.bundle import write_bundle
     from libraries.classifier.labelled import LabelledEmbeddings
     from libraries.classifier.sweep import normalisations, sweep
+    from libraries.classifier.thresholds import trust_of
 
     data = LabelledEmbeddings.read(layout.features.folder, layout.examples.folder / "examples.csv")
     print(*data.summary_lines(), sep="\n")
@@ -66,10 +67,20 @@ def train(parameters: Parameters, layout: Layout, record: Record) -> None:
                 progress=bar.show,
             )
         print("", *(textwrap.fill(sentence, 100) for sentence in curve.advice()), sep="\n")
+    trust = None
+    if parameters.classifier == "svm":  # a refined network has seen these images, so they tell nothing of others
+        trust = trust_of(data, result, unknown_rate=parameters.unknownRate, coverage=parameters.coverage)
+        for sentence in trust.told(data.names):
+            print(textwrap.fill(sentence, 100))
     files = outputs.write_svm(layout.svm, result, rows, curve, names=data.names)
-    settings = parameters.portable()
     write_bundle(
-        layout.bundle, layout.network, labels=data.names, calibration=calibration, linear=model, settings=settings
+        layout.bundle,
+        layout.network,
+        labels=data.names,
+        calibration=calibration,
+        linear=model,
+        trust=trust,
+        settings=parameters.portable(),
     )
     record.tags["data"] = layout.examples.identity()[:12]
     record.metrics.update(chosen.scalars())

@@ -113,9 +113,10 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     from libraries.data.dataset import read_examples
     from libraries.data.remembered import Remembered
     from libraries.evaluation import outputs, testing
-    from libraries.evaluation.drift import reference_of
+    from libraries.evaluation.drift import reference_of, remember
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.since import since_previous
+    from libraries.evaluation.trust import sentences, trust_metrics
     from libraries.evaluation.wording import accuracy_table
     from libraries.history import reading
     from libraries.history.comparison import earlier_runs
@@ -136,6 +137,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     measured = metrics(
         tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed
     )
+    measured["trust"] = trust_metrics(tested, classifier.model.get("trust", {}))
     record.tags.update(data=layout.examples.identity()[:12], test_set=testing.fingerprint(tested))
     earlier = earlier_runs(
         reading.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
@@ -145,9 +147,8 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     )
     since = since_previous(layout, tested)
     to_look_at = queue(parameters, layout, features)
+    remember(layout.bundle, reference_of(tested, features))
     write_metrics(layout.bundle, measured)
-    if (reference := reference_of(tested, features)) is not None:
-        reference.save(layout.bundle.folder, of=layout.bundle.read()["files"])
     written = outputs.write(
         tested,
         measured,
@@ -159,6 +160,8 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         since=since,
     )
     print(accuracy_table(measured))
+    for sentence in sentences(measured) if measured["trust"] else ():
+        print(textwrap.fill(sentence, 100))
     if since is not None:
         print("", textwrap.fill(since.sentence(), 100), sep="\n")
     print("\nWritten:")

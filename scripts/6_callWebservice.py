@@ -45,6 +45,10 @@ def call(client: "Client", parameters: Parameters) -> None:
     score = scores[-1]
     ranked = sorted(score.probabilities.items(), key=lambda item: -item[1])
     print(table(f"Label: {score.label}", ["", "probability"], [(label, f"{p:.2%}") for label, p in ranked]))
+    if score.unknown:
+        print("Unknown: it is unlike the images that the classifier was trained with, so its label says little")
+    elif score.set is not None and len(score.set) > 1:
+        print(f"Not certain: one of {', '.join(score.set)}")
 
 
 def teach(client: "Client", path: Path, label: str) -> None:
@@ -70,6 +74,8 @@ def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
         summary = classify_folder(client, folder, target, in_flight=parameters.requestsInFlight, progress=bar.update)
     rows = [*summary.labels.items(), *(("no label: " + reason, n) for reason, n in summary.errors.most_common())]
     print(table("What became of the images", ["", "images"], rows, footer=["all", sum(n for _, n in rows)]))
+    if summary.unknown:
+        print(f"Unknown, as they are like none of the classes: {counted(summary.unknown, 'image')}")
     if summary.known:
         print(f"Classified already by an earlier run, which was stopped: {counted(summary.known, 'image')}")
     print(f"Classified by {' and then '.join(summary.models)}\nEvery image with its probabilities: {target}")

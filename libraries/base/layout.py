@@ -15,6 +15,7 @@ from libraries.base.storage import Artefact, read_json, sha256_once
 from libraries.base.text import split_lines
 
 MEGAPIXELS = 100  # default limit for an image
+UNKNOWN_RATE, COVERAGE = 0.05, 0.9  # defaults
 
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
 MAX_LOG_BYTES = 2**29  # of that file: millions of changes
@@ -132,6 +133,10 @@ class Layout:
             case "pixel limit":
                 was = self._made_with("examples.json").get("maxMegapixels")
                 return bool(self._values["maxMegapixels"] != MEGAPIXELS) or was is not None
+            case "trust":
+                was = self._made_with(f"model_{self.classifier}/model.json").get("coverage")
+                now = self._values["unknownRate"], self._values["coverage"]
+                return self.classifier == "svm" and (now != (UNKNOWN_RATE, COVERAGE) or was is not None)
         return True
 
     def _fact(self, fact: str, name: str) -> Any:

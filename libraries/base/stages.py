@@ -24,6 +24,7 @@ Subject = Literal[
     "features",
     "svm",
     "bundle",
+    "trust",  # unless they are and were the defaults, which earlier versions did not record
 ]
 
 NETWORK_FORMAT = 2  # of the network that step 2 writes; since 2, model.onnx also has the feature map
@@ -186,7 +187,7 @@ STAGES = (
             ),
             Output(
                 "model_{classifier}", "model_{classifier}/model.json", "the bundle that is deployed",
-                depends_on=("bundle",), facts=("white_level",), made_from=("network", "svm_{classifier}"),
+                depends_on=("bundle", "trust"), facts=("white_level",), made_from=("network", "svm_{classifier}"),
                 only=("svm", "svmDnnRefined"),
             ),
         ),

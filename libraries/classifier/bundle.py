@@ -22,10 +22,11 @@ from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, StorageError
 from libraries.base.storage import Artefact, write_json
 from libraries.classifier.bundle_files import MANIFEST, METRICS, MODEL, check_files, read_manifest
-from libraries.classifier.bundle_graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, write_graph
+from libraries.classifier.bundle_graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, STRANGENESS, write_graph
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.reference import Reference
 from libraries.classifier.svm import LinearModel
+from libraries.classifier.trust import Trust, members
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, fit, load
 from libraries.network.engine import Engine, open_part
@@ -42,6 +43,7 @@ def write_bundle(
     labels: Sequence[str],
     calibration: Calibration,
     linear: LinearModel | None = None,
+    trust: Trust | None = None,
     settings: Mapping[str, Any],
 ) -> None:
     """Write the bundle's folder from the network's: graph first, model.json last.
@@ -52,7 +54,9 @@ def write_bundle(
         settings: all parameters of the run, for information; those that matter are in the recipe anyway.
     """
     bundle.begin()
-    write_graph(network.folder / MODEL, bundle.folder / MODEL, calibration=calibration, linear=linear)
+    strangeness = None if trust is None else trust.strangeness
+    target = bundle.folder / MODEL
+    write_graph(network.folder / MODEL, target, calibration=calibration, linear=linear, strangeness=strangeness)
     described = network.read()
     kept = ("architecture", "input_size", "embedding_size", "mean", "std", "views")
     rule = ResizeRule.from_json(described["resize"])
@@ -61,6 +65,7 @@ def write_bundle(
         **{name: described[name] for name in kept},
         resize=replace(rule, white_level=bundle.parameters.get("white_level") or FULL_RANGE).to_json(),
         labels=list(labels),
+        **({} if trust is None else {"trust": trust.to_json()}),
         settings=dict(settings),
         versions={name: metadata.version(name) for name in ("numpy", "onnx", "openvino", "pillow")},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -88,12 +93,22 @@ class Prediction:
         probabilities: float32 [K], calibrated, in the order of the classifier's labels.
         scores: float32 [K], before calibration.
         embedding: float32 [D].
+        unknown: whether the image is too strange to be one of the classes; None: the bundle cannot tell.
+        set: labels of which one is true as often as the bundle promises (see `trust`), in the order of the
+            classifier's; None: it promises nothing.
     """
 
     label: str
     probabilities: Float32
     scores: Float32
     embedding: Float32
+    unknown: bool | None = None
+    set: tuple[str, ...] | None = None
+
+    def trusted(self) -> dict[str, Any]:
+        """`unknown` and `set`, where the bundle has them, for JSON."""
+        known = {} if self.unknown is None else {"unknown": self.unknown}
+        return known if self.set is None else {**known, "set": list(self.set)}
 
 
 class Classifier:
@@ -103,6 +118,7 @@ class Classifier:
         labels: the classes, in the order of scores and probabilities.
         rule: how an image becomes the network's input.
         model: everything model.json says, and the metrics, if the bundle has been evaluated.
+        unknown_above, set_above: see `Trust`; None: the bundle cannot tell.
     """
 
     def __init__(self, folder: Path, *, precision: Literal["f32", "bf16"] = "f32") -> None:
@@ -113,6 +129,10 @@ class Classifier:
         """
         self.model, self.labels, self.rule = read_manifest(folder / MANIFEST)
         self._folder, self._precision = folder, precision
+        trust = self.model.get("trust", {})
+        self.unknown_above, self.set_above = (
+            np.array(trust[name], np.float32) if trust.get(name) else None for name in ("unknown_above", "set_above")
+        )
         self._engine = self._open()
         self._check_sizes()
         self._evidence_engine: Engine | None = None
@@ -161,6 +181,8 @@ class Classifier:
         if PROBABILITIES not in shapes:
             raise StorageError(f"{self._folder} holds a network without its classifier: take a folder model_*/ instead")
         expected = {EMBEDDING: (self.model["embedding_size"],), SCORES: classes, PROBABILITIES: classes}
+        if self.unknown_above is not None:
+            expected[STRANGENESS] = (1,)
         for name, shape in expected.items():
             if shapes.get(name) != shape:
                 gives = f"{name} {list(shapes.get(name, ()))}, and {MANIFEST} describes {list(shape)}"
@@ -177,15 +199,14 @@ class Classifier:
     def predict_embeddings(self, embeddings: Float32) -> list[Prediction]:
         """Classify images by their embeddings, float32 [N, D]: with the part of the graph that comes after them."""
         check_files(self._folder, self.model["files"])
-        part = open_part(
-            self._folder / MODEL, start=EMBEDDING, outputs=(SCORES, PROBABILITIES), precision=self._precision
-        )
+        outputs = (SCORES, PROBABILITIES) if self.unknown_above is None else (SCORES, PROBABILITIES, STRANGENESS)
+        part = open_part(self._folder / MODEL, start=EMBEDDING, outputs=outputs, precision=self._precision)
         predictions: list[Prediction] = []
         for start in range(0, len(embeddings), ROWS_AT_ONCE):
             rows = embeddings[start : start + ROWS_AT_ONCE]
-            outputs = {EMBEDDING: rows, **part(rows)}
+            found = {EMBEDDING: rows, **part(rows)}
             predictions += (
-                self._prediction({name: values[i] for name, values in outputs.items()}) for i in range(len(rows))
+                self._prediction({name: values[i] for name, values in found.items()}) for i in range(len(rows))
             )
         return predictions
 
@@ -201,9 +222,14 @@ class Classifier:
             yield item, result if isinstance(result, ImageError) else self._prediction(result)
 
     def _prediction(self, outputs: dict[str, Float32]) -> Prediction:
-        probabilities = outputs["probabilities"]
-        label = self.labels[int(np.argmax(probabilities))]
-        return Prediction(label, probabilities, outputs["scores"], outputs["embedding"])
+        probabilities = outputs[PROBABILITIES]
+        best = int(np.argmax(probabilities))
+        unknown = None if self.unknown_above is None else bool(outputs[STRANGENESS][0] > self.unknown_above[best])
+        likely = None
+        if self.set_above is not None:
+            chosen = np.flatnonzero(members(probabilities[None], self.set_above)[0])
+            likely = tuple(self.labels[i] for i in chosen)
+        return Prediction(self.labels[best], probabilities, outputs[SCORES], outputs[EMBEDDING], unknown, likely)
 
 
 def find_bundle(folder: Path) -> Path:

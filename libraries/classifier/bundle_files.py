@@ -17,6 +17,7 @@ from typing import Any
 from libraries.base.errors import ParameterError, StorageError
 from libraries.base.file_system import explained, is_reserved, read_regular
 from libraries.base.storage import sha256
+from libraries.classifier import trust
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
 
@@ -120,6 +121,8 @@ def _checked(model: Any) -> tuple[dict[str, Any], list[str], ResizeRule]:
     _whole_number(model.get("views", 1), "views", most=max(VIEWS))
     if model.get("views", 1) not in VIEWS:
         raise ValueError(f"views is {model['views']!r:.50}, expected one of {VIEWS}")
+    if "trust" in model:
+        trust.check(_object(model["trust"], "trust"), classes=len(labels))
     _check_facts(model)
     return model, labels, rule
 

@@ -8,6 +8,7 @@ what they are. The biases are in it: an image that was one position all over wou
 position's evidence as its logits.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,22 @@ import numpy.typing as npt
 from libraries.base.arrays import Float32
 from libraries.base.storage import atomic_path
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.strangeness import Strangeness
 from libraries.classifier.svm import LinearModel
 
 IMAGES, FEATURES, EMBEDDING = "images", "features", "embedding"  # of the network
-SCORES, PROBABILITIES, EVIDENCE = "scores", "probabilities", "evidence"
+SCORES, PROBABILITIES, EVIDENCE, STRANGENESS = "scores", "probabilities", "evidence", "strangeness"
+LOGITS = "calibration_logits"  # within the graph
 
 
-def write_graph(network: Path, target: Path, *, calibration: Calibration, linear: LinearModel | None = None) -> None:
+def write_graph(
+    network: Path,
+    target: Path,
+    *,
+    calibration: Calibration,
+    linear: LinearModel | None = None,
+    strangeness: Strangeness | None = None,
+) -> None:
     """Write the graph.
 
     Args:
@@ -33,6 +43,7 @@ def write_graph(network: Path, target: Path, *, calibration: Calibration, linear
             where the network has `features`.
         calibration: scores → probabilities.
         linear: the SVM, embedding → scores; None if the network has a head of its own.
+        strangeness: embedding and logits → the output `strangeness`, [N, 1]; None: there is none.
     """
     import onnx
     import onnx.utils
@@ -45,6 +56,8 @@ def write_graph(network: Path, target: Path, *, calibration: Calibration, linear
         writer = Writer(onnx.utils.Extractor(model).extract_model([IMAGES], kept))
         writer.svm(linear)
     writer.probabilities(calibration)
+    if strangeness is not None:
+        writer.strangeness(strangeness)
     if has_map:
         weights, bias = (linear.weights, linear.bias) if linear is not None else head(model)
         writer.evidence(weights, bias, calibration, linear)
@@ -91,9 +104,39 @@ class Writer:
         """scores → probabilities."""
         slope, bias = self._constant("calibration_slope", calibration.slope), calibration.bias
         sloped = self._node("Mul", [SCORES, slope], "calibration_sloped")
-        logits = self._node("Add", [sloped, self._constant("calibration_bias", bias)], "calibration_logits")
+        logits = self._node("Add", [sloped, self._constant("calibration_bias", bias)], LOGITS)
         self._node("Softmax", [logits], PROBABILITIES, axis=1)
         self._output(PROBABILITIES, len(calibration.bias))
+
+    def strangeness(self, model: Strangeness) -> None:
+        """embedding and calibrated logits → strangeness, step by step as in `Strangeness.parts`."""
+        numbers = itertools.count()
+
+        def step(kind: str, *inputs: str, **attributes: Any) -> str:
+            return self._node(kind, [*inputs], f"strange_{next(numbers)}", **attributes)
+
+        def constant(value: npt.ArrayLike) -> str:
+            return self._constant(f"strange_{next(numbers)}", value)
+
+        axis = self._constant("strange_axis", [1], np.int64)
+        root = step("Mul", step("Sign", EMBEDDING), step("Sqrt", step("Abs", EMBEDDING)))
+        length = step("Max", step("ReduceL2", root, axis, keepdims=1), constant(1e-12))
+        x = step("Sub", step("Div", root, length), constant(model.mean))
+        inside = step("MatMul", x, constant(model.directions))
+        of_classes = step("MatMul", inside, constant(model.within))
+        products = step("MatMul", of_classes, constant(-2 * model.centres.T))
+        distances = step("Add", products, constant(np.square(model.centres).sum(axis=1)))
+        nearest = step("ReduceMin", distances, axis, keepdims=1)
+        of_all = step("MatMul", step("Mul", inside, inside), constant(model.precision[:, None]))
+        relative = step("Sub", step("Add", step("ReduceSumSquare", of_classes, axis, keepdims=1), nearest), of_all)
+        explained = step("ReduceSumSquare", inside, axis, keepdims=1)
+        outside = step("Sub", step("ReduceSumSquare", x, axis, keepdims=1), explained)
+        residual = step("Sqrt", step("Max", outside, constant(0.0)))
+        energy = step("Neg", step("ReduceLogSumExp", LOGITS, axis, keepdims=1))
+        parts = step("Concat", energy, relative, residual, axis=1)
+        scaled = step("MatMul", parts, constant(model.scale[:, None]))
+        self._node("Add", [scaled, constant(model.shift)], STRANGENESS)
+        self._output(STRANGENESS, 1)
 
     def evidence(
         self,

@@ -35,9 +35,13 @@ class Calibration:
     slope: float
     bias: Float64
 
+    def logits(self, scores: npt.ArrayLike) -> Float64:
+        """Scores [N, K] to what the softmax makes probabilities of, float64 [N, K]."""
+        return np.asarray(self.slope * np.asarray(scores, np.float64) + self.bias)
+
     def probabilities(self, scores: npt.ArrayLike) -> Float32:
         """Scores [N, K] to probabilities, float32 [N, K], whose rows sum to one."""
-        return _softmax(self.slope * np.asarray(scores, np.float64) + self.bias).astype(np.float32)
+        return _softmax(self.logits(scores)).astype(np.float32)
 
     def labels(self, scores: npt.ArrayLike) -> Int:
         """Scores [N, K] to the class of the highest probability, int64 [N]."""

@@ -9,8 +9,9 @@ Two tests ask whether other images could have been drawn with them: a kernel two
 mean discrepancy: Gretton et al. 2012, 'A kernel two-sample test'), and one of the answers, by the class whose mean
 probability has changed most. The kernel is the sum of a linear one, which notices that all images have changed a little
 in the same way, and a Gaussian, which notices everything else (by random Fourier features: Rahimi & Recht 2007). Each
-test compares what it sees with the same of random divisions of all images, so a false alarm is as rare as it is said to
-be, however many images there are.
+test compares what it sees with the same of random divisions of all images. So for images that are independent of each
+other, as those of a fair sample are, a false alarm is as rare as it is said to be, however many there are. Images that
+come in batches, one object or place after another, are different from a shuffled test set, and that is noticed, too.
 """
 
 import io
@@ -19,6 +20,7 @@ import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ ALARM = 1 / 2000  # a p-value below it, of each of the two tests: together, a fa
 _MOST_ANSWERS = 10_000_000  # probabilities kept: fewer images of very many classes
 _MAX_BYTES = 2**28  # of the arrays in a file, which may be a stranger's
 _AT_ONCE = 500  # divisions
+_ROWS_AT_ONCE = 4096
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class Drift:
         looks, answers: p-values of the two tests: how probable such a difference is if nothing has changed.
         shares: the mean probability of each class, float64 [K].
         usual: the same in the reference.
+        most: the class whose mean probability has changed most, as the test of the answers measures it.
     """
 
     images: int
@@ -59,6 +63,7 @@ class Drift:
     answers: float
     shares: Float64
     usual: Float64
+    most: int
 
     @property
     def looks_differ(self) -> bool:
@@ -86,10 +91,11 @@ class Drift:
         if self.looks_differ:
             sentences.append(f"{these[0].upper()}{these[1:]} look different from the test images.")
         if self.answers_differ:
-            deviation = np.sqrt(self.usual * (1 - self.usual) + 1e-9)
-            most = int((np.abs(self.shares - self.usual) / deviation).argmax())
-            now, usual = self.shares[most], self.usual[most]
-            sentences.append(f"Of {these}, {now:.1%} seem to be '{labels[most]}'; of the test images, {usual:.1%}.")
+            now, usual = (_percent(shares[self.most]) for shares in (self.shares, self.usual))
+            sentences.append(
+                f"On average, {these} are '{labels[self.most]}' with a probability of {now}, "
+                f"the test images with {usual}."
+            )
         return sentences
 
 
@@ -147,12 +153,12 @@ class Reference:
                 raise ValueError("it is a link out of its folder")
             arrays = _read(read_regular(path, most=_MAX_BYTES))
             if str(arrays.pop("files")) != _belongs_to(of):
-                return None
+                raise ValueError("it belongs to another bundle: run scripts/5_evaluate.py")
             reference = cls(**arrays)
             reference._check(embedding_size, classes)
         except FileNotFoundError:
             return None
-        except _UNREADABLE as error:
+        except Exception as error:  # zipfile and NumPy raise almost anything for a damaged file
             log.warning("%s is left out, so drift is not noticed: %s", path, error)
             return None
         return reference
@@ -166,10 +172,24 @@ class Reference:
             array = getattr(self, name)
             if array.dtype != np.float32 or array.shape != shape or not np.isfinite(array).all():
                 raise ValueError(f"{name} is not finite float32 {list(shape)}")
+        if self.answers.min() < 0 or self.answers.max() > 1 + 1e-5:
+            raise ValueError("answers are not probabilities")
 
     def project(self, embeddings: Float32) -> Float32:
         """Embeddings, float32 [M, D], as what is compared, float32 [M, P]."""
-        return np.asarray((_normalised(embeddings) - self.mean) @ self.directions, np.float32)
+        projected = np.empty((len(embeddings), self.directions.shape[1]), np.float32)
+        for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            projected[rows] = (_normalised(embeddings[rows]) - self.mean) @ self.directions
+        return projected
+
+    @cached_property
+    def alike(self) -> float:
+        """Two images that are nearer than this show the same thing again: no two test images do."""
+        square = np.square(self.looks).sum(axis=1)
+        distances = square[:, None] + square - 2 * self.looks @ self.looks.T
+        np.fill_diagonal(distances, np.inf)
+        return float(np.sqrt(max(0.0, np.quantile(distances.min(axis=1), 0.05))) / 2)
 
     def compare(self, looks: Float32, answers: Float32) -> Drift:
         """Compare M images with those of the reference, in a tenth of a second.
@@ -196,10 +216,10 @@ class Reference:
             beaten += (_statistics(divided @ seen, classes=both.shape[1]) >= found * (1 - 1e-6)).sum(axis=0)
         looks_p, answers_p = (1 + beaten) / (1 + DIVISIONS)
         usual, shares = self.answers.mean(axis=0, dtype=np.float64), answers.mean(axis=0, dtype=np.float64)
-        return Drift(m, float(looks_p), float(answers_p), shares, usual)
+        most = int(np.abs((is_other @ seen)[-both.shape[1] :]).argmax())
+        return Drift(m, float(looks_p), float(answers_p), shares, usual, most)
 
 
-_UNREADABLE = (OSError, LookupError, TypeError, ValueError, EOFError, OverflowError, MemoryError, zipfile.BadZipFile)
 _ARRAYS = ("mean", "directions", "looks", "answers")
 
 
@@ -220,6 +240,10 @@ def _statistics(sums: Float32, *, classes: int) -> Float32:
     """How much the looks and the answers differ, [R, 2], by the sums over one side, [R, . + K]."""
     looks, answers = np.split(sums, [sums.shape[1] - classes], axis=1)
     return np.stack([np.square(looks).sum(axis=1), np.abs(answers).max(axis=1)], axis=1)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.01 else f"{100 * share:.2g}%"
 
 
 def _normalised(embeddings: Float32) -> Float32:

@@ -15,10 +15,13 @@ from libraries.base.console import table
 from libraries.base.errors import ImageError, InputError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.pool import ordered_map
+from libraries.base.storage import Artefact
 from libraries.classifier.bundle import Classifier
 from libraries.classifier.explain import nearest
-from libraries.classifier.reference import FEWEST, Drift, Reference
-from libraries.data.class_folders import image_file, pool_of, pooled
+from libraries.classifier.reference import FEWEST, MOST, REFERENCE, Drift, Reference
+from libraries.data.annotations import Annotations
+from libraries.data.class_folders import image_file, in_pool, pool_of, pooled, within_pool
+from libraries.data.exchange.answers import shown
 from libraries.data.pool_folders import SERVICE, drawn, told_label
 from libraries.evaluation.outputs import thumbnail
 from libraries.evaluation.report import SMALL, THUMBNAIL, Thumbnail, small_picture, write_page
@@ -42,11 +45,19 @@ def reference_of(tested: Tested, features: Features) -> Reference | None:
         features: of the training images, and others.
     """
     first = {example.group: row for row, example in reversed([*enumerate(tested.examples)])}
-    rows = sorted(first.values())
+    rows = sorted(np.random.default_rng(0).permutation(sorted(first.values()))[:MOST].tolist())
     training = features.embedding[as_slice(np.array(features.split) == "train")]
     if len(rows) < FEWEST or len(training) < 2:
         return None
     return Reference.of(training, np.stack([tested.embeddings[row] for row in rows]), tested.probabilities[rows])
+
+
+def remember(bundle: Artefact, reference: Reference | None) -> None:
+    """Write the reference into a bundle's folder, or remove one that is no longer true."""
+    if reference is None:
+        (bundle.folder / REFERENCE).unlink(missing_ok=True)
+    else:
+        reference.save(bundle.folder, of=bundle.read()["files"])
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class Batch:
 
 
 def _words(p_value: float, is_different: bool) -> str:
-    return f"{'different' if is_different else 'the same'} (p = {p_value:.2g})"
+    return f"{'different' if is_different else 'no difference'} (p = {p_value:.2g})"
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,9 @@ class PoolDrift:
         if all_images.drift is None:
             return [f"The images were not compared: {all_images.why}."]
         told = all_images.drift.told(self.labels, f"the {all_images.images:,} images")
+        differ = [batch.name for batch in self.batches[1:] if batch.drift is not None and any(batch.drift.kinds)]
+        if differ:
+            told.append(f"Different by themselves: {', '.join(map(shown, differ))}.")
         return told or [
             f"As far as {all_images.images:,} images can tell, they look like the test images, and the answers for "
             "them are shared among the classes in the same way."
@@ -122,7 +136,7 @@ class PoolDrift:
 
     def table(self) -> str:
         """The batches as a table for the console."""
-        rows = [[batch.name, batch.images, *batch.told()] for batch in self.batches]
+        rows = [[shown(batch.name), batch.images, *batch.told()] for batch in self.batches]
         return table("Compared with the test images", ["images of", "images", "their looks", "their answers"], rows)
 
 
@@ -154,7 +168,10 @@ def pool_drift(
     pool = find_pool(layout, labelled=(), decided=())
     images, embeddings, left_out = embed_pool(layout, pool, options, progress=progress)
     if not images:
-        raise InputError(f"there are no images in {pool_of(layout.images)}: put some there, in folders for each day")
+        unread = f" (of {len(pool.left_out) + len(left_out)}, none can be read)" if pool.left_out or left_out else ""
+        raise InputError(
+            f"there are no images in {pool_of(layout.images)}{unread}: put some there, in folders for each day"
+        )
     answers = classifier.predict_embeddings(embeddings)
     probabilities = np.stack([answer.probabilities for answer in answers])
     looks = reference.project(embeddings)
@@ -165,9 +182,13 @@ def pool_drift(
         return Batch(name, len(rows), reference.compare(looks[rows], probabilities[rows]))
 
     fair, chosen = _by_folder(pool_of(layout.images), [image.path for image in images])
-    batches = [batch("all of these", sorted(row for rows in fair.values() for row in rows))]
+    labelled = {_folder(within_pool(path)) for path in Annotations(layout.images).moved if in_pool(path)}
+    partly = {name: fair.pop(name) for name in labelled & fair.keys()}
+    why = "" if fair else "none is a fair sample of what comes"
+    batches = [batch("(all of these)", sorted(row for rows in fair.values() for row in rows), why)]
     batches += [batch(name, rows) for name, rows in sorted(fair.items())]
     batches += [batch(name, rows, "chosen, so no fair sample") for name, rows in sorted(chosen.items())]
+    batches += [batch(name, rows, "some have got labels, so no fair sample") for name, rows in sorted(partly.items())]
     is_training = np.array(features.split) == "train"
     training = np.flatnonzero(is_training)
     near, distance = _neighbours(features.embedding[as_slice(is_training)], embeddings)
@@ -189,15 +210,19 @@ def _by_folder(pool: Path, paths: list[str]) -> tuple[dict[str, list[int]], dict
     fair, chosen = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
     names_of = cache(drawn)
     for row, path in enumerate(paths):
-        top, *inside = path.split("/")
-        if told_label(path) is not None:
-            chosen[top].append(row)
-        elif top == SERVICE and len(inside) == 2:
-            day, name = inside
-            (fair if name in names_of(pool / SERVICE / day) else chosen)[f"{SERVICE}/{day}"].append(row)
-        else:
-            fair[top if inside else "the pool itself"].append(row)
+        folder, name = _folder(path), path.rpartition("/")[2]
+        is_of_service = folder.startswith(f"{SERVICE}/")
+        is_chosen = told_label(path) is not None or (is_of_service and name not in names_of(pool / folder))
+        (chosen if is_chosen else fair)[folder].append(row)
     return fair, chosen
+
+
+def _folder(path: str) -> str:
+    """The folder of an image in the pool, as it is called in the report."""
+    top, *inside = path.split("/")
+    if top == SERVICE and len(inside) == 2:
+        return f"{SERVICE}/{inside[0]}"
+    return top if inside else "(in no folder)"
 
 
 def _neighbours(training: Float32, embeddings: Float32) -> tuple[Int, Float32]:
@@ -214,7 +239,7 @@ def _neighbours(training: Float32, embeddings: Float32) -> tuple[Int, Float32]:
 def write_drift(path: Path, found: PoolDrift, layout: Layout, *, white_level: int) -> None:
     """Write the report, one HTML file that needs no server, network or script."""
 
-    def shown(pictured: str, side: int) -> Thumbnail:
+    def thumbnail_of(pictured: str, side: int) -> Thumbnail:
         return small_picture(
             pictured,
             lambda name, size: thumbnail(
@@ -224,8 +249,8 @@ def write_drift(path: Path, found: PoolDrift, layout: Layout, *, white_level: in
         )
 
     def card(strange: StrangeImage) -> dict[str, Any]:
-        alike = [(shown(like, SMALL), label) for like, label in strange.alike]
-        return {"image": strange, "thumbnail": shown(pooled(strange.path), THUMBNAIL), "alike": alike}
+        alike = [(thumbnail_of(like, SMALL), label) for like, label in strange.alike]
+        return {"image": strange, "thumbnail": thumbnail_of(pooled(strange.path), THUMBNAIL), "alike": alike}
 
     write_page(
         path,

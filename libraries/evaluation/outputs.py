@@ -26,6 +26,7 @@ from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.report import EarlierRun
 from libraries.evaluation.since import Since
 from libraries.evaluation.testing import PredictionRow, Tested, prediction_rows
+from libraries.evaluation.trust import sentences, trust_figure
 from libraries.network.embedding_store import Features
 
 _EVIDENCE = 112  # pixels of a heatmap's side: it is smooth
@@ -79,7 +80,10 @@ def write(
         },
         metrics=measured,
         figures=pictures | {name: path for name, path in of_training.items() if path.exists()},
-        notes={"learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else []},
+        notes={
+            "learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else [],
+            "trust": sentences(measured),
+        },
         mistakes=_mistakes(tested, classifier, layout, features),
         thumbnail=lambda path, side: thumbnail(
             layout.images / path, side, white_level=classifier.rule.white_level, max_pixels=layout.max_pixels
@@ -104,6 +108,7 @@ def _pictures(tested: Tested, folder: Path) -> dict[str, Path]:
         "roc_and_confusion": plots.roc_and_confusion(labels, probabilities, names=names),
         "precision_recall": plots.precision_recall(labels, probabilities, names=names),
         "reliability": plots.reliability(labels, probabilities),
+        "trust": trust_figure(tested),
     }
     for name, figure in drawn.items():
         figures.save(figure, folder / f"{name}.png")

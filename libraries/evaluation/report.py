@@ -46,6 +46,13 @@ CAPTIONS = {
         "Of the images to which it gives 80%, 80% should be right. Points below the dashed line: too confident; above: "
         "too cautious. Each point stands for equally many images; the bars say how far chance alone can move it.",
     ),
+    "trust": (
+        "When to trust it",
+        "If only the images that it is surest of are answered (fewer and fewer from right to left), how many answers "
+        "are wrong; the others are left to a person. An image is unknown if it is stranger than almost all training "
+        "images; the likely labels are those that are about as probable as the true ones of training images. What is "
+        "promised holds for images like these, and for no others.",
+    ),
     "sweep": (
         "Choosing C",
         "C was chosen by cross-validation within the training images (validation); the test images were not consulted.",

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from libraries.base.arrays import Float32, Int, as_slice
+from libraries.base.arrays import Bool, Float32, Int, as_slice
 from libraries.base.errors import ImageError, InputError, StaleInput
 from libraries.base.tables import Column
 from libraries.classifier.bundle import Classifier, Prediction
@@ -41,6 +41,8 @@ class Tested:
         embeddings: N of float32 [D]: together they may be larger than memory.
         scores, probabilities: float32 [N, K].
         left_out: the errors of images that could not be read.
+        unknown: bool [N], whether an image is called unknown; None: the bundle cannot tell.
+        sets: bool [N, K], which labels are likely; None: the bundle promises nothing.
     """
 
     names: list[str]
@@ -50,6 +52,8 @@ class Tested:
     scores: Float32
     probabilities: Float32
     left_out: list[ImageError]
+    unknown: Bool | None = None
+    sets: Bool | None = None
 
     @property
     def groups(self) -> list[str]:
@@ -162,6 +166,10 @@ def _tested(
         scores=np.stack([answer.scores for _, answer in good]),
         probabilities=np.stack([answer.probabilities for _, answer in good]),
         left_out=[answer for _, answer in found if isinstance(answer, ImageError)],
+        unknown=None if good[0][1].unknown is None else np.array([answer.unknown for _, answer in good]),
+        sets=None
+        if good[0][1].set is None
+        else np.array([[name in (answer.set or ()) for name in classifier.labels] for _, answer in good]),
     )
 
 
@@ -173,15 +181,24 @@ class PredictionRow:
     label: Annotated[str, Column("true class")]
     predicted: Annotated[str, Column("most probable class")]
     probabilities: Annotated[Mapping[str, float], Column("its probability", prefix="probability of ", decimals=6)]
+    unknown: Annotated[
+        Literal["true", "false"] | None, Column("whether it is like none of the classes; empty: nobody can tell")
+    ] = None
+    set: Annotated[str | None, Column("likely labels, joined by |, of which one is true as often as promised")] = None
 
 
 def prediction_rows(tested: Tested) -> list[PredictionRow]:
     """The rows of predictions.csv."""
     return [
         PredictionRow(
-            example.path, example.label, tested.names[predicted], dict(zip(tested.names, p.tolist(), strict=True))
+            example.path,
+            example.label,
+            tested.names[tested.predictions[i]],
+            dict(zip(tested.names, tested.probabilities[i].tolist(), strict=True)),
+            None if tested.unknown is None else "true" if tested.unknown[i] else "false",
+            None if tested.sets is None else "|".join(tested.names[k] for k in np.flatnonzero(tested.sets[i])),
         )
-        for example, predicted, p in zip(tested.examples, tested.predictions, tested.probabilities, strict=True)
+        for i, example in enumerate(tested.examples)
     ]
 
 

@@ -83,7 +83,10 @@ def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[
 
     told: dict[str, set[str]] = {}
     most_bytes, left_out, by_digest, done = max_bytes_for(layout.max_pixels), [], dict[str, str](), {*labelled}
-    paths = sorted(pool_images(layout.images), key=lambda path: path not in decided)
+    paths = sorted(  # of copies, the first counts: one that nobody has chosen stands for what comes
+        pool_images(layout.images),
+        key=lambda path: (path not in decided, told_label(within_pool(path)) is not None),
+    )
     for path, digest in ordered_map(identify, map(within_pool, paths), workers=_THREADS):
         if isinstance(digest, ImageError):
             left_out.append(digest)

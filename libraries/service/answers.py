@@ -21,6 +21,8 @@ _PREDICTIONS = [
         "label": "defective",
         "probability": 0.93,
         "probabilities": [{"label": "defective", "probability": 0.93}, {"label": "functional", "probability": 0.07}],
+        "unknown": False,
+        "set": ["defective"],
     },
     {
         "name": "notes.txt",
@@ -60,6 +62,10 @@ class ImageAnswer(BaseModel):
     label: str | None = Field(None, examples=["defective"])
     probability: Probability | None = None
     probabilities: list[LabelProbability] | None = None
+    unknown: bool | None = Field(None, description="whether it is like none of the classes; absent: nobody can tell")
+    set: list[str] | None = Field(
+        None, examples=[["defective"]], description="labels of which one is right as often as GET /model promises"
+    )
     error: ProblemAnswer | None = None
 
 
@@ -131,6 +137,8 @@ class ScoreAnswer(BaseModel):
     allScores: list[float] = Field(examples=[[0.93, 0.07]])  # noqa: N815 (the tutorial's name)
     Id2Labels: dict[str, str] = Field(examples=[{"0": "defective", "1": "functional"}])
     executionTimeMs: float = Field(examples=[12.9])  # noqa: N815
+    unknown: bool | None = Field(None, description="not of the tutorial, as `set`: see /predict")
+    set: list[str] | None = None
 
 
 class ScoreError(BaseModel):
@@ -148,7 +156,7 @@ def image_answer(name: str | None, result: Prediction | ImageError, labels: list
         {"label": label, "probability": probability}
         for label, probability in sorted(named, key=lambda pair: -pair[1])  # of equal ones the first, as in argmax
     ]
-    return {"name": name, **probabilities[0], "probabilities": probabilities}
+    return {"name": name, **probabilities[0], "probabilities": probabilities, **result.trusted()}
 
 
 def explanation(loaded: LoadedModel, found: Explanation, *, seconds: float) -> dict[str, Any]:

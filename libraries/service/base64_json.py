@@ -85,6 +85,7 @@ def image_answer(prediction: Prediction, labels: Sequence[str], *, milliseconds:
         "allScores": [float(p) for p in prediction.probabilities],
         "Id2Labels": {str(i): label for i, label in enumerate(labels)},
         "executionTimeMs": round(milliseconds, 3),
+        **prediction.trusted(),
     }
 
 

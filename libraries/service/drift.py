@@ -1,13 +1,13 @@
 """Watches whether the images that are sent still look like those that the bundle was tested with.
 
 A window of the last images is compared now and then; of each it holds 128 numbers and the probabilities, never the
-picture. An image that comes again counts once, or a camera that has stopped would look like a drift of everything.
+picture. An image that comes again, or one that is all but the same, counts once: the test images are no copies of each
+other either.
 """
 
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +35,9 @@ class DriftWatch:
         self.reference, self.labels = reference, labels
         self.latest: Drift | None = None
         self._lock = threading.Lock()  # guards all of the following
-        self._window: OrderedDict[bytes, tuple[Float32, Float32]] = OrderedDict()  # looks and answers
+        self._looks = np.zeros((WINDOW, reference.looks.shape[1]), np.float32)
+        self._answers = np.zeros((WINDOW, len(labels)), np.float32)
+        self._seen = 0  # images, of which the last are in these, in a circle
         self._new = 0  # images since the latest comparison
         self._ended = float("-inf")  # when that was
         self._is_comparing = False
@@ -43,18 +45,31 @@ class DriftWatch:
     def see(self, prediction: Prediction) -> None:
         """Take an image into the window; takes some microseconds, and sometimes starts a thread that compares."""
         looks = self.reference.project(prediction.embedding[None])[0]
-        key = looks.tobytes()
+        if not np.isfinite(looks).all():
+            return
         with self._lock:
-            if key in self._window:
+            if self._is_known(looks):
                 return
-            self._window[key] = looks, prediction.probabilities
-            if len(self._window) > WINDOW:
-                self._window.popitem(last=False)
+            self._looks[self._seen % WINDOW], self._answers[self._seen % WINDOW] = looks, prediction.probabilities
+            self._seen += 1
             self._new += 1
             if self._new < EVERY or self._is_comparing:
                 return
             self._is_comparing = True
-        threading.Thread(target=self._work, name="drift", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="drift", daemon=True).start()
+        except RuntimeError:  # no more threads: another time
+            self._is_comparing = False
+
+    @property
+    def images(self) -> int:
+        """How many are in the window."""
+        return min(self._seen, WINDOW)
+
+    def _is_known(self, looks: Float32) -> bool:
+        """Whether an image in the window is all but the same."""
+        away = self._looks[: self.images] - looks
+        return bool((np.einsum("np,np->n", away, away) <= self.reference.alike**2).any())
 
     def _work(self) -> None:
         """Compare, as long as there are new images enough."""
@@ -70,8 +85,9 @@ class DriftWatch:
 
     def _compare(self) -> None:
         with self._lock:
-            seen, self._new = [*self._window.values()], 0
-        found = self.reference.compare(*(np.stack(values) for values in zip(*seen, strict=True)))
+            looks, answers = self._looks[: self.images].copy(), self._answers[: self.images].copy()
+            self._new = 0
+        found = self.reference.compare(looks, answers)
         if self.latest is None or self.latest.kinds != found.kinds:
             for sentence in found.told(self.labels, _these(found)):
                 log.warning("%s", sentence)
@@ -81,7 +97,7 @@ class DriftWatch:
         """What GET /model says of it."""
         found = self.latest
         if found is None:
-            return {"images": len(self._window), "warnings": [], "looks": None, "answers": None, "shares": None}
+            return {"images": self.images, "warnings": [], "looks": None, "answers": None, "shares": None}
         return {
             "images": found.images,
             "warnings": found.told(self.labels, _these(found)),

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,8 @@ class LoadedModel:
         model = self.classifier.model
         known = ("architecture", "input_size", "embedding_size", "resize", "views", "versions", "created")
         facts = {key: model.get(key) for key in known}
+        if trust := model.get("trust"):  # what is promised
+            facts["trust"] = {name: trust[name] for name in ("unknown_rate", "coverage")}
         provenance = {"parameters": model.get("parameters"), "inputs": model.get("inputs"), "files": model["files"]}
         metrics = model.get("metrics")
         drift = None if self.drift is None else self.drift.describe()
@@ -72,6 +74,11 @@ def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedMode
     return LoadedModel(classifier, name, hashlib.sha256(decisive.encode()).hexdigest()[:12], drift)
 
 
+def _is_same(one: DriftWatch | None, other: DriftWatch | None) -> bool:
+    """Whether both compare with the same test images."""
+    return one is not None and other is not None and np.array_equal(one.reference.looks, other.reference.looks)
+
+
 class ServedModel:
     """The model in service; another replaces it at once, while requests in progress keep theirs."""
 
@@ -99,6 +106,9 @@ class ServedModel:
             PipelineError: the bundle is refused; the present one stays in service.
         """
         async with self._loading:
-            self._loaded = await asyncio.to_thread(load_model, self.folder, precision=self.precision)
+            loaded, before = await asyncio.to_thread(load_model, self.folder, precision=self.precision), self._loaded
+            if before is not None and before.version == loaded.version and _is_same(before.drift, loaded.drift):
+                loaded = replace(loaded, drift=before.drift)  # which goes on with the images that it has seen
+            self._loaded = loaded
         log.info("serving %s, version %s", self._loaded.name, self._loaded.version)
         return self._loaded

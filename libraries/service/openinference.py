@@ -22,7 +22,6 @@ import numpy.typing as npt
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError
 from libraries.classifier.bundle import Prediction
 from libraries.service import answers
@@ -36,7 +35,8 @@ from libraries.service.service import Image, Limits, Service
 SERVER = {"name": "image-classification", "version": "1", "extensions": ["binary_tensor_data"]}
 HEADER_LENGTH = "Inference-Header-Content-Length"
 EXAMPLE = {"inputs": [{"name": "files", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo..."]}]}
-OUTPUTS = ("label", "probabilities", "scores", "embedding")
+OUTPUTS = ("label", "probabilities", "scores", "embedding", "unknown", "set")
+_DATATYPES = {"label": "BYTES", "unknown": "BOOL", "set": "BOOL"}  # of outputs; of all others FP32
 DEFAULT_OUTPUTS = ("label", "probabilities")
 _MOST_VALUES = 2**21  # in JSON: enough for the pixels of an image of 0.7 megapixels
 _MOST_KEYS = 10_000
@@ -71,7 +71,7 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
             {"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
         ],
         "outputs": [
-            {"name": name, "datatype": "BYTES" if name == "label" else "FP32", "shape": [-1, *size]}
+            {"name": name, "datatype": _DATATYPES.get(name, "FP32"), "shape": [-1, *size]}
             for name, size in _output_sizes(loaded).items()
         ],
     }
@@ -80,7 +80,9 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
 def _output_sizes(loaded: LoadedModel) -> dict[str, list[int]]:
     classes = len(loaded.classifier.labels)
     embedding = loaded.classifier.model["embedding_size"]
-    return dict(zip(OUTPUTS, ([], [classes], [classes], [embedding]), strict=True))
+    sizes = dict(zip(OUTPUTS, ([], [classes], [classes], [embedding], [], [classes]), strict=True))
+    has = {"unknown": loaded.classifier.unknown_above is not None, "set": loaded.classifier.set_above is not None}
+    return {name: size for name, size in sizes.items() if has.get(name, True)}
 
 
 # Requests
@@ -262,7 +264,8 @@ def answer(
     """The JSON of an answer, and the binary data that follow it.
 
     Raises:
-        Problem: 413 or 422 an image cannot be used: the protocol has no errors for single images.
+        Problem: 400 the model has no such output; 413 or 422 an image cannot be used: the protocol has no errors for
+            single images.
     """
     predictions: list[Prediction] = []
     for i, result in enumerate(results):
@@ -270,19 +273,21 @@ def answer(
             problem = image_problem(result)
             raise Problem(problem.status, f"image {i}: {problem.detail}", title=problem.title)
         predictions.append(result)
-    outputs, parts = [], []
+    outputs, parts, sizes = [], [], _output_sizes(loaded)
     for name, as_binary in request.outputs.items():
-        values = [getattr(p, name) for p in predictions]
+        if name not in sizes:
+            raise Problem(400, f"this model has no output '{name}': choose from {', '.join(sizes)}")
+        values = _values(name, predictions, loaded.classifier.labels)
         output: dict[str, Any] = {
             "name": name,
-            "datatype": "BYTES" if name == "label" else "FP32",
-            "shape": [len(values), *_output_sizes(loaded)[name]],
+            "datatype": _DATATYPES.get(name, "FP32"),
+            "shape": [len(predictions), *sizes[name]],
         }
         if as_binary:
             parts.append(_binary(values))
             output["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
-            output["data"] = values if name == "label" else np.concatenate(values).tolist()
+            output["data"] = values if isinstance(values, list) else values.tolist()
         outputs.append(output)
     answered = {"model_name": loaded.name, "model_version": loaded.version, "outputs": outputs}
     if request.id is not None:
@@ -290,11 +295,22 @@ def answer(
     return answered, parts
 
 
-def _binary(values: Sequence[str] | Sequence[Float32]) -> bytes:
-    if isinstance(values[0], str):
-        encoded = [str(value).encode() for value in values]
+def _values(name: str, predictions: Sequence[Prediction], labels: Sequence[str]) -> list[str] | npt.NDArray[Any]:
+    """The values of an output, in the order of its shape: texts, or numbers as they are in binary data."""
+    if name == "label":
+        return [p.label for p in predictions]
+    if name == "unknown":
+        return np.array([p.unknown for p in predictions], bool)
+    if name == "set":
+        return np.array([label in (p.set or ()) for p in predictions for label in labels], bool)
+    return np.concatenate([getattr(p, name) for p in predictions]).astype("<f4")
+
+
+def _binary(values: list[str] | npt.NDArray[Any]) -> bytes:
+    if isinstance(values, list):
+        encoded = [value.encode() for value in values]
         return b"".join(struct.pack("<I", len(value)) + value for value in encoded)
-    return np.concatenate(values).astype("<f4").tobytes()
+    return values.tobytes()
 
 
 # Paths

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from libraries.base.arrays import Float32, Float64, Int
+from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.base.errors import ImageError, InputError, MissingInput, PipelineError, StaleInput
 from libraries.base.file_system import nfc, open_text
 from libraries.base.layout import Layout
@@ -27,6 +27,7 @@ from libraries.data.images import ResizeRule
 from libraries.network.embedding_store import read_features
 from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
 
+Trusted = Literal["unknown", "ambiguous"]
 Order = Literal["loss", "margin", "most confident", "least confident", "name"]
 
 _ALIKE = 5  # similar training images shown for an image
@@ -43,6 +44,8 @@ class Predictions(NamedTuple):
         labels: true classes, int [N].
         predictions: predicted classes, int [N].
         probabilities: float32 [N, K].
+        unknown: bool [N], called unknown; None: the bundle cannot tell.
+        sets: N texts, the likely labels joined by |; None: the bundle promises nothing.
     """
 
     names: list[str]
@@ -50,6 +53,8 @@ class Predictions(NamedTuple):
     labels: Int
     predictions: Int
     probabilities: Float32
+    unknown: Bool | None = None
+    sets: list[str] | None = None
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -63,13 +68,22 @@ def read_predictions(path: Path) -> Predictions:
             header, *rows = csv_rows(file)
         if not rows:
             raise ValueError("it has no rows")
-        names = [column.removeprefix("probability of ") for column in header[3:]]
+        of_names = [i for i, column in enumerate(header) if i > 2 and column not in ("unknown", "set")]
+        names = [header[i].removeprefix("probability of ") for i in of_names]
         number = {name: i for i, name in enumerate(names)}
         labels, predictions = (np.array([number[row[column]] for row in rows]) for column in (1, 2))
-        probabilities = np.array([row[3:] for row in rows], np.float32)
+        probabilities = np.array([[row[i] for i in of_names] for row in rows], np.float32)
+        unknown, sets = (_cells(rows, header, name) for name in ("unknown", "set"))
     except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}): run scripts/5_evaluate.py again") from error
-    return Predictions(names, [row[0] for row in rows], labels, predictions, probabilities)
+    is_unknown = None if unknown is None else np.array([cell == "true" for cell in unknown])
+    return Predictions(names, [row[0] for row in rows], labels, predictions, probabilities, is_unknown, sets)
+
+
+def _cells(rows: Sequence[Sequence[str]], header: Sequence[str], name: str) -> list[str] | None:
+    """A column; None if there is none, or if it is empty."""
+    cells = [row[header.index(name)] for row in rows] if name in header else []
+    return cells if any(cells) else None
 
 
 class ResultsViewer(Viewer):
@@ -188,6 +202,10 @@ class ResultsViewer(Viewer):
             "loss": f"{self._loss[image]:.2f}",
             "margin": f"{100 * self._margin[image]:.1f} points",
         }
+        if of.unknown is not None:
+            facts["unknown"] = "yes" if of.unknown[image] else "no"
+        if of.sets is not None:
+            facts["likely"] = of.sets[image].replace("|", ", ")
         if self.path(image) != of.paths[image]:
             facts["is now"] = displayed(self.path(image))
         bars = [
@@ -215,6 +233,11 @@ class ResultsViewer(Viewer):
             "matrix": self._matrix.tolist(),
             "images": len(self._predictions.paths),
             "filter": self._filter,
+            "trust": [
+                kind
+                for kind, known in (("unknown", self._predictions.unknown), ("ambiguous", self._predictions.sets))
+                if known is not None
+            ],
             "threshold": self._threshold,
             "stale": self._stale,
             "said": self._said,
@@ -230,6 +253,7 @@ class ResultsViewer(Viewer):
         truth: int | None = None,
         predicted: int | None = None,
         right: bool | None = None,
+        trust: Trusted | None = None,
         name: str = "",
         order: Order = "loss",
         at: Mapping[str, Any] | None = None,
@@ -237,6 +261,7 @@ class ResultsViewer(Viewer):
         """Show the images of a row, column or cell of the confusion matrix, right or wrong, in an order.
 
         Args:
+            trust: the unknown ones, or those with several likely labels.
             at: {"kind": "missed" or "false alarm", "label": number, "threshold": fraction}: the mistakes of this
                 decision.
         """
@@ -244,12 +269,17 @@ class ResultsViewer(Viewer):
             "truth": truth,
             "predicted": predicted,
             "right": right,
+            "trust": trust,
             "name": str(name),
             "order": order,
             "at": at and dict(at),
         }
         kept = self._matches(truth=truth, predicted=predicted, right=right, name=str(name), at=at)
         of = self._predictions
+        if trust == "unknown" and of.unknown is not None:
+            kept &= of.unknown
+        elif trust == "ambiguous" and of.sets is not None:
+            kept &= np.array(["|" in likely for likely in of.sets])
         confidence = of.probabilities[self._row, of.predictions]
         key: Mapping[Order, npt.NDArray[Any]] = {
             "loss": -self._loss,

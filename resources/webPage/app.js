@@ -33,7 +33,8 @@ function summarise() {
   let failed = 0;
   let waiting = 0;
   for (const { result, problem } of cards) {
-    if (result) counts.set(result.label, (counts.get(result.label) ?? 0) + 1);
+    const said = result?.unknown ? "unknown" : result?.label;
+    if (result) counts.set(said, (counts.get(said) ?? 0) + 1);
     else if (problem) failed += 1;
     else waiting += 1;
   }

@@ -7,11 +7,21 @@ import { $, announce, duration, percent, say } from "./page.js";
 import { CLICKED, HEATMAP, PICTURE, Problem, ask, enqueue, inPlainWords, isOpen } from "./service.js";
 
 const SHOWN = 5; // bars until 'show all'
+const MOST_NAMED = 5; // of the classes that a picture may be of
 const heatmapWanted = { show: true, strength: 80 }; // what the next card starts with: the last choice made
 
 const inView = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) if (isIntersecting) target.card.seen();
 });
+
+/** Whether the answer can be relied on; empty if there is nothing to say. */
+function inWords({ label, unknown, set }) {
+  if (unknown) return `It is unlike the pictures that this classifier was trained with; of its classes, ‘${label}’ is the most like it.`;
+  if (!set || set.length < 2) return "";
+  const names = set.map((name) => `‘${name}’`);
+  const listed = names.length <= MOST_NAMED ? names : [...names.slice(0, MOST_NAMED - 1), `${names.length - MOST_NAMED + 1} others`];
+  return `It is one of ${listed.slice(0, -1).join(", ")} or ${listed.at(-1)}: which one is not certain.`;
+}
 
 /** `changed()` is called when there is news, `removed(card)` when its button is pressed. */
 export class Card {
@@ -129,16 +139,17 @@ export class Card {
   }
 
   showResult(took, inService) {
-    const { label, probability } = this.result;
+    const { label, probability, unknown } = this.result;
     this.problem = null;
     this.wait("");
-    this.$(".verdict .label").textContent = label;
-    this.$(".probability").textContent = percent(probability);
+    this.$(".verdict .label").textContent = unknown ? "I do not know this" : label;
+    this.$(".probability").textContent = unknown ? "" : percent(probability);
     this.$(".verdict").hidden = false;
+    say(this.$(".trust"), inWords(this.result));
     this.showBars();
     const scaled = this.body === this.file ? "" : ", scaled down to the size the service takes";
     say(this.$(".times"), `${duration(took)} in all, ${duration(inService)} of them in the service${scaled}`);
-    announce(`${this.name}: ${label}, ${percent(probability)}`);
+    announce(`${this.name}: ${unknown ? "I do not know this" : `${label}, ${percent(probability)}`}`);
     this.$("figcaption").hidden = !this.isShown;
     this.label = label;
     this.markBar();

@@ -6,8 +6,8 @@ import { ask, openQueues } from "./service.js";
 /** What becomes of pictures, by what the service says it keeps. */
 const KEEPS = {
   none: ", and it keeps none",
-  uncertain: ", and it keeps those that it is unsure about, for a while, to learn from them",
-  sample: ", and it keeps some of them, drawn at random, for a while, to learn from them",
+  uncertain: ", and it keeps those that it is unsure about, to learn from them",
+  sample: ", and it keeps some of them, drawn at random, to learn from them",
 };
 
 /** What GET /model said. */

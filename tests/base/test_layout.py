@@ -17,6 +17,7 @@ FROM_NETWORK = ("network", "features", "svm", "bundle", "evaluation")
 FROM_EXAMPLES = ("examples", "features", "svm", "bundle", "evaluation")  # a fixed network needs no examples
 FROM_FEATURES = ("features", "svm", "bundle", "evaluation")
 FROM_SVM = ("svm", "bundle", "evaluation")
+FROM_BUNDLE = ("bundle", "evaluation")
 
 # Parameter → another value; what becomes stale for 'svm'; what for 'svmDnnRefined'.
 TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
@@ -76,6 +77,8 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "svm_CVals": ((0.1, 1.0), FROM_SVM, FROM_SVM),
     "svm_boL2Normalize": (True, FROM_SVM, FROM_SVM),
     "svm_folds": (3, FROM_SVM, FROM_SVM),
+    "unknownRate": (0.1, FROM_BUNDLE, NOTHING),
+    "coverage": (0.95, FROM_BUNDLE, NOTHING),
     "url": ("http://localhost", NOTHING, NOTHING),
     "imagePath": ("cell.png", NOTHING, NOTHING),
     "calls": (1, NOTHING, NOTHING),

@@ -73,7 +73,9 @@ def test_other_shares_of_classes_are_noticed_and_the_class_is_named() -> None:
     assert drift.answers_differ and drift.images == 300
     said = drift.told(["a", "b", "c"], "the last 300 images")[-1]
     now, usual = answers[:, 2].mean(), found.answers[:, 2].mean()
-    assert said == f"Of the last 300 images, {now:.1%} seem to be 'c'; of the test images, {usual:.1%}."
+    assert said == (
+        f"On average, the last 300 images are 'c' with a probability of {now:.1%}, the test images with {usual:.1%}."
+    )
 
 
 def test_very_many_images_are_compared_by_a_sample() -> None:
@@ -96,7 +98,7 @@ def test_that_of_another_bundle_is_none(tmp_path: Path, caplog: pytest.LogCaptur
     assert Reference.load(tmp_path, of=OF, embedding_size=D, classes=K) is None
     reference().save(tmp_path, of=OF)
     assert Reference.load(tmp_path, of={"model.onnx": "1" * 64}, embedding_size=D, classes=K) is None
-    assert not caplog.text
+    assert "it belongs to another bundle: run scripts/5_evaluate.py" in caplog.text
 
 
 def arrays(path: Path) -> dict[str, Any]:
@@ -169,8 +171,20 @@ BAD: dict[str, Callable[[Path], Any]] = {
     "too few images": lambda path: rewritten(
         path, answers=np.zeros((3, K), np.float32), looks=np.zeros((3, D), np.float32)
     ),
+    "no probabilities": lambda path: rewritten(path, answers=np.full((400, K), 7, np.float32)),
+    "an unknown compression": lambda path: overwritten(path, b"PK\x01\x02", 10, 99),
+    "encrypted": lambda path: overwritten(path, b"PK\x01\x02", 8, 1),
+    "no header of an array": lambda path: overwritten(path, b"\x93NUMPY", 12, ord("(")),
+    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
     "numbers": lambda path: rewritten(path, directions=np.float32(3)),
 }
+
+
+def overwritten(path: Path, after: bytes, offset: int, value: int) -> None:
+    """Change one byte."""
+    content = bytearray(path.read_bytes())
+    content[content.find(after) + offset] = value
+    path.write_bytes(content)
 
 
 def _without(path: Path, name: str) -> None:

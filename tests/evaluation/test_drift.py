@@ -13,9 +13,11 @@ from PIL import Image
 from libraries.base.errors import InputError, StaleInput
 from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier
+from libraries.data.annotations import Annotations
 from libraries.data.class_folders import pool_of
 from libraries.data.dataset import read_examples
 from libraries.data.pool_folders import ANSWERS
+from libraries.evaluation.drift import remember
 from PARAMETERS import Parameters
 from tests.conftest import run_main, small_run, texture
 
@@ -85,11 +87,11 @@ def test_folders_of_the_pool_are_compared_one_by_one(
     run_main("5_evaluate", parameters, drift=True)
     said = capsys.readouterr().out
     words = {line.split()[0]: line for line in said.splitlines() if line.strip()}
-    assert "the same (p = " in words["monday"] and "different" not in words["monday"]
+    assert "no difference (p = " in words["monday"] and " different (" not in words["monday"]
     assert "different (p = " in words["tuesday"]
     assert words["few"].split()[1:] == ["5", "fewer", "than", "30"]
     assert "left out" in said and "no image.png" in said
-    assert "The 126 images look different from the test images." in said
+    assert "The 126 images look different from the test images.\nDifferent by themselves: tuesday.\n" in said
     page = layout.drift.read_text(encoding="utf-8")
     assert "<bdi>tuesday</bdi>" in page and "default-src 'none'" in page and "<script" not in page
     strangest = page[page.index("The strangest images") :]
@@ -108,10 +110,33 @@ def test_images_that_were_chosen_are_no_fair_sample(parameters: Parameters, caps
     run_main("5_evaluate", parameters, drift=True)
     said = capsys.readouterr().out
     words = {line.split()[0]: line for line in said.splitlines() if line.strip()}
-    assert "the same" in words["service/2026-11-28"] and "chosen" not in words["service/2026-11-28"]
+    assert "no difference" in words["service/2026-11-28"] and "chosen" not in words["service/2026-11-28"]
     for name in ("service/2026-11-29", "feedback"):
         assert words[name].split()[1:] == ["40", "chosen,", "so", "no", "fair", "sample"]
     assert "As far as 40 images can tell, they look like the test images" in said
+
+
+def test_a_folder_of_which_some_have_got_labels_is_no_fair_sample(
+    parameters: Parameters, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(parameters)
+    flat(pool_of(layout.images) / "monday", 60, seed=5)
+    Annotations(layout.images).decide({f".pool/monday/{i:03d}.png": LABELS[i % 3] for i in range(10)})
+    for step in ("1_prepareData", "3_runDNN", "4_trainSVM", "5_evaluate"):
+        run_main(step, parameters)
+    capsys.readouterr()
+    run_main("5_evaluate", parameters, drift=True)
+    said = capsys.readouterr().out
+    assert "some have got labels, so no fair sample" in said
+    assert "The images were not compared: none is a fair sample of what comes." in said
+
+
+def test_too_few_test_images_leave_no_reference_of_before(parameters: Parameters) -> None:
+    bundle = Layout(parameters).bundle
+    assert (bundle.folder / "reference.npz").exists()
+    remember(bundle, None)
+    remember(bundle, None)
+    assert not (bundle.folder / "reference.npz").exists()
 
 
 def test_what_it_needs_is_named(parameters: Parameters) -> None:

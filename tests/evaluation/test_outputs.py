@@ -23,7 +23,14 @@ from libraries.network.embedding_store import Features
 from PARAMETERS import Parameters
 
 KNOWN = Features(["class 0/known.png"], ["known"], ["train"], np.ones((1, 4), np.float32), None)
-FILES = ["metrics.json", "predictions.csv", "roc_and_confusion.png", "precision_recall.png", "reliability.png"]
+FILES = [
+    "metrics.json",
+    "predictions.csv",
+    "roc_and_confusion.png",
+    "precision_recall.png",
+    "reliability.png",
+    "trust.png",
+]
 
 
 @pytest.fixture
@@ -119,7 +126,7 @@ def test_folder_of_two_classes(layout: Layout, known: str) -> None:
     report = (folder / "report.html").read_text(encoding="utf-8")
     for row in wrong:
         assert f'alt="{row["path"]}"' in report, "every mistake is shown"
-    assert report.count("data:image/png") == 3 + len(wrong), "with three pictures and the evidence of each mistake"
+    assert report.count("data:image/png") == 4 + len(wrong), "with four pictures and the evidence of each mistake"
     assert report.count(f'alt="{known}"') == len(wrong), "the training image most like it"
     for name in FILES[2:]:
         with Image.open(folder / name) as picture:

@@ -115,7 +115,12 @@ def test_rows_hold_truth_prediction_and_probabilities(tested: Answers) -> None:
         "predicted": "röt, hell",
         "probability of blau": "0.100000",
         "probability of röt, hell": "0.900000",
+        "unknown": None,
+        "set": None,
     }
+    told = replace(tested, unknown=np.arange(6) == 2, sets=np.ones((6, 2), bool))
+    assert [row_cells(row)["unknown"] for row in prediction_rows(told)[1:3]] == ["false", "true"]
+    assert row_cells(prediction_rows(told)[2])["set"] == "blau|röt, hell"
 
 
 def test_fingerprint_is_of_the_images_and_labels_whatever_their_order_and_names(tested: Answers) -> None:

@@ -54,7 +54,7 @@ FILES = {
 }
 EVALUATION = [
     *("manifest.json", "metrics.json", "predictions.csv", "report.html"),
-    *("roc_and_confusion.png", "precision_recall.png", "reliability.png"),
+    *("roc_and_confusion.png", "precision_recall.png", "reliability.png", "trust.png"),
 ]
 
 

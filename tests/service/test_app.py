@@ -203,7 +203,8 @@ def test_score_answers_as_the_tutorial_did(
     path, expected = next(iter(offline.items()))
     answer = client.post("/score", json=rows(path.read_bytes()))
     content = answer.json()
-    assert set(content) == {"label", "score", "allScores", "Id2Labels", "executionTimeMs"}
+    assert set(content) == {"label", "score", "allScores", "Id2Labels", "executionTimeMs", "unknown", "set"}
+    assert (content["unknown"], tuple(content["set"])) == (expected.unknown, expected.set)
     assert content["label"] == expected.label
     assert np.array_equal(np.float32(content["allScores"]), expected.probabilities)
     assert content["score"] == max(content["allScores"])

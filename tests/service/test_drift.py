@@ -115,8 +115,8 @@ def test_one_class_alone_is_told_by_its_name(client: TestClient) -> None:
     send(client, as_files([texture("checks", generator) for _ in range(60)]))
     found = told(client, images=60)
     assert found["answers"]["differ"]
-    assert found["warnings"][-1].startswith("Of the last 60 images, ")
-    assert "seem to be 'checks'; of the test images, 3" in found["warnings"][-1]
+    assert found["warnings"][-1].startswith("On average, the last 60 images are ")
+    assert "are 'checks' with a probability of " in found["warnings"][-1]
 
 
 def test_the_same_image_again_counts_once(client: TestClient) -> None:
@@ -152,7 +152,7 @@ def test_many_images_at_once_are_compared_when_it_is_time(
         for embedding in part:
             watch.see(Prediction("checks", np.full(3, 1 / 3, np.float32), np.zeros(3, np.float32), embedding))
         end = time.monotonic() + 30
-        while (watch.latest is None or watch.latest.images < len(watch._window)) and time.monotonic() < end:
+        while (watch.latest is None or watch.latest.images < watch.images) and time.monotonic() < end:
             time.sleep(0.02)
     assert watch.latest is not None and watch.latest.images == count and watch.latest.looks_differ
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ from tritonclient.utils import InferenceServerException
 
 from libraries.classifier.bundle import Classifier, Prediction
 from libraries.service.openinference import DEFAULT_OUTPUTS, OUTPUTS
-from tests.service.conftest import Live, encoded
+from tests.service.conftest import Live, NewClient, encoded
 from tests.service.test_app import NO_IMAGE, assert_problem
 
 MODEL = "/v2/models/textures_svm"
 INFER = f"{MODEL}/infer"
+NUMBERS = ("probabilities", "scores", "embedding")  # outputs of type FP32
 
 
 def files(*images: bytes, **more: Any) -> dict[str, Any]:
@@ -62,8 +64,8 @@ def test_files_in_json(client: TestClient, picture: bytes) -> None:
     assert (content["model_name"], content["model_version"], content["id"]) == ("textures_svm", version, "ünd")
     outputs = {output["name"]: output for output in content["outputs"]}
     assert list(outputs) == list(OUTPUTS)
-    assert [o["datatype"] for o in outputs.values()] == ["BYTES", "FP32", "FP32", "FP32"]
-    assert [o["shape"] for o in outputs.values()] == [[2], [2, 3], [2, 3], [2, 1280]]
+    assert [o["datatype"] for o in outputs.values()] == ["BYTES", "FP32", "FP32", "FP32", "BOOL", "BOOL"]
+    assert [o["shape"] for o in outputs.values()] == [[2], [2, 3], [2, 3], [2, 1280], [2], [2, 3]]
     predicted = client.post("/predict", content=picture).json()["predictions"][0]
     assert outputs["label"]["data"][0] == predicted["label"]
     assert max(outputs["probabilities"]["data"][:3]) == predicted["probability"]
@@ -281,6 +283,30 @@ def infer(client: triton.InferenceServerClient, name: str, values: Any, *, binar
     return client.infer("textures_svm", [given], outputs=wanted, request_id="42")
 
 
+def check_trust(found: triton.InferResult, expected: list[Prediction], labels: list[str]) -> None:
+    """The outputs `unknown` and `set`, which are of type BOOL."""
+    unknown, likely = found.as_numpy("unknown"), found.as_numpy("set")
+    assert unknown.dtype == likely.dtype == bool and likely.shape == (len(expected), len(labels))
+    assert unknown.tolist() == [p.unknown for p in expected]
+    assert [tuple(np.array(labels)[row]) for row in likely] == [p.set for p in expected]
+
+
+def test_a_bundle_without_them_has_no_such_outputs(
+    new_client: NewClient, bundle: Path, tmp_path: Path, picture: bytes
+) -> None:
+    plain = Path(shutil.copytree(bundle, tmp_path / "plain"))
+    manifest = json.loads((plain / "model.json").read_text(encoding="utf-8"))
+    del manifest["trust"]
+    (plain / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    client = new_client(folder=plain)
+    names = [output["name"] for output in client.get("/v2/models/textures_svm").json()["outputs"]]
+    assert names == ["label", *NUMBERS]
+    refused = client.post(INFER, json=files(picture, outputs=[{"name": "unknown"}]))
+    assert_problem(refused, 400, "this model has no output 'unknown'")
+    answer = client.post("/predict", content=picture).json()["predictions"][0]
+    assert "unknown" not in answer and "set" not in answer
+
+
 def test_triton_reads_health_and_metadata(triton_client: triton.InferenceServerClient) -> None:
     assert triton_client.is_server_live() and triton_client.is_server_ready()
     assert triton_client.is_model_ready("textures_svm")
@@ -291,13 +317,14 @@ def test_triton_reads_health_and_metadata(triton_client: triton.InferenceServerC
 
 
 def test_triton_classifies_files(
-    triton_client: triton.InferenceServerClient, image_files: list[Path], expected: list[Prediction]
+    triton_client: triton.InferenceServerClient, bundle: Path, image_files: list[Path], expected: list[Prediction]
 ) -> None:
     values = np.array([path.read_bytes() for path in image_files[::4]], object)
     found = infer(triton_client, "files", values, binary=True)
     assert [label.decode() for label in found.as_numpy("label")] == [p.label for p in expected]
-    for name in OUTPUTS[1:]:
+    for name in NUMBERS:
         assert np.array_equal(found.as_numpy(name), np.stack([getattr(p, name) for p in expected]))
+    check_trust(found, expected, Classifier(bundle).labels)
     assert found.get_response()["id"] == "42"
 
 
@@ -312,7 +339,8 @@ def test_triton_classifies_pixels(
     found = infer(triton_client, "images", pixels, binary=binary)
     labels = [label.decode() if binary else label for label in found.as_numpy("label")]
     assert labels == [p.label for p in offline]
-    for name in OUTPUTS[1:]:
+    check_trust(found, offline, Classifier(bundle).labels)
+    for name in NUMBERS:
         stacked = np.stack([getattr(p, name) for p in offline])
         assert np.array_equal(np.float32(found.as_numpy(name)).reshape(stacked.shape), stacked)
 

@@ -173,6 +173,25 @@ def test_the_header_describes_the_classifier(page: Page) -> None:
     assert "3f2a9c0d11ee" in facts
 
 
+def test_what_it_does_not_know_and_what_is_not_certain_are_said(page: Page, service: FakeService) -> None:
+    service.trusted = {"unknown": True, "set": ["defective"]}
+    choose(page, file())
+    card = page.locator("article").first
+    expect(card.locator(".verdict")).to_contain_text("I do not know this")
+    expect(card.locator(".trust")).to_contain_text("of its classes, ‘defective’ is the most like it")
+    expect(page.locator("#summary")).to_have_text("1 picture")
+    service.trusted = {"unknown": False, "set": ["defective", "functional"]}
+    choose(page, file("second.png"))
+    second = page.locator("article").filter(has_text="second.png")
+    expect(second.locator(".trust")).to_have_text("It is one of ‘defective’ or ‘functional’: which one is not certain.")
+    expect(page.locator("#summary")).to_have_text("2 pictures: 1 unknown, 1 defective")
+    service.trusted = {"unknown": False, "set": ["defective"]}
+    choose(page, file("third.png"))
+    third = page.locator("article").filter(has_text="third.png")
+    expect(third.locator(".verdict")).to_contain_text("defective")
+    expect(third.locator(".trust")).to_be_hidden()
+
+
 def test_a_drift_and_what_is_kept_are_told(service: FakeService, new_page: NewPage) -> None:
     usual = new_page(service.url)
     expect(usual.locator("#keeps")).to_have_text(", and it keeps none")

@@ -71,6 +71,7 @@ class FakeService:
 
     def __init__(self) -> None:
         self.model: dict[str, Any] = dict(MODEL)
+        self.trusted: dict[str, Any] = {}  # `unknown` and `set` of a prediction
         self.probabilities: dict[str, float] = {"defective": 0.93, "functional": 0.07}
         self.heatmap: list[list[float]] = [[0.0] * 4 for _ in range(4)]
         self.area = {"left": 0.0, "top": 0.0, "right": 1.0, "bottom": 1.0}
@@ -119,7 +120,7 @@ class FakeService:
         """POST /predict with one picture."""
         ranked = sorted(self.probabilities.items(), key=lambda pair: -pair[1])
         rows = [{"label": label, "probability": probability} for label, probability in ranked]
-        prediction = {"name": None, **rows[0], "probabilities": rows}
+        prediction = {"name": None, **rows[0], "probabilities": rows, **self.trusted}
         milliseconds = {"queue": 0.3, "decode": 2.1, "compute": 9.8, "total": 12.9}
         return Answer({"model": self.identity(), "predictions": [prediction], "milliseconds": milliseconds})
 

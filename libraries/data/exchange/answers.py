@@ -19,6 +19,7 @@ from libraries.base.storage import MAX_JSON_BYTES, sha256
 from libraries.base.text import as_text
 from libraries.data.annotation_log import to_time
 from libraries.data.annotations import Annotations
+from libraries.data.class_folders import pooled
 from libraries.data.removal import REMOVED, read_kept, removed
 
 LOCAL = "/data/local-files/"  # Label Studio's path of files on its own machine
@@ -100,6 +101,8 @@ def _path(data: dict[str, Any], dataset: str) -> str:
     parts = urlsplit(data["image"])
     path = str(parse_qs(parts.query)["d"][0] if parts.path == LOCAL else parts.path)
     top, _, inside = path.partition("/")
+    if nfc(top) == nfc(f"{dataset}.pool"):
+        return pooled(inside)
     return inside if nfc(top) == nfc(dataset) else path
 
 

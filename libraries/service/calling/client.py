@@ -8,7 +8,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -40,6 +40,7 @@ class Score:
         probabilities: of every class.
         milliseconds: from the request's first byte to the answer's last, without earlier, failed tries.
         server_milliseconds: the time that the server reports.
+        unknown, set: see `Prediction`; None: the service does not say.
     """
 
     label: str
@@ -47,6 +48,8 @@ class Score:
     probabilities: Mapping[str, float]
     milliseconds: float
     server_milliseconds: float
+    unknown: bool | None = field(default=None, kw_only=True)
+    set: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     @property
     def overhead_milliseconds(self) -> float:
@@ -147,7 +150,8 @@ def _parse_score(reply: Reply) -> Score:
     names, values = content["Id2Labels"], content["allScores"]
     probabilities = _probabilities((names[str(i)], value) for i, value in enumerate(values))
     server_milliseconds = _number(content["executionTimeMs"])
-    return Score(*_top(content["label"], probabilities), probabilities, reply.milliseconds, server_milliseconds)
+    top, trusted = _top(content["label"], probabilities), _trusted(content)
+    return Score(*top, probabilities, reply.milliseconds, server_milliseconds, **trusted)
 
 
 def _parse_prediction(reply: Reply) -> ModelScore:
@@ -158,7 +162,8 @@ def _parse_prediction(reply: Reply) -> ModelScore:
     server_milliseconds = _number(reply.content["milliseconds"]["total"])
     top = _top(prediction["label"], probabilities)
     model = " ".join(_identity(reply.content["model"]).values())
-    return ModelScore(*top, probabilities, reply.milliseconds, server_milliseconds, model)
+    trusted = _trusted(prediction)
+    return ModelScore(*top, probabilities, reply.milliseconds, server_milliseconds, model, **trusted)
 
 
 def _parse_feedback(reply: Reply) -> str:
@@ -188,6 +193,14 @@ def _probabilities(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
 
 def _top(label: Any, probabilities: Mapping[str, float]) -> tuple[str, float]:
     return _label(label), probabilities[_label(label)]
+
+
+def _trusted(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What an answer says of how far it can be relied on."""
+    unknown, likely = content.get("unknown"), content.get("set")
+    if not isinstance(unknown, bool | None) or not isinstance(likely, list | None):
+        raise TypeError("unknown is not true or false, or set is no list")
+    return {"unknown": unknown, "set": None if likely is None else tuple(map(_label, likely))}
 
 
 def _label(value: Any) -> str:

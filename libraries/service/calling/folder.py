@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 from libraries.base.errors import ImageError, ImageTooLarge, InputError, ServiceError
 from libraries.base.pool import Threads
@@ -33,12 +33,14 @@ class Summary:
         labels: number of images per predicted label, for every label of the model.
         errors: number of images without a label, per reason.
         models: name and version of the models that answered: one, unless another was put into service meanwhile.
+        unknown: number of images that are like none of the classes.
         known: number of images whose label was known from a run that was stopped.
     """
 
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     models: dict[str, None] = field(default_factory=dict)
+    unknown: int = 0
     known: int = 0
 
 
@@ -57,6 +59,7 @@ class _Picture(NamedTuple):
     row: list[str] | None
 
 
+_UNKNOWN = 2  # of the cells of a row, without the path
 _Result = ModelScore | list[str] | Exception  # an answer, a row that is known already, or an error
 
 
@@ -212,19 +215,25 @@ def _row(path: str, result: _Result, labels: Sequence[str]) -> list[str]:
         return result
     if isinstance(result, Exception):
         error = result.reason if isinstance(result, ImageError) else str(result)
-        row = ClassifiedRow(path, "", None, dict.fromkeys(labels), error)
+        row = ClassifiedRow(path, "", None, None, None, dict.fromkeys(labels), error)
     else:
         probabilities = {label: result.probabilities[label] for label in labels}
-        row = ClassifiedRow(path, result.label, result.probability, probabilities, "")
+        unknown: Literal["true", "false"] | None = None
+        if result.unknown is not None:
+            unknown = "true" if result.unknown else "false"
+        likely = None if result.set is None else "|".join(result.set)
+        row = ClassifiedRow(path, result.label, result.probability, unknown, likely, probabilities, "")
     return [cell or "" for cell in row_cells(row).values()][1:]
 
 
 def _count(result: _Result, summary: Summary) -> None:
     if isinstance(result, list):
         summary.labels[result[0]] += 1
+        summary.unknown += result[_UNKNOWN] == "true"
         summary.known += 1
     elif isinstance(result, ModelScore):
         summary.labels[result.label] += 1
+        summary.unknown += result.unknown is True
         summary.models[result.model] = None
     elif isinstance(result, ServiceError):
         summary.errors[_IN_WORDS.get(result.reason, result.reason)] += 1

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Annotated, Any, Self
+from typing import IO, Annotated, Any, Literal, Self
 
 from libraries.base.errors import InputError, StorageError
 from libraries.base.file_system import TEMPORARY, open_regular, open_text, storage_error
@@ -33,6 +33,8 @@ class ClassifiedRow:
     path: Annotated[str, Column("path of the image, relative to the folder")]
     label: Annotated[str, Column("most probable class")]
     probability: Annotated[float | None, Column("its probability", decimals=6)]
+    unknown: Annotated[Literal["true", "false"] | None, Column("whether it is like none of the classes")]
+    set: Annotated[str | None, Column("likely labels, joined by |, of which one is true as often as promised")]
     probabilities: Annotated[Mapping[str, float | None], Column("that of every class", prefix=_OF_LABEL, decimals=6)]
     error: Annotated[str, Column("why it could not be classified")]
 
@@ -170,7 +172,8 @@ class Journal:
         except (ValueError, csv.Error):
             return False
         labels = [column.removeprefix(_OF_LABEL) for column in columns if column.startswith(_OF_LABEL)]
-        return columns == column_names(ClassifiedRow, labels)
+        names = column_names(ClassifiedRow, labels)
+        return columns in (names, [name for name in names if name not in ("unknown", "set")])
 
 
 def _unreadable(path: Path, error: OSError) -> StorageError:

@@ -7,6 +7,8 @@ const ORDERS = [
   ["least confident", "least confident first"], ["name", "by class and name"],
 ];
 
+const TRUST = { unknown: "unknown", ambiguous: "several likely labels" };
+
 function render({ model, el }) {
   const state = () => model.get("state");
   let looked = null, chosen = null, followed = null, evidence = false, url = ""; // followed: the class that the user picked
@@ -50,7 +52,7 @@ function render({ model, el }) {
   const notes = element("div", { className: "notes" });
   const matrix = element("div", { className: "matrix" });
   const threshold = makeThreshold(viewer, kind => filter({
-    truth: null, predicted: null, right: null, at: { kind, label: state().threshold.label, threshold: threshold.value() },
+    truth: null, predicted: null, right: null, trust: null, at: { kind, label: state().threshold.label, threshold: threshold.value() },
   }));
   viewer.top.append(title, notes,
     element("div", { className: "panels" }, matrix, threshold.root),
@@ -58,14 +60,16 @@ function render({ model, el }) {
 
   function filter(changes = {}) {
     const { truth, predicted, at } = state().filter;
-    const right = sides.value === "" ? null : sides.value === "right";
-    viewer.act("filter", { truth, predicted, at, right, name: search.value, order: orders.value, ...changes });
+    const trust = sides.value in TRUST ? sides.value : null;
+    const right = sides.value === "" || trust ? null : sides.value === "right";
+    viewer.act("filter", { truth, predicted, at, right, trust, name: search.value, order: orders.value, ...changes });
   }
 
   function chooseCell(truth, predicted) {
     const now = state().filter;
     const again = now.truth === truth && now.predicted === predicted;
-    filter(again ? { truth: null, predicted: null, right: null, at: null } : { truth, predicted, right: null, at: null });
+    const nothing = { truth: null, predicted: null, right: null, trust: null, at: null };
+    filter(again ? nothing : { ...nothing, truth, predicted });
   }
 
   function drawMatrix({ names, matrix: counts, filter: now }) {
@@ -168,7 +172,8 @@ function render({ model, el }) {
     notes.replaceChildren(...(note ? [element("p", {}, note)] : []));
     undo.hidden = !now.canUndo;
     said.textContent = now.said;
-    fill(sides, [["", "right and wrong"], ["wrong", "wrong"], ["right", "right"]], f.right === null ? "" : f.right ? "right" : "wrong");
+    fill(sides, [["", "right and wrong"], ["wrong", "wrong"], ["right", "right"], ...now.trust.map(kind => [kind, TRUST[kind]])],
+      f.trust ?? (f.right === null ? "" : f.right ? "right" : "wrong"));
     orders.value = f.order;
     if (document.activeElement !== search) search.value = f.name;
     which.textContent = f.at

@@ -15,8 +15,9 @@ from libraries.service.calling.client import Client
 from libraries.service.calling.folder import Summary, classify_folder, walk_images
 from tests.fake_service import MODEL, FakeService, Handler, Request, give, prediction, problem
 
-HEADER = ["path", "label", "probability", "probability of defective", "probability of functional", "error"]
-GOOD = ["functional", "0.750000", "0.250000", "0.750000", ""]
+OF_LABELS = ["probability of defective", "probability of functional"]
+HEADER = ["path", "label", "probability", "unknown", "set", *OF_LABELS, "error"]
+GOOD = ["functional", "0.750000", "", "", "0.250000", "0.750000", ""]
 
 Classify = Callable[..., Summary]
 
@@ -84,7 +85,7 @@ def test_rows_are_in_order_although_the_first_image_takes_longest(
     header, *found = rows(table)
     assert header == HEADER
     assert [row[0] for row in found] == [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*.jpg"))]
-    for path, label, probability, defective, functional, error in found:
+    for path, label, probability, _, _, defective, functional, error in found:
         number = int(Path(path).stem)
         assert label == ("defective" if number % 3 == 0 else "functional")
         assert float(probability) == pytest.approx(0.5 + number / 100, abs=1e-6)
@@ -292,7 +293,7 @@ def left(table: Path) -> list[Path]:
 def test_failure_of_the_service_over_one_image_is_a_row(fake: FakeService, classify: Classify, table: Path) -> None:
     fake.on("/predict", on_image(7, lambda handler: handler.answer(500, problem(500, "so it is", "Internal"))))
     assert classify().errors == {"Internal": 1}
-    assert [row[5] for row in rows(table) if row[0] == "b/07.jpg"] == [
+    assert [row[-1] for row in rows(table) if row[0] == "b/07.jpg"] == [
         f"{fake.url}/predict answers with an error (500: so it is)"
     ]
 

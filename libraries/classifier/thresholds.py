@@ -1,0 +1,137 @@
+"""The thresholds of `Trust`, from the training images, by models that have not seen them.
+
+Conformal prediction (Vovk et al. 2005; across folds: Vovk 2015, 'Cross-conformal predictors'): an image is unknown if
+it is stranger than all but a few of the training images; a label is in the set if it is about as probable as the true
+one is for these, class by class where a class has images enough.
+"""
+
+import math
+from functools import partial
+
+import numpy as np
+
+from libraries.base.arrays import Float32, Float64, Int
+from libraries.classifier.calibration import Calibration
+from libraries.classifier.cross_validation import NEVER_LEFT_OUT, assign_folds
+from libraries.classifier.labelled import LabelledEmbeddings
+from libraries.classifier.strangeness import DIRECTIONS, IMAGES_PER_DIRECTION, Strangeness
+from libraries.classifier.sweep import Sweep, sample
+from libraries.classifier.trust import Trust, needed
+
+FOLDS = 5
+MOST = 4000  # training images that tell what is strange: a sample of more
+
+
+def trust_of(data: LabelledEmbeddings, result: Sweep, *, unknown_rate: float, coverage: float, seed: int = 0) -> Trust:
+    """The thresholds by the training images that the sweep has cross-validated; see `fit_trust`."""
+    embeddings, labels = data.training
+    groups = np.unique(data.training_groups, return_inverse=True)[1]
+    rows = slice(None) if result.chosen_by.all() else result.chosen_by
+    return fit_trust(
+        embeddings[rows],
+        labels[rows],
+        groups[rows],
+        scores=result.out_of_fold_scores[result.best],
+        calibration=result.calibrations[result.best],
+        unknown_rate=unknown_rate,
+        coverage=coverage,
+        seed=seed,
+    )
+
+
+def fit_trust(
+    embeddings: Float32,
+    labels: Int,
+    groups: Int,
+    *,
+    scores: Float32,
+    calibration: Calibration,
+    unknown_rate: float,
+    coverage: float,
+    seed: int = 0,
+) -> Trust:
+    """Find the thresholds.
+
+    Args:
+        embeddings: float32 [N, D], of training images.
+        labels, groups: int [N].
+        scores: float32 [N, K], out of fold; NaN where there is none.
+        calibration: scores → probabilities.
+        unknown_rate, coverage: see `Trust`.
+        seed: of the folds.
+    """
+    is_scored = np.isfinite(scores[:, 0])
+    set_above, on_its_own = _set_thresholds(
+        calibration.probabilities(scores[is_scored]), labels[is_scored], groups[is_scored], share=1 - coverage
+    )
+    strangeness, unknown_above = None, list[float]()
+    rows = np.flatnonzero(is_scored)
+    rows = rows[sample(labels[rows], np.unique(groups[rows], return_inverse=True)[1], most=MOST, seed=seed)]
+    if len(np.unique(groups[rows])) >= needed(unknown_rate):
+        strangeness, unknown_above = _strangeness(
+            embeddings[rows],
+            labels[rows],
+            groups[rows],
+            calibration.logits(scores[rows]),
+            rate=unknown_rate,
+            seed=seed,
+        )
+    return Trust(strangeness, unknown_above, unknown_rate, coverage, set_above, on_its_own)
+
+
+def _strangeness(
+    x: Float32, labels: Int, groups: Int, logits: Float64, *, rate: float, seed: int
+) -> tuple[Strangeness | None, list[float]]:
+    """The score, and for each answer the threshold above which at most this share of the known images is."""
+    number_of_classes = logits.shape[1]
+    fold_of = assign_folds(labels, folds=FOLDS, groups=groups, seed=seed)
+    # As many directions each time: with more of them, distances are larger.
+    count = max(1, min(DIRECTIONS, (len(x) * (FOLDS - 1) // FOLDS - number_of_classes) // IMAGES_PER_DIRECTION))
+    fit = partial(Strangeness.fit, number_of_classes=number_of_classes, directions=count)
+    parts = np.full((len(x), 3), np.nan, np.float32)
+    for fold in np.unique(fold_of[fold_of != NEVER_LEFT_OUT]):
+        out = fold_of == fold
+        parts[out] = fit(x[~out], labels[~out]).parts(x[out], logits[out])
+    known = np.isfinite(parts[:, 0])
+    if not known.any():
+        return None, []
+    whole = fit(x, labels).scaled(parts[known])
+    strange, groups, answers = parts[known] @ whole.scale + whole.shift, groups[known], logits[known].argmax(axis=1)
+    of_all = quantile(strange, groups, share=rate)
+    if not math.isfinite(of_all):
+        return None, []
+    of_answer = (quantile(strange[answers == k], groups[answers == k], share=rate) for k in range(number_of_classes))
+    return whole, [threshold if math.isfinite(threshold) else of_all for threshold in of_answer]
+
+
+def _set_thresholds(
+    probabilities: Float32, labels: Int, groups: Int, *, share: float
+) -> tuple[list[float], list[bool]]:
+    """For each class the least probability with which it is in the set, and whether it is the class's own."""
+    own = 1 - probabilities[np.arange(len(labels)), labels]
+    of_all = quantile(own, groups, share=share)
+    if not math.isfinite(of_all):
+        return [], []
+    found = [
+        quantile(own[labels == label], groups[labels == label], share=share) for label in range(probabilities.shape[1])
+    ]
+    above = [float(1 - (of_class if math.isfinite(of_class) else of_all)) for of_class in found]
+    return above, [math.isfinite(of_class) for of_class in found]
+
+
+def quantile(values: Float32, groups: Int, *, share: float) -> float:
+    """The threshold that a further value exceeds with this probability at most; infinite where no one can say.
+
+    Groups are exchanged, not values: one more group could be any of them, and its values count as one together (Lee,
+    Barber & Willett 2023, 'Distribution-free inference with hierarchical data').
+
+    Args:
+        values, groups: [N].
+    """
+    if not len(values):
+        return math.inf
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(values, kind="stable")
+    weight = np.cumsum(1 / sizes[group_of[order]])
+    place = int(np.searchsorted(weight, (1 - share) * (len(sizes) + 1) - 1e-9))
+    return float(values[order[place]]) if place < len(values) else math.inf
