@@ -1,6 +1,7 @@
 """Are unknown images noticed, better than by the scores that are known for it; and are the promises kept?
 
     python benchmarks/trust.py [--images FOLDER ...] [--pairs 10] [--splits 20] [--json results.json]
+    python benchmarks/trust.py --bundle FOLDER
 
 Unknown: of each set with more than three classes, two are left out, an SVM is trained on six tenths of the others; a
 score must tell the rest of these from the images of the two ('near'), from those of all other sets ('far'), and from
@@ -11,15 +12,18 @@ probability, energy, the tenth nearest neighbour, Mahalanobis and relative Mahal
 Promises: on each of `--splits` random splits, three quarters for training, how many of the other images are called
 unknown (5% at most were promised), and how often the true label is among the likely ones (90% at least); of the
 classes, the mean of the least one. The sets are those of review.py.
+
+With `--bundle`, the time of a bundle with and without strangeness is compared instead: one image at a time, one core.
 """
 
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import circumstances, write_results
+from common import circumstances, interleaved, median_ratio, write_results
 from embeddings import embed
 from PIL import Image
 from review import labelled_sets
@@ -30,6 +34,7 @@ from libraries.classifier.strangeness import normalised
 from libraries.classifier.sweep import Sweep, sweep
 from libraries.classifier.thresholds import fit_trust
 from libraries.classifier.trust import Trust, members
+from libraries.network.engine import Engine
 
 C_VALUES = (0.1, 1.0, 10.0)
 UNKNOWN_RATE, COVERAGE = 0.05, 0.9
@@ -162,13 +167,37 @@ def promises(x: np.ndarray, y: np.ndarray, *, splits: int) -> dict[str, list[flo
     return {name: [float(each[name]) for each in kept] for name in kept[0]}
 
 
+def price(bundle: Path, *, rounds: int = 9, images: int = 100) -> None:
+    """Say how much longer a bundle takes with strangeness, and how much of its file that is."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    outputs = ["embedding", "scores", "probabilities"]
+    engines = {
+        "without": Engine(bundle / "model.onnx", outputs=outputs, cores=1),
+        "with": Engine(bundle / "model.onnx", outputs=[*outputs, "strangeness"], cores=1),
+    }
+    image = image[:, : engines["with"].size, : engines["with"].size]
+    runs = {name: partial(_infer, engine, image[0], images) for name, engine in engines.items()}
+    seconds = interleaved(runs, rounds=rounds)
+    ratio = median_ratio(seconds["with"], seconds["without"])
+    print(f"With strangeness an image takes {ratio:.3f} times as long, the median of {rounds} rounds of {images}")
+
+
+def _infer(engine: Engine, image: np.ndarray, count: int) -> None:
+    for _ in range(count):
+        engine.infer(image)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, nargs="*", default=[], help="folders of images for each class")
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--bundle", type=Path, help="only compare its time with and without strangeness")
     options = parser.parse_args()
+    if options.bundle is not None:
+        price(options.bundle)
+        return
     sets = {name: (x.astype(np.float32), y) for name, x, y in labelled_sets(options.images)}
     spoiled = noise_and_blank()
     figures: dict[str, dict[str, object]] = {"unknown": {}, "promises": {}}

@@ -126,6 +126,27 @@ def test_the_same_image_again_counts_once(client: TestClient) -> None:
     }  # fmt: skip
 
 
+def test_shots_of_the_same_thing_count_once(client: TestClient) -> None:
+    generator, images = np.random.default_rng(0), textures(5, 7)
+    shots = [
+        Image.fromarray(
+            (np.asarray(image) + generator.integers(0, 3, (*image.size[::-1], 3))).clip(0, 255).astype(np.uint8)
+        )
+        for image in images
+        for _ in range(12)
+    ]
+    send(client, as_files(shots))
+    assert client.get("/model").json()["drift"]["images"] < 10
+
+
+def test_reloading_the_same_bundle_forgets_nothing(client: TestClient) -> None:
+    send(client, as_files([image.point(lambda value: value // 3) for image in textures(60, 4)]))
+    before = told(client, images=60)
+    assert before["warnings"]
+    client.post("/admin/reload", headers=ADMIN)
+    assert client.get("/model").json()["drift"] == before
+
+
 def test_another_bundle_begins_anew(client: TestClient, evaluated_bundle: Path) -> None:
     send(client, as_files(textures(60, 8)))
     told(client, images=60)
