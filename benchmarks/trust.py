@@ -6,8 +6,9 @@
 Unknown: of each set with more than three classes, two are left out, an SVM is trained on six tenths of the others; a
 score must tell the rest of these from the images of the two ('near'), from those of all other sets ('far'), and from
 noise and blank pictures. The figures are areas under the ROC curve (AUROC), means over random pairs. 'ours' is the
-strangeness, less the threshold of the answer; the others are as in OpenOOD, on normalised embeddings: maximum
-probability, energy, the tenth nearest neighbour, Mahalanobis and relative Mahalanobis distance (tied covariance), ViM.
+strangeness less the threshold of the answer, as the bundle decides. The others are as in OpenOOD, on normalised
+embeddings: maximum probability, energy, the tenth nearest neighbour, Mahalanobis and relative Mahalanobis distance
+(tied covariance), ViM.
 
 Promises: on each of `--splits` random splits, three quarters for training, how many of the other images are called
 unknown (5% at most were promised), and how often the true label is among the likely ones (90% at least); of the
@@ -87,10 +88,12 @@ def all_scores(
 
     alpha = logits(x).max(axis=1).sum() / residual(x).sum()  # ViM scales the residual to the size of the logits
 
-    def ours(e: np.ndarray) -> np.ndarray:
+    def strangeness(e: np.ndarray) -> np.ndarray:
         assert trust.strangeness is not None
-        scores = model.scores(e)
-        return trust.strangeness.score(e, logits(e)) - np.array(trust.unknown_above)[calibration.labels(scores)]
+        return trust.strangeness.score(e, logits(e))
+
+    def ours(e: np.ndarray) -> np.ndarray:
+        return strangeness(e) - np.array(trust.unknown_above)[calibration.labels(model.scores(e))]
 
     return {
         "max. probability": lambda e: -calibration.probabilities(model.scores(e)).max(axis=1),
@@ -99,6 +102,7 @@ def all_scores(
         "Mahalanobis": mahalanobis,
         "relative": relative,
         "ViM": lambda e: alpha * residual(e) - np.logaddexp.reduce(logits(e), axis=1),
+        "strangeness": strangeness,
         "ours": ours,
     }
 
@@ -211,7 +215,7 @@ def main() -> None:
                 rows.append([name if not i else "", kind, *(f"{values[i]:.3f}" for values in found.values())])
     print(table(f"AUROC of unknown images, {options.pairs} pairs of classes", ["images", "", *found], rows))
     rows = []
-    for name, (x, y) in sets.items():
+    for name, (x, y) in sets.items() if options.splits else ():
         kept = promises(x, y, splits=options.splits)
         figures["promises"][name] = kept
         rows.append([
