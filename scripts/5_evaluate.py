@@ -137,7 +137,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     measured = metrics(
         tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed
     )
-    measured["trust"] = trust_metrics(tested, classifier.model.get("trust", {}))
+    measured["trust"] = trust_metrics(tested, classifier.model.get("trust", {}), classifier=layout.classifier)
     record.tags.update(data=layout.examples.identity()[:12], test_set=testing.fingerprint(tested))
     earlier = earlier_runs(
         reading.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
@@ -160,7 +160,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         since=since,
     )
     print(accuracy_table(measured))
-    for sentence in sentences(measured) if measured["trust"] else ():
+    for sentence in sentences(measured):
         print(textwrap.fill(sentence, 100))
     if since is not None:
         print("", textwrap.fill(since.sentence(), 100), sep="\n")

@@ -81,7 +81,8 @@ def write_refined(bundle: Artefact, network: Artefact, *, settings: Mapping[str,
 
 def write_metrics(bundle: Artefact, metrics: Mapping[str, Any]) -> None:
     """Write beside model.json how good the bundle is, as measured on the test images."""
-    write_json(bundle.folder / METRICS, {"files": bundle.read()["files"], "metrics": metrics})
+    model = bundle.read()
+    write_json(bundle.folder / METRICS, {"files": model["files"], "trust": model.get("trust"), "metrics": metrics})
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Classifier:
     def _prediction(self, outputs: dict[str, Float32]) -> Prediction:
         probabilities = outputs[PROBABILITIES]
         best = int(np.argmax(probabilities))
-        unknown = None if self.unknown_above is None else bool(outputs[STRANGENESS][0] > self.unknown_above[best])
+        unknown = None if self.unknown_above is None else not outputs[STRANGENESS][0] <= self.unknown_above[best]
         likely = None
         if self.set_above is not None:
             chosen = np.flatnonzero(members(probabilities[None], self.set_above)[0])

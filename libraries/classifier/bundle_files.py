@@ -63,7 +63,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], list[str], ResizeRule]:
         what = f"there is no {error}" if isinstance(error, KeyError) else error
         raise StorageError(f"{path} does not describe a whole bundle: restore or rebuild it ({what})") from error
     if (beside := path.with_name(METRICS)).exists():
-        model["metrics"] = _metrics(beside, of=model["files"])  # earlier versions wrote them into model.json
+        model["metrics"] = _metrics(beside, of=model)  # earlier versions wrote them into model.json
     return checked
 
 
@@ -82,15 +82,15 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _metrics(path: Path, *, of: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """The metrics in a file, if they were measured with the bundle's files as they are.
+def _metrics(path: Path, *, of: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The metrics in a file, if they were measured with the bundle's files and thresholds as they are.
 
     Where they cannot be read, there are none: they are for people, and the classifier works without them.
     """
     try:
         measured = _read(path)
         _check_depth(measured)
-        if _object(measured, "it")["files"] != of:
+        if _object(measured, "it")["files"] != of["files"] or measured.get("trust") != of.get("trust"):
             return None
         return _object(measured["metrics"], "metrics")
     except (StorageError, KeyError, TypeError, ValueError) as error:

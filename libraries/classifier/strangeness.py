@@ -9,7 +9,7 @@ each in units of its spread among images that the model has not seen:
   on normalised embeddings (Mueller & Hein 2025, Mahalanobis++, https://arxiv.org/abs/2505.18032);
 - the residual: the length of what the principal directions do not explain (as in ViM: Wang et al. 2022).
 
-`python benchmarks/unknown.py` compares it with each of them, and others.
+`python benchmarks/trust.py` compares it with each of them, and others.
 """
 
 from dataclasses import dataclass

@@ -100,23 +100,36 @@ def _strangeness(
     of_all = quantile(strange, groups, share=rate)
     if not math.isfinite(of_all):
         return None, []
-    of_answer = (quantile(strange[answers == k], groups[answers == k], share=rate) for k in range(number_of_classes))
-    return whole, [threshold if math.isfinite(threshold) else of_all for threshold in of_answer]
+    return whole, _by_class(strange, answers, groups, share=rate, number_of_classes=number_of_classes)[0]
 
 
 def _set_thresholds(
     probabilities: Float32, labels: Int, groups: Int, *, share: float
 ) -> tuple[list[float], list[bool]]:
     """For each class the least probability with which it is in the set, and whether it is the class's own."""
-    own = 1 - probabilities[np.arange(len(labels)), labels]
-    of_all = quantile(own, groups, share=share)
-    if not math.isfinite(of_all):
+    others = 1 - probabilities[np.arange(len(labels)), labels]
+    if not math.isfinite(quantile(others, groups, share=share)):
         return [], []
-    found = [
-        quantile(own[labels == label], groups[labels == label], share=share) for label in range(probabilities.shape[1])
-    ]
-    above = [float(1 - (of_class if math.isfinite(of_class) else of_all)) for of_class in found]
-    return above, [math.isfinite(of_class) for of_class in found]
+    found, own = _by_class(others, labels, groups, share=share, number_of_classes=probabilities.shape[1])
+    return [1 - threshold for threshold in found], own
+
+
+def _by_class(
+    values: Float32, classes: Int, groups: Int, *, share: float, number_of_classes: int
+) -> tuple[list[float], list[bool]]:
+    """The quantile of each class, and whether it is that of the class alone.
+
+    Classes with too few images have one together, so that what is promised holds for all images, too; where even these
+    are too few, that of all.
+    """
+    found = np.array(
+        [quantile(values[classes == k], groups[classes == k], share=share) for k in range(number_of_classes)]
+    )
+    own = np.isfinite(found)
+    of_few = np.isin(classes, np.flatnonzero(~own))
+    together = quantile(values[of_few], groups[of_few], share=share)
+    found[~own] = together if math.isfinite(together) else quantile(values, groups, share=share)
+    return found.tolist(), own.tolist()
 
 
 def quantile(values: Float32, groups: Int, *, share: float) -> float:

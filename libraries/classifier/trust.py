@@ -53,20 +53,27 @@ class Trust:
         if self.strangeness is None:
             sentences.append(
                 f"There are too few training images to tell which images are unknown: {needed(self.unknown_rate)} that "
-                "are not alike are needed."
+                "are not alike, in classes of two or more, are needed."
             )
         if not self.set_above:
             sentences.append(
-                f"There are too few training images for sets of labels: {needed(1 - self.coverage)} are needed."
+                f"There are too few training images for sets of labels: {needed(1 - self.coverage)} that are not "
+                "alike, in classes of two or more, are needed."
             )
         elif not all(self.on_its_own):
             few = [name for name, own in zip(names, self.on_its_own, strict=True) if not own]
+            more = f" and {len(few) - 5} more" if len(few) > 5 else ""
             sentences.append(
-                f"The sets hold the true label in {self.coverage:.0%} of all images; for {', '.join(few[:5])}"
-                f"{f' and {len(few) - 5} more' if len(few) > 5 else ''} this is not promised, as each has fewer than "
-                f"{needed(1 - self.coverage)} training images that are not alike."
+                f"The sets hold the true label in {percent(self.coverage)} of all images; for {', '.join(few[:5])}{more} "
+                f"this is not promised by itself, with fewer than {needed(1 - self.coverage)} training images of a class "
+                "that are not alike."
             )
         return sentences
+
+
+def percent(share: float) -> str:
+    """0.9 as 90%, and 0.995 as 99.5%."""
+    return f"{100 * share:.4g}%"
 
 
 def needed(share: float) -> int:
@@ -96,9 +103,14 @@ def check(described: Mapping[str, Any], *, classes: int) -> None:
         values = described.get(name, missing)
         if not isinstance(values, list) or len(values) not in (0, classes) or not all(map(_is_number, values)):
             raise ValueError(f"trust: {name} is no list of a number for each label")
+    if not all(0 <= value <= 1 for value in described["set_above"]):
+        raise ValueError("trust: set_above has what is no probability")
     if not isinstance(own, list) or [type(each) for each in own] != [bool] * len(described["set_above"]):
         raise ValueError("trust: on_its_own is no list of true or false for each label")
 
 
+_LARGEST = 1e30  # well within float32
+
+
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST

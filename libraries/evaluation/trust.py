@@ -9,18 +9,30 @@ from matplotlib.figure import Figure
 from libraries.base import figures
 from libraries.base.arrays import Float64
 from libraries.base.figures import BLUE, GRAY
+from libraries.classifier.trust import percent
 from libraries.evaluation.testing import Tested
 
 _FEW = 20  # test images of a class, below which its share says little
 
 
-def trust_metrics(tested: Tested, trust: Mapping[str, Any]) -> dict[str, Any]:
+def trust_metrics(tested: Tested, trust: Mapping[str, Any], *, classifier: str) -> dict[str, Any]:
     """What metrics.json says of it, each promise beside what was measured.
 
     Args:
         trust: of the bundle's model.json; empty: it promises nothing.
+        classifier: the parameter.
     """
     found: dict[str, Any] = {}
+    if tested.unknown is None or tested.sets is None:
+        what = " and ".join(
+            name
+            for name, known in (("unknown images", tested.unknown), ("likely labels", tested.sets))
+            if known is None
+        )
+        why = "its training images are too few" if trust else "it was made by an earlier version: run script 4 again"
+        if classifier != "svm":
+            why = "only bundles of classifier = 'svm' do, as a refined network has seen its training images"
+        found["missing"] = f"It does not tell {what}: {why}."
     if tested.unknown is not None:
         found["unknown"] = {"at_most": trust["unknown_rate"], "measured": float(tested.unknown.mean())}
     if tested.sets is not None:
@@ -47,19 +59,19 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
     if (unknown := trust.get("unknown")) is not None:
         told.append(
             f"It calls {unknown['measured']:.1%} of the test images unknown, though they are of its classes; at most "
-            f"{unknown['at_most']:.1%} of such images was promised."
+            f"{percent(unknown['at_most'])} of such images was promised, on average."
         )
     if (sets := trust.get("sets")) is not None:
         told.append(
             f"The likely labels that it gives hold the true one for {sets['measured']:.1%} of the test images; at "
-            f"least {sets['at_least']:.0%} was promised. It names {sets['labels_on_average']:.2f} labels on average, "
-            f"and for {sets['with_one_label']:.0%} of the images a single one."
+            f"least {percent(sets['at_least'])} was promised. It names {sets['labels_on_average']:.2f} labels on "
+            f"average, and for {sets['with_one_label']:.0%} of the images a single one."
         )
         shares = {k: v for k, v in sets["measured_per_class"].items() if v is not None and counts[k] >= _FEW}
         lowest = min(shares, key=shares.__getitem__, default=None)
         if lowest is not None and shares[lowest] < sets["at_least"]:
             told.append(f"Of its classes, they do so least often for ‘{lowest}’: {shares[lowest]:.1%}.")
-    return told or ["This bundle does not say which images are unknown: only those of classifier = 'svm' do."]
+    return [*told, *([trust["missing"]] if "missing" in trust else [])]
 
 
 def error_by_share(tested: Tested) -> tuple[Float64, Float64]:

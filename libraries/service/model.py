@@ -23,8 +23,8 @@ class LoadedModel:
 
     Attributes:
         name: data set and classifier, e.g. 'solarCells_svm'.
-        version: the first 12 digits of the SHA-256 of what decides the predictions: the bundle's files, labels and
-            resize rule.
+        version: the first 12 digits of the SHA-256 of what decides the predictions: the bundle's files, labels,
+            resize rule and thresholds.
         drift: watches the images that it classifies; None if the bundle does not say what its test images look like.
     """
 
@@ -68,7 +68,8 @@ def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedMode
         classifier.evidence(blank)  # now everything has been read from the folder, which may change later
     settings = classifier.model.get("settings", {})
     name = f"{settings.get('datasetName', 'model')}_{settings.get('classifier', 'svm')}".replace(" ", "_")
-    decisive = json.dumps([classifier.model[key] for key in ("files", "labels", "resize")], sort_keys=True)
+    parts = [classifier.model[key] for key in ("files", "labels", "resize", "trust") if key in classifier.model]
+    decisive = json.dumps(parts, sort_keys=True)
     reference = classifier.load_reference()
     drift = None if reference is None else DriftWatch(reference, classifier.labels)
     return LoadedModel(classifier, name, hashlib.sha256(decisive.encode()).hexdigest()[:12], drift)

@@ -276,10 +276,10 @@ class ResultsViewer(Viewer):
         }
         kept = self._matches(truth=truth, predicted=predicted, right=right, name=str(name), at=at)
         of = self._predictions
-        if trust == "unknown" and of.unknown is not None:
-            kept &= of.unknown
-        elif trust == "ambiguous" and of.sets is not None:
-            kept &= np.array(["|" in likely for likely in of.sets])
+        if trust == "unknown":
+            kept &= np.zeros(len(kept), bool) if of.unknown is None else of.unknown
+        elif trust == "ambiguous":
+            kept &= np.array(["|" in likely for likely in of.sets or [""] * len(kept)])
         confidence = of.probabilities[self._row, of.predictions]
         key: Mapping[Order, npt.NDArray[Any]] = {
             "loss": -self._loss,

@@ -20,7 +20,7 @@ function inWords({ label, unknown, set }) {
   if (!set || set.length < 2) return "";
   const names = set.map((name) => `‘${name}’`);
   const listed = names.length <= MOST_NAMED ? names : [...names.slice(0, MOST_NAMED - 1), `${names.length - MOST_NAMED + 1} others`];
-  return `It is one of ${listed.slice(0, -1).join(", ")} or ${listed.at(-1)}: which one is not certain.`;
+  return `It may be ${listed.slice(0, -1).join(", ")} or ${listed.at(-1)}: which one is not certain.`;
 }
 
 /** `changed()` is called when there is news, `removed(card)` when its button is pressed. */

@@ -16,7 +16,7 @@ from libraries.classifier.calibration import fit_calibration
 from libraries.classifier.strangeness import Strangeness, normalised
 from libraries.classifier.svm import fit_path
 from libraries.classifier.sweep import sweep
-from libraries.classifier.thresholds import fit_trust, quantile
+from libraries.classifier.thresholds import _set_thresholds, fit_trust, quantile
 from libraries.classifier.trust import Trust, check, members, needed
 from libraries.network.engine import open_part
 
@@ -103,7 +103,8 @@ def test_copies_do_not_make_a_promise_firmer() -> None:
     few, _ = trusted(12, 1, copies=20)
     assert few.strangeness is None and few.unknown_above == [], "twelve pictures are no hundred"
     assert few.told(["a", "b", "c"])[0] == (
-        "There are too few training images to tell which images are unknown: 19 that are not alike are needed."
+        "There are too few training images to tell which images are unknown: 19 that are not alike, "
+        "in classes of two or more, are needed."
     )
 
 
@@ -116,13 +117,36 @@ def test_a_class_with_few_images_is_promised_nothing_of_its_own() -> None:
         x, y, np.arange(len(y)), scores=scores, calibration=fit_calibration(scores, y), unknown_rate=0.05, coverage=0.9
     )
     assert trust.on_its_own == [True, True, False]
-    assert "for c this is not promised, as each has fewer than 9 training images" in trust.told(["a", "b", "c"])[0]
+    assert (
+        "for c this is not promised by itself, with fewer than 9 training images of a class"
+        in trust.told(["a", "b", "c"])[0]
+    )
     hardly = fit_trust(
         x[:8], y[:8], np.arange(8), scores=scores[:8], calibration=fit_calibration(scores, y),
         unknown_rate=0.05, coverage=0.9,
     )  # fmt: skip
     assert hardly.set_above == [] and hardly.strangeness is None and len(hardly.told(["a", "b", "c"])) == 2
     assert hardly.to_json() == {"unknown_rate": 0.05, "coverage": 0.9, "set_above": [], "on_its_own": []}
+
+
+def test_classes_with_few_images_do_not_lower_the_promise_for_all() -> None:
+    """Large classes have thresholds of their own; with that of all for the others, 86% of all images were covered."""
+    generator, covered = np.random.default_rng(0), []
+    sizes = [60] * 4 + [8] * 20
+    for _ in range(30):
+        both = []
+        for count in (1, 3):  # training, then more images of the same mixture
+            y = np.repeat(np.arange(24), [count * size for size in sizes])
+            scores = generator.normal(0, 1, (len(y), 24)) + np.where(np.arange(24) == y[:, None], 1.5, 0)
+            scores[:, :4] += 1.0  # the large ones are answered more often
+            p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+            both.append((p.astype(np.float32), y))
+        (p, y), (other, true) = both
+        above, own = _set_thresholds(p, y, np.arange(len(y)), share=0.1)
+        assert own == [True] * 4 + [False] * 20
+        likely = members(other, np.array(above, np.float32))
+        covered.append(likely[np.arange(len(true)), true].mean())
+    assert np.mean(covered) > 0.893
 
 
 def test_the_most_probable_label_is_always_likely() -> None:
@@ -178,6 +202,9 @@ BAD = {
     "a share above one": {"coverage": 1.5},
     "a share of text": {"unknown_rate": "0.05"},
     "a threshold too few": {"set_above": [0.1]},
+    "beyond all numbers": {"unknown_rate": 10**400},
+    "beyond float32": {"unknown_above": [1e300, 1.0]},
+    "no probability": {"set_above": [-0.1, 0.2]},
     "no number": {"set_above": [0.1, "x"]},
     "not finite": {"unknown_above": [float("inf"), 1.0]},
     "no list": {"unknown_above": 3.0},

@@ -124,14 +124,24 @@ def test_a_new_bundle_answers_after_the_reload(own_client: TestClient, own_bundl
     assert models == [f'model{{name="textures_svm",version="{versions[-1]}"}} 1.0']
 
 
+def parts_of(model: dict[str, Any]) -> dict[str, Any]:
+    """By what metrics.json is known to be of a bundle."""
+    return {"files": model["files"], "trust": model["trust"]}
+
+
 def test_metrics_written_to_a_bundle_do_not_change_its_version(own_bundle: Path) -> None:
     before = load_model(own_bundle, precision="f32")
     (own_bundle / "metrics.json").write_text(
-        json.dumps({"files": before.classifier.model["files"], "metrics": {"overall_accuracy": 0.9}})
+        json.dumps({**parts_of(before.classifier.model), "metrics": {"overall_accuracy": 0.9}})
     )
     after = load_model(own_bundle, precision="f32")
     assert after.version == before.version
     assert after.describe()["metrics"] == {"overall_accuracy": 0.9}
+    trust = after.classifier.model["trust"]
+    change(own_bundle, trust={**trust, "coverage": 0.95})
+    changed = load_model(own_bundle, precision="f32")
+    assert changed.version != before.version, "other thresholds give other answers"
+    assert changed.describe()["metrics"] is None, "and other metrics"
 
 
 def test_no_request_fails_while_bundles_are_replaced(own_client: TestClient, own_bundle: Path, picture: bytes) -> None:

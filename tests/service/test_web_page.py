@@ -183,7 +183,7 @@ def test_what_it_does_not_know_and_what_is_not_certain_are_said(page: Page, serv
     service.trusted = {"unknown": False, "set": ["defective", "functional"]}
     choose(page, file("second.png"))
     second = page.locator("article").filter(has_text="second.png")
-    expect(second.locator(".trust")).to_have_text("It is one of ‘defective’ or ‘functional’: which one is not certain.")
+    expect(second.locator(".trust")).to_have_text("It may be ‘defective’ or ‘functional’: which one is not certain.")
     expect(page.locator("#summary")).to_have_text("2 pictures: 1 unknown, 1 defective")
     service.trusted = {"unknown": False, "set": ["defective"]}
     choose(page, file("third.png"))

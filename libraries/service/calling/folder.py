@@ -221,7 +221,7 @@ def _row(path: str, result: _Result, labels: Sequence[str]) -> list[str]:
         unknown: Literal["true", "false"] | None = None
         if result.unknown is not None:
             unknown = "true" if result.unknown else "false"
-        likely = None if result.set is None else "|".join(result.set)
+        likely = None if result.set is None else "|".join(label.replace("|", "/") for label in result.set)
         row = ClassifiedRow(path, result.label, result.probability, unknown, likely, probabilities, "")
     return [cell or "" for cell in row_cells(row).values()][1:]
 
