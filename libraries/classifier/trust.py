@@ -63,10 +63,11 @@ class Trust:
         elif not all(self.on_its_own):
             few = [name for name, own in zip(names, self.on_its_own, strict=True) if not own]
             more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+            names_of_few = f"{', '.join(few[:5])}{more}"
             sentences.append(
-                f"The sets hold the true label in {percent(self.coverage)} of all images; for {', '.join(few[:5])}{more} "
-                f"this is not promised by itself, with fewer than {needed(1 - self.coverage)} training images of a class "
-                "that are not alike."
+                f"The sets hold the true label in {percent(self.coverage)} of all images; for {names_of_few} this is not "
+                f"promised by itself, with fewer than {needed(1 - self.coverage)} training images of a class that are "
+                "not alike."
             )
         return sentences
 
