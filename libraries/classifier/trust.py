@@ -63,11 +63,10 @@ class Trust:
         elif not all(self.on_its_own):
             few = [name for name, own in zip(names, self.on_its_own, strict=True) if not own]
             more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-            names_of_few = f"{', '.join(few[:5])}{more}"
+            names_of_few, least = f"{', '.join(few[:5])}{more}", needed(1 - self.coverage)
             sentences.append(
-                f"The sets hold the true label in {percent(self.coverage)} of all images; for {names_of_few} this is not "
-                f"promised by itself, with fewer than {needed(1 - self.coverage)} training images of a class that are "
-                "not alike."
+                f"The sets hold the true label in {percent(self.coverage)} of all images; for {names_of_few} this is "
+                f"not promised by itself, with fewer than {least} training images of a class that are not alike."
             )
         return sentences
 
