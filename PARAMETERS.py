@@ -298,7 +298,7 @@ class Parameters(Settings):
     serve_keep: Literal["none", "uncertain", "sample"] = serve(
         "none",
         "images of requests that are kept in the pool of the data set, to get a label; uncertain: those whose most "
-        "probable label is less probable than serve_keepBelow; sample: a share of all, serve_keepShare",
+        "probable label is less probable than serve_keepBelow, and unknown ones; sample: a share, serve_keepShare",
     )
     serve_keepFolder: UserPath | None = serve(None, "another folder for them; none: images/<datasetName>.pool")
     serve_keepBelow: float = serve(0.7, "probability below which an answer is uncertain", gt=0, le=1)

@@ -113,12 +113,14 @@ class PoolDrift:
         batches: by name; the first has all images that are a fair sample of what comes.
         strangest: the strangest first.
         left_out: errors of images that cannot be read.
+        copies: files that are copies of other images, which count once.
     """
 
     batches: list[Batch]
     strangest: list[StrangeImage]
     left_out: list[ImageError]
     labels: list[str]
+    copies: int
 
     def sentences(self) -> list[str]:
         """What has changed, or that nothing has."""
@@ -129,8 +131,13 @@ class PoolDrift:
         differ = [batch.name for batch in self.batches[1:] if batch.drift is not None and any(batch.drift.kinds)]
         if differ:
             told.append(f"Different by themselves: {', '.join(map(shown, differ))}.")
-        return told or [
-            f"As far as {all_images.images:,} images can tell, they look like the test images, and the answers for "
+        copies = [f"Copies of other images in the pool, which count once: {self.copies:,}."] if self.copies else []
+        return [*(told or self._nothing(all_images.images)), *copies]
+
+    @staticmethod
+    def _nothing(images: int) -> list[str]:
+        return [
+            f"As far as {images:,} images can tell, they look like the test images, and the answers for "
             "them are shared among the classes in the same way."
         ]
 
@@ -200,9 +207,19 @@ def pool_drift(
             float(probabilities[row].max()),
             [(features.path[i], features.label[i]) for i in training[near[row]]],
         )
-        for row in np.argsort(-distance, kind="stable")[:STRANGEST]
+        for row in _unlike_each_other(np.argsort(-distance, kind="stable"), looks, alike=reference.alike)
     ]
-    return PoolDrift(batches, strangest, [*pool.left_out, *left_out], classifier.labels)
+    return PoolDrift(batches, strangest, [*pool.left_out, *left_out], classifier.labels, pool.copies)
+
+
+def _unlike_each_other(rows: Int, looks: Float32, *, alike: float) -> list[int]:
+    """The first of the rows, without those that show the same as one before."""
+    chosen: list[int] = []
+    for row in rows[: 20 * STRANGEST].tolist():
+        away = looks[chosen] - looks[row]
+        if not (np.einsum("np,np->n", away, away) <= alike**2).any():
+            chosen.append(row)
+    return chosen[:STRANGEST]
 
 
 def _by_folder(pool: Path, paths: list[str]) -> tuple[dict[str, list[int]], dict[str, list[int]]]:

@@ -44,6 +44,7 @@ class Pool:
             folder of the pool.
         left_out: the files that cannot be read.
         files: their SHA-256.
+        copies: files whose content is that of another image in the pool.
         told: labels that callers of the service have sent, by the SHA-256 of an image; also of the data set's.
     """
 
@@ -51,6 +52,7 @@ class Pool:
     left_out: list[ImageError]
     files: KnownFiles
     told: dict[str, set[str]]
+    copies: int = 0
 
 
 def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[str]) -> Pool:
@@ -82,6 +84,7 @@ def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[
         return digest
 
     told: dict[str, set[str]] = {}
+    copies = 0
     most_bytes, left_out, by_digest, done = max_bytes_for(layout.max_pixels), [], dict[str, str](), {*labelled}
     paths = sorted(  # of copies, the first counts: one that nobody has chosen stands for what comes
         pool_images(layout.images),
@@ -95,12 +98,13 @@ def find_pool(layout: Layout, *, labelled: Collection[str], decided: Collection[
         else:
             if label := told_label(path):
                 told.setdefault(digest, set()).add(label)
+            copies += digest in by_digest
             if digest not in done:
                 by_digest.setdefault(digest, path)
     files.write()
     chosen = sorted(sorted(by_digest)[:MOST], key=by_digest.__getitem__)
     images = [Example(by_digest[each], "", "train", by_digest[each], 0, 0, 0, each) for each in chosen]
-    return Pool(images, left_out, files, told)
+    return Pool(images, left_out, files, told, copies)
 
 
 def embed_pool(

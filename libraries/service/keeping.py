@@ -48,8 +48,8 @@ class Keep:
 
     Attributes:
         folder: the pool.
-        which: uncertain: those whose most probable label is less probable than `below`; sample: a `share` of all, drawn
-            by their content, so that an image that comes again is not drawn again.
+        which: uncertain: those whose most probable label is less probable than `below`, and unknown ones; sample: a
+            `share` of all, drawn by their content, so that an image that comes again is not drawn again.
         most_bytes: of both folders together.
         days: after which an image is removed from service/.
     """
@@ -113,12 +113,13 @@ class Keeper:
             model: name and version of the model.
         """
         best = float(prediction.probabilities.max())
-        if self.keep.which == "none" or (self.keep.which == "uncertain" and best >= self.keep.below):
+        is_sure = best >= self.keep.below and not prediction.unknown
+        if self.keep.which == "none" or (self.keep.which == "uncertain" and is_sure):
             return
         data = image.copy() if isinstance(image, np.ndarray) else bytes(image)
         digest = _digest(data)
         if self.keep.which == "uncertain" or int(digest[:8], 16) < self.keep.share * 2**32:
-            answer = {**model, "label": prediction.label, "probability": round(best, 4)}
+            answer = {**model, "label": prediction.label, "probability": round(best, 4), **prediction.trusted()}
             self._give(_Image(data, digest, {**answer, "kept": self.keep.which}))
 
     def take_feedback(self, image: bytes, label: str) -> "Future[Outcome]":

@@ -83,6 +83,9 @@ def test_folders_of_the_pool_are_compared_one_by_one(
     flat(pool / "few", 5, seed=7)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(pool / "noise.png")
+    for i in range(10):
+        Image.new("RGB", (60 + i, 60), "white").save(pool / f"blank{i}.png")
+        shutil.copy(pool / "noise.png", pool / f"the same {i}.png")
     (pool / "no image.png").write_bytes(b"hello")
     run_main("5_evaluate", parameters, drift=True)
     said = capsys.readouterr().out
@@ -91,12 +94,14 @@ def test_folders_of_the_pool_are_compared_one_by_one(
     assert "different (p = " in words["tuesday"]
     assert words["few"].split()[1:] == ["5", "fewer", "than", "30"]
     assert "left out" in said and "no image.png" in said
-    assert "The 126 images look different from the test images.\nDifferent by themselves: tuesday.\n" in said
+    assert "The 136 images look different from the test images.\nDifferent by themselves: tuesday.\n" in said
     page = layout.drift.read_text(encoding="utf-8")
     assert "<bdi>tuesday</bdi>" in page and "default-src 'none'" in page and "<script" not in page
     strangest = page[page.index("The strangest images") :]
     assert strangest.index("noise.png") < strangest.index("monday/")
     assert strangest.count('class="alike"') == 40
+    assert strangest.count("<bdi>blank") == 1, "one of ten that are alike"
+    assert "Copies of other images in the pool, which count once: 10." in said
 
 
 def test_images_that_were_chosen_are_no_fair_sample(parameters: Parameters, capsys: pytest.CaptureFixture[str]) -> None:

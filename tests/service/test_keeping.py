@@ -90,13 +90,13 @@ def test_uncertain_images_are_kept_once_with_what_was_answered(
     assert sorted(path.read_bytes() for path in day.iterdir() if path.name != ANSWERS) == sorted(images)
     lines = [json.loads(line) for line in (day / ANSWERS).read_text(encoding="utf-8").splitlines()]
     assert {line["label"] for line in lines} == {each["label"] for each in answered if "label" in each}
-    assert lines[0].keys() == {"file", "time", "name", "version", "label", "probability", "kept"}
+    assert lines[0].keys() == {"file", "time", "name", "version", "label", "probability", "unknown", "set", "kept"}
     assert 'images_kept{outcome="kept"} 20.0' in client.get("/metrics").text
 
     limit = sorted(each["probability"] for each in answered if "label" in each)[5]
     client, service = start(which="uncertain", below=limit)
     again = [encoded(colour=(i, 2 * i, 90)) for i in range(30)]
-    unsure = sum(each["probability"] < limit for each in send(client, *again))
+    unsure = sum(each["probability"] < limit or each["unknown"] for each in send(client, *again))
     assert settled(service, unsure).get("kept", 0) == unsure
     assert len(kept(tmp_path / "pool")) == 20 + unsure
 
