@@ -84,7 +84,7 @@ def test_folders_of_the_pool_are_compared_one_by_one(
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(pool / "noise.png")
     for i in range(10):
-        Image.new("RGB", (60 + i, 60), "white").save(pool / f"blank{i}.png")
+        Image.new("RGB", (60 + i, 60 + i), "white").save(pool / f"blank{i}.png")
         shutil.copy(pool / "noise.png", pool / f"the same {i}.png")
     (pool / "no image.png").write_bytes(b"hello")
     run_main("5_evaluate", parameters, drift=True)
