@@ -42,18 +42,18 @@ def test_it_keeps_so_many_images_and_directions_as_there_are() -> None:
 
 
 def test_nothing_is_noticed_where_nothing_has_changed() -> None:
-    """On 300 divisions of the same images, p-values are as small as they say: 5% of them below 5%."""
+    """On 150 divisions of the same images, p-values are as small as they say: 5% of them below 5%."""
     x, answers = images(500, 5)
     whole = Reference.of(images(600, 0)[0], x, answers)
     generator, p_values = np.random.default_rng(0), []
-    for _ in range(300):
+    for _ in range(150):
         tested, coming = np.split(generator.permutation(500), [300])
         again = replace(whole, looks=whole.looks[tested], answers=whole.answers[tested])
         drift = again.compare(whole.looks[coming], answers[coming])
         p_values.append((drift.looks, drift.answers))
         assert drift.kinds == (False, False)
     share = (np.array(p_values) < 0.05).mean(axis=0)
-    assert (share < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)).all() and (share > 0).all()
+    assert (share < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150)).all() and (share > 0).all()
 
 
 def test_images_that_look_different_are_noticed() -> None:
