@@ -15,7 +15,7 @@ from libraries.base.storage import Artefact, read_json, sha256_once
 from libraries.base.text import split_lines
 
 MEGAPIXELS = 100  # default limit for an image
-UNKNOWN_RATE, COVERAGE = 0.05, 0.9  # defaults
+UNKNOWN_RATE, COVERAGE = 0.05, 0.9  # default promises, which bundles of earlier versions do not record
 
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
 MAX_LOG_BYTES = 2**29  # of that file: millions of changes

@@ -19,7 +19,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ import numpy as np
 from libraries.base.arrays import Float32, Float64
 from libraries.base.file_system import read_regular
 from libraries.base.storage import atomic
+from libraries.classifier.strangeness import normalised
 
 REFERENCE = "reference.npz"
 FEWEST = 30  # images on either side, below which nothing is said
@@ -123,16 +124,16 @@ class Reference:
             tested, answers: embeddings and probabilities of test images that are independent of each other, float32
                 [N, D] and [N, K].
         """
-        x = _normalised(training[_spread(len(training), MOST_FITTED)])
+        x = normalised(training[_drawn(len(training), MOST_FITTED)])
         mean = x.mean(axis=0)
         _, deviations, directions = np.linalg.svd(x - mean, full_matrices=False)
         count = min(DIRECTIONS, int((deviations > 1e-4 * deviations[0]).sum()))
         scaled = directions[:count].T / deviations[:count]  # so that all have the same weight
         projected = (x - mean) @ scaled
         scale = np.sqrt(2 * projected.var(axis=0).sum()) or 1.0  # so that two images are one apart, in the mean
-        rows = _spread(len(tested), min(MOST, _MOST_ANSWERS // answers.shape[1]))
-        reference = cls(mean, (scaled / scale).astype(np.float32), np.zeros((0, count), np.float32), answers[rows])
-        return cls(mean, reference.directions, reference.project(tested[rows]), answers[rows])
+        rows = _drawn(len(tested), min(MOST, _MOST_ANSWERS // answers.shape[1]))
+        empty = cls(mean, (scaled / scale).astype(np.float32), np.zeros((0, count), np.float32), answers[rows])
+        return replace(empty, looks=empty.project(tested[rows]))
 
     def save(self, folder: Path, *, of: Mapping[str, str]) -> None:
         """Write it into the folder of a bundle.
@@ -180,7 +181,7 @@ class Reference:
         projected = np.empty((len(embeddings), self.directions.shape[1]), np.float32)
         for start in range(0, len(embeddings), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            projected[rows] = (_normalised(embeddings[rows]) - self.mean) @ self.directions
+            projected[rows] = (normalised(embeddings[rows]) - self.mean) @ self.directions
         return projected
 
     @cached_property
@@ -198,7 +199,7 @@ class Reference:
             looks: float32 [M, P], see `project`; M >= FEWEST. Of very many, a sample is compared.
             answers: their probabilities, float32 [M, K].
         """
-        rows = _spread(len(looks), MOST)
+        rows = _drawn(len(looks), MOST)
         looks, answers = looks[rows], answers[rows]
         generator = np.random.default_rng(0)
         n, m = len(self.looks), len(looks)
@@ -246,12 +247,6 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.01 else f"{100 * share:.2g}%"
 
 
-def _normalised(embeddings: Float32) -> Float32:
-    """The signed root of each value, and rows of length one, as for the SVM: see `LinearModel`."""
-    x = np.sign(embeddings) * np.sqrt(np.abs(embeddings))
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
-
-
-def _spread(count: int, most: int) -> np.ndarray:
+def _drawn(count: int, most: int) -> np.ndarray:
     """Up to `most` of the numbers below `count`, drawn at random but always the same."""
     return np.sort(np.random.default_rng(0).permutation(count)[:most])

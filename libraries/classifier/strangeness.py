@@ -19,7 +19,6 @@ import numpy as np
 from libraries.base.arrays import Float32, Float64, Int
 
 DIRECTIONS = 512  # principal directions at most
-IMAGES_PER_DIRECTION = 4  # at least
 RIDGE = 0.1  # of the mean variance, added to that of each direction
 WEIGHTS = (1.0, 0.5, 0.5)  # of the three parts
 LEAST_SPREAD = 1e-3  # of a part: of images that are all alike, rounding would be strange

@@ -14,11 +14,12 @@ from libraries.base.arrays import Float32, Float64, Int
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import NEVER_LEFT_OUT, assign_folds
 from libraries.classifier.labelled import LabelledEmbeddings
-from libraries.classifier.strangeness import DIRECTIONS, IMAGES_PER_DIRECTION, Strangeness
+from libraries.classifier.strangeness import DIRECTIONS, Strangeness
 from libraries.classifier.sweep import Sweep, sample
 from libraries.classifier.trust import Trust, needed
 
 FOLDS = 5
+IMAGES_PER_DIRECTION = 4  # at least
 MOST = 4000  # training images that tell what is strange: a sample of more
 
 

@@ -180,15 +180,36 @@ def pool_drift(
             f"there are no images in {pool_of(layout.images)}{unread}: put some there, in folders for each day"
         )
     answers = classifier.predict_embeddings(embeddings)
-    probabilities = np.stack([answer.probabilities for answer in answers])
     looks = reference.project(embeddings)
+    paths = [image.path for image in images]
+    batches = _batches(layout, paths, reference, looks, np.stack([answer.probabilities for answer in answers]))
+    is_training = np.array(features.split) == "train"
+    training = np.flatnonzero(is_training)
+    near, distance = _neighbours(features.embedding[as_slice(is_training)], embeddings)
+    strangest = [
+        StrangeImage(
+            paths[row],
+            float(distance[row]),
+            answers[row].label,
+            float(answers[row].probabilities.max()),
+            [(features.path[i], features.label[i]) for i in training[near[row]]],
+        )
+        for row in _unlike_each_other(np.argsort(-distance, kind="stable"), looks, alike=reference.alike)
+    ]
+    return PoolDrift(batches, strangest, [*pool.left_out, *left_out], classifier.labels, pool.copies)
+
+
+def _batches(
+    layout: Layout, paths: list[str], reference: Reference, looks: Float32, probabilities: Float32
+) -> list[Batch]:
+    """Compare the images [M] together, and folder by folder; see `PoolDrift`."""
 
     def batch(name: str, rows: list[int], why: str = "") -> Batch:
         if why or len(rows) < FEWEST:
             return Batch(name, len(rows), None, why or f"fewer than {FEWEST}")
         return Batch(name, len(rows), reference.compare(looks[rows], probabilities[rows]))
 
-    fair, chosen = _by_folder(pool_of(layout.images), [image.path for image in images])
+    fair, chosen = _by_folder(pool_of(layout.images), paths)
     labelled = {_folder(within_pool(path)) for path in Annotations(layout.images).moved if in_pool(path)}
     partly = {name: fair.pop(name) for name in labelled & fair.keys()}
     why = "" if fair else "none is a fair sample of what comes"
@@ -196,20 +217,7 @@ def pool_drift(
     batches += [batch(name, rows) for name, rows in sorted(fair.items())]
     batches += [batch(name, rows, "chosen, so no fair sample") for name, rows in sorted(chosen.items())]
     batches += [batch(name, rows, "some have got labels, so no fair sample") for name, rows in sorted(partly.items())]
-    is_training = np.array(features.split) == "train"
-    training = np.flatnonzero(is_training)
-    near, distance = _neighbours(features.embedding[as_slice(is_training)], embeddings)
-    strangest = [
-        StrangeImage(
-            images[row].path,
-            float(distance[row]),
-            answers[row].label,
-            float(probabilities[row].max()),
-            [(features.path[i], features.label[i]) for i in training[near[row]]],
-        )
-        for row in _unlike_each_other(np.argsort(-distance, kind="stable"), looks, alike=reference.alike)
-    ]
-    return PoolDrift(batches, strangest, [*pool.left_out, *left_out], classifier.labels, pool.copies)
+    return batches
 
 
 def _unlike_each_other(rows: Int, looks: Float32, *, alike: float) -> list[int]:
