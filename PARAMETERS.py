@@ -274,6 +274,13 @@ class Parameters(Settings):
         matters_to="trust",
     )
 
+    costs: Literal["equal", "classAveraged"] | UserPath = svm(
+        "equal",
+        "what mistakes cost: equal: all the same; classAveraged: the more, the rarer the class, for a high "
+        "class-averaged accuracy; or a table `label,answer,cost`, with * for any, and `ask` as the answer of a person",
+        matters_to="costs",
+    )
+
     # ---- 6_callWebservice
     url: str = call("http://127.0.0.1:8080", "the service, or the scoring URI of one in a cloud", pattern=r"^https?://")
     imagePath: UserPath = call(RESOURCES / "testImg.jpg", "the picture that is sent")

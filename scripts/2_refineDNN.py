@@ -34,11 +34,6 @@ def main(parameters: Parameters) -> None:
     else:
         with tracking.run("2_refineDNN", parameters) as record:
             make_network(parameters, layout, record)
-    if parameters.classifier == "dnn" and not layout.bundle.is_current():
-        from libraries.classifier.bundle import write_refined
-
-        write_refined(layout.bundle, layout.network, settings=parameters.portable())
-        print(f"Written: the bundle {layout.bundle.folder}")
     print(f"The network is in {layout.network.folder}; next: scripts/3_runDNN.py")
 
 

@@ -110,13 +110,13 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     import textwrap
 
     from libraries.classifier.bundle import Classifier, write_metrics
+    from libraries.classifier.costs import CLASS_AVERAGED
     from libraries.data.dataset import read_examples
     from libraries.data.remembered import Remembered
-    from libraries.evaluation import outputs, testing
+    from libraries.evaluation import costs, outputs, testing, trust
     from libraries.evaluation.drift import reference_of, remember
     from libraries.evaluation.metrics import metrics
     from libraries.evaluation.since import since_previous
-    from libraries.evaluation.trust import sentences, trust_metrics
     from libraries.evaluation.wording import accuracy_table
     from libraries.history import reading
     from libraries.history.comparison import earlier_runs
@@ -135,9 +135,17 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
     testing.check_agreement(whole, tested, precision=parameters.run_precision)
 
     measured = metrics(
-        tested.labels, tested.probabilities, names=tested.names, groups=tested.groups, seed=parameters.randomSeed
+        tested.labels,
+        tested.probabilities,
+        predictions=tested.predictions,
+        names=tested.names,
+        groups=tested.groups,
+        seed=parameters.randomSeed,
     )
-    measured["trust"] = trust_metrics(tested, classifier.model.get("trust", {}), classifier=layout.classifier)
+    measured["trust"] = trust.trust_metrics(tested, classifier.model.get("trust", {}))
+    if classifier.costs is not None:
+        is_averaging = parameters.costs == CLASS_AVERAGED
+        measured["costs"] = costs.cost_metrics(tested, classifier.costs, is_averaging=is_averaging)
     record.tags.update(data=layout.examples.identity()[:12], test_set=testing.fingerprint(tested))
     earlier = earlier_runs(
         reading.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
@@ -160,7 +168,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         since=since,
     )
     print(accuracy_table(measured))
-    for sentence in sentences(measured):
+    for sentence in [*trust.sentences(measured), *costs.sentences(measured)]:
         print(textwrap.fill(sentence, 100))
     if since is not None:
         print("", textwrap.fill(since.sentence(), 100), sep="\n")

@@ -49,6 +49,8 @@ def call(client: "Client", parameters: Parameters) -> None:
         print("Unknown: it is unlike the images that the classifier was trained with, so its label says little")
     elif score.set is not None and len(score.set) > 1:
         print(f"Not certain: one of {', '.join(score.set)}")
+    if score.ask:
+        print("Ask a person: by the costs of mistakes, that is better than any answer")
 
 
 def teach(client: "Client", path: Path, label: str) -> None:
@@ -76,6 +78,8 @@ def classify(client: "Client", folder: Path, parameters: Parameters) -> None:
     print(table("What became of the images", ["", "images"], rows, footer=["all", sum(n for _, n in rows)]))
     if summary.unknown:
         print(f"Unknown, as they are like none of the classes: {counted(summary.unknown, 'image')}")
+    if summary.asked:
+        print(f"To be shown to a person, by the costs of mistakes: {counted(summary.asked, 'image')}")
     if summary.known:
         print(f"Classified already by an earlier run, which was stopped: {counted(summary.known, 'image')}")
     print(f"Classified by {' and then '.join(summary.models)}\nEvery image with its probabilities: {target}")

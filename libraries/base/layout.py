@@ -16,6 +16,7 @@ from libraries.base.text import split_lines
 
 MEGAPIXELS = 100  # default limit for an image
 UNKNOWN_RATE, COVERAGE = 0.05, 0.9  # default promises, which bundles of earlier versions do not record
+EQUAL_COSTS = "equal"  # the default, likewise
 
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
 MAX_LOG_BYTES = 2**29  # of that file: millions of changes
@@ -117,7 +118,17 @@ class Layout:
         if "scene duplicates" in subjects:  # found by comparing embeddings of the pretrained network
             network = stages.find("features_duplicates/network", self.classifier)[1]
             subjects |= {subject for subject in network.depends_on if self._is_relevant(subject)}
-        return {name: self._values[name] for name, matters_to in self._matters_to.items() if subjects & matters_to}
+        return {name: self._mattering_value(name) for name, to in self._matters_to.items() if subjects & to}
+
+    def _mattering_value(self, name: str) -> Any:
+        """A parameter's value as in a recipe: of the table of costs its content, as recorded if the file is gone."""
+        value = self._values[name]
+        if name != "costs" or not isinstance(value, Path):
+            return value
+        return f"{value.name} ({sha256_once(value)[:12]})" if value.is_file() else self._recorded_costs()
+
+    def _recorded_costs(self) -> Any:
+        return self._made_with(f"model_{self.classifier}/model.json").get("costs")
 
     def _is_relevant(self, subject: Subject) -> bool:
         """Whether a subject matters with the current parameters."""
@@ -133,10 +144,12 @@ class Layout:
             case "pixel limit":
                 was = self._made_with("examples.json").get("maxMegapixels")
                 return bool(self._values["maxMegapixels"] != MEGAPIXELS) or was is not None
+            case "costs":
+                return bool(self._values["costs"] != EQUAL_COSTS) or self._recorded_costs() is not None
             case "trust":
                 was = self._made_with(f"model_{self.classifier}/model.json").get("coverage")
                 now = self._values["unknownRate"], self._values["coverage"]
-                return self.classifier == "svm" and (now != (UNKNOWN_RATE, COVERAGE) or was is not None)
+                return now != (UNKNOWN_RATE, COVERAGE) or was is not None
         return True
 
     def _fact(self, fact: str, name: str) -> Any:

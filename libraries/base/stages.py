@@ -25,6 +25,7 @@ Subject = Literal[
     "svm",
     "bundle",
     "trust",  # unless they are and were the defaults, which earlier versions did not record
+    "costs",  # likewise
 ]
 
 NETWORK_FORMAT = 2  # of the network that step 2 writes; since 2, model.onnx also has the feature map
@@ -159,10 +160,6 @@ STAGES = (
                 depends_on=("network", "network file", "training", "own classes"),
                 facts=("format", "weights", "white_level"), made_from=("examples.csv",), only=("dnn", "svmDnnRefined"),
             ),
-            Output(
-                "model_dnn", "model_dnn/model.json", "the bundle that is deployed",
-                depends_on=("bundle",), facts=("white_level",), made_from=("dnn_refined",), only=("dnn",),
-            ),
         ),
     ),
     Stage(
@@ -183,12 +180,17 @@ STAGES = (
             Output(
                 "svm_{classifier}", "svm_{classifier}/manifest.json",
                 "svm.npz, sweep.csv, sweep.png, learning_curve.csv, learning_curve.png",
-                depends_on=("svm",), made_from=("features_{classifier}",),
+                depends_on=("svm", "costs"), made_from=("features_{classifier}",),
             ),
             Output(
                 "model_{classifier}", "model_{classifier}/model.json", "the bundle that is deployed",
-                depends_on=("bundle", "trust"), facts=("white_level",), made_from=("network", "svm_{classifier}"),
-                only=("svm", "svmDnnRefined"),
+                depends_on=("bundle", "trust", "costs"), facts=("white_level",),
+                made_from=("network", "svm_{classifier}"), only=("svm", "svmDnnRefined"),
+            ),
+            Output(
+                "model_dnn", "model_dnn/model.json", "the same, of the refined network with its own head",
+                depends_on=("bundle", "trust", "costs"), facts=("white_level",),
+                made_from=("dnn_refined", "features_{classifier}"), only=("dnn",),
             ),
         ),
     ),

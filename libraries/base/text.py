@@ -5,7 +5,9 @@ error that names the file, the line, and what to do. In a log, an incomplete las
 """
 
 import codecs
+import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +48,25 @@ def read_lines(path: Path, *, what: str) -> Iterator[str]:
         raise MissingInput(f"{what} {path} does not exist") from None
     except OSError as error:
         raise InputError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+
+
+def table_cells(path: Path, *, what: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the (last) line and the cells of every row that is not empty, the header first.
+
+    They are separated by commas, tabs or semicolons; see `read_lines`.
+    """
+    lines = (f"{line}\n" for line in read_lines(path, what=what))
+    header = next(lines, "")
+    delimiter = "\t" if "\t" in header else max(",;", key=header.count)
+    reader = csv.reader(itertools.chain([header], lines), delimiter=delimiter)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num} is not a table row ({error}): is a closing quotation mark missing?"
+        ) from None
 
 
 def read_text(path: Path, *, what: str, max_bytes: int) -> str:

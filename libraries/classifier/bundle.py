@@ -21,9 +21,10 @@ import numpy.typing as npt
 from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, StorageError
 from libraries.base.storage import Artefact, write_json
-from libraries.classifier.bundle_files import MANIFEST, METRICS, MODEL, check_files, read_manifest
+from libraries.classifier.bundle_files import DECISIVE, MANIFEST, METRICS, MODEL, check_files, read_manifest
 from libraries.classifier.bundle_graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, STRANGENESS, write_graph
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.costs import Costs, answers
 from libraries.classifier.reference import Reference
 from libraries.classifier.svm import LinearModel
 from libraries.classifier.trust import Trust, members
@@ -44,6 +45,7 @@ def write_bundle(
     calibration: Calibration,
     linear: LinearModel | None = None,
     trust: Trust | None = None,
+    costs: Costs | None = None,
     settings: Mapping[str, Any],
 ) -> None:
     """Write the bundle's folder from the network's: graph first, model.json last.
@@ -66,23 +68,18 @@ def write_bundle(
         resize=replace(rule, white_level=bundle.parameters.get("white_level") or FULL_RANGE).to_json(),
         labels=list(labels),
         **({} if trust is None else {"trust": trust.to_json()}),
+        **({} if costs is None else {"costs": costs.to_json()}),
         settings=dict(settings),
         versions={name: metadata.version(name) for name in ("numpy", "onnx", "openvino", "pillow")},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def write_refined(bundle: Artefact, network: Artefact, *, settings: Mapping[str, Any]) -> None:
-    """Write the bundle of a refined network, which with its own head and calibration is a whole classifier."""
-    facts = network.read()
-    calibration = Calibration.from_json(facts["calibration"])
-    write_bundle(bundle, network, labels=facts["labels"], calibration=calibration, settings=settings)
-
-
 def write_metrics(bundle: Artefact, metrics: Mapping[str, Any]) -> None:
     """Write beside model.json how good the bundle is, as measured on the test images."""
     model = bundle.read()
-    write_json(bundle.folder / METRICS, {"files": model["files"], "trust": model.get("trust"), "metrics": metrics})
+    decisive = {name: model.get(name) for name in DECISIVE}
+    write_json(bundle.folder / METRICS, {"files": model["files"], **decisive, "metrics": metrics})
 
 
 @dataclass(frozen=True)
@@ -90,13 +87,14 @@ class Prediction:
     """The classifier's answer for one image.
 
     Attributes:
-        label: the most probable class.
+        label: the most probable class; or, if mistakes have costs, the one that costs least.
         probabilities: float32 [K], calibrated, in the order of the classifier's labels.
         scores: float32 [K], before calibration.
         embedding: float32 [D].
         unknown: whether the image is too strange to be one of the classes; None: the bundle cannot tell.
         set: labels of which one is true as often as the bundle promises (see `trust`), in the order of the
             classifier's; None: it promises nothing.
+        ask: whether asking a person costs less than this answer, or is all that is left; None: nobody can be asked.
     """
 
     label: str
@@ -105,11 +103,13 @@ class Prediction:
     embedding: Float32
     unknown: bool | None = None
     set: tuple[str, ...] | None = None
+    ask: bool | None = None
 
     def trusted(self) -> dict[str, Any]:
-        """`unknown` and `set`, where the bundle has them, for JSON."""
-        known = {} if self.unknown is None else {"unknown": self.unknown}
-        return known if self.set is None else {**known, "set": list(self.set)}
+        """`unknown`, `set` and `ask`, where the bundle has them, for JSON."""
+        likely = None if self.set is None else list(self.set)
+        found = {"unknown": self.unknown, "set": likely, "ask": self.ask}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class Classifier:
@@ -120,6 +120,7 @@ class Classifier:
         rule: how an image becomes the network's input.
         model: everything model.json says, and the metrics, if the bundle has been evaluated.
         unknown_above, set_above: see `Trust`; None: the bundle cannot tell.
+        costs: of mistakes; None: all cost the same.
     """
 
     def __init__(self, folder: Path, *, precision: Literal["f32", "bf16"] = "f32") -> None:
@@ -130,7 +131,8 @@ class Classifier:
         """
         self.model, self.labels, self.rule = read_manifest(folder / MANIFEST)
         self._folder, self._precision = folder, precision
-        trust = self.model.get("trust", {})
+        costs, trust = self.model.get("costs"), self.model.get("trust", {})
+        self.costs = None if costs is None else Costs.from_json(costs, self.labels)
         self.unknown_above, self.set_above = (
             np.array(trust[name], np.float32) if trust.get(name) else None for name in ("unknown_above", "set_above")
         )
@@ -224,13 +226,17 @@ class Classifier:
 
     def _prediction(self, outputs: dict[str, Float32]) -> Prediction:
         probabilities = outputs[PROBABILITIES]
-        best = int(np.argmax(probabilities))
-        unknown = None if self.unknown_above is None else not outputs[STRANGENESS][0] <= self.unknown_above[best]
-        likely = None
+        best, answer = int(np.argmax(probabilities)), int(answers(probabilities[None], self.costs)[0])
+        unknown, likely, ask = None, None, None
+        if self.unknown_above is not None:
+            unknown = not outputs[STRANGENESS][0] <= self.unknown_above[best]
         if self.set_above is not None:
-            chosen = np.flatnonzero(members(probabilities[None], self.set_above)[0])
-            likely = tuple(self.labels[i] for i in chosen)
-        return Prediction(self.labels[best], probabilities, outputs[SCORES], outputs[EMBEDDING], unknown, likely)
+            chosen = members(probabilities[None], self.set_above)[0]
+            chosen[answer] = True
+            likely = tuple(self.labels[i] for i in np.flatnonzero(chosen))
+        if self.costs is not None and self.costs.ask is not None:
+            ask = bool(unknown) or bool(self.costs.asks(probabilities[None])[0])
+        return Prediction(self.labels[answer], probabilities, outputs[SCORES], outputs[EMBEDDING], unknown, likely, ask)
 
 
 def find_bundle(folder: Path) -> Path:

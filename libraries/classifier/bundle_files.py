@@ -18,12 +18,14 @@ from libraries.base.errors import ParameterError, StorageError
 from libraries.base.file_system import explained, is_reserved, read_regular
 from libraries.base.storage import sha256
 from libraries.classifier import trust
+from libraries.classifier.costs import Costs
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule
 
 log = logging.getLogger(__name__)
 
 MODEL, MANIFEST = "model.onnx", "model.json"
+DECISIVE = ("trust", "costs")  # what model.json may have that decides the answers, besides the files
 METRICS = "metrics.json"  # how good the bundle is; there once it has been evaluated
 VIEWS = (1, 2, 8)  # orientations of each image
 MAX_BYTES = 64 * 2**20  # of each of the two JSON files
@@ -90,7 +92,7 @@ def _metrics(path: Path, *, of: Mapping[str, Any]) -> Mapping[str, Any] | None:
     try:
         measured = _read(path)
         _check_depth(measured)
-        if _object(measured, "it")["files"] != of["files"] or measured.get("trust") != of.get("trust"):
+        if _object(measured, "it")["files"] != of["files"] or any(measured.get(n) != of.get(n) for n in DECISIVE):
             return None
         return _object(measured["metrics"], "metrics")
     except (StorageError, KeyError, TypeError, ValueError) as error:
@@ -123,6 +125,8 @@ def _checked(model: Any) -> tuple[dict[str, Any], list[str], ResizeRule]:
         raise ValueError(f"views is {model['views']!r:.50}, expected one of {VIEWS}")
     if "trust" in model:
         trust.check(_object(model["trust"], "trust"), classes=len(labels))
+    if "costs" in model:
+        Costs.from_json(_object(model["costs"], "costs"), labels)
     _check_facts(model)
     return model, labels, rule
 

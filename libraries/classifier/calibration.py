@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libraries.base.arrays import Float32, Float64, Int
+from libraries.classifier.costs import Costs, answers
 
 MAXIMUM_STEPS = 100  # Newton takes 5 to 15
 CG_TOLERANCE = 1e-3  # of the residual: Newton gains as much in every step
@@ -43,9 +44,9 @@ class Calibration:
         """Scores [N, K] to probabilities, float32 [N, K], whose rows sum to one."""
         return _softmax(self.logits(scores)).astype(np.float32)
 
-    def labels(self, scores: npt.ArrayLike) -> Int:
-        """Scores [N, K] to the class of the highest probability, int64 [N]."""
-        return np.asarray(self.probabilities(scores).argmax(axis=1))
+    def labels(self, scores: npt.ArrayLike, costs: Costs | None = None) -> Int:
+        """Scores [N, K] to the answers, int64 [N]: the class of the highest probability, or what costs least."""
+        return answers(self.probabilities(scores), costs)
 
     def heard(self, scores: npt.ArrayLike) -> "Calibration":
         """The same, except that no class is silenced which these scores [N, K] put first and the biases never do.

@@ -5,7 +5,7 @@ Folds are stratified by class, whole groups on one side, and no class is left ou
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.base.pool import side_by_side
 from libraries.base.tables import Column
 from libraries.classifier.calibration import Calibration, fit_calibration
+from libraries.classifier.costs import Costs, answers
 
 NEVER_LEFT_OUT = -1
 FEW = 200  # independent examples: with fewer, the best of many rows is mostly the luckiest
@@ -87,12 +88,14 @@ class Validation:
         fold_of: int [N], NEVER_LEFT_OUT for examples that count neither for the calibration nor for the accuracy.
         labels, groups: int [N].
         number_of_classes: K; some may have no training examples.
+        costs: of mistakes; None: all cost the same.
     """
 
     fold_of: Int
     labels: Int
     groups: Int
     number_of_classes: int
+    costs: Costs | None = None
 
     @property
     def folds(self) -> range:
@@ -115,22 +118,29 @@ class Validation:
         # Platt's targets keep even these from certainty: of a single example, two thirds.
         return fit_calibration(training_scores, self.labels, evidence=self._evidence).heard(training_scores)
 
-    def is_right(self, scores: Float32, *, training_scores: Float32, start: Calibration) -> Bool:
-        """Whether out-of-fold scores [N, K] are right, in each fold by the calibration of the other folds, [N].
+    def answers(self, scores: Float32, *, training_scores: Float32, start: Calibration) -> tuple[Bool, Float64]:
+        """Whether the answers by out-of-fold scores [N, K] are right, [N], and what they are worth, [N].
+
+        In each fold by the calibration of the other folds. A right answer is worth one and a wrong one nothing; or, if
+        mistakes have costs, less than nothing by these.
 
         Args:
             training_scores: [N, K], see `calibrate`.
             start: the calibration of all folds, near those of all but one.
         """
-        found = np.full_like(self.labels, -1)
+        found, asked = np.full_like(self.labels, -1), np.zeros(len(self.labels), bool)
 
         def leave_out(fold: int) -> None:
             chosen = self.fold_of == fold
             others = self._calibrate(scores, self.is_scored & ~chosen, training_scores=training_scores, start=start)
-            found[chosen] = others.labels(scores[chosen])
+            probabilities = others.probabilities(scores[chosen])
+            found[chosen] = answers(probabilities, self.costs)
+            if self.costs is not None:
+                asked[chosen] = self.costs.asks(probabilities)
 
         side_by_side([partial(leave_out, fold) for fold in self.folds])
-        return np.asarray(found == self.labels)
+        right = np.asarray(found == self.labels)
+        return right, right.astype(float) if self.costs is None else -self.costs.paid(self.labels, found, asked)
 
     def accuracy(self, is_right: Bool) -> tuple[float | None, float | None]:
         """The accuracy on the scored examples, and the standard deviation of the folds'."""
@@ -138,6 +148,10 @@ class Validation:
             return None, None
         by_fold = [is_right[self.fold_of == fold].mean() for fold in self.folds]
         return float(is_right[self.is_scored].mean()), float(np.std(by_fold))
+
+    def cost(self, worth: Float64) -> float | None:
+        """What the answers to the scored examples cost on average; None: mistakes have no costs."""
+        return None if self.costs is None or not self.is_scored.any() else -float(worth[self.is_scored].mean())
 
     def _calibrate(
         self, scores: Float32, chosen: Bool, *, training_scores: Float32, start: Calibration | None = None
@@ -155,7 +169,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """The accuracies of one normalisation and one C, where the answer is the most probable class, as in the bundle.
+    """The accuracies of one normalisation and one C, where the answer is that of the bundle.
 
     Attributes:
         train_accuracy: fraction, of the model fitted on all examples, on these examples: memorised, not an estimate of
@@ -165,6 +179,7 @@ class SweepRow:
             scores that it was fitted on, the calibration would flatter itself (by 0.04 points with 2 classes and 1,968
             examples, but by 1.2 points with 50 classes and 1,000 examples). None where no example could be left out.
         validation_std: standard deviation of the folds' accuracies; None with it.
+        validation_cost: what the answers to the left-out examples cost on average; None: mistakes have no costs.
     """
 
     normalisation: Annotated[str, Column("how embeddings are normalised: l2, sqrt_l2 or standardise")]
@@ -172,18 +187,29 @@ class SweepRow:
     train_accuracy: Annotated[float, Column("fraction of the training images that are right; not an estimate")]
     validation_accuracy: Annotated[float | None, Column("fraction of left-out training images that are right")]
     validation_std: Annotated[float | None, Column("standard deviation of the folds' accuracies")]
+    validation_cost: Annotated[
+        float | None,
+        Column("what the answers to left-out training images cost on average; empty: mistakes have no costs"),
+    ] = field(default=None, kw_only=True)
+
+    @property
+    def loss(self) -> float:
+        """What is as small as possible in the row that is chosen."""
+        return -(self.validation_accuracy or 0.0) if self.validation_cost is None else self.validation_cost
 
 
 def choose(rows: Sequence[SweepRow]) -> int:
-    """The row of the highest validation accuracy; among equals, of the smallest C.
+    """The row of the highest validation accuracy, or the lowest cost; among equals, of the smallest C.
 
     On 10 to 12 splits of the solar cells, with four kinds of embedding, neither the one-standard-error rule nor the
     lowest log loss differed from this by more than about 0.2 points of test accuracy, in either direction.
     """
-    return min(range(len(rows)), key=lambda i: (-(rows[i].validation_accuracy or 0.0), rows[i].C))
+    return min(range(len(rows)), key=lambda i: (rows[i].loss, rows[i].C))
 
 
-def has_turned(path: Sequence[SweepRow], is_right: Sequence[Bool], *, best: Bool, groups: Int, dimensions: int) -> bool:
+def has_turned(
+    path: Sequence[SweepRow], worth: Sequence[Float64], *, best: Float64, groups: Int, dimensions: int
+) -> bool:
     """Whether no larger C is worth trying, after these of one normalisation.
 
     It is not if the last is clearly worse than the best of the path. From the usual C on, from which accuracy seldom
@@ -192,34 +218,34 @@ def has_turned(path: Sequence[SweepRow], is_right: Sequence[Bool], *, best: Bool
 
     Args:
         path: rows of one normalisation, of ascending C.
-        is_right: per row, see `choose_from_few`.
+        worth: per row, see `choose_from_few`.
         best: of the best row of all normalisations so far, the same.
     """
     first = choose(path)
     no_better = len(path) - 1 - first
     if not no_better or not len(groups):
         return False
-    if _is_clearly_better(is_right[first], is_right[-1], groups=groups):
+    if _is_clearly_better(worth[first], worth[-1], groups=groups):
         return True
     if usual_c(path[-1].normalisation, dimensions=dimensions) > path[-1].C:
         return False
-    return no_better > 1 or _is_clearly_better(best, is_right[-1], groups=groups)
+    return no_better > 1 or _is_clearly_better(best, worth[-1], groups=groups)
 
 
-def choose_from_few(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, groups: Int, dimensions: int) -> int:
+def choose_from_few(rows: Sequence[SweepRow], worth: Sequence[Float64], *, groups: Int, dimensions: int) -> int:
     """The usual row, unless others are clearly better: then the best of those, as in `choose`.
 
     Args:
-        is_right: per row, [N], whether each example is right when left out; N may be 0.
+        worth: per row, [N], what the answer to each example is worth when it is left out; N may be 0.
         groups: int [N].
         dimensions: of an embedding.
     """
     usual = usual_row(rows, dimensions=dimensions)
-    candidates = [i for i, right in enumerate(is_right) if _is_clearly_better(right, is_right[usual], groups=groups)]
+    candidates = [i for i, mine in enumerate(worth) if _is_clearly_better(mine, worth[usual], groups=groups)]
     return candidates[choose([rows[i] for i in candidates])] if candidates else usual
 
 
-def choose_for_more(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, groups: Int) -> int:
+def choose_for_more(rows: Sequence[SweepRow], worth: Sequence[Float64], *, groups: Int) -> int:
     """The row for more examples than have chosen: the least C within a standard error of the best one's accuracy.
 
     The losses of more examples weigh more against the margin, so their best C is seldom larger. Of 60,000
@@ -228,17 +254,17 @@ def choose_for_more(rows: Sequence[SweepRow], is_right: Sequence[Bool], *, group
     best = choose(rows)
     candidates = [
         i
-        for i, (row, right) in enumerate(zip(rows, is_right, strict=True))
+        for i, (row, mine) in enumerate(zip(rows, worth, strict=True))
         if row.normalisation == rows[best].normalisation
         and row.C <= rows[best].C
-        and not _is_clearly_better(is_right[best], right, groups=groups, errors=1)
+        and not _is_clearly_better(worth[best], mine, groups=groups, errors=1)
     ]
     return min(candidates, key=lambda i: rows[i].C)
 
 
-def _is_clearly_better(one: Bool, other: Bool, *, groups: Int, errors: float = CLEARLY) -> bool:
-    """Whether it has more right examples, by more than so many standard errors; a group counts as one draw."""
-    by_group = np.bincount(groups, weights=one.astype(float) - other)
+def _is_clearly_better(one: Float64, other: Float64, *, groups: Int, errors: float = CLEARLY) -> bool:
+    """Whether it is worth more, by more than so many standard errors; a group counts as one draw."""
+    by_group = np.bincount(groups, weights=one - other)
     return float(by_group.sum()) > errors * math.sqrt(float(by_group @ by_group))
 
 

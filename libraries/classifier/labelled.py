@@ -1,5 +1,6 @@
 """What an SVM is trained and tested on: the embeddings of all images, with their labels, sides and groups."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -22,6 +23,8 @@ class LabelledEmbeddings:
         labels: int [N], the classes by number.
         is_train: bool [N], whether an image is for training; all others are for testing.
         groups: N names; images of one group belong together.
+        seen: bool [N], whether the network was trained on the image.
+        scores: float32 [N, K], of the network's own head; None: it has none.
     """
 
     names: list[str]
@@ -29,19 +32,31 @@ class LabelledEmbeddings:
     labels: Int
     is_train: Bool
     groups: list[str]
+    seen: Bool
+    scores: Float32 | None = None
 
     @classmethod
-    def read(cls, features: Path, examples: Path) -> Self:
-        """Join a feature store with examples.csv, which knows the groups."""
+    def read(
+        cls, features: Path, examples: Path, *, seen: Collection[str] = (), names: Sequence[str] | None = None
+    ) -> Self:
+        """Join a feature store with examples.csv, which knows the groups.
+
+        Args:
+            seen: paths of the images that the network was trained on.
+            names: of the classes, in another order.
+        """
         stored = read_features(features, first="train")
         group_of = {example.path: example.group for example in read_examples(examples)}
-        names = sorted(set(stored.label))
+        names = list(names or sorted(set(stored.label)))
+        number = {name: i for i, name in enumerate(names)}
         return cls(
             names,
             stored.embedding,
-            np.array([names.index(label) for label in stored.label]),
+            np.array([number[label] for label in stored.label]),
             np.array([split == "train" for split in stored.split]),
             [group_of[path] for path in stored.path],
+            np.array([path in seen for path in stored.path]),
+            stored.scores,
         )
 
     @property
@@ -60,6 +75,11 @@ class LabelledEmbeddings:
     def training_groups(self) -> list[str]:
         """The groups of the training images."""
         return [group for group, is_train in zip(self.groups, self.is_train, strict=True) if is_train]
+
+    @property
+    def training_seen(self) -> Bool:
+        """Which of the training images the network was trained on."""
+        return np.asarray(self.seen[as_slice(self.is_train)])
 
     def summary_lines(self) -> list[str]:
         """How much there is to train on, and a warning for each class of too few images."""

@@ -19,6 +19,7 @@ from libraries.base.console import counting
 from libraries.base.figures import INK
 from libraries.base.tables import Column, write_table
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.costs import Costs
 from libraries.classifier.cross_validation import groups_per_class
 from libraries.classifier.svm import Examples, LinearModel, Parts
 
@@ -106,6 +107,7 @@ def learning_curve(
     model: LinearModel,
     c: float,
     calibration: Calibration,
+    costs: Costs | None = None,
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -119,6 +121,7 @@ def learning_curve(
         embeddings, labels: [N, D] and [N], training and test images; there must be some of both.
         groups: [N], whole groups are taken or left out.
         model, c, calibration: of all training images.
+        costs: of mistakes, by which answers are chosen; None: all cost the same.
         folder: for temporary files, where there are more examples than fit into memory; see `large_arrays`.
         progress: called with the number of fits done and of all.
     """
@@ -135,7 +138,7 @@ def learning_curve(
     parts = len(fractions) - 1
     repeats = int(np.clip(MOST_WORK / (x.size * max(k, 2) * max(parts + measured, 1)), 1, MOST_REPEATS))
     positions = [_positions(y, group_of, seed=seed, repeat=r) for r in range(repeats)]
-    whole = _accuracy_per_class(calibration.labels(model.scores(x_test)), y_test, number_of_classes=k)
+    whole = _accuracy_per_class(calibration.labels(model.scores(x_test), costs), y_test, number_of_classes=k)
     by_accuracy = np.argsort(np.nan_to_num(whole, nan=2.0)[can_be_halved], kind="stable")
     weakest = can_be_halved[by_accuracy][:measured]
 
@@ -145,7 +148,7 @@ def learning_curve(
 
     def test(model: LinearModel) -> Float64:
         count()
-        return _accuracy_per_class(calibration.labels(model.scores(x_test)), y_test, number_of_classes=k)
+        return _accuracy_per_class(calibration.labels(model.scores(x_test), costs), y_test, number_of_classes=k)
 
     examples = Examples(x, y, model.normalisation, number_of_classes=k, folder=folder)
     tested = np.array([test(svm) for svm in _fitted(examples, chosen, c)]).reshape(len(chosen), k)

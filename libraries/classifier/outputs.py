@@ -17,6 +17,7 @@ from libraries.base.figures import BLUE, GRAY, INK, VERMILION
 from libraries.base.storage import Artefact, atomic
 from libraries.base.tables import Column, write_table
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.costs import Costs
 from libraries.classifier.cross_validation import SweepRow
 from libraries.classifier.learning_curve import LearningCurve, write_learning_curve
 from libraries.classifier.svm import LinearModel
@@ -76,15 +77,16 @@ def save_model(path: Path, model: LinearModel, calibration: Calibration, *, labe
         np.savez(file, allow_pickle=False, labels=np.array(labels), **arrays)
 
 
-def sweep_rows(result: Sweep, embeddings: Float32, labels: Integer) -> list[MeasuredRow]:
+def sweep_rows(result: Sweep, embeddings: Float32, labels: Integer, *, costs: Costs | None = None) -> list[MeasuredRow]:
     """The rows of sweep.csv: the sweep with the accuracy on the test set, reported for every C and used for none.
 
     Args:
         embeddings, labels: the test set, [N, D] and [N]; N may be 0, then the accuracy is None.
+        costs: of mistakes, by which answers are chosen; None: all cost the same.
     """
     rows = []
     for i, (row, model, calibration) in enumerate(zip(result.rows, result.models, result.calibrations, strict=True)):
-        predicted = calibration.labels(model.scores(embeddings))
+        predicted = calibration.labels(model.scores(embeddings), costs)
         test_accuracy = float((predicted == labels).mean()) if len(labels) else None
         rows.append(MeasuredRow(**asdict(row), test_accuracy=test_accuracy, chosen=i == result.best))
     return rows
@@ -92,7 +94,8 @@ def sweep_rows(result: Sweep, embeddings: Float32, labels: Integer) -> list[Meas
 
 def sweep_table(rows: Sequence[MeasuredRow]) -> str:
     """The sweep as a table for the console, the chosen row marked."""
-    header = ["normalisation", "C", "training", "validation", "test"]
+    has_costs = any(row.validation_cost is not None for row in rows)
+    header = ["normalisation", "C", "training", "validation", "test", *(["cost"] if has_costs else [])]
 
     def accuracies(row: MeasuredRow) -> tuple[float | None, ...]:
         return row.train_accuracy, row.validation_accuracy, row.test_accuracy
@@ -102,10 +105,12 @@ def sweep_table(rows: Sequence[MeasuredRow]) -> str:
             f"{row.normalisation}{' *' if row.chosen else ''}",
             f"{row.C:g}",
             *("–" if value is None else f"{value:.1%}" for value in accuracies(row)),
+            *(["–" if row.validation_cost is None else f"{row.validation_cost:.4g}"] if has_costs else []),
         )
         for row in rows
     ]
-    return table("Accuracy for every C (* chosen by cross-validation; the test set is only reported)", header, body)
+    by = "the cost in cross-validation" if has_costs else "cross-validation"
+    return table(f"Accuracy for every C (* chosen by {by}; the test set is only reported)", header, body)
 
 
 def sample_line(chosen_by: Bool) -> str:

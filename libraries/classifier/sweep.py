@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from libraries.base.arrays import Bool, Float32, Int
+from libraries.base.arrays import Bool, Float32, Float64, Int
 from libraries.base.console import counting
 from libraries.base.errors import InputError, ParameterError
 from libraries.base.pool import one_blas_thread
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.costs import Costs
 from libraries.classifier.cross_validation import (
     FEW,
+    NEVER_LEFT_OUT,
     SweepRow,
     Validation,
     assign_folds,
@@ -40,7 +42,7 @@ class Sweep:
             that choose.
         chosen_by: bool [N], the n examples that were cross-validated: all, or a sample of them (see `sample`).
         out_of_fold_scores: per row, float32 [n, K]: of each of these by the model that was fitted without its fold; NaN
-            for an example that is in no fold (see assign_folds).
+            for an example that is in no fold (see assign_folds), or that the network has seen.
         calibrations: per row, fitted on out_of_fold_scores; where there are none, on the scores of the training
             examples, without a bias.
         best: index of the chosen row.
@@ -70,6 +72,8 @@ def sweep(
     normalisations: Sequence[str] = NORMALISATIONS,
     folds: int = 5,
     groups: Sequence[str] | None = None,
+    seen: npt.ArrayLike | None = None,
+    costs: Costs | None = None,
     class_weight: ClassWeight = "balanced",
     seed: int = 0,
     folder: Path | None = None,
@@ -87,6 +91,9 @@ def sweep(
         folds: of the cross-validation; see assign_folds for classes with fewer members, and choose_from_few for how the
             best is chosen where there are few; then every C is tried.
         groups: [N], examples of one group never stand on both sides; each is its own group by default.
+        seen: bool [N], examples that the network was trained on, whose embeddings say nothing of how others fare: they
+            are always trained on, and never judged. None: none of them.
+        costs: of mistakes, which the choice makes as small as possible; None: all cost the same.
         class_weight: 'balanced' weighs the examples of each class by N / (classes * members), as scikit-learn does.
         folder: for temporary files, where there are more examples than fit into memory; see `large_arrays`.
         progress: called with the number of values of C done and of all, those not worth trying included.
@@ -99,8 +106,8 @@ def sweep(
     group_of = np.unique(np.arange(len(y)) if groups is None else np.asarray(groups), return_inverse=True)[1]
     chosen_by = sample(y, group_of, most=MOST, seed=seed)
     y_few, group_few = y[chosen_by], group_of[chosen_by]
-    fold_of = assign_folds(y_few, folds=folds, groups=None if groups is None else group_few, seed=seed)
-    validation = Validation(fold_of, y_few, group_few, number_of_classes)
+    fold_of = _folds(y_few, group_few, None if seen is None else np.asarray(seen, bool)[chosen_by], folds, seed)
+    validation = Validation(fold_of, y_few, group_few, number_of_classes, costs)
     of_classes = partial(Examples, number_of_classes=number_of_classes, class_weight=class_weight, folder=folder)
     few = partial(of_classes, x if chosen_by.all() else x[chosen_by], y_few)
     search = _Search(few, validation, chosen_by=chosen_by, dimensions=x.shape[1])
@@ -111,6 +118,21 @@ def sweep(
         search.finish(partial(of_classes, x, y), y)
         count()
     return search.result
+
+
+def _folds(labels: Int, groups: Int, seen: Bool | None, folds: int, seed: int) -> Int:
+    """The folds [n] of the examples that the network has not seen."""
+    if seen is None or not seen.any():
+        return assign_folds(labels, folds=folds, groups=groups, seed=seed)
+    fold_of, unseen = np.full(len(labels), NEVER_LEFT_OUT), np.flatnonzero(~seen)
+    if len(unseen) > 1:
+        found = assign_folds(labels[unseen], folds=folds, groups=groups[unseen], seed=seed)
+        # Others of its class have been seen, so that even a single one can be left out.
+        alone = np.flatnonzero((found == NEVER_LEFT_OUT) & np.isin(labels[unseen], labels[seen]))
+        found[alone] = np.arange(len(alone)) % max(2, found.max() + 1)
+        if found.max() > 0:  # in each fold, the others calibrate
+            fold_of[unseen] = found
+    return fold_of
 
 
 def sample(labels: Int, groups: Int, *, most: int, seed: int) -> Bool:
@@ -144,7 +166,7 @@ class _Search:
             rows=[], models=[], chosen_by=chosen_by, out_of_fold_scores=[], calibrations=[], best=0, untried={}
         )
         self._examples, self._validation, self._dimensions = examples, validation, dimensions
-        self._is_right: list[Bool] = []  # per row, [scored examples]
+        self._worth: list[Float64] = []  # per row, [scored examples]
         self._groups = validation.groups[validation.is_scored]
 
     def follow(self, normalisation: str, c_values: Sequence[float], *, count: Callable[[], None]) -> None:
@@ -158,8 +180,8 @@ class _Search:
             count()
             if self._validation.independent >= FEW and has_turned(
                 self.result.rows[first:],
-                self._is_right[first:],
-                best=self._is_right[choose(self.result.rows)],
+                self._worth[first:],
+                best=self._worth[choose(self.result.rows)],
                 groups=self._groups,
                 dimensions=self._dimensions,
             ):
@@ -177,16 +199,16 @@ class _Search:
         """
         result, rows = self.result, self.result.rows
         if self._validation.independent < FEW:
-            best = choose_from_few(rows, self._is_right, groups=self._groups, dimensions=self._dimensions)
+            best = choose_from_few(rows, self._worth, groups=self._groups, dimensions=self._dimensions)
         elif result.chosen_by.all():
             best = choose(rows)
         else:
-            best = choose_for_more(rows, self._is_right, groups=self._groups)
+            best = choose_for_more(rows, self._worth, groups=self._groups)
         examples = everything(rows[best].normalisation)
         exact = Parts(examples, [examples.everything], start=result.models[best], exactly=True)
         exact.fit(rows[best].C)
         result.models[best] = exact.model(0)
-        right = result.calibrations[best].labels(exact.scores(0)) == labels
+        right = result.calibrations[best].labels(exact.scores(0), self._validation.costs) == labels
         rows[best] = replace(rows[best], train_accuracy=float(right.mean()))
         self.result = replace(result, best=best)
 
@@ -198,13 +220,14 @@ class _Search:
             left_out = validation.fold_of == fold
             scores[left_out] = parts.scores(1 + fold)[left_out]
         calibration = validation.calibrate(scores, training_scores=training_scores)
-        right = validation.is_right(scores, training_scores=training_scores, start=calibration)
-        train_accuracy = float((calibration.labels(training_scores) == validation.labels).mean())
-        self.result.rows.append(SweepRow(normalisation, c, train_accuracy, *validation.accuracy(right)))
+        right, worth = validation.answers(scores, training_scores=training_scores, start=calibration)
+        train_accuracy = float((calibration.labels(training_scores, validation.costs) == validation.labels).mean())
+        accuracy, cost = validation.accuracy(right), validation.cost(worth)
+        self.result.rows.append(SweepRow(normalisation, c, train_accuracy, *accuracy, validation_cost=cost))
         self.result.models.append(parts.model(0))
         self.result.out_of_fold_scores.append(scores)
         self.result.calibrations.append(calibration)
-        self._is_right.append(right[validation.is_scored])
+        self._worth.append(worth[validation.is_scored])
 
 
 def _checked(embeddings: npt.ArrayLike, labels: npt.ArrayLike, number_of_classes: int) -> tuple[Float32, Int]:

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from libraries.base.arrays import Float32, Float64, Int
+from libraries.base.arrays import Bool, Float32, Float64, Int, as_slice
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import NEVER_LEFT_OUT, assign_folds
 from libraries.classifier.labelled import LabelledEmbeddings
@@ -23,20 +23,39 @@ IMAGES_PER_DIRECTION = 4  # at least
 MOST = 4000  # training images that tell what is strange: a sample of more
 
 
-def trust_of(data: LabelledEmbeddings, result: Sweep, *, unknown_rate: float, coverage: float, seed: int = 0) -> Trust:
+def trust_of_svm(data: LabelledEmbeddings, result: Sweep, *, unknown_rate: float, coverage: float) -> Trust:
     """The thresholds by the training images that the sweep has cross-validated; see `fit_trust`."""
+    rows = slice(None) if result.chosen_by.all() else result.chosen_by
+    scores, calibration = result.out_of_fold_scores[result.best], result.calibrations[result.best]
+    return _fit_to_training(data, rows, scores, calibration, unknown_rate, coverage)
+
+
+def trust_of_head(data: LabelledEmbeddings, calibration: Calibration, *, unknown_rate: float, coverage: float) -> Trust:
+    """The thresholds of a network with its own head, by the training images that it was not trained on."""
+    if data.scores is None:
+        raise ValueError("the network has no head")
+    scores = np.where(data.training_seen[:, None], np.nan, data.scores[as_slice(data.is_train)])
+    return _fit_to_training(data, slice(None), scores, calibration, unknown_rate, coverage)
+
+
+def _fit_to_training(
+    data: LabelledEmbeddings,
+    rows: slice | Bool,
+    scores: Float32,
+    calibration: Calibration,
+    unknown_rate: float,
+    coverage: float,
+) -> Trust:
     embeddings, labels = data.training
     groups = np.unique(data.training_groups, return_inverse=True)[1]
-    rows = slice(None) if result.chosen_by.all() else result.chosen_by
     return fit_trust(
         embeddings[rows],
         labels[rows],
         groups[rows],
-        scores=result.out_of_fold_scores[result.best],
-        calibration=result.calibrations[result.best],
+        scores=scores,
+        calibration=calibration,
         unknown_rate=unknown_rate,
         coverage=coverage,
-        seed=seed,
     )
 
 
@@ -56,7 +75,8 @@ def fit_trust(
     Args:
         embeddings: float32 [N, D], of training images.
         labels, groups: int [N].
-        scores: float32 [N, K], out of fold; NaN where there is none.
+        scores: float32 [N, K], each by a classifier, and a network, that have not seen the image; NaN where there is
+            none: such images tell what is usual, but not how strange others seem.
         calibration: scores → probabilities.
         unknown_rate, coverage: see `Trust`.
         seed: of the folds.
@@ -66,9 +86,10 @@ def fit_trust(
         calibration.probabilities(scores[is_scored]), labels[is_scored], groups[is_scored], share=1 - coverage
     )
     strangeness, unknown_above = None, list[float]()
-    rows = np.flatnonzero(is_scored)
-    rows = rows[sample(labels[rows], np.unique(groups[rows], return_inverse=True)[1], most=MOST, seed=seed)]
-    if len(np.unique(groups[rows])) >= needed(unknown_rate):
+    rows = np.concatenate(
+        [_at_most(labels, groups, np.flatnonzero(part), seed=seed) for part in (is_scored, ~is_scored)]
+    )
+    if len(np.unique(groups[is_scored])) >= needed(unknown_rate):
         strangeness, unknown_above = _strangeness(
             embeddings[rows],
             labels[rows],
@@ -80,22 +101,34 @@ def fit_trust(
     return Trust(strangeness, unknown_above, unknown_rate, coverage, set_above, on_its_own)
 
 
+def _at_most(labels: Int, groups: Int, rows: Int, *, seed: int) -> Int:
+    """MOST of these rows, or all."""
+    return rows[sample(labels[rows], np.unique(groups[rows], return_inverse=True)[1], most=MOST, seed=seed)]
+
+
 def _strangeness(
     x: Float32, labels: Int, groups: Int, logits: Float64, *, rate: float, seed: int
 ) -> tuple[Strangeness | None, list[float]]:
-    """The score, and for each answer the threshold above which at most this share of the known images is."""
-    number_of_classes = logits.shape[1]
-    fold_of = assign_folds(labels, folds=FOLDS, groups=groups, seed=seed)
+    """The score, and for each answer the threshold above which at most this share of the known images is.
+
+    Args:
+        logits: float64 [n, K]; NaN for images that tell only what is usual.
+    """
+    number_of_classes, scored = logits.shape[1], np.isfinite(logits[:, 0])
+    fold_of = np.full(len(x), NEVER_LEFT_OUT)
+    fold_of[scored] = assign_folds(labels[scored], folds=FOLDS, groups=groups[scored], seed=seed)
+    folds = np.unique(fold_of[fold_of != NEVER_LEFT_OUT])
+    if not len(folds):
+        return None, []
     # As many directions each time: with more of them, distances are larger.
-    count = max(1, min(DIRECTIONS, (len(x) * (FOLDS - 1) // FOLDS - number_of_classes) // IMAGES_PER_DIRECTION))
+    fewest = len(x) - max(int((fold_of == fold).sum()) for fold in folds)
+    count = max(1, min(DIRECTIONS, (fewest - number_of_classes) // IMAGES_PER_DIRECTION))
     fit = partial(Strangeness.fit, number_of_classes=number_of_classes, directions=count)
     parts = np.full((len(x), 3), np.nan, np.float32)
-    for fold in np.unique(fold_of[fold_of != NEVER_LEFT_OUT]):
+    for fold in folds:
         out = fold_of == fold
         parts[out] = fit(x[~out], labels[~out]).parts(x[out], logits[out])
     known = np.isfinite(parts[:, 0])
-    if not known.any():
-        return None, []
     whole = fit(x, labels).scaled(parts[known])
     strange, groups, answers = parts[known] @ whole.scale + whole.shift, groups[known], logits[known].argmax(axis=1)
     of_all = quantile(strange, groups, share=rate)

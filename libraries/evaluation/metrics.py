@@ -1,7 +1,7 @@
 """Labels and probabilities → numbers: pure functions, fractions from 0 to 1.
 
-Shapes everywhere: labels int [N] (0..K-1), probabilities float [N, K]. A prediction is the class of the highest
-probability. What cannot be known (the AUC of a class without test images) is None, never NaN.
+Shapes everywhere: labels int [N] (0..K-1), probabilities float [N, K]. Unless other predictions are given, they are the
+classes of the highest probability. What cannot be known (the AUC of a class without test images) is None, never NaN.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ def metrics(
     labels: npt.ArrayLike,
     probabilities: npt.ArrayLike,
     *,
+    predictions: Integer | None = None,
     names: Sequence[str],
     groups: Sequence[str] | None = None,
     seed: int = 0,
@@ -30,6 +31,7 @@ def metrics(
     Args:
         labels: [N] true class of each test image.
         probabilities: [N, K] calibrated probabilities.
+        predictions: [N] the answers; None: the most probable classes.
         names: K names of the classes.
         groups: [N] group of each image, "" for an image on its own; whole groups are resampled for the intervals.
         seed: of the bootstrap.
@@ -39,7 +41,7 @@ def metrics(
     """
     truth, p = checked(labels, probabilities, number_of_classes=len(names))
     k = len(names)
-    predictions = p.argmax(axis=1)
+    predictions = p.argmax(axis=1) if predictions is None else predictions
     matrix = confusion_matrix(truth, predictions, number_of_classes=k)
     accuracies = accuracy_per_class(matrix)
     aucs = [auc(truth == c, p[:, c]) for c in range(k)]
@@ -213,7 +215,7 @@ def ece(bins: Sequence[dict[str, Any]]) -> float:
     return float(sum(gaps) / sum(b["images"] for b in bins))
 
 
-def confident_mistakes(labels: Integer, probabilities: Floating, *, count: int) -> Integer:
+def confident_mistakes(labels: Integer, predictions: Integer, probabilities: Floating, *, count: int) -> Integer:
     """Indices of the wrongly classified images, most confident first, at most `count`."""
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    wrong = np.flatnonzero(predictions != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:count]

@@ -21,12 +21,11 @@ from libraries.classifier.explain import heatmap_of_fitted, nearest, paint
 from libraries.data.dataset import Example, load_example
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, area, load
-from libraries.evaluation import plots, report
+from libraries.evaluation import costs, plots, report, trust
 from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.report import EarlierRun
 from libraries.evaluation.since import Since
 from libraries.evaluation.testing import PredictionRow, Tested, prediction_rows
-from libraries.evaluation.trust import sentences, trust_figure
 from libraries.network.embedding_store import Features
 
 _EVIDENCE = 112  # pixels of a heatmap's side: it is smooth
@@ -62,7 +61,7 @@ def write(
     artefact.begin()
     write_json(folder / "metrics.json", measured)
     write_table(folder / "predictions.csv", PredictionRow, prediction_rows(tested))
-    pictures = _pictures(tested, folder)
+    pictures = _pictures(tested, measured, folder)
     of_training = {
         "learning_curve": layout.svm.folder / "learning_curve.png",
         "sweep": layout.svm.folder / "sweep.png",
@@ -82,7 +81,7 @@ def write(
         figures=pictures | {name: path for name, path in of_training.items() if path.exists()},
         notes={
             "learning_curve": read_json(layout.svm.manifest).get("advice", []) if has_svm else [],
-            "trust": sentences(measured),
+            "trust": trust.sentences(measured),
         },
         mistakes=_mistakes(tested, classifier, layout, features),
         thumbnail=lambda path, side: thumbnail(
@@ -95,21 +94,23 @@ def write(
             "examples.csv": layout.examples.identity(),
         },
         earlier=earlier,
-        remarks=[] if since is None else [since.sentence()],
+        remarks=[*costs.sentences(measured), *([] if since is None else [since.sentence()])],
     )
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
     artefact.commit(files, annotations=layout.prepared_state)
     return files
 
 
-def _pictures(tested: Tested, folder: Path) -> dict[str, Path]:
+def _pictures(tested: Tested, measured: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     labels, probabilities, names = tested.labels, tested.probabilities, tested.names
     drawn = {
-        "roc_and_confusion": plots.roc_and_confusion(labels, probabilities, names=names),
+        "roc_and_confusion": plots.roc_and_confusion(labels, tested.predictions, probabilities, names=names),
         "precision_recall": plots.precision_recall(labels, probabilities, names=names),
         "reliability": plots.reliability(labels, probabilities),
-        "trust": trust_figure(tested),
+        "trust": trust.trust_figure(tested),
     }
+    if "costs" in measured:
+        drawn["costs"] = costs.cost_figure(measured)
     for name, figure in drawn.items():
         figures.save(figure, folder / f"{name}.png")
     return {name: folder / f"{name}.png" for name in drawn}
@@ -120,7 +121,7 @@ def _thumbnail(side: int, *, white_level: int = FULL_RANGE) -> ResizeRule:
 
 
 def _mistakes(tested: Tested, classifier: Classifier, layout: Layout, features: Features) -> list[report.Mistake]:
-    chosen = confident_mistakes(tested.labels, tested.probabilities, count=report.MOST_MISTAKES)
+    chosen = confident_mistakes(tested.labels, tested.predictions, tested.probabilities, count=report.MOST_MISTAKES)
     alike = _alike([tested.embeddings[i] for i in chosen], features)
     explained = len(chosen) if classifier.has_evidence else _MOST_OCCLUDED
     predictions = tested.predictions

@@ -32,13 +32,16 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#9cc7e2", BLUE
 FEW = 12  # up to so many classes everything fits
 
 
-def roc_and_confusion(labels: Integer, probabilities: Floating, *, names: Sequence[str]) -> Figure:
+def roc_and_confusion(
+    labels: Integer, predictions: Integer, probabilities: Floating, *, names: Sequence[str]
+) -> Figure:
     """ROC curves with the AUC of each class (one against the rest), and the confusion matrix, side by side.
 
     Of two classes the curves mirror each other; the one of the rarer class is drawn.
 
     Args:
         labels: [N] true classes.
+        predictions: [N] the answers.
         probabilities: [N, K].
         names: K names of the classes.
     """
@@ -57,7 +60,7 @@ def roc_and_confusion(labels: Integer, probabilities: Floating, *, names: Sequen
     figures.unit_square(left, x="false positive rate", y="true positive rate")
     figures.write_title(left, "ROC curve" if k == 2 else "ROC curves, each class against the rest")
 
-    matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), number_of_classes=k)
+    matrix = metrics.confusion_matrix(labels, predictions, number_of_classes=k)
     confusion(right, matrix, names=names, side=side)
     figures.write_title(right, "Confusion matrix")
     return figure

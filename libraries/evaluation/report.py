@@ -53,6 +53,11 @@ CAPTIONS = {
         "images; the likely labels are those that are about as probable as the true ones of training images. What is "
         "promised holds for images like these, and for no others.",
     ),
+    "costs": (
+        "What mistakes cost",
+        "What answers like these cost, by the costs that were set: against always giving the same answer, against "
+        "asking a person about every image, and against the most probable labels.",
+    ),
     "sweep": (
         "Choosing C",
         "C was chosen by cross-validation within the training images (validation); the test images were not consulted.",
@@ -252,7 +257,7 @@ def _card(mistake: Mistake, labels: Sequence[str], thumbnail: Callable[[str, int
         thumbnail=small_picture(mistake.path, thumbnail, THUMBNAIL),
         evidence="" if mistake.evidence is None else _embedded("png", mistake.evidence),
         probabilities=ranked[:PROBABILITIES]
-        + [pair for pair in ranked[PROBABILITIES:] if pair[0] == mistake.true_label],
+        + [pair for pair in ranked[PROBABILITIES:] if pair[0] in (mistake.true_label, mistake.predicted_label)],
         alike=[(small_picture(path, thumbnail, SMALL), label) for path, label in mistake.alike],
     )
 

@@ -11,6 +11,7 @@ from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.base.tables import Column, read_table
 from libraries.data.annotations import Annotations
+from libraries.evaluation.costs import margin
 from libraries.evaluation.testing import Tested
 
 FEWEST = 30  # test images of both, to compare anything
@@ -104,13 +105,11 @@ def compare(before: Mapping[str, tuple[str, str]], tested: Tested) -> Since | No
         return None
     gain = is_right - would_be_right
     groups = tested.groups
-    group = np.unique([groups[i] or str(i) for i in both], return_inverse=True)[1]
-    of_group = np.bincount(group, weights=gain) - gain.mean() * np.bincount(group)
     return Since(
         images=len(both),
         relabelled=relabelled,
         before=float(was_right.mean()),
         by_labels=float((would_be_right - was_right).mean()),
         by_classifier=float(gain.mean()),
-        margin=1.96 * float(np.sqrt((of_group**2).sum())) / len(both),
+        margin=margin(gain, [groups[i] for i in both]),
     )

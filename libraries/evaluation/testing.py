@@ -43,6 +43,8 @@ class Tested:
         left_out: the errors of images that could not be read.
         unknown: bool [N], whether an image is called unknown; None: the bundle cannot tell.
         sets: bool [N, K], which labels are likely; None: the bundle promises nothing.
+        asked: bool [N], whether asking a person costs less than the answer; None: nobody can be asked.
+        answers: int [N], the answers; None: the most probable classes.
     """
 
     names: list[str]
@@ -54,6 +56,8 @@ class Tested:
     left_out: list[ImageError]
     unknown: Bool | None = None
     sets: Bool | None = None
+    asked: Bool | None = None
+    answers: Int | None = None
 
     @property
     def groups(self) -> list[str]:
@@ -63,9 +67,8 @@ class Tested:
 
     @property
     def predictions(self) -> Int:
-        """int [N], the most probable class of each image."""
-        most_probable: Int = self.probabilities.argmax(axis=1)
-        return most_probable
+        """int [N], the answer for each image."""
+        return np.asarray(self.probabilities.argmax(axis=1) if self.answers is None else self.answers)
 
 
 def classify_stored(
@@ -170,6 +173,8 @@ def _tested(
         sets=None
         if good[0][1].set is None
         else np.array([[name in (answer.set or ()) for name in classifier.labels] for _, answer in good]),
+        asked=None if good[0][1].ask is None else np.array([answer.ask for _, answer in good]),
+        answers=np.array([classifier.labels.index(answer.label) for _, answer in good]),
     )
 
 
@@ -179,12 +184,15 @@ class PredictionRow:
 
     path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
     label: Annotated[str, Column("true class")]
-    predicted: Annotated[str, Column("most probable class")]
+    predicted: Annotated[str, Column("most probable class, or the one that costs least")]
     probabilities: Annotated[Mapping[str, float], Column("its probability", prefix="probability of ", decimals=6)]
     unknown: Annotated[
         Literal["true", "false"] | None, Column("whether it is like none of the classes; empty: nobody can tell")
     ] = None
     set: Annotated[str | None, Column("likely labels, joined by |, of which one is true as often as promised")] = None
+    ask: Annotated[
+        Literal["true", "false"] | None, Column("whether asking a person costs less; empty: nobody can be asked")
+    ] = None
 
 
 def prediction_rows(tested: Tested) -> list[PredictionRow]:
@@ -197,6 +205,7 @@ def prediction_rows(tested: Tested) -> list[PredictionRow]:
             dict(zip(tested.names, tested.probabilities[i].tolist(), strict=True)),
             None if tested.unknown is None else "true" if tested.unknown[i] else "false",
             None if tested.sets is None else "|".join(tested.names[k] for k in np.flatnonzero(tested.sets[i])),
+            None if tested.asked is None else "true" if tested.asked[i] else "false",
         )
         for i, example in enumerate(tested.examples)
     ]

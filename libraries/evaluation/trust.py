@@ -15,12 +15,11 @@ from libraries.evaluation.testing import Tested
 _FEW = 20  # test images of a class, below which its share says little
 
 
-def trust_metrics(tested: Tested, trust: Mapping[str, Any], *, classifier: str) -> dict[str, Any]:
+def trust_metrics(tested: Tested, trust: Mapping[str, Any]) -> dict[str, Any]:
     """What metrics.json says of it, each promise beside what was measured.
 
     Args:
         trust: of the bundle's model.json; empty: it promises nothing.
-        classifier: the parameter.
     """
     found: dict[str, Any] = {}
     if tested.unknown is None or tested.sets is None:
@@ -30,8 +29,6 @@ def trust_metrics(tested: Tested, trust: Mapping[str, Any], *, classifier: str) 
             if known is None
         )
         why = "its training images are too few" if trust else "it was made by an earlier version: run script 4 again"
-        if classifier != "svm":
-            why = "only bundles of classifier = 'svm' do, as a refined network has seen its training images"
         found["missing"] = f"It does not tell {what}: {why}."
     if tested.unknown is not None:
         found["unknown"] = {"at_most": trust["unknown_rate"], "measured": float(tested.unknown.mean())}

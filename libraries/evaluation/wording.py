@@ -99,6 +99,8 @@ def majority_class(metrics: Mapping[str, Any]) -> str:
 
 
 def _baseline(metrics: Mapping[str, Any]) -> str:
+    if "costs" in metrics:
+        return "Its answers are those that cost least, by the costs that were set, not those that are most often right."
     accuracy, majority = metrics["overall_accuracy"], metrics["majority_accuracy"]
     always = (
         f"Always saying ‘{majority_class(metrics)}’, the most frequent class, would be right for {percent(majority)}"

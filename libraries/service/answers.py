@@ -56,7 +56,7 @@ class LabelProbability(BaseModel):
 
 
 class ImageAnswer(BaseModel):
-    """The predictions for an image, the most probable class first; or why the image could not be used."""
+    """The label of an image, and the probabilities of all; or why the image could not be used."""
 
     name: str | None = Field(None, examples=["cell.png"])
     label: str | None = Field(None, examples=["defective"])
@@ -66,6 +66,7 @@ class ImageAnswer(BaseModel):
     set: list[str] | None = Field(
         None, examples=[["defective"]], description="labels of which one is right as often as GET /model promises"
     )
+    ask: bool | None = Field(None, description="whether asking a person costs less; absent: there are no such costs")
     error: ProblemAnswer | None = None
 
 
@@ -137,8 +138,9 @@ class ScoreAnswer(BaseModel):
     allScores: list[float] = Field(examples=[[0.93, 0.07]])  # noqa: N815 (the tutorial's name)
     Id2Labels: dict[str, str] = Field(examples=[{"0": "defective", "1": "functional"}])
     executionTimeMs: float = Field(examples=[12.9])  # noqa: N815
-    unknown: bool | None = Field(None, description="not of the tutorial, as `set`: see /predict")
+    unknown: bool | None = Field(None, description="not of the tutorial, as `set` and `ask`: see /predict")
     set: list[str] | None = None
+    ask: bool | None = None
 
 
 class ScoreError(BaseModel):
@@ -156,7 +158,9 @@ def image_answer(name: str | None, result: Prediction | ImageError, labels: list
         {"label": label, "probability": probability}
         for label, probability in sorted(named, key=lambda pair: -pair[1])  # of equal ones the first, as in argmax
     ]
-    return {"name": name, **probabilities[0], "probabilities": probabilities, **result.trusted()}
+    probability = float(result.probabilities[labels.index(result.label)])
+    answer = {"name": name, "label": result.label, "probability": probability}
+    return {**answer, "probabilities": probabilities, **result.trusted()}
 
 
 def explanation(loaded: LoadedModel, found: Explanation, *, seconds: float) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def image_answer(prediction: Prediction, labels: Sequence[str], *, milliseconds:
     """The answer for one image; `score` and `allScores` are calibrated probabilities."""
     return {
         "label": prediction.label,
-        "score": float(prediction.probabilities.max()),
+        "score": float(prediction.probabilities[labels.index(prediction.label)]),
         "allScores": [float(p) for p in prediction.probabilities],
         "Id2Labels": {str(i): label for i, label in enumerate(labels)},
         "executionTimeMs": round(milliseconds, 3),

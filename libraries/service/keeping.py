@@ -48,7 +48,8 @@ class Keep:
 
     Attributes:
         folder: the pool.
-        which: uncertain: those whose most probable label is less probable than `below`, and unknown ones; sample: a
+        which: uncertain: those whose most probable label is less probable than `below`, unknown ones, and those about
+            which a person would be asked; sample: a
             `share` of all, drawn by their content, so that an image that comes again is not drawn again.
         most_bytes: of both folders together.
         days: after which an image is removed from service/.
@@ -113,7 +114,7 @@ class Keeper:
             model: name and version of the model.
         """
         best = float(prediction.probabilities.max())
-        is_sure = best >= self.keep.below and not prediction.unknown
+        is_sure = best >= self.keep.below and not prediction.unknown and not prediction.ask
         if self.keep.which == "none" or (self.keep.which == "uncertain" and is_sure):
             return
         data = image.copy() if isinstance(image, np.ndarray) else bytes(image)

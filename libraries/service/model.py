@@ -11,10 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from libraries.classifier.bundle import Classifier
+from libraries.classifier.bundle_files import DECISIVE
 from libraries.service.drift import DriftWatch
 from libraries.service.problems import Problem
 
 log = logging.getLogger(__name__)
+
+_MOST_COSTS = 1000  # rows of the table that are told
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class LoadedModel:
     Attributes:
         name: data set and classifier, e.g. 'solarCells_svm'.
         version: the first 12 digits of the SHA-256 of what decides the predictions: the bundle's files, labels,
-            resize rule and thresholds.
+            resize rule, thresholds and costs.
         drift: watches the images that it classifies; None if the bundle does not say what its test images look like.
     """
 
@@ -45,6 +48,8 @@ class LoadedModel:
         facts = {key: model.get(key) for key in known}
         if trust := model.get("trust"):  # what is promised
             facts["trust"] = {name: trust[name] for name in ("unknown_rate", "coverage")}
+        if (costs := model.get("costs")) and len(costs["rows"]) <= _MOST_COSTS:
+            facts["costs"] = costs
         provenance = {"parameters": model.get("parameters"), "inputs": model.get("inputs"), "files": model["files"]}
         metrics = model.get("metrics")
         drift = None if self.drift is None else self.drift.describe()
@@ -68,7 +73,7 @@ def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedMode
         classifier.evidence(blank)  # now everything has been read from the folder, which may change later
     settings = classifier.model.get("settings", {})
     name = f"{settings.get('datasetName', 'model')}_{settings.get('classifier', 'svm')}".replace(" ", "_")
-    parts = [classifier.model[key] for key in ("files", "labels", "resize", "trust") if key in classifier.model]
+    parts = [classifier.model[key] for key in ("files", "labels", "resize", *DECISIVE) if key in classifier.model]
     decisive = json.dumps(parts, sort_keys=True)
     reference = classifier.load_reference()
     drift = None if reference is None else DriftWatch(reference, classifier.labels)

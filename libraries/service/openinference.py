@@ -35,8 +35,8 @@ from libraries.service.service import Image, Limits, Service
 SERVER = {"name": "image-classification", "version": "1", "extensions": ["binary_tensor_data"]}
 HEADER_LENGTH = "Inference-Header-Content-Length"
 EXAMPLE = {"inputs": [{"name": "files", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo..."]}]}
-OUTPUTS = ("label", "probabilities", "scores", "embedding", "unknown", "set")
-_DATATYPES = {"label": "BYTES", "unknown": "BOOL", "set": "BOOL"}  # of outputs; of all others FP32
+OUTPUTS = ("label", "probabilities", "scores", "embedding", "unknown", "set", "ask")
+_DATATYPES = {"label": "BYTES", "unknown": "BOOL", "set": "BOOL", "ask": "BOOL"}  # of outputs; of all others FP32
 DEFAULT_OUTPUTS = ("label", "probabilities")
 _MOST_VALUES = 2**21  # in JSON: enough for the pixels of an image of 0.7 megapixels
 _MOST_KEYS = 10_000
@@ -78,10 +78,14 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _output_sizes(loaded: LoadedModel) -> dict[str, list[int]]:
-    classes = len(loaded.classifier.labels)
-    embedding = loaded.classifier.model["embedding_size"]
-    sizes = dict(zip(OUTPUTS, ([], [classes], [classes], [embedding], [], [classes]), strict=True))
-    has = {"unknown": loaded.classifier.unknown_above is not None, "set": loaded.classifier.set_above is not None}
+    classifier = loaded.classifier
+    classes, embedding = len(classifier.labels), classifier.model["embedding_size"]
+    sizes = dict(zip(OUTPUTS, ([], [classes], [classes], [embedding], [], [classes], []), strict=True))
+    has = {
+        "unknown": classifier.unknown_above is not None,
+        "set": classifier.set_above is not None,
+        "ask": classifier.costs is not None and classifier.costs.ask is not None,
+    }
     return {name: size for name, size in sizes.items() if has.get(name, True)}
 
 
@@ -299,8 +303,8 @@ def _values(name: str, predictions: Sequence[Prediction], labels: Sequence[str])
     """The values of an output, in the order of its shape: texts, or numbers as they are in binary data."""
     if name == "label":
         return [p.label for p in predictions]
-    if name == "unknown":
-        return np.array([p.unknown for p in predictions], bool)
+    if name in ("unknown", "ask"):
+        return np.array([getattr(p, name) for p in predictions], bool)
     if name == "set":
         return np.array([label in (p.set or ()) for p in predictions for label in labels], bool)
     return np.concatenate([getattr(p, name) for p in predictions]).astype("<f4")

@@ -27,7 +27,7 @@ from libraries.data.images import ResizeRule
 from libraries.network.embedding_store import read_features
 from libraries.widgets.viewer import PAGES, Message, Viewer, displayed, page_code
 
-Trusted = Literal["unknown", "ambiguous"]
+Trusted = Literal["unknown", "ambiguous", "ask"]
 Order = Literal["loss", "margin", "most confident", "least confident", "name"]
 
 _ALIKE = 5  # similar training images shown for an image
@@ -46,6 +46,7 @@ class Predictions(NamedTuple):
         probabilities: float32 [N, K].
         unknown: bool [N], called unknown; None: the bundle cannot tell.
         sets: N texts, the likely labels joined by |; None: the bundle promises nothing.
+        asked: bool [N], a person would be asked; None: nobody can be.
     """
 
     names: list[str]
@@ -55,6 +56,7 @@ class Predictions(NamedTuple):
     probabilities: Float32
     unknown: Bool | None = None
     sets: list[str] | None = None
+    asked: Bool | None = None
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -68,16 +70,19 @@ def read_predictions(path: Path) -> Predictions:
             header, *rows = csv_rows(file)
         if not rows:
             raise ValueError("it has no rows")
-        of_names = [i for i, column in enumerate(header) if i > 2 and column not in ("unknown", "set")]
+        of_names = [i for i, column in enumerate(header) if i > 2 and column not in ("unknown", "set", "ask")]
         names = [header[i].removeprefix("probability of ") for i in of_names]
         number = {name: i for i, name in enumerate(names)}
         labels, predictions = (np.array([number[row[column]] for row in rows]) for column in (1, 2))
         probabilities = np.array([[row[i] for i in of_names] for row in rows], np.float32)
-        unknown, sets = (_cells(rows, header, name) for name in ("unknown", "set"))
+        unknown, sets, asked = (_cells(rows, header, name) for name in ("unknown", "set", "ask"))
     except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}): run scripts/5_evaluate.py again") from error
-    is_unknown = None if unknown is None else np.array([cell == "true" for cell in unknown])
-    return Predictions(names, [row[0] for row in rows], labels, predictions, probabilities, is_unknown, sets)
+    is_unknown, is_asked = (
+        None if cells is None else np.array([cell == "true" for cell in cells]) for cells in (unknown, asked)
+    )
+    paths = [row[0] for row in rows]
+    return Predictions(names, paths, labels, predictions, probabilities, is_unknown, sets, is_asked)
 
 
 def _cells(rows: Sequence[Sequence[str]], header: Sequence[str], name: str) -> list[str] | None:
@@ -193,10 +198,9 @@ class ResultsViewer(Viewer):
     def facts(self, image: int) -> tuple[Message, list[bytes]]:
         of = self._predictions
         p = of.probabilities[image]
-        order = np.argsort(-p, kind="stable")
-        kept = order[:_BARS].tolist()
-        if of.labels[image] not in kept:
-            kept[-1] = int(of.labels[image])
+        wanted = {int(of.labels[image]), int(of.predictions[image])}
+        others = [i for i in np.argsort(-p, kind="stable").tolist() if i not in wanted]
+        kept = sorted([*wanted, *others[: _BARS - len(wanted)]], key=lambda i: (-p[i], i))
         facts = {
             "file": displayed(of.paths[image]),
             "loss": f"{self._loss[image]:.2f}",
@@ -204,6 +208,8 @@ class ResultsViewer(Viewer):
         }
         if of.unknown is not None:
             facts["unknown"] = "yes" if of.unknown[image] else "no"
+        if of.asked is not None:
+            facts["ask"] = "a person" if of.asked[image] else "no"
         if of.sets is not None:
             facts["likely"] = of.sets[image].replace("|", ", ")
         if self.path(image) != of.paths[image]:
@@ -235,7 +241,11 @@ class ResultsViewer(Viewer):
             "filter": self._filter,
             "trust": [
                 kind
-                for kind, known in (("unknown", self._predictions.unknown), ("ambiguous", self._predictions.sets))
+                for kind, known in (
+                    ("unknown", self._predictions.unknown),
+                    ("ambiguous", self._predictions.sets),
+                    ("ask", self._predictions.asked),
+                )
                 if known is not None
             ],
             "threshold": self._threshold,
@@ -261,7 +271,7 @@ class ResultsViewer(Viewer):
         """Show the images of a row, column or cell of the confusion matrix, right or wrong, in an order.
 
         Args:
-            trust: the unknown ones, or those with several likely labels.
+            trust: the unknown ones, those with several likely labels, or those about which a person would be asked.
             at: {"kind": "missed" or "false alarm", "label": number, "threshold": fraction}: the mistakes of this
                 decision.
         """
@@ -276,8 +286,9 @@ class ResultsViewer(Viewer):
         }
         kept = self._matches(truth=truth, predicted=predicted, right=right, name=str(name), at=at)
         of = self._predictions
-        if trust == "unknown":
-            kept &= np.zeros(len(kept), bool) if of.unknown is None else of.unknown
+        if trust in ("unknown", "ask"):
+            chosen = of.unknown if trust == "unknown" else of.asked
+            kept &= np.zeros(len(kept), bool) if chosen is None else chosen
         elif trust == "ambiguous":
             kept &= np.array(["|" in likely for likely in of.sets or [""] * len(kept)])
         confidence = of.probabilities[self._row, of.predictions]

@@ -15,7 +15,8 @@ const inView = new IntersectionObserver((entries) => {
 });
 
 /** Whether the answer can be relied on; empty if there is nothing to say. */
-function inWords({ label, unknown, set }) {
+function inWords({ label, unknown, set, ask }) {
+  if (ask && !unknown) return `Ask a person: that is better than to rely on ‘${label}’, by what mistakes cost.`;
   if (unknown) return `It is unlike the pictures that this classifier was trained with; of its classes, ‘${label}’ is the most like it.`;
   if (!set || set.length < 2) return "";
   const names = set.map((name) => `‘${name}’`);

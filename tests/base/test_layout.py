@@ -77,8 +77,9 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "svm_CVals": ((0.1, 1.0), FROM_SVM, FROM_SVM),
     "svm_boL2Normalize": (True, FROM_SVM, FROM_SVM),
     "svm_folds": (3, FROM_SVM, FROM_SVM),
-    "unknownRate": (0.1, FROM_BUNDLE, NOTHING),
-    "coverage": (0.95, FROM_BUNDLE, NOTHING),
+    "unknownRate": (0.1, FROM_BUNDLE, FROM_BUNDLE),
+    "coverage": (0.95, FROM_BUNDLE, FROM_BUNDLE),
+    "costs": ("classAveraged", FROM_SVM, FROM_SVM),
     "url": ("http://localhost", NOTHING, NOTHING),
     "imagePath": ("cell.png", NOTHING, NOTHING),
     "calls": (1, NOTHING, NOTHING),
@@ -158,11 +159,9 @@ def test_parameters_make_stale_what_depends_on_them_and_nothing_else(tmp_path: P
     assert stale(layout(tmp_path, classifier=classifier)) == NOTHING
     for name, (value, for_svm, for_refined) in TABLE.items():
         expected = for_svm if classifier == "svm" else for_refined
-        if classifier == "dnn":  # the bundle is the network itself
+        if classifier == "dnn":
             expected = tuple(e for e in expected if e != "svm")
-            if name == "run_precision":
-                expected = ("features", "evaluation")
-            elif name.startswith("svm_"):
+            if name.startswith("svm_"):
                 expected = NOTHING
         assert stale(layout(tmp_path, classifier=classifier, **{name: value})) == expected, name
 

@@ -42,7 +42,7 @@ def test_a_parameter_has_to_say_what_it_matters_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "classifier", "script"), [("model_dnn", "dnn", "2_refineDNN"), ("model_svm", "svm", "4_trainSVM")]
+    ("name", "classifier", "script"), [("model_dnn", "dnn", "4_trainSVM"), ("model_svm", "svm", "4_trainSVM")]
 )
 def test_who_makes_the_bundle(name: str, classifier: str, script: str) -> None:
     assert stages.find(name, classifier)[0].script == script

@@ -17,10 +17,11 @@ from PIL import Image
 from libraries.base.errors import ImageError, NetworkError, StorageError
 from libraries.base.storage import Artefact, sha256, write_json
 from libraries.classifier import svm
-from libraries.classifier.bundle import Classifier, Prediction, write_bundle, write_metrics, write_refined
+from libraries.classifier.bundle import Classifier, Prediction, write_bundle, write_metrics
 from libraries.classifier.bundle_files import METRICS
 from libraries.classifier.bundle_graph import write_graph
 from libraries.classifier.calibration import Calibration
+from libraries.classifier.costs import Costs
 from libraries.classifier.svm import LinearModel
 from libraries.data.images import ResizeRule, fit
 from libraries.network.engine import Engine
@@ -198,8 +199,8 @@ def test_embeddings_are_classified_as_their_images(
     tmp_path: Path, bundle: Artefact, network: Artefact, kind: str
 ) -> None:
     if kind == "refined":
-        bundle = Artefact("model", tmp_path / "refined" / "model.json", "scripts/2_refineDNN.py", {}, (network,))
-        write_refined(bundle, network, settings={})
+        bundle = Artefact("model", tmp_path / "refined" / "model.json", "scripts/4_trainSVM.py", {}, (network,))
+        write_bundle(bundle, network, labels=LABELS, calibration=calibration(3), settings={})
     classifier = Classifier(bundle.folder)
     whole = classifier.predict(list(pictures(tmp_path).values()))
     part = classifier.predict_embeddings(np.stack([one.embedding for one in whole]))
@@ -235,8 +236,8 @@ def test_evidence_of_a_bundle_that_was_replaced_is_refused(bundle: Artefact, net
 
 def test_a_network_without_a_map_gives_no_evidence(tmp_path: Path, network: Artefact) -> None:
     write_network(network.folder / "model.onnx", classes=3)
-    artefact = Artefact("model", tmp_path / "plain" / "model.json", "scripts/2_refineDNN.py", {}, (network,))
-    write_refined(artefact, network, settings={})
+    artefact = Artefact("model", tmp_path / "plain" / "model.json", "scripts/4_trainSVM.py", {}, (network,))
+    write_bundle(artefact, network, labels=LABELS, calibration=calibration(3), settings={})
     classifier = Classifier(artefact.folder)
     assert not classifier.has_evidence
     with pytest.raises(NetworkError, match="has the outputs embedding, probabilities, scores, but not evidence"):
@@ -317,13 +318,33 @@ def test_a_strangers_metrics_are_not_trusted(
 
 
 def test_refined_network_brings_its_own_labels_and_calibration(tmp_path: Path, network: Artefact) -> None:
-    artefact = Artefact("model", tmp_path / "refined" / "model.json", "scripts/2_refineDNN.py", {}, (network,))
-    write_refined(artefact, network, settings={})
+    artefact = Artefact("model", tmp_path / "refined" / "model.json", "scripts/4_trainSVM.py", {}, (network,))
+    write_bundle(artefact, network, labels=LABELS, calibration=calibration(3), settings={})
     classifier = Classifier(artefact.folder)
     assert classifier.labels == LABELS
     (prediction,) = classifier.predict([images()[1]])
     expected = with_onnx_runtime(network.folder / "model.onnx", images()[1:2])["scores"]
     np.testing.assert_allclose(prediction.probabilities, calibration(3).probabilities(expected)[0], rtol=0, atol=1e-5)
+
+
+def test_the_answer_is_what_costs_least(bundle: Artefact) -> None:
+    """And asking is said wherever it costs less, and of everything unknown."""
+    plain = Classifier(bundle.folder).predict(images(60))
+    p = np.stack([one.probabilities for one in plain])
+    first, second = np.argsort(-p.mean(axis=0))[:2]
+    # a mistake costs so much more where it is the second class that half of the answers change
+    often = [("*", "*", 1.0), (LABELS[second], "*", float(np.median(p[:, first] / p[:, second])))]
+    least = (p @ Costs.of(often, LABELS).matrix).min(axis=1)
+    costs = Costs.of([*often, ("*", "ask", float(np.median(least)))], LABELS)
+    bundle.manifest.write_text(json.dumps({**bundle.read(), "costs": costs.to_json()}), encoding="utf-8")
+    found = Classifier(bundle.folder).predict(images(60))
+    changed = [one.label != other.label for one, other in zip(found, plain, strict=True)]
+    assert 10 < sum(changed) < 50
+    assert [one.label for one in found] == [LABELS[i] for i in costs.answers(p)]
+    assert [one.ask for one in found] == costs.asks(p).tolist()
+    assert 20 < sum(one.ask is True for one in found) < 40
+    assert {one.ask for one in plain} == {None} and "ask" not in plain[0].trusted()
+    assert all(one.trusted() == {"ask": one.ask} for one in found)
 
 
 @pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes() + b"\0"), lambda p: p.unlink()])
@@ -422,6 +443,15 @@ def whole(name: str) -> dict[str, Any]:
         ({"metrics": [1]}, "metrics is not an object"),
         ({"metrics": {"deep": DEEP}}, "more than 32 values"),
         ({"created": {}}, "created is"),
+        ({"costs": []}, "costs is not an object"),
+        ({"costs": {"rows": [], "unit": ""}}, "costs is missing"),
+        ({"costs": {"rows": [["*", "*", "1"]], "unit": ""}}, "a row is not label, answer, cost"),
+        ({"costs": {"rows": [["*", "*"]], "unit": ""}}, "a row is not label, answer, cost"),
+        ({"costs": {"rows": [["*", "*", -1]], "unit": ""}}, "-1 is no cost"),
+        ({"costs": {"rows": [["*", "*", 1], ["owl", "*", 1]], "unit": ""}}, "'owl' is no class"),
+        ({"costs": {"rows": [["*", "*", 1]], "unit": "x" * 101}}, "rows or unit are missing"),
+        ({"costs": {"rows": 7, "unit": ""}}, "rows or unit are missing"),
+        ({"costs": {"rows": [["*", "*", 1]]}}, "there is no 'unit'"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
 )

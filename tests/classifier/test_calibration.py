@@ -160,7 +160,8 @@ def test_a_class_that_the_scores_put_first_is_not_silenced_by_its_bias() -> None
     validation = Validation(folds, labels, groups=np.arange(len(labels)), number_of_classes=2)
     calibration = validation.calibrate(scores, training_scores=training_scores)
     assert (calibration.labels(training_scores) == labels).all()
-    is_right = validation.is_right(scores, training_scores=training_scores, start=calibration)
+    is_right, worth = validation.answers(scores, training_scores=training_scores, start=calibration)
+    assert worth.tolist() == is_right.tolist()
     assert is_right.tolist() == [False, *[True] * 21]
 
 

@@ -138,7 +138,7 @@ def test_another_row_is_chosen_only_where_it_is_clearly_better() -> None:
         SweepRow("l2", 0.1, 1.0, 0.6, 0.1),
         SweepRow("l2", 1.0, 1.0, 0.8, 0.1),
     ]
-    right = [np.arange(20) < n for n in (10, 12, 16)]
+    right = [(np.arange(20) < n).astype(float) for n in (10, 12, 16)]
     alone = np.arange(20)
     assert choose_from_few(rows, right, groups=alone, dimensions=8) == 2
     assert choose_from_few(rows[:2], right[:2], groups=alone, dimensions=8) == 0

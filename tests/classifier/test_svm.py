@@ -346,7 +346,7 @@ def test_a_sample_of_many_examples_chooses_and_all_are_fitted(monkeypatch: pytes
 
 def test_for_more_examples_the_least_c_of_equals_is_chosen() -> None:
     n = 400
-    is_right = [np.arange(n) >= wrong for wrong in (40, 21, 20, 20)]
+    is_right = [(np.arange(n) >= wrong).astype(float) for wrong in (40, 21, 20, 20)]
     is_right[1] = np.roll(is_right[1], 5)  # disagrees with the best now and then
     rows = [
         SweepRow(name, c, 1.0, float(right.mean()), 0.0)
@@ -450,7 +450,7 @@ def test_an_error_in_one_fold_ends_the_sweep() -> None:
 )
 def test_when_accuracy_has_turned(right: list[int], c_values: list[float], has_ended: bool) -> None:
     rows = [SweepRow("l2", c, 1.0, n / 100, 0.01) for c, n in zip(c_values, right, strict=True)]
-    is_right = [np.random.default_rng(n).permutation(100) < n for n in right]
+    is_right = [(np.random.default_rng(n).permutation(100) < n).astype(float) for n in right]
     best = np.arange(100) < 65
     assert has_turned(rows, is_right, best=best, groups=np.arange(100), dimensions=8) == has_ended
 

@@ -168,9 +168,9 @@ def test_bad_input_is_named(labels: Any, p: Any, message: str) -> None:
 def test_confident_mistakes() -> None:
     labels = np.array([0, 0, 0, 1, 1])
     p = np.array([[0.4, 0.6], [0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [0.2, 0.8]])
-    assert m.confident_mistakes(labels, p, count=10).tolist() == [2, 3, 0]
-    assert m.confident_mistakes(labels, p, count=1).tolist() == [2]
-    assert m.confident_mistakes(labels[1:2], p[1:2], count=1).tolist() == []
+    assert m.confident_mistakes(labels, p.argmax(axis=1), p, count=10).tolist() == [2, 3, 0]
+    assert m.confident_mistakes(labels, p.argmax(axis=1), p, count=1).tolist() == [2]
+    assert m.confident_mistakes(labels[1:2], p[1:2].argmax(axis=1), p[1:2], count=1).tolist() == []
 
 
 # Intervals

@@ -50,7 +50,7 @@ def assert_labels_apart(figure: Figure) -> None:
 @pytest.mark.parametrize("k", [2, 7, 13, 30, 100])
 def test_confusion_labels_stay_readable(k: int) -> None:
     labels, p = example(n=20 * k, k=k)
-    figure = plots.roc_and_confusion(labels, p, names=names(k))
+    figure = plots.roc_and_confusion(labels, p.argmax(axis=1), p, names=names(k))
     assert_labels_apart(figure)
     confusion = figure.axes[1]
     matrix = metrics.confusion_matrix(labels, p.argmax(axis=1), number_of_classes=k)
@@ -61,7 +61,7 @@ def test_confusion_labels_stay_readable(k: int) -> None:
 def test_two_classes_have_one_roc_curve_of_the_rarer_one() -> None:
     labels, p = example(n=100, k=2)
     labels[:60] = 1
-    axes = plots.roc_and_confusion(labels, p, names=["rare", "frequent"]).axes[0]
+    axes = plots.roc_and_confusion(labels, p.argmax(axis=1), p, names=["rare", "frequent"]).axes[0]
     assert legend(axes) == [f"{metrics.auc(labels == 0, p[:, 0]):.3f}  rare"]
     curve = axes.lines[-1].get_xydata()
     np.testing.assert_allclose(curve.T, metrics.roc_curve(labels == 0, p[:, 0]))
@@ -69,7 +69,7 @@ def test_two_classes_have_one_roc_curve_of_the_rarer_one() -> None:
 
 def test_of_many_classes_the_weakest_stand_out() -> None:
     labels, p = example(n=600, k=20)
-    axes = plots.roc_and_confusion(labels, p, names=names(20)).axes[0]
+    axes = plots.roc_and_confusion(labels, p.argmax(axis=1), p, names=names(20)).axes[0]
     aucs = {c: metrics.auc(labels == c, p[:, c]) for c in range(20)}
     weakest = sorted(aucs, key=aucs.__getitem__)[:5]
     assert [line.split("  ")[1] for line in legend(axes)[:5]] == [f"class number {c}" for c in weakest]
@@ -98,7 +98,10 @@ def test_reliability_counts_every_image() -> None:
 def test_classes_without_test_images(absent: list[int], tmp_path: Path) -> None:
     labels, p = example(n=50, k=3, absent=absent)
     for number, figure in enumerate(
-        [plots.roc_and_confusion(labels, p, names=names(3)), plots.precision_recall(labels, p, names=names(3))]
+        [
+            plots.roc_and_confusion(labels, p.argmax(axis=1), p, names=names(3)),
+            plots.precision_recall(labels, p, names=names(3)),
+        ]
     ):
         figures.save(figure, tmp_path / f"{number}.png")
 
@@ -108,7 +111,7 @@ def test_classes_without_test_images(absent: list[int], tmp_path: Path) -> None:
 )
 def test_any_label(label: str, tmp_path: Path) -> None:
     labels, p = example(n=40, k=2)
-    figure = plots.roc_and_confusion(labels, p, names=[label, "other"])
+    figure = plots.roc_and_confusion(labels, p.argmax(axis=1), p, names=[label, "other"])
     figures.save(figure, tmp_path / "picture.png")
     shown = figure.axes[1].get_yticklabels()[0].get_text()
     assert len(shown) <= 24
@@ -117,7 +120,7 @@ def test_any_label(label: str, tmp_path: Path) -> None:
 def test_save_writes_a_whole_picture_or_nothing(tmp_path: Path) -> None:
     labels, p = example(n=40, k=2)
     path = tmp_path / "new folder" / "roc.png"
-    figures.save(plots.roc_and_confusion(labels, p, names=names(2)), path)
+    figures.save(plots.roc_and_confusion(labels, p.argmax(axis=1), p, names=names(2)), path)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)

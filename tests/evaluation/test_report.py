@@ -69,7 +69,7 @@ def thumbnail(path: str, side: int) -> bytes:
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels, p = example(60, 2)
     path = tmp_path_factory.mktemp("pictures") / "roc.png"
-    figures.save(plots.roc_and_confusion(labels, p, names=["a", "b"]), path)
+    figures.save(plots.roc_and_confusion(labels, p.argmax(axis=1), p, names=["a", "b"]), path)
     return path
 
 
@@ -88,7 +88,7 @@ def write(
     if perfect:
         p = np.eye(len(names))[labels]
     result = metrics(labels, p, names=names)
-    wrong = confident_mistakes(labels, p, count=count)
+    wrong = confident_mistakes(labels, p.argmax(axis=1), p, count=count)
     report.write_report(
         path,
         title=title,

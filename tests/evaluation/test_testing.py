@@ -117,6 +117,7 @@ def test_rows_hold_truth_prediction_and_probabilities(tested: Answers) -> None:
         "probability of röt, hell": "0.900000",
         "unknown": None,
         "set": None,
+        "ask": None,
     }
     told = replace(tested, unknown=np.arange(6) == 2, sets=np.ones((6, 2), bool))
     assert [row_cells(row)["unknown"] for row in prediction_rows(told)[1:3]] == ["false", "true"]

@@ -88,7 +88,7 @@ def test_an_interval_is_unknown_where_only_the_mixture_of_classes_varies() -> No
 def test_pictures_and_report_are_made(labels: list[int], predicted: list[int], tmp_path: Path) -> None:
     names, truth, p = ["a", "b", "c"], np.array(labels), np.eye(3)[predicted]
     drawn = {
-        "roc_and_confusion": plots.roc_and_confusion(truth, p, names=names),
+        "roc_and_confusion": plots.roc_and_confusion(truth, p.argmax(axis=1), p, names=names),
         "precision_recall": plots.precision_recall(truth, p, names=names),
         "reliability": plots.reliability(truth, p),
     }
@@ -104,7 +104,7 @@ def test_pictures_and_report_are_made(labels: list[int], predicted: list[int], t
         figures={name: tmp_path / f"{name}.png" for name in drawn},
         mistakes=[
             report.Mistake(str(i), names[truth[i]], names[p[i].argmax()], p[i].tolist())
-            for i in confident_mistakes(truth, p, count=9)
+            for i in confident_mistakes(truth, p.argmax(axis=1), p, count=9)
         ],
         thumbnail=lambda path, side: pixel.getvalue(),
         parameters={},

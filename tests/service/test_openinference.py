@@ -16,13 +16,14 @@ from starlette.testclient import TestClient
 from tritonclient.utils import InferenceServerException
 
 from libraries.classifier.bundle import Classifier, Prediction
-from libraries.service.openinference import DEFAULT_OUTPUTS, OUTPUTS
+from libraries.service.openinference import DEFAULT_OUTPUTS
 from tests.service.conftest import Live, NewClient, encoded
 from tests.service.test_app import NO_IMAGE, assert_problem
 
 MODEL = "/v2/models/textures_svm"
 INFER = f"{MODEL}/infer"
 NUMBERS = ("probabilities", "scores", "embedding")  # outputs of type FP32
+OUTPUTS = ("label", *NUMBERS, "unknown", "set")  # of a bundle without costs
 
 
 def files(*images: bytes, **more: Any) -> dict[str, Any]:
@@ -305,6 +306,27 @@ def test_a_bundle_without_them_has_no_such_outputs(
     assert_problem(refused, 400, "this model has no output 'unknown'")
     answer = client.post("/predict", content=picture).json()["predictions"][0]
     assert "unknown" not in answer and "set" not in answer
+
+
+def test_a_bundle_with_costs_says_whom_to_ask(
+    new_client: NewClient, bundle: Path, tmp_path: Path, picture: bytes
+) -> None:
+    """In every way of asking, and on what is known of the model."""
+    with_costs = Path(shutil.copytree(bundle, tmp_path / "costs"))
+    manifest = json.loads((with_costs / "model.json").read_text(encoding="utf-8"))
+    manifest["costs"] = {"rows": [["*", "*", 1], ["*", "ask", 0]], "unit": "EUR"}
+    (with_costs / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    client = new_client(folder=with_costs)
+    described = client.get("/v2/models/textures_svm").json()
+    assert described["outputs"][-1] == {"name": "ask", "datatype": "BOOL", "shape": [-1]}
+    asked = files(picture, outputs=[{"name": "ask"}])
+    (output,) = client.post(INFER, json=asked).json()["outputs"]
+    assert output == {"name": "ask", "datatype": "BOOL", "shape": [1], "data": [True]}, "for nothing, it asks always"
+    assert client.post("/predict", content=picture).json()["predictions"][0]["ask"] is True
+    body = {"input_df": [{"image base64 string": base64.b64encode(picture).decode()}]}
+    assert client.post("/score", json=body).json()["ask"] is True
+    assert client.get("/model").json()["costs"] == manifest["costs"]
+    assert client.get("/model").json()["version"] != new_client(folder=bundle).get("/model").json()["version"]
 
 
 def test_triton_reads_health_and_metadata(triton_client: triton.InferenceServerClient) -> None:

@@ -190,6 +190,10 @@ def test_what_it_does_not_know_and_what_is_not_certain_are_said(page: Page, serv
     third = page.locator("article").filter(has_text="third.png")
     expect(third.locator(".verdict")).to_contain_text("defective")
     expect(third.locator(".trust")).to_be_hidden()
+    service.trusted = {"unknown": False, "set": ["defective"], "ask": True}
+    choose(page, file("fourth.png"))
+    fourth = page.locator("article").filter(has_text="fourth.png")
+    expect(fourth.locator(".trust")).to_contain_text("Ask a person: that is better than to rely on ‘defective’")
 
 
 def test_a_drift_and_what_is_kept_are_told(service: FakeService, new_page: NewPage) -> None:

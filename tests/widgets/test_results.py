@@ -136,8 +136,10 @@ def test_unknown_and_ambiguous_images_are_filtered(tmp_path: Path) -> None:
     of = drawn()
     assert viewer_of(of, tmp_path).state["trust"] == []
     unknown, sets = np.arange(90) % 9 == 0, ["class 0|class 1" if i % 7 == 0 else "class 0" for i in range(90)]
-    viewer = viewer_of(of._replace(unknown=unknown, sets=sets), tmp_path)
-    assert viewer.state["trust"] == ["unknown", "ambiguous"]
+    asked = np.arange(90) % 5 == 0
+    viewer = viewer_of(of._replace(unknown=unknown, sets=sets, asked=asked), tmp_path)
+    assert viewer.state["trust"] == ["unknown", "ambiguous", "ask"]
+    assert sorted(matching(viewer, trust="ask")) == np.flatnonzero(asked).tolist()
     assert sorted(matching(viewer, trust="unknown")) == np.flatnonzero(unknown).tolist()
     assert sorted(matching(viewer, trust="ambiguous")) == [i for i in range(90) if i % 7 == 0]
     assert viewer.facts(0)[0]["facts"] | {"unknown": "yes", "likely": "class 0, class 1"} == viewer.facts(0)[0]["facts"]
@@ -149,7 +151,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     examples = [Example(path, names[i], "test", path, 1, 1, 1, "") for path, i in zip(of.paths, of.labels, strict=True)]
     tested = testing.Tested(
         names, examples, of.labels, of.probabilities, of.probabilities, of.probabilities, [],
-        unknown=np.arange(90) % 9 == 0, sets=of.probabilities > 0.3,
+        unknown=np.arange(90) % 9 == 0, sets=of.probabilities > 0.3, asked=np.arange(90) % 5 == 0,
     )  # fmt: skip
     write_table(tmp_path / "predictions.csv", testing.PredictionRow, testing.prediction_rows(tested))
     again = read_predictions(tmp_path / "predictions.csv")
@@ -158,6 +160,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.predictions, of.predictions)
     np.testing.assert_allclose(again.probabilities, of.probabilities, atol=5e-7)
     np.testing.assert_array_equal(again.unknown, tested.unknown)
+    np.testing.assert_array_equal(again.asked, tested.asked)
     likely = [[name for name, p in zip(names, row, strict=True) if p > 0.3] for row in of.probabilities]
     assert again.sets == ["|".join(each) for each in likely]
 

@@ -3,18 +3,17 @@
 CSV or TSV, separated by commas, tabs or semicolons, with a header of common names; other columns are ignored.
 """
 
-import csv
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from libraries.base.errors import InputError
 from libraries.base.file_system import nfc
-from libraries.base.text import read_lines
+from libraries.base.text import table_cells
 from libraries.data.class_folders import Side, check_label, check_labels, listed
 from libraries.data.formats import SUFFIXES
 
@@ -92,7 +91,7 @@ def read_label_table(path: Path, *, columns: Sequence[str] = ()) -> LabelTable:
         InputError: it cannot be read, or its columns are not recognised; a row names no file, has an impossible label
             or an unknown side of the split. Names the file and the line.
     """
-    rows = _cells(path)
+    rows = table_cells(path, what=_WHAT)
     header = next(rows, None)
     if header is None:
         raise InputError(f"{path} is empty: expected a header, and a row with the label of each image")
@@ -114,22 +113,6 @@ def read_label_table(path: Path, *, columns: Sequence[str] = ()) -> LabelTable:
         _add_row(table, used, names, line, cells)
     _check_whole(table)
     return table
-
-
-def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the (last) line and the cells of every row that is not empty."""
-    lines = (f"{line}\n" for line in read_lines(path, what=_WHAT))
-    header = next(lines, "")
-    delimiter = "\t" if "\t" in header else max(",;", key=header.count)
-    reader = csv.reader(itertools.chain([header], lines), delimiter=delimiter)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num} is not a table row ({error}): is a closing quotation mark missing?"
-        ) from None
 
 
 def _key(name: str) -> str:

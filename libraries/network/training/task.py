@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from libraries.data.dataset import read_examples
+from libraries.data.division import Division, divide
 from libraries.data.images import ResizeRule
 from libraries.network.backbones import EmbeddingNetwork
 from libraries.network.devices import Device
 from libraries.network.training.recipe import RefineOptions
 from libraries.network.training.refine import Epoch, Refined, refine
-from libraries.network.training.training_sets import Division, TrainingSets, divide, load
+from libraries.network.training.training_sets import TrainingSets, load
 from libraries.network.training.world import ALONE, World
 
 
@@ -37,7 +38,7 @@ class Task:
     Attributes:
         examples: examples.csv.
         images: folder of the data set.
-        validation_fraction, most, seed: of `training_sets.divide`.
+        validation_fraction, most, seed: of `division.divide`.
         rule: how images are fitted.
         checkpoint, key: of `refine.refine`.
     """

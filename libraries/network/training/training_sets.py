@@ -12,9 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from libraries.base.errors import ImageError, InputError
+from libraries.base.errors import ImageError
 from libraries.base.pool import ordered_map
-from libraries.data.dataset import Example, draw, groups_per_class, load_example, split
+from libraries.data.dataset import groups_per_class, load_example
+from libraries.data.division import Division
 from libraries.data.images import ResizeRule
 from libraries.network.training.recipe import stored_size
 from libraries.network.training.world import ALONE, World
@@ -98,18 +99,6 @@ def decode_once(
 
 
 @dataclass(frozen=True)
-class Division:
-    """Examples for training, validation (they choose the epoch) and test (only reported)."""
-
-    training: list[Example]
-    validation: list[Example]
-    test: list[Example]
-
-    def __len__(self) -> int:
-        return len(self.training) + len(self.validation) + len(self.test)
-
-
-@dataclass(frozen=True)
 class TrainingSets:
     """Decoded images; labels are indices into `names`, which is sorted.
 
@@ -124,31 +113,6 @@ class TrainingSets:
     test: ImageSet
     groups: list[int]
     left_out: list[ImageError]
-
-
-def divide(examples: Sequence[Example], *, validation_fraction: float, most: int | None, seed: int) -> Division:
-    """Take the validation examples from the training examples, class by class; groups stay together.
-
-    Args:
-        validation_fraction: of the training examples.
-        most: total number of examples for training and validation, at most; None for no limit.
-
-    Raises:
-        InputError: a class is too small to be divided.
-    """
-    given = [e for e in examples if e.split == "train"]
-    if most is not None:
-        given = draw(given, most=most, seed=seed)
-    # Not step 1's seed, which would order the images of a class as in the split there.
-    parts = split(given, ratio_train=1 - validation_fraction, seed=seed + 1)
-    training, validation = ([e for e in parts if e.split == side] for side in ("train", "test"))
-    for label in sorted({e.label for e in examples}):
-        if not all(any(e.label == label for e in part) for part in (training, validation)):
-            raise InputError(
-                f"class '{label}' has too few training images to train a network: two are needed, in different groups; "
-                "add images of it, or remove the class"
-            )
-    return Division(training, validation, [e for e in examples if e.split == "test"])
 
 
 def load(

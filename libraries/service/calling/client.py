@@ -35,12 +35,12 @@ class Score:
     """A service's prediction for one image.
 
     Attributes:
-        label: the most probable class.
+        label: the answer: the most probable class, or what costs least.
         probability: of the label.
         probabilities: of every class.
         milliseconds: from the request's first byte to the answer's last, without earlier, failed tries.
         server_milliseconds: the time that the server reports.
-        unknown, set: see `Prediction`; None: the service does not say.
+        unknown, set, ask: see `Prediction`; None: the service does not say.
     """
 
     label: str
@@ -50,6 +50,7 @@ class Score:
     server_milliseconds: float
     unknown: bool | None = field(default=None, kw_only=True)
     set: tuple[str, ...] | None = field(default=None, kw_only=True)
+    ask: bool | None = field(default=None, kw_only=True)
 
     @property
     def overhead_milliseconds(self) -> float:
@@ -197,10 +198,10 @@ def _top(label: Any, probabilities: Mapping[str, float]) -> tuple[str, float]:
 
 def _trusted(content: Mapping[str, Any]) -> dict[str, Any]:
     """What an answer says of how far it can be relied on."""
-    unknown, likely = content.get("unknown"), content.get("set")
-    if not isinstance(unknown, bool | None) or not isinstance(likely, list | None):
-        raise TypeError("unknown is not true or false, or set is no list")
-    return {"unknown": unknown, "set": None if likely is None else tuple(map(_label, likely))}
+    unknown, likely, ask = (content.get(name) for name in ("unknown", "set", "ask"))
+    if not isinstance(unknown, bool | None) or not isinstance(ask, bool | None) or not isinstance(likely, list | None):
+        raise TypeError("unknown or ask is not true or false, or set is no list")
+    return {"unknown": unknown, "set": None if likely is None else tuple(map(_label, likely)), "ask": ask}
 
 
 def _label(value: Any) -> str:

@@ -34,6 +34,7 @@ class Summary:
         errors: number of images without a label, per reason.
         models: name and version of the models that answered: one, unless another was put into service meanwhile.
         unknown: number of images that are like none of the classes.
+        asked: number of images about which asking a person costs less than an answer.
         known: number of images whose label was known from a run that was stopped.
     """
 
@@ -41,6 +42,7 @@ class Summary:
     errors: Counter[str] = field(default_factory=Counter)
     models: dict[str, None] = field(default_factory=dict)
     unknown: int = 0
+    asked: int = 0
     known: int = 0
 
 
@@ -59,7 +61,7 @@ class _Picture(NamedTuple):
     row: list[str] | None
 
 
-_UNKNOWN = 2  # of the cells of a row, without the path
+_UNKNOWN, _ASK = 2, 4  # of the cells of a row, without the path
 _Result = ModelScore | list[str] | Exception  # an answer, a row that is known already, or an error
 
 
@@ -215,25 +217,29 @@ def _row(path: str, result: _Result, labels: Sequence[str]) -> list[str]:
         return result
     if isinstance(result, Exception):
         error = result.reason if isinstance(result, ImageError) else str(result)
-        row = ClassifiedRow(path, "", None, None, None, dict.fromkeys(labels), error)
+        row = ClassifiedRow(path, "", None, None, None, None, dict.fromkeys(labels), error)
     else:
         probabilities = {label: result.probabilities[label] for label in labels}
-        unknown: Literal["true", "false"] | None = None
-        if result.unknown is not None:
-            unknown = "true" if result.unknown else "false"
+        unknown, ask = _cell(result.unknown), _cell(result.ask)
         likely = None if result.set is None else "|".join(label.replace("|", "/") for label in result.set)
-        row = ClassifiedRow(path, result.label, result.probability, unknown, likely, probabilities, "")
+        row = ClassifiedRow(path, result.label, result.probability, unknown, likely, ask, probabilities, "")
     return [cell or "" for cell in row_cells(row).values()][1:]
+
+
+def _cell(value: bool | None) -> Literal["true", "false"] | None:
+    return None if value is None else "true" if value else "false"
 
 
 def _count(result: _Result, summary: Summary) -> None:
     if isinstance(result, list):
         summary.labels[result[0]] += 1
         summary.unknown += result[_UNKNOWN] == "true"
+        summary.asked += result[_ASK] == "true"
         summary.known += 1
     elif isinstance(result, ModelScore):
         summary.labels[result.label] += 1
         summary.unknown += result.unknown is True
+        summary.asked += result.ask is True
         summary.models[result.model] = None
     elif isinstance(result, ServiceError):
         summary.errors[_IN_WORDS.get(result.reason, result.reason)] += 1

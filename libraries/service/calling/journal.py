@@ -31,10 +31,11 @@ class ClassifiedRow:
     """A row of predictions/<folder>.csv: an image that was sent to a service."""
 
     path: Annotated[str, Column("path of the image, relative to the folder")]
-    label: Annotated[str, Column("most probable class")]
+    label: Annotated[str, Column("most probable class, or the one that costs least")]
     probability: Annotated[float | None, Column("its probability", decimals=6)]
     unknown: Annotated[Literal["true", "false"] | None, Column("whether it is like none of the classes")]
     set: Annotated[str | None, Column("likely labels, joined by |, of which one is true as often as promised")]
+    ask: Annotated[Literal["true", "false"] | None, Column("whether asking a person costs less")]
     probabilities: Annotated[Mapping[str, float | None], Column("that of every class", prefix=_OF_LABEL, decimals=6)]
     error: Annotated[str, Column("why it could not be classified")]
 
@@ -173,7 +174,10 @@ class Journal:
             return False
         labels = [column.removeprefix(_OF_LABEL) for column in columns if column.startswith(_OF_LABEL)]
         names = column_names(ClassifiedRow, labels)
-        return columns in (names, [name for name in names if name not in ("unknown", "set")])
+        earlier = [
+            [name for name in names if name not in left_out] for left_out in (("ask",), ("unknown", "set", "ask"))
+        ]
+        return columns in (names, *earlier)
 
 
 def _unreadable(path: Path, error: OSError) -> StorageError:

@@ -7,7 +7,7 @@ const ORDERS = [
   ["least confident", "least confident first"], ["name", "by class and name"],
 ];
 
-const TRUST = { unknown: "unknown", ambiguous: "several likely labels" };
+const TRUST = { unknown: "unknown", ambiguous: "several likely labels", ask: "to ask a person" };
 
 function render({ model, el }) {
   const state = () => model.get("state");

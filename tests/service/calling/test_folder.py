@@ -16,8 +16,8 @@ from libraries.service.calling.folder import Summary, classify_folder, walk_imag
 from tests.fake_service import MODEL, FakeService, Handler, Request, give, prediction, problem
 
 OF_LABELS = ["probability of defective", "probability of functional"]
-HEADER = ["path", "label", "probability", "unknown", "set", *OF_LABELS, "error"]
-GOOD = ["functional", "0.750000", "", "", "0.250000", "0.750000", ""]
+HEADER = ["path", "label", "probability", "unknown", "set", "ask", *OF_LABELS, "error"]
+GOOD = ["functional", "0.750000", "", "", "", "0.250000", "0.750000", ""]
 
 Classify = Callable[..., Summary]
 
@@ -85,7 +85,7 @@ def test_rows_are_in_order_although_the_first_image_takes_longest(
     header, *found = rows(table)
     assert header == HEADER
     assert [row[0] for row in found] == [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*.jpg"))]
-    for path, label, probability, _, _, defective, functional, error in found:
+    for path, label, probability, _, _, _, defective, functional, error in found:
         number = int(Path(path).stem)
         assert label == ("defective" if number % 3 == 0 else "functional")
         assert float(probability) == pytest.approx(0.5 + number / 100, abs=1e-6)
