@@ -18,6 +18,7 @@ from libraries.web.search.names import LicenceFilter, ProviderName
 from libraries.web.store.address import StoreUrl
 
 if TYPE_CHECKING:
+    from libraries.classifier.fitting import FitOptions
     from libraries.network.pretrained import NetworkOptions
     from libraries.network.runners import RunOptions
 
@@ -336,6 +337,21 @@ class Parameters(Settings):
         from libraries.network.runners import RunOptions
 
         return RunOptions(self.device, self.run_precision, self.run_mbSize, self.cluster)
+
+    def fit_options(self) -> "FitOptions":
+        """How classifiers on embeddings are fitted."""
+        from libraries.classifier.fitting import FitOptions
+        from libraries.classifier.sweep import normalisations
+
+        return FitOptions(
+            self.svm_CVals,
+            normalisations(self.svm_boL2Normalize),
+            self.svm_folds,
+            self.randomSeed,
+            self.costs,
+            self.unknownRate,
+            self.coverage,
+        )
 
     def network_options(self) -> "NetworkOptions":
         """The pretrained network; here because several scripts need it."""

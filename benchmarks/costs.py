@@ -5,7 +5,8 @@
 On random splits, three quarters for training, for each of the sets of review.py: the accuracy and the class-averaged
 accuracy of the test images, with equal costs and with costs = classAveraged; and, where to mistake the rarest class for
 another costs ten times as much as other mistakes and asking a person as much as half a mistake, what is paid for 100
-images: by the most probable labels of an SVM chosen for accuracy, by the answers that cost least, and if a person may be asked.
+images: by the most probable labels of an SVM chosen for accuracy, by the answers that cost least, and if a person may
+be asked.
 """
 
 import argparse

@@ -14,8 +14,9 @@ from libraries.history.records import Record
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:
-    from libraries.classifier.costs import Costs
+    from libraries.classifier.fitting import Fitted
     from libraries.classifier.labelled import LabelledEmbeddings
+    from libraries.classifier.learning_curve import LearningCurve
     from libraries.classifier.sweep import Sweep
 
 
@@ -62,95 +63,72 @@ def seen_in_training(parameters: Parameters, layout: Layout) -> set[str]:
 
 def take_head(data: "LabelledEmbeddings", parameters: Parameters, layout: Layout) -> None:
     """Write the bundle of a network with its own head."""
-    from libraries.classifier.bundle import write_bundle
     from libraries.classifier.calibration import Calibration
-    from libraries.classifier.costs import costs_of
-    from libraries.classifier.thresholds import trust_of_head
+    from libraries.classifier.fitting import fit_head
 
     calibration = Calibration.from_json(layout.network.read()["calibration"])
-    costs = costs_of(parameters.costs, data.training[1], data.names)
-    trust = trust_of_head(data, calibration, unknown_rate=parameters.unknownRate, coverage=parameters.coverage)
-    print(*(textwrap.fill(sentence, 100) for sentence in trust.told(data.names)), sep="\n", end="")
-    write_bundle(
-        layout.bundle,
-        layout.network,
-        labels=data.names,
-        calibration=calibration,
-        trust=trust,
-        costs=costs,
-        settings=parameters.portable(),
-    )
+    finish(fit_head(data, calibration, parameters.fit_options()), data, parameters, layout)
 
 
 def train(data: "LabelledEmbeddings", parameters: Parameters, layout: Layout, record: Record) -> None:
     """Train the SVM, and write its folder and the bundle."""
-    from libraries.classifier import learning_curve, outputs
-    from libraries.classifier.bundle import write_bundle
-    from libraries.classifier.costs import costs_of
-    from libraries.classifier.thresholds import trust_of_svm
+    from libraries.classifier import outputs
+    from libraries.classifier.fitting import fit_svm
 
     print(*data.summary_lines(), sep="\n")
-    costs = costs_of(parameters.costs, data.training[1], data.names)
-    result = cross_validate(data, costs, parameters, layout)
-    rows = outputs.sweep_rows(result, *data.test, costs=costs)
+    with ProgressBar("Cross-validating", unit="values of C") as bar:
+        fitted, result = fit_svm(data, parameters.fit_options(), folder=layout.features.folder, progress=bar.show)
+    rows = outputs.sweep_rows(result, *data.test, costs=fitted.costs)
     told = [outputs.sample_line(result.chosen_by), outputs.sweep_table(rows), outputs.untried_line(result.untried)]
     print(*filter(None, told), sep="\n")
-    chosen, curve = rows[result.best], None
-    model, calibration = result.models[result.best], result.calibrations[result.best]
-    if not data.is_train.all():
-        with ProgressBar("Learning curve", unit="fits") as bar:
-            curve = learning_curve.learning_curve(
-                data.embeddings,
-                data.labels,
-                is_train=data.is_train,
-                groups=data.groups,
-                names=data.names,
-                model=model,
-                c=chosen.C,
-                calibration=calibration,
-                costs=costs,
-                seed=parameters.randomSeed,
-                folder=layout.features.folder,
-                progress=bar.show,
-            )
+    curve = None if data.is_train.all() else learn(data, fitted, result, parameters, layout)
+    if curve is not None:
         print("", *(textwrap.fill(sentence, 100) for sentence in curve.advice()), sep="\n")
-    trust = trust_of_svm(data, result, unknown_rate=parameters.unknownRate, coverage=parameters.coverage)
-    print(*(textwrap.fill(sentence, 100) for sentence in trust.told(data.names)), sep="\n", end="")
     files = outputs.write_svm(layout.svm, result, rows, curve, names=data.names)
-    write_bundle(
-        layout.bundle,
-        layout.network,
-        labels=data.names,
-        calibration=calibration,
-        linear=model,
-        trust=trust,
-        costs=costs,
-        settings=parameters.portable(),
-    )
-    record.metrics.update(chosen.scalars())
+    finish(fitted, data, parameters, layout)
+    record.metrics.update(rows[result.best].scalars())
     record.files += [path for path in files if path.suffix == ".png"]
 
 
-def cross_validate(
-    data: "LabelledEmbeddings", costs: "Costs | None", parameters: Parameters, layout: Layout
-) -> "Sweep":
-    """SVMs for every C, and the best of them."""
-    from libraries.classifier.sweep import normalisations, sweep
+def learn(
+    data: "LabelledEmbeddings", fitted: "Fitted", result: "Sweep", parameters: Parameters, layout: Layout
+) -> "LearningCurve":
+    """What fewer training images would give."""
+    from libraries.classifier.learning_curve import learning_curve
 
-    with ProgressBar("Cross-validating", unit="values of C") as bar:
-        return sweep(
-            *data.training,
-            number_of_classes=len(data.names),
-            c_values=parameters.svm_CVals,
-            normalisations=normalisations(parameters.svm_boL2Normalize),
-            folds=parameters.svm_folds,
-            groups=data.training_groups,
-            seen=data.training_seen,
-            costs=costs,
+    with ProgressBar("Learning curve", unit="fits") as bar:
+        return learning_curve(
+            data.embeddings,
+            data.labels,
+            is_train=data.is_train,
+            groups=data.groups,
+            names=data.names,
+            model=result.models[result.best],
+            c=result.rows[result.best].C,
+            calibration=fitted.calibration,
+            costs=fitted.costs,
             seed=parameters.randomSeed,
             folder=layout.features.folder,
             progress=bar.show,
         )
+
+
+def finish(fitted: "Fitted", data: "LabelledEmbeddings", parameters: Parameters, layout: Layout) -> None:
+    """Write the bundle, and say what it cannot promise."""
+    from libraries.classifier.bundle import write_bundle
+
+    for sentence in fitted.trust.told(data.names):
+        print(textwrap.fill(sentence, 100))
+    write_bundle(
+        layout.bundle,
+        layout.network,
+        labels=data.names,
+        calibration=fitted.calibration,
+        linear=fitted.linear,
+        trust=fitted.trust,
+        costs=fitted.costs,
+        settings=parameters.portable(),
+    )
 
 
 if __name__ == "__main__":

@@ -143,9 +143,9 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         seed=parameters.randomSeed,
     )
     measured["trust"] = trust.trust_metrics(tested, classifier.model.get("trust", {}))
-    if classifier.costs is not None:
+    if (of_mistakes := classifier.decision.costs) is not None:
         is_averaging = parameters.costs == CLASS_AVERAGED
-        measured["costs"] = costs.cost_metrics(tested, classifier.costs, is_averaging=is_averaging)
+        measured["costs"] = costs.cost_metrics(tested, of_mistakes, is_averaging=is_averaging)
     record.tags.update(data=layout.examples.identity()[:12], test_set=testing.fingerprint(tested))
     earlier = earlier_runs(
         reading.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),

@@ -24,10 +24,11 @@ from libraries.base.storage import Artefact, write_json
 from libraries.classifier.bundle_files import DECISIVE, MANIFEST, METRICS, MODEL, check_files, read_manifest
 from libraries.classifier.bundle_graph import EMBEDDING, EVIDENCE, PROBABILITIES, SCORES, STRANGENESS, write_graph
 from libraries.classifier.calibration import Calibration
-from libraries.classifier.costs import Costs, answers
+from libraries.classifier.costs import Costs
+from libraries.classifier.decision import Decision
 from libraries.classifier.reference import Reference
 from libraries.classifier.svm import LinearModel
-from libraries.classifier.trust import Trust, members
+from libraries.classifier.trust import Trust
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, fit, load
 from libraries.network.engine import Engine, open_part
@@ -119,8 +120,7 @@ class Classifier:
         labels: the classes, in the order of scores and probabilities.
         rule: how an image becomes the network's input.
         model: everything model.json says, and the metrics, if the bundle has been evaluated.
-        unknown_above, set_above: see `Trust`; None: the bundle cannot tell.
-        costs: of mistakes; None: all cost the same.
+        decision: how probabilities become answers.
     """
 
     def __init__(self, folder: Path, *, precision: Literal["f32", "bf16"] = "f32") -> None:
@@ -131,11 +131,7 @@ class Classifier:
         """
         self.model, self.labels, self.rule = read_manifest(folder / MANIFEST)
         self._folder, self._precision = folder, precision
-        costs, trust = self.model.get("costs"), self.model.get("trust", {})
-        self.costs = None if costs is None else Costs.from_json(costs, self.labels)
-        self.unknown_above, self.set_above = (
-            np.array(trust[name], np.float32) if trust.get(name) else None for name in ("unknown_above", "set_above")
-        )
+        self.decision = Decision.described(self.model, self.labels)
         self._engine = self._open()
         self._check_sizes()
         self._evidence_engine: Engine | None = None
@@ -184,7 +180,7 @@ class Classifier:
         if PROBABILITIES not in shapes:
             raise StorageError(f"{self._folder} holds a network without its classifier: take a folder model_*/ instead")
         expected = {EMBEDDING: (self.model["embedding_size"],), SCORES: classes, PROBABILITIES: classes}
-        if self.unknown_above is not None:
+        if self.decision.unknown_above is not None:
             expected[STRANGENESS] = (1,)
         for name, shape in expected.items():
             if shapes.get(name) != shape:
@@ -202,7 +198,7 @@ class Classifier:
     def predict_embeddings(self, embeddings: Float32) -> list[Prediction]:
         """Classify images by their embeddings, float32 [N, D]: with the part of the graph that comes after them."""
         check_files(self._folder, self.model["files"])
-        outputs = (SCORES, PROBABILITIES) if self.unknown_above is None else (SCORES, PROBABILITIES, STRANGENESS)
+        outputs = (SCORES, PROBABILITIES, *([] if self.decision.unknown_above is None else [STRANGENESS]))
         part = open_part(self._folder / MODEL, start=EMBEDDING, outputs=outputs, precision=self._precision)
         predictions: list[Prediction] = []
         for start in range(0, len(embeddings), ROWS_AT_ONCE):
@@ -226,17 +222,17 @@ class Classifier:
 
     def _prediction(self, outputs: dict[str, Float32]) -> Prediction:
         probabilities = outputs[PROBABILITIES]
-        best, answer = int(np.argmax(probabilities)), int(answers(probabilities[None], self.costs)[0])
-        unknown, likely, ask = None, None, None
-        if self.unknown_above is not None:
-            unknown = not outputs[STRANGENESS][0] <= self.unknown_above[best]
-        if self.set_above is not None:
-            chosen = members(probabilities[None], self.set_above)[0]
-            chosen[answer] = True
-            likely = tuple(self.labels[i] for i in np.flatnonzero(chosen))
-        if self.costs is not None and self.costs.ask is not None:
-            ask = bool(unknown) or bool(self.costs.asks(probabilities[None])[0])
-        return Prediction(self.labels[answer], probabilities, outputs[SCORES], outputs[EMBEDDING], unknown, likely, ask)
+        found = self.decision.decide(probabilities[None], outputs.get(STRANGENESS))
+        likely = None if found.sets is None else tuple(self.labels[i] for i in np.flatnonzero(found.sets[0]))
+        return Prediction(
+            self.labels[int(found.answers[0])],
+            probabilities,
+            outputs[SCORES],
+            outputs[EMBEDDING],
+            None if found.unknown is None else bool(found.unknown[0]),
+            likely,
+            None if found.ask is None else bool(found.ask[0]),
+        )
 
 
 def find_bundle(folder: Path) -> Path:

@@ -10,53 +10,16 @@ from functools import partial
 
 import numpy as np
 
-from libraries.base.arrays import Bool, Float32, Float64, Int, as_slice
+from libraries.base.arrays import Float32, Float64, Int
 from libraries.classifier.calibration import Calibration
 from libraries.classifier.cross_validation import NEVER_LEFT_OUT, assign_folds
-from libraries.classifier.labelled import LabelledEmbeddings
 from libraries.classifier.strangeness import DIRECTIONS, Strangeness
-from libraries.classifier.sweep import Sweep, sample
+from libraries.classifier.sweep import sample
 from libraries.classifier.trust import Trust, needed
 
 FOLDS = 5
 IMAGES_PER_DIRECTION = 4  # at least
 MOST = 4000  # training images that tell what is strange: a sample of more
-
-
-def trust_of_svm(data: LabelledEmbeddings, result: Sweep, *, unknown_rate: float, coverage: float) -> Trust:
-    """The thresholds by the training images that the sweep has cross-validated; see `fit_trust`."""
-    rows = slice(None) if result.chosen_by.all() else result.chosen_by
-    scores, calibration = result.out_of_fold_scores[result.best], result.calibrations[result.best]
-    return _fit_to_training(data, rows, scores, calibration, unknown_rate, coverage)
-
-
-def trust_of_head(data: LabelledEmbeddings, calibration: Calibration, *, unknown_rate: float, coverage: float) -> Trust:
-    """The thresholds of a network with its own head, by the training images that it was not trained on."""
-    if data.scores is None:
-        raise ValueError("the network has no head")
-    scores = np.where(data.training_seen[:, None], np.nan, data.scores[as_slice(data.is_train)])
-    return _fit_to_training(data, slice(None), scores, calibration, unknown_rate, coverage)
-
-
-def _fit_to_training(
-    data: LabelledEmbeddings,
-    rows: slice | Bool,
-    scores: Float32,
-    calibration: Calibration,
-    unknown_rate: float,
-    coverage: float,
-) -> Trust:
-    embeddings, labels = data.training
-    groups = np.unique(data.training_groups, return_inverse=True)[1]
-    return fit_trust(
-        embeddings[rows],
-        labels[rows],
-        groups[rows],
-        scores=scores,
-        calibration=calibration,
-        unknown_rate=unknown_rate,
-        coverage=coverage,
-    )
 
 
 def fit_trust(

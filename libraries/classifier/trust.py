@@ -36,6 +36,16 @@ class Trust:
     set_above: list[float]
     on_its_own: list[bool]
 
+    @property
+    def unknown_limits(self) -> Float32 | None:
+        """float32 [K], as in a bundle; None: nobody can tell."""
+        return None if self.strangeness is None else np.array(self.unknown_above, np.float32)
+
+    @property
+    def set_limits(self) -> Float32 | None:
+        """float32 [K], as in a bundle; None: nothing is promised."""
+        return np.array(self.set_above, np.float32) if self.set_above else None
+
     def to_json(self) -> dict[str, Any]:
         """What stands in model.json; how strangeness is computed is in the graph."""
         unknown = {} if self.strangeness is None else {"unknown_above": self.unknown_above}

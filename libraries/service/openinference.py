@@ -82,9 +82,9 @@ def _output_sizes(loaded: LoadedModel) -> dict[str, list[int]]:
     classes, embedding = len(classifier.labels), classifier.model["embedding_size"]
     sizes = dict(zip(OUTPUTS, ([], [classes], [classes], [embedding], [], [classes], []), strict=True))
     has = {
-        "unknown": classifier.unknown_above is not None,
-        "set": classifier.set_above is not None,
-        "ask": classifier.costs is not None and classifier.costs.ask is not None,
+        "unknown": classifier.decision.unknown_above is not None,
+        "set": classifier.decision.set_above is not None,
+        "ask": classifier.decision.can_ask,
     }
     return {name: size for name, size in sizes.items() if has.get(name, True)}
 

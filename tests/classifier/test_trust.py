@@ -181,7 +181,7 @@ def test_the_graph_computes_what_numpy_does(tmp_path: Path, scale: float) -> Non
 def test_the_bundle_says_the_same_of_images_and_of_embeddings(bundle: Path, pictures: Path) -> None:
     image_files = sorted(path for path in pictures.rglob("*") if path.is_file())
     classifier = Classifier(bundle)
-    assert classifier.unknown_above is not None and classifier.set_above is not None
+    assert classifier.decision.unknown_above is not None and classifier.decision.set_above is not None
     of_images = [answer for _, answer in classifier.predict_files(image_files)]
     of_embeddings = classifier.predict_embeddings(np.stack([answer.embedding for answer in of_images]))
     assert [(a.unknown, a.set) for a in of_images] == [(a.unknown, a.set) for a in of_embeddings]
