@@ -7,6 +7,7 @@ Each line reads: name: type = script(default, "what it does", limits, matters_to
 once a parameter that matters to it has changed: see libraries/base/stages.py. The default of matters_to is the group's.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,9 +19,13 @@ from libraries.web.search.names import LicenceFilter, ProviderName
 from libraries.web.store.address import StoreUrl
 
 if TYPE_CHECKING:
+    from libraries.base.layout import Layout
     from libraries.classifier.fitting import FitOptions
+    from libraries.data.dataset import Example
+    from libraries.data.images import ResizeRule
     from libraries.network.pretrained import NetworkOptions
     from libraries.network.runners import RunOptions
+    from libraries.network.training.task import Task
 
 RESOURCES = Path(__file__).parent / "resources"
 
@@ -351,6 +356,49 @@ class Parameters(Settings):
             self.costs,
             self.unknownRate,
             self.coverage,
+        )
+
+    def seen_in_training(self, examples: Sequence["Example"]) -> set[str]:
+        """Paths of the images that the network is trained on."""
+        from libraries.data.division import divide
+
+        if self.classifier == "svm" or self.rf_maxEpochs == 0:
+            return set()
+        division = divide(
+            examples,
+            validation_fraction=self.rf_validationFraction,
+            most=self.rf_maxTrainImages,
+            seed=self.randomSeed,
+        )
+        return {example.path for example in division.training}
+
+    def refine_task(self, layout: "Layout", rule: "ResizeRule") -> "Task":
+        """How the network is refined, on the data set of a layout."""
+        from libraries.network.training.recipe import RefineOptions
+        from libraries.network.training.task import Task
+
+        options = RefineOptions(
+            epochs=self.rf_maxEpochs,
+            batch=self.rf_mbSize,
+            learning_rates=None if self.rf_lrPerMb == "auto" else self.rf_lrPerMb,
+            momentum=self.rf_momentumPerMb,
+            l2=self.rf_l2RegWeight,
+            dropout=self.rf_dropoutRate,
+            freeze=self.rf_boFreezeWeights,
+            balance=self.rf_boBalanceTrainingSet,
+            augmentation=self.rf_augmentation,
+            seed=self.randomSeed,
+        )
+        return Task(
+            examples=layout.examples.folder / "examples.csv",
+            images=layout.images,
+            validation_fraction=self.rf_validationFraction,
+            most=self.rf_maxTrainImages,
+            seed=self.randomSeed,
+            rule=rule,
+            options=options,
+            checkpoint=layout.network.folder / "checkpoint.safetensors",
+            key=layout.network.key(),
         )
 
     def network_options(self) -> "NetworkOptions":

@@ -14,6 +14,7 @@ from libraries.data.dataset import Example
 from libraries.data.duplicates import DuplicateRow
 from libraries.data.quality import QualityRow
 from libraries.data.removal import Removal
+from libraries.evaluation.folds import CrossRow, FoldRow
 from libraries.evaluation.testing import PredictionRow
 from libraries.network.training.refine import Epoch
 from libraries.review.queue import QueueRow
@@ -49,6 +50,8 @@ TABLES = {
     "svm_<classifier>/sweep.csv": MeasuredRow,
     "svm_<classifier>/learning_curve.csv": CurveRow,
     "evaluation_<classifier>/predictions.csv": PredictionRow,
+    "crossvalidation_<classifier>/predictions.csv": CrossRow,
+    "crossvalidation_<classifier>/folds.csv": FoldRow,
     "review.csv": QueueRow,
     "predictions/<folder>.csv": ClassifiedRow,
     "images/<datasetName>/.duplicates/removed.csv": Removal,

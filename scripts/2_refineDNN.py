@@ -3,11 +3,10 @@
 For 'svm' this takes seconds. A training that was stopped continues after its last finished epoch.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from libraries.base.command import run
-from libraries.base.console import ProgressBar, say
+from libraries.base.console import ProgressBar
 from libraries.base.layout import Layout
 from libraries.history import tracking
 from libraries.history.records import Record
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from libraries.data.images import ResizeRule
     from libraries.network.backbones import EmbeddingNetwork
     from libraries.network.graphs.graph_network import GraphNetwork
-    from libraries.network.training.recipe import RefineOptions
-    from libraries.network.training.task import Task, Trained
 
 
 def main(parameters: Parameters) -> None:
@@ -80,76 +77,23 @@ def take_as_it_is(network: "GraphNetwork", rule: "ResizeRule", parameters: Param
 def refine_network(
     network: "EmbeddingNetwork", rule: "ResizeRule", parameters: Parameters, layout: Layout, record: Record
 ) -> None:
+    from dataclasses import asdict
+
     from libraries.classifier.calibration import fit_calibration
-    from libraries.network.devices import find_device
-    from libraries.network.training import on_cluster, outputs
-    from libraries.network.training.task import Task
+    from libraries.network.training.making import refine_into
 
-    folder = layout.network.folder
-    task = Task(
-        examples=layout.examples.folder / "examples.csv",
-        images=layout.images,
-        validation_fraction=parameters.rf_validationFraction,
-        most=parameters.rf_maxTrainImages,
-        seed=parameters.randomSeed,
-        rule=rule,
-        options=refine_options(parameters),
-        checkpoint=folder / "checkpoint.safetensors",
-        key=layout.network.key(),
+    kept = refine_into(
+        layout.network,
+        network,
+        parameters.refine_task(layout, rule),
+        cluster=parameters.cluster,
+        device=parameters.device,
+        shared=layout.store,
+        calibrate=fit_calibration,
     )
-    with ProgressBar("Training on the cluster", unit="steps") as bar:
-        trained = on_cluster.train(
-            task,
-            network,
-            cluster=parameters.cluster,
-            device=parameters.device,
-            shared=layout.store,
-            told=say,
-            on_epoch=lambda epoch: say(f"  {epoch}"),
-            on_step=bar.show,
-        )
-    trained = trained or train_here(task.on(find_device(parameters.device)), network, scratch=folder)
-    print(*(f"  left out: {error}\n" for error in trained.left_out), sep="", end="")
-    refined = trained.refined
-    rows = outputs.write_refined_network(
-        layout.network, refined, names=trained.names, groups=trained.groups, rule=rule, calibrate=fit_calibration
-    )
-    on_cluster.clean(task)
-    print(f"Kept the weights of epoch {refined.best_epoch}")
     record.tags["data"] = layout.examples.identity()[:12]
-    record.metrics.update({k: v for k, v in rows[refined.best_epoch - 1].items() if v is not None})
-    record.files += [folder / "training.csv", folder / "training.png"]
-
-
-def train_here(task: "Task", network: "EmbeddingNetwork", *, scratch: Path) -> "Trained":
-    from libraries.network.training.recipe import steps_per_epoch
-
-    division, options = task.division(), task.options
-    with ProgressBar("Decoding", total=len(division)) as bar:
-        sets = task.load(division, scratch=scratch, on_image=bar.update)
-    print(f"Training on {len(sets.train):,} images, choosing the epoch on {len(sets.validation):,} ({options.device})")
-    steps = options.epochs * steps_per_epoch(len(sets.train), options)
-    with ProgressBar("Training", total=steps, unit="steps") as bar:
-        return task.train(
-            network, sets, on_epoch=lambda epoch: say(f"  {epoch}"), on_step=lambda step, steps: bar.update()
-        )
-
-
-def refine_options(parameters: Parameters) -> "RefineOptions":
-    from libraries.network.training.recipe import RefineOptions
-
-    return RefineOptions(
-        epochs=parameters.rf_maxEpochs,
-        batch=parameters.rf_mbSize,
-        learning_rates=None if parameters.rf_lrPerMb == "auto" else parameters.rf_lrPerMb,
-        momentum=parameters.rf_momentumPerMb,
-        l2=parameters.rf_l2RegWeight,
-        dropout=parameters.rf_dropoutRate,
-        freeze=parameters.rf_boFreezeWeights,
-        balance=parameters.rf_boBalanceTrainingSet,
-        augmentation=parameters.rf_augmentation,
-        seed=parameters.randomSeed,
-    )
+    record.metrics.update({name: value for name, value in asdict(kept).items() if value is not None})
+    record.files += [layout.network.folder / "training.csv", layout.network.folder / "training.png"]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(parameters: Parameters) -> None:
     from libraries.classifier.labelled import LabelledEmbeddings
-    from libraries.data.dataset import changes_since_prepared
+    from libraries.data.dataset import changes_since_prepared, read_examples
 
     layout = Layout(parameters)
     layout.features.check()
@@ -33,7 +33,7 @@ def main(parameters: Parameters) -> None:
         data = LabelledEmbeddings.read(
             layout.features.folder,
             layout.examples.folder / "examples.csv",
-            seen=seen_in_training(parameters, layout),
+            seen=parameters.seen_in_training(read_examples(layout.examples.folder / "examples.csv")),
             names=names if parameters.classifier == "dnn" else None,
         )
         record.tags["data"] = layout.examples.identity()[:12]
@@ -43,22 +43,6 @@ def main(parameters: Parameters) -> None:
             train(data, parameters, layout, record)
     svm = "" if parameters.classifier == "dnn" else f"{layout.svm.folder} and "
     print(f"Written: {svm}the bundle {layout.bundle.folder}; next: scripts/5_evaluate.py")
-
-
-def seen_in_training(parameters: Parameters, layout: Layout) -> set[str]:
-    """Paths of the images that the network was trained on."""
-    from libraries.data.dataset import read_examples
-    from libraries.data.division import divide
-
-    if not layout.is_refined or parameters.rf_maxEpochs == 0:
-        return set()
-    division = divide(
-        read_examples(layout.examples.folder / "examples.csv"),
-        validation_fraction=parameters.rf_validationFraction,
-        most=parameters.rf_maxTrainImages,
-        seed=parameters.randomSeed,
-    )
-    return {example.path for example in division.training}
 
 
 def take_head(data: "LabelledEmbeddings", parameters: Parameters, layout: Layout) -> None:

@@ -4,18 +4,28 @@
 and shows those that are strangest. --compare prints the last evaluations side by side instead,
 --leakReport what a plain random split would have done, in which duplicates stand on both sides. --recheck classifies
 all test images with the whole bundle, not only a sample of them: their embeddings are known from step 3.
+
+--folds N tests every image once, training images too: N times, a classifier is fitted without the images that it is
+tested on. For 'svm' that takes seconds; for a refined network N trainings, which can be stopped and go on.
 """
 
-from typing import TYPE_CHECKING
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from libraries.base.command import run
-from libraries.base.console import ProgressBar
+from libraries.base.console import ProgressBar, say
 from libraries.base.layout import Layout
 from libraries.history import tracking
 from libraries.history.records import Record
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:
+    from libraries.base.storage import Artefact
+    from libraries.classifier.costs import Costs
+    from libraries.evaluation.folds import FoldRow
+    from libraries.evaluation.refined_folds import Refining
+    from libraries.evaluation.testing import Tested
     from libraries.network.embedding_store import Features
 
 EARLIER_RUNS = 12  # in the report
@@ -26,6 +36,7 @@ def main(
     *,
     compare: bool = False,
     drift: bool = False,
+    folds: int | None = None,
     leakReport: bool = False,
     recheck: bool = False,
     review: bool = False,
@@ -48,6 +59,11 @@ def main(
         from libraries.network.embedding_store import read_features
 
         print(queue(parameters, layout, read_features(layout.features.folder)))
+        return
+    if folds is not None:
+        layout.features.check()
+        with tracking.run("5_evaluate --folds", parameters) as record:
+            cross_test(parameters, layout, record, folds=folds)
         return
     layout.bundle.check()
     if drift:
@@ -80,8 +96,6 @@ def report_leaks(parameters: Parameters, layout: Layout) -> None:
 
 def queue(parameters: Parameters, layout: Layout, features: "Features") -> str:
     """Write the queue of images to look at again; returns what is said about it."""
-    import textwrap
-
     from libraries.review.making import review
     from libraries.review.queue import summary
 
@@ -107,17 +121,12 @@ def report_drift(parameters: Parameters, layout: Layout) -> None:
 
 
 def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck: bool) -> None:
-    import textwrap
-
     from libraries.classifier.bundle import Classifier, write_metrics
-    from libraries.classifier.costs import CLASS_AVERAGED
     from libraries.data.dataset import read_examples
     from libraries.data.remembered import Remembered
-    from libraries.evaluation import costs, outputs, testing, trust
+    from libraries.evaluation import outputs, testing
     from libraries.evaluation.drift import reference_of, remember
-    from libraries.evaluation.metrics import metrics
     from libraries.evaluation.since import since_previous
-    from libraries.evaluation.wording import accuracy_table
     from libraries.history import reading
     from libraries.history.comparison import earlier_runs
     from libraries.network.embedding_store import read_features
@@ -134,18 +143,7 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         whole = testing.classify(classifier, checked, images=layout.images, progress=bar.update)
     testing.check_agreement(whole, tested, precision=parameters.run_precision)
 
-    measured = metrics(
-        tested.labels,
-        tested.probabilities,
-        predictions=tested.predictions,
-        names=tested.names,
-        groups=tested.groups,
-        seed=parameters.randomSeed,
-    )
-    measured["trust"] = trust.trust_metrics(tested, classifier.model.get("trust", {}))
-    if (of_mistakes := classifier.decision.costs) is not None:
-        is_averaging = parameters.costs == CLASS_AVERAGED
-        measured["costs"] = costs.cost_metrics(tested, of_mistakes, is_averaging=is_averaging)
+    measured = measured_of(tested, classifier.model.get("trust", {}), classifier.decision.costs, parameters)
     record.tags.update(data=layout.examples.identity()[:12], test_set=testing.fingerprint(tested))
     earlier = earlier_runs(
         reading.earlier_runs("5_evaluate", parameters, count=EARLIER_RUNS),
@@ -167,18 +165,115 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         earlier=earlier,
         since=since,
     )
-    print(accuracy_table(measured))
-    for sentence in [*trust.sentences(measured), *costs.sentences(measured)]:
-        print(textwrap.fill(sentence, 100))
+    tell(measured, written, record)
     if since is not None:
         print("", textwrap.fill(since.sentence(), 100), sep="\n")
-    print("\nWritten:")
-    record.metrics.update(outputs.scalars(measured))
-    record.files.extend(path for path in written if path.suffix != ".html")
     record.bundle = layout.bundle.folder
-    for path in written:
-        print(f"  {path}")
     print(f"\n{to_look_at}")
+
+
+def measured_of(
+    tested: "Tested", promised: dict[str, Any], of_mistakes: "Costs | None", parameters: Parameters
+) -> dict[str, Any]:
+    from libraries.classifier.costs import CLASS_AVERAGED
+    from libraries.evaluation.measured import measure
+
+    return measure(
+        tested,
+        promised=promised,
+        of_mistakes=of_mistakes,
+        is_averaging=parameters.costs == CLASS_AVERAGED,
+        seed=parameters.randomSeed,
+    )
+
+
+def tell(measured: dict[str, Any], written: list[Path], record: Record) -> None:
+    """Print the figures and what has been written, and keep both in the run history."""
+    from libraries.evaluation.measured import told
+    from libraries.evaluation.outputs import scalars
+
+    print(told(measured), "\nWritten:", *(f"  {path}" for path in written), sep="\n")
+    record.metrics.update(scalars(measured))
+    record.files.extend(path for path in written if path.suffix != ".html")
+
+
+def cross_test(parameters: Parameters, layout: Layout, record: Record, *, folds: int) -> None:
+    """Test every image once."""
+    from libraries.classifier.costs import costs_of
+    from libraries.data.dataset import read_examples, read_white_level
+    from libraries.evaluation import outputs
+    from libraries.evaluation.folds import cross_test, deal, of_stored, sentence
+    from libraries.network.embedding_store import read_features
+
+    features = read_features(layout.features.folder)
+    by_path = {example.path: example for example in read_examples(layout.examples.folder / "examples.csv")}
+    examples = [by_path[path] for path in features.path]
+    fold_of = deal(examples, folds=folds, seed=parameters.randomSeed)
+    count = int(fold_of.max()) + 1
+    if count < folds:
+        print(f"{count} folds, since no class has more images that are not alike")
+    refining = None
+    if layout.is_refined and parameters.rf_maxEpochs:
+        refining = refining_folds(parameters, layout, folds=count)
+    names = layout.network.read().get("labels") if parameters.classifier == "dnn" else None
+    with ProgressBar("Testing every image", total=count, unit="folds") as bar:
+
+        def told(row: "FoldRow") -> None:
+            bar.update()
+            say(f"  fold {row.fold}: {row.accuracy:.1%} of {row.images:,} images are right")
+
+        options, of_fold = parameters.fit_options(), refining or of_stored(features, names=names)
+        found = cross_test(examples, fold_of, of_fold, options, folder=layout.features.folder, told=told)
+    promised = {"unknown_rate": parameters.unknownRate, "coverage": parameters.coverage}
+    of_mistakes = costs_of(parameters.costs, found.tested.labels, found.tested.names)
+    measured = measured_of(found.tested, promised, of_mistakes, parameters)
+    measured["folds"] = found.summary()
+    white_level = read_white_level(layout.examples)
+    written = outputs.write_folds(
+        found, measured, layout=layout, features=features, settings=parameters.portable(), white_level=white_level
+    )
+    if refining is not None:
+        refining.clean()
+    record.tags["data"] = layout.examples.identity()[:12]
+    tell(measured, written, record)
+    print("", textwrap.fill(sentence(measured["folds"]), 100), sep="\n")
+    print(f"\n{queue(parameters, layout, features)}")
+
+
+def refining_folds(parameters: Parameters, layout: Layout, *, folds: int) -> "Refining":
+    """The networks of the folds, to be trained."""
+    from dataclasses import replace
+
+    from libraries.classifier.calibration import fit_calibration
+    from libraries.evaluation.refined_folds import Refining
+    from libraries.network.artefact import resize_rule
+    from libraries.network.pretrained import load_network_for
+    from libraries.network.training.making import refine_into
+
+    def refine(artefact: "Artefact", examples: Path) -> None:
+        network = load_network_for(parameters.network_options(), refine=True)
+        rule = resize_rule(network, parameters.rf_resizeMode, white_level=layout.network.parameters.get("white_level"))
+        checkpoint = artefact.folder / "checkpoint.safetensors"
+        task = parameters.refine_task(layout, rule)
+        refine_into(
+            artefact,
+            network,
+            replace(task, examples=examples, checkpoint=checkpoint, key=artefact.key()),
+            cluster=parameters.cluster,
+            device=parameters.device,
+            shared=layout.store,
+            calibrate=fit_calibration,
+        )
+
+    return Refining(
+        layout,
+        layout.crossvalidation.folder,
+        folds=folds,
+        refine=refine,
+        seen=parameters.seen_in_training,
+        options=parameters.run_options(),
+        told=say,
+    )
 
 
 if __name__ == "__main__":

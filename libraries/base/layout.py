@@ -99,6 +99,11 @@ class Layout:
         """evaluation_<classifier>/: metrics, pictures and the report."""
         return self._artefact(f"evaluation_{self.classifier}")
 
+    @property
+    def crossvalidation(self) -> Artefact:
+        """crossvalidation_<classifier>/: the same for all images, each tested once."""
+        return self._artefact(f"crossvalidation_{self.classifier}")
+
     def _artefact(self, name: str) -> Artefact:
         if name not in self._made:
             stage, output = stages.find(name, self.classifier)

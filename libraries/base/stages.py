@@ -203,6 +203,11 @@ STAGES = (
                 "metrics.json, predictions.csv, pictures, and report.html (open it in a browser)",
                 made_from=("model_{classifier}", "features_{classifier}"),
             ),
+            Output(
+                "crossvalidation_{classifier}", "crossvalidation_{classifier}/manifest.json",
+                "the same of all images, each tested once, and folds.csv (with --folds)",
+                depends_on=("svm", "trust", "costs"), made_from=("features_{classifier}",),
+            ),
             File("proc/<datasetName>/model_<classifier>/metrics.json", "how accurate the bundle is"),
             File("proc/<datasetName>/model_<classifier>/reference.npz", "what the test images look like, as numbers"),
             File("proc/<datasetName>/review.csv", "which images to look at again, and why"),

@@ -8,14 +8,14 @@ from typing import Self
 import numpy as np
 
 from libraries.base.arrays import Bool, Float32, Int, as_slice
-from libraries.data.dataset import read_examples
+from libraries.data.dataset import Example, read_examples
 from libraries.data.split import training_warnings
 from libraries.network.embedding_store import read_features
 
 
 @dataclass(frozen=True)
 class LabelledEmbeddings:
-    """The N images of a feature store, those for training first.
+    """The N images of a feature store; those for training come first, unless they are many parts of a whole.
 
     Attributes:
         names: K classes, in alphabetical order.
@@ -46,17 +46,30 @@ class LabelledEmbeddings:
             names: of the classes, in another order.
         """
         stored = read_features(features, first="train")
-        group_of = {example.path: example.group for example in read_examples(examples)}
-        names = list(names or sorted(set(stored.label)))
+        by_path = {example.path: example for example in read_examples(examples)}
+        of_rows = [by_path[path] for path in stored.path]
+        return cls.of(of_rows, stored.embedding, stored.scores, seen=seen, names=names or sorted({*stored.label}))
+
+    @classmethod
+    def of(
+        cls,
+        examples: Sequence[Example],
+        embeddings: Float32,
+        scores: Float32 | None,
+        *,
+        seen: Collection[str],
+        names: Sequence[str],
+    ) -> Self:
+        """Of N examples, with what a network says of them; see `read`."""
         number = {name: i for i, name in enumerate(names)}
         return cls(
-            names,
-            stored.embedding,
-            np.array([number[label] for label in stored.label]),
-            np.array([split == "train" for split in stored.split]),
-            [group_of[path] for path in stored.path],
-            np.array([path in seen for path in stored.path]),
-            stored.scores,
+            list(names),
+            embeddings,
+            np.array([number[example.label] for example in examples]),
+            np.array([example.split == "train" for example in examples]),
+            [example.group for example in examples],
+            np.array([example.path in seen for example in examples]),
+            scores,
         )
 
     @property

@@ -22,6 +22,7 @@ from libraries.data.dataset import Example, load_example
 from libraries.data.depth import FULL_RANGE
 from libraries.data.images import ResizeRule, area, load
 from libraries.evaluation import costs, plots, report, trust
+from libraries.evaluation.folds import CrossRow, CrossTested, FoldRow, sentence
 from libraries.evaluation.metrics import confident_mistakes
 from libraries.evaluation.report import EarlierRun
 from libraries.evaluation.since import Since
@@ -99,6 +100,77 @@ def write(
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
     artefact.commit(files, annotations=layout.prepared_state)
     return files
+
+
+def write_folds(
+    found: CrossTested,
+    measured: Mapping[str, Any],
+    *,
+    layout: Layout,
+    features: Features,
+    settings: Mapping[str, Any],
+    white_level: int,
+) -> list[Path]:
+    """Write the folder of a cross-validation, its manifest last; see `write`.
+
+    Args:
+        features: of step 3.
+        white_level: of the data set, for thumbnails.
+    """
+    artefact, tested = layout.crossvalidation, found.tested
+    folder = artefact.folder
+    artefact.begin()
+    write_json(folder / "metrics.json", measured)
+    write_table(folder / "predictions.csv", CrossRow, found.prediction_rows())
+    write_table(folder / "folds.csv", FoldRow, found.rows)
+    pictures = _pictures(tested, measured, folder)
+    network = layout.network.read()
+    report.write_report(
+        folder / "report.html",
+        title=layout.dataset,
+        facts={
+            "classifier": f"{layout.classifier}, {len(found.rows)} folds",
+            "network": f"{network['architecture']}, {network['input_size']} × {network['input_size']} pixels",
+            "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
+        },
+        metrics=measured,
+        figures=pictures,
+        notes={"trust": trust.sentences(measured)},
+        mistakes=_mistakes_in_folds(found, features),
+        thumbnail=lambda path, side: thumbnail(
+            layout.images / path, side, white_level=white_level, max_pixels=layout.max_pixels
+        ),
+        parameters=settings,
+        provenance={"examples.csv": layout.examples.identity()},
+        remarks=[sentence(measured["folds"]), *costs.sentences(measured)],
+    )
+    files = [folder / name for name in ("metrics.json", "predictions.csv", "folds.csv")]
+    files += [*pictures.values(), folder / "report.html"]
+    artefact.commit(files, annotations=layout.prepared_state)
+    return files
+
+
+def _mistakes_in_folds(found: CrossTested, features: Features) -> list[report.Mistake]:
+    """The mistakes, beside images like them that the classifier of their fold was fitted to."""
+    tested, row_of = found.tested, {path: row for row, path in enumerate(features.path)}
+    chosen = confident_mistakes(tested.labels, tested.predictions, tested.probabilities, count=report.MOST_MISTAKES)
+    rows = np.array([row_of[example.path] for example in tested.examples])
+    fold_of = np.full(len(features.path), -1)
+    fold_of[rows] = found.fold
+    mistakes = {}
+    for fold in np.unique(found.fold[chosen]):
+        mine = chosen[found.fold[chosen] == fold]
+        others = np.flatnonzero(fold_of != fold)
+        like, _ = nearest(features.embedding[others], features.embedding[rows[mine]], count=_ALIKE)
+        for i, row in zip(mine.tolist(), others[like].tolist(), strict=True):
+            mistakes[i] = report.Mistake(
+                path=tested.examples[i].path,
+                true_label=tested.examples[i].label,
+                predicted_label=tested.names[tested.predictions[i]],
+                probabilities=tested.probabilities[i].tolist(),
+                alike=[(features.path[j], features.label[j]) for j in row],
+            )
+    return [mistakes[i] for i in chosen.tolist()]
 
 
 def _pictures(tested: Tested, measured: Mapping[str, Any], folder: Path) -> dict[str, Path]:

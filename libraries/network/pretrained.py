@@ -7,7 +7,7 @@ ResNet of CNTK is converted to timm's, so that it can be trained; other graphs a
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Literal, Union, overload
 
 import numpy as np
 
@@ -48,6 +48,10 @@ class NetworkOptions:
     graph: GraphOptions = field(default_factory=GraphOptions)
 
 
+@overload
+def load_network_for(options: NetworkOptions, *, refine: Literal[True]) -> "EmbeddingNetwork": ...
+@overload
+def load_network_for(options: NetworkOptions, *, refine: bool) -> Union["EmbeddingNetwork", GraphNetwork]: ...
 def load_network_for(options: NetworkOptions, *, refine: bool) -> Union["EmbeddingNetwork", GraphNetwork]:
     """The pretrained network, without a head.
 

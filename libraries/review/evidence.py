@@ -72,6 +72,7 @@ def evidence(
     groups: Int,
     *,
     number_of_classes: int,
+    judged: Float32 | None = None,
     others: Float32 | None = None,
     seed: int = 0,
 ) -> Evidence:
@@ -80,6 +81,8 @@ def evidence(
     Args:
         embeddings: float32 [N, D].
         labels, groups: int [N]; images of one group do not judge each other.
+        judged: float32 [N, K], probabilities by networks that have not seen an image, NaN where there are none. They
+            alone count then: embeddings by a network that was trained on these labels repeat what it was told.
         others: float32 [M, D], of images without a label.
         seed: of the folds.
     """
@@ -102,6 +105,8 @@ def evidence(
     smoothed = (NEIGHBOURS * votes + 0.5) / (NEIGHBOURS + 0.5 * number_of_classes)
     together = by_svm ** (1 - VOTE) * smoothed**VOTE
     together /= together.sum(axis=1, keepdims=True)
+    if judged is not None:
+        together = np.where(np.isfinite(judged), judged, together)
     return Evidence(labels, together.astype(np.float32), votes, strangeness, of_others, normalise)
 
 

@@ -1,14 +1,15 @@
 """Makes the queue of a data set: from what the steps before have left on disk, and from its pool."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
 from libraries.base.arrays import Float32
 from libraries.base.errors import ImageError, InputError, MissingInput, StorageError
 from libraries.base.layout import Layout
+from libraries.base.tables import Column, read_table
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import in_pool
 from libraries.data.dataset import Example, read_examples
@@ -69,6 +70,14 @@ def as_annotated(prepared: Labelled, layout: Layout, annotations: Annotations, o
     alike = [prepared.alike[row] for row in rows] + [example.path for example in new]
     kept = prepared.embedding if len(rows) == len(paths) else prepared.embedding[rows]
     return Labelled([*examples, *new], alike, np.concatenate([kept, embedding]) if new else kept)
+
+
+@dataclass(frozen=True)
+class JudgedRow:
+    """What is needed of a row of a cross-validation's predictions.csv."""
+
+    path: Annotated[str, Column()]
+    probabilities: Annotated[Mapping[str, float], Column(prefix="probability of ")]
 
 
 class Review(NamedTuple):
@@ -132,7 +141,15 @@ def queue_of(
     groups = np.unique([example.group for example in examples], return_inverse=True)[1]
     pool = find_pool(layout, labelled={example.sha256 for example in examples}, decided=decided)
     unlabelled, of_pool, left_out = embed_pool(layout, pool, options, progress=progress)
-    found = evidence(labelled.embedding, labels, groups, number_of_classes=len(names), others=of_pool, seed=seed)
+    found = evidence(
+        labelled.embedding,
+        labels,
+        groups,
+        number_of_classes=len(names),
+        judged=_judged(layout, examples, names.tolist()),
+        others=of_pool,
+        seed=seed,
+    )
     drawn = max(0, DRAWN - len(answers.drawn))
     rows = make_queue(found, examples, names=names.tolist(), duplicates=labelled.alike, decided=decided, drawn=drawn)
     against = {row.path: row for row in contradicted(examples, pool.told, names=names.tolist(), decided=decided)}
@@ -140,6 +157,24 @@ def queue_of(
     left = sum(example.path not in decided for example in examples) - sum(map(is_doubtful, rows))
     rows += pool_queue(found, labelled.embedding, of_pool, unlabelled, names.tolist(), told=pool.told)
     return Review(ordered(rows), [*pool.left_out, *left_out], answers.told(left=left, advice=_advice(layout)))
+
+
+def _judged(layout: Layout, examples: Sequence[Example], names: Sequence[str]) -> Float32 | None:
+    """What a cross-validation of refined networks says of the images, float32 [N, K]; None if there is none."""
+    table = layout.crossvalidation.folder / "predictions.csv"
+    if not layout.is_refined or not layout.regardless_of_labels().crossvalidation.is_current():
+        return None
+    by_content = {e.path: e.sha256 for e in read_examples(layout.examples.folder / "examples.csv")}
+    number = {name: i for i, name in enumerate(names)}
+    found: dict[str, Float32] = {}
+    for row in read_table(table, JudgedRow, advice="run scripts/5_evaluate.py --folds again"):
+        probabilities = np.zeros(len(names), np.float32)
+        for name, probability in row.probabilities.items():
+            if name in number:
+                probabilities[number[name]] = probability
+        found[by_content[row.path]] = probabilities
+    nothing = np.full(len(names), np.nan, np.float32)
+    return np.stack([found.get(example.sha256, nothing) for example in examples])
 
 
 def _advice(layout: Layout) -> list[str]:

@@ -32,6 +32,39 @@ def test_overrides_and_flags_reach_main(capsys: pytest.CaptureFixture[str]) -> N
     assert "Done in" in capsys.readouterr().out
 
 
+def test_flags_with_a_value_reach_main(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = {}
+
+    def main(parameters: Parameters, *, folds: int | None = None, against: str | None = None) -> None:
+        seen.update(folds=folds, against=against)
+
+    assert outcome(main, ["--folds", "5", "--against=spring"]) == 0
+    assert seen == {"folds": 5, "against": "spring"}
+    assert outcome(main, []) == 0
+    assert seen == {"folds": None, "against": None}
+    for arguments, told in (
+        (["--folds"], "--folds needs a whole number"),
+        (["--folds", "few"], "--folds needs a whole number"),
+        (["--folds", "-1"], "--folds needs a whole number"),
+        (["--against"], "--against needs a value"),
+        (["--against", "--folds", "5"], "--against needs a value"),
+    ):
+        capsys.readouterr()
+        assert outcome(main, arguments) == 2
+        assert told in capsys.readouterr().err
+    assert outcome(main, ["--help"]) == 0
+    assert "  --against NAME\n  --folds N\n" in capsys.readouterr().out
+
+
+def test_a_verdict_is_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(parameters: Parameters) -> None:
+        raise command.Verdict(3)
+
+    assert outcome(main, []) == 3
+    told = capsys.readouterr()
+    assert told.err == "" and "Done in" in told.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -44,7 +77,7 @@ def test_overrides_and_flags_reach_main(capsys: pytest.CaptureFixture[str]) -> N
 )
 def test_bad_arguments(arguments: list[str], message: str) -> None:
     with pytest.raises(ParameterError) as error:
-        command.parse(arguments, Parameters, flags=set())
+        command.parse(arguments, Parameters, flags={})
     assert message in str(error.value)
 
 

@@ -1,0 +1,90 @@
+"""The networks of a cross-validation, each refined without one fold by the recipe of step 2; a stopped run goes on."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from libraries.base.arrays import Float32
+from libraries.base.errors import ImageError
+from libraries.base.layout import Layout
+from libraries.base.storage import Artefact
+from libraries.classifier.calibration import Calibration
+from libraries.data.dataset import Example, read_white_level, write_examples
+from libraries.data.images import ResizeRule
+from libraries.evaluation.folds import FoldOutputs
+
+if TYPE_CHECKING:
+    from libraries.network.runners import RunOptions
+
+
+class Refining:
+    """The networks of the folds, each refined without its fold, in folders that stay until `clean`.
+
+    Args:
+        layout: of the parameters; `layout.network` has been made by them.
+        folder: of the cross-validation.
+        folds: how many.
+        refine: trains into an artefact, on a table of examples.
+        seen: paths of the images that a network is trained on, by the examples of a fold.
+        options: how networks are run.
+        told: called with lines about the progress.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        folder: Path,
+        *,
+        folds: int,
+        refine: Callable[[Artefact, Path], object],
+        seen: Callable[[list[Example]], set[str]],
+        options: "RunOptions",
+        told: Callable[[str], object],
+    ) -> None:
+        self._layout, self._folder, self._folds = layout, folder, folds
+        self._refine, self._seen, self._options, self._told = refine, seen, options, told
+
+    def __call__(self, fold: int, examples: list[Example]) -> FoldOutputs:
+        """Train the network of a fold, unless an earlier run has, and run it over all images."""
+        network = Artefact(
+            f"fold {fold + 1}",
+            self._folder / f"fold-{fold + 1}" / "model.json",
+            "scripts/5_evaluate.py --folds",
+            {**self._layout.network.parameters, "folds": self._folds, "fold": fold},
+            self._layout.network.inputs,
+        )
+        if not network.is_current():
+            self._told(f"Fold {fold + 1} of {self._folds}: training")
+            table = network.folder / "examples.csv"
+            write_examples(table, examples)
+            self._refine(network, table)
+        embedding, scores = self._outputs(network, examples)
+        described = network.read()
+        if self._layout.classifier != "dnn":
+            return FoldOutputs(embedding, seen=self._seen(examples))
+        calibration = Calibration.from_json(described["calibration"])
+        return FoldOutputs(embedding, scores, calibration, described["labels"], self._seen(examples))
+
+    def _outputs(self, network: Artefact, examples: list[Example]) -> tuple[Float32, Float32]:
+        from libraries.network.runners import Embeddings
+
+        rule = ResizeRule.from_json(network.read()["resize"])
+        rule = replace(rule, white_level=read_white_level(self._layout.examples))
+        embedding, scores = [], []
+        with Embeddings(self._layout, network, rule, self._options) as embeddings:
+            embeddings.compute(examples, told=self._told)
+            for _, outputs in embeddings.of(examples):
+                if isinstance(outputs, ImageError):
+                    raise outputs
+                embedding.append(outputs["embedding"])
+                scores.append(outputs["scores"])
+        return np.stack(embedding), np.stack(scores)
+
+    def clean(self) -> None:
+        """Remove the networks: their answers have been written."""
+        for fold in range(self._folds):
+            shutil.rmtree(self._folder / f"fold-{fold + 1}", ignore_errors=True)
