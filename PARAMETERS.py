@@ -299,12 +299,15 @@ class Parameters(Settings):
 
     # ---- deploymain
     bundle: UserPath | None = serve(None, "folder of the bundle; none: the bundle of the current parameters")
+    candidate: UserPath | None = serve(
+        None, "folder of another bundle, whose answers to what comes are only compared, and not given: see GET /model"
+    )
     host: str = serve("127.0.0.1", "address to listen on; 0.0.0.0 can be reached from other machines")
     port: int = serve(8080, "port to listen on", ge=0, le=65535)
     keyFile: UserPath | None = serve(
         None, "file with the key that callers must send; none: the environment variable SERVICE_KEY, if set"
     )
-    adminKeyFile: UserPath | None = serve(None, "the same for POST /admin/reload; none: SERVICE_ADMIN_KEY, if set")
+    adminKeyFile: UserPath | None = serve(None, "the same for POST /admin/...; none: SERVICE_ADMIN_KEY, if set")
     feedbackKeyFile: UserPath | None = serve(
         None, "the same for POST /feedback; none: SERVICE_FEEDBACK_KEY, if set, else there is no feedback"
     )

@@ -5,15 +5,20 @@ and shows those that are strangest. --compare prints the last evaluations side b
 --leakReport what a plain random split would have done, in which duplicates stand on both sides. --recheck classifies
 all test images with the whole bundle, not only a sample of them: their embeddings are known from step 3.
 
+--release NAME keeps the bundle under that name. --against NAME compares the present one with such a release on the same
+test images, says for which classes and slices it is better or worse, shows what has flipped, and ends with the exit
+status 3 if it is worse.
+
 --folds N tests every image once, training images too: N times, a classifier is fitted without the images that it is
 tested on. For 'svm' that takes seconds; for a refined network N trainings, which can be stopped and go on.
 """
 
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from libraries.base.command import run
+from libraries.base.command import Verdict, run
 from libraries.base.console import ProgressBar, say
 from libraries.base.layout import Layout
 from libraries.history import tracking
@@ -29,16 +34,19 @@ if TYPE_CHECKING:
     from libraries.network.embedding_store import Features
 
 EARLIER_RUNS = 12  # in the report
+WORSE = 3  # exit status of --against
 
 
 def main(
     parameters: Parameters,
     *,
+    against: str | None = None,
     compare: bool = False,
     drift: bool = False,
     folds: int | None = None,
     leakReport: bool = False,
     recheck: bool = False,
+    release: str | None = None,
     review: bool = False,
 ) -> None:
     layout = Layout(parameters)
@@ -69,8 +77,17 @@ def main(
     if drift:
         report_drift(parameters, layout)
         return
+    if against is not None:
+        compare_with(parameters, layout, against)
+        return
+    if release is not None:
+        from libraries.evaluation.release import check_is_free
+
+        check_is_free(layout, release)
     with tracking.run("5_evaluate", parameters) as record:
         evaluate(parameters, layout, record, recheck=recheck)
+        if release is not None:
+            keep(layout, release, record)
     if record.model_uri:
         print(f"MLflow model: {record.model_uri}")
 
@@ -170,6 +187,64 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
         print("", textwrap.fill(since.sentence(), 100), sep="\n")
     record.bundle = layout.bundle.folder
     print(f"\n{to_look_at}")
+
+
+def keep(layout: Layout, name: str, record: Record) -> None:
+    """Keep the bundle under a name."""
+    from libraries.data.dataset import read_examples
+    from libraries.evaluation.release import keep_release
+
+    folder = keep_release(layout, name, read_examples(layout.examples.folder / "examples.csv"))
+    record.tags["release"] = name
+    print(
+        f"\nReleased as '{name}': {folder}\n  to serve it: python scripts/deploymain.py --bundle '{folder / 'model'}'"
+    )
+
+
+def compare_with(parameters: Parameters, layout: Layout, name: str) -> None:
+    """Compare the bundle with a release."""
+    from libraries.classifier.bundle import Classifier
+    from libraries.data.dataset import read_examples, read_white_level
+    from libraries.data.remembered import Remembered
+    from libraries.evaluation import against, testing
+    from libraries.evaluation.release import find_release, has_same_network
+    from libraries.network.embedding_store import read_features
+
+    release = find_release(layout, name)
+    now, then = (
+        Classifier(folder, precision=parameters.run_precision) for folder in (layout.bundle.folder, release.bundle)
+    )
+    against.check_names(now.labels, then.labels)
+    examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
+    reasons = against.comparable(examples, labels=then.labels, trained_on=release.trained_on)
+    kept = [e for i, e in enumerate(examples) if not any(unfit[i] for unfit in reasons.values())]
+    stored = partial(
+        testing.classify_stored,
+        features=read_features(layout.features.folder, first="train"),
+        images=layout.images,
+        files=Remembered.of(layout).files,
+    )
+    of_now = stored(now, kept)
+    if then.rule == now.rule and has_same_network(release.bundle, layout.network):
+        of_then = stored(then, of_now.examples)
+    else:
+        with ProgressBar(f"Classifying by '{name}'", total=len(of_now.examples)) as bar:
+            of_then = testing.classify(then, of_now.examples, images=layout.images, progress=bar.update)
+    white_level = read_white_level(layout.examples)
+    found = against.compare(
+        of_now,
+        of_then,
+        release=name,
+        slices=against.slices_of(of_now.examples, layout, white_level=white_level),
+        left_out={reason: int(unfit.sum()) for reason, unfit in reasons.items()},
+        costs=now.decision.costs,
+        seed=parameters.randomSeed,
+    )
+    written = against.write_comparison(found, layout, white_level=white_level)
+    print(found.table(), *(textwrap.fill(sentence, 100) for sentence in found.sentences()), sep="\n")
+    print("\nWritten:", *(f"  {path}" for path in written), sep="\n")
+    if found.verdict == "worse":
+        raise Verdict(WORSE)
 
 
 def measured_of(

@@ -67,8 +67,12 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
         read_keys=read_keys,
     )
     keep = keep_of(parameters, has_feedback=feedback_key is not None)
-    service = Service(folder, precision=parameters.run_precision, limits=limits, keep=keep)
+    service = Service(
+        folder, precision=parameters.run_precision, limits=limits, keep=keep, candidate=parameters.candidate
+    )
     print(f"Serving the bundle {folder}")
+    if parameters.candidate is not None:
+        print(f"Comparing it with the bundle {parameters.candidate}, whose answers are not given")
     if keep is not None:
         print(f"Images are kept in {keep.folder} ({keep.which}{', feedback' if feedback_key else ''})")
     app = create_app(service, page=RESOURCES / "webPage", access=access)

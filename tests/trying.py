@@ -97,7 +97,7 @@ def script(place: Place, path: Path, arguments: Sequence[str]) -> None:
         Parameters.load(overrides)
         place.start_service(*arguments)
     else:
-        main(Parameters.load(overrides), **dict.fromkeys(flags, True))
+        main(Parameters.load(overrides), **flags)
 
 
 def make(place: Place, words: Sequence[str]) -> None:

@@ -188,7 +188,8 @@ def _pictures(tested: Tested, measured: Mapping[str, Any], folder: Path) -> dict
     return {name: folder / f"{name}.png" for name in drawn}
 
 
-def _thumbnail(side: int, *, white_level: int = FULL_RANGE) -> ResizeRule:
+def square(side: int, *, white_level: int = FULL_RANGE) -> ResizeRule:
+    """The rule by which an image is shown small."""
     return ResizeRule(side, "pad", "bicubic", (255, 255, 255), white_level)
 
 
@@ -232,15 +233,13 @@ def _evidence(classifier: Classifier, example: Example, label: str, images: Path
         return None
     found = heatmap_of_fitted(classifier, fitted, label, size=size)
     file = io.BytesIO()
-    Image.fromarray(paint(found, area(size, _thumbnail(report.THUMBNAIL)), side=_EVIDENCE)).save(
-        file, "PNG", optimize=True
-    )
+    Image.fromarray(paint(found, area(size, square(report.THUMBNAIL)), side=_EVIDENCE)).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def thumbnail(path: Path, side: int, *, white_level: int, max_pixels: int) -> bytes:
     """A small JPEG of an image file, a square of `side` pixels; raises ImageError."""
-    return jpeg(load(path, _thumbnail(side, white_level=white_level), max_pixels=max_pixels))
+    return jpeg(load(path, square(side, white_level=white_level), max_pixels=max_pixels))
 
 
 def jpeg(pixels: Pixels) -> bytes:

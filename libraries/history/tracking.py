@@ -147,6 +147,8 @@ def _log(finished: Finished, *, store: str, root: Path) -> None:
     if record.bundle is not None:
         called = model_name(name, values["classifier"])
         model = _keep_model(client, record.bundle, called, run_id=run_id, experiment_id=experiment_id)
+        if model is not None and (release := record.tags.get("release")):
+            _register(client, model, called, alias=release)
     model_id = model.model_id if model else None
     now = int(finished.ended * 1000)
     client.log_batch(
@@ -192,6 +194,19 @@ def _keep_model(
         logger.warning("run history: the model could not be stored (%s)", type(error).__name__)
         return None
     return stored
+
+
+def _register(client: "MlflowClient", model: "LoggedModel", name: str, *, alias: str) -> None:
+    """Give the model a version in the registry, and that an alias: `models:/<name>@<alias>`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with contextlib.suppress(MlflowException):  # there is one
+            client.create_registered_model(name)
+        version = client.create_model_version(name, str(model.artifact_location), model.source_run_id)
+        client.set_registered_model_alias(name, alias, version.version)
+    except Exception as error:  # the release is safe in its folder
+        logger.warning("run history: the release could not be registered (%s)", type(error).__name__)
 
 
 def whole_models(client: "MlflowClient", experiment_id: str, which: str | None = None) -> "Iterator[LoggedModel]":

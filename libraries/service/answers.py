@@ -207,6 +207,7 @@ _MEANING = {
     404: "Not found",
     405: "Method not allowed",
     408: "The request did not arrive in time",
+    409: "Not possible now",
     413: "Too many bytes, images or pixels",
     415: "Unsupported media type",
     422: "No usable image",

@@ -197,7 +197,14 @@ def _add_operations(app: FastAPI, service: Service, access: Access) -> None:
         limits = service.limits
         accepted = {"megabytes": limits.megabytes, "images": limits.images, "megapixels": limits.megapixels}
         keeps = "none" if service.keeper is None else service.keeper.keep.which
-        return {**service.model.current.describe(), "keeps": keeps, "limits": accepted}
+        previous = service.model.previous
+        return {
+            **service.model.current.describe(),
+            "candidate": None if service.shadow is None else service.shadow.describe(),
+            "previous": None if previous is None else previous.identity,
+            "keeps": keeps,
+            "limits": accepted,
+        }
 
     @app.post("/admin/reload", response_model=answers.ReloadAnswer, responses=answers.problems(401, 404, 422, 429))
     async def reload() -> Response:
@@ -208,6 +215,16 @@ def _add_operations(app: FastAPI, service: Service, access: Access) -> None:
         if not are_keys_accepted:
             raise Problem(422, "the keys are refused: the service's log says why", title="Keys refused")
         return _json({"model": service.model.current.identity})
+
+    @app.post("/admin/promote", response_model=answers.ReloadAnswer, responses=answers.problems(401, 404, 409, 429))
+    async def promote() -> Response:
+        """Put the candidate, whose answers are only compared, into service."""
+        return _json({"model": (await service.promote()).identity})
+
+    @app.post("/admin/rollback", response_model=answers.ReloadAnswer, responses=answers.problems(401, 404, 409, 429))
+    async def rollback() -> Response:
+        """Put the model that was in service before into service again; the two change places."""
+        return _json({"model": (await service.roll_back()).identity})
 
     text = answers.content("text/plain", {"type": "string"})
 

@@ -28,12 +28,14 @@ class LoadedModel:
         name: data set and classifier, e.g. 'solarCells_svm'.
         version: the first 12 digits of the SHA-256 of what decides the predictions: the bundle's files, labels,
             resize rule, thresholds and costs.
+        folder: of the bundle.
         drift: watches the images that it classifies; None if the bundle does not say what its test images look like.
     """
 
     classifier: Classifier
     name: str
     version: str
+    folder: Path
     drift: DriftWatch | None = None
 
     @property
@@ -77,7 +79,7 @@ def load_model(folder: Path, *, precision: Literal["f32", "bf16"]) -> LoadedMode
     decisive = json.dumps(parts, sort_keys=True)
     reference = classifier.load_reference()
     drift = None if reference is None else DriftWatch(reference, classifier.labels)
-    return LoadedModel(classifier, name, hashlib.sha256(decisive.encode()).hexdigest()[:12], drift)
+    return LoadedModel(classifier, name, hashlib.sha256(decisive.encode()).hexdigest()[:12], folder, drift)
 
 
 def _is_same(one: DriftWatch | None, other: DriftWatch | None) -> bool:
@@ -86,10 +88,15 @@ def _is_same(one: DriftWatch | None, other: DriftWatch | None) -> bool:
 
 
 class ServedModel:
-    """The model in service; another replaces it at once, while requests in progress keep theirs."""
+    """The model in service; another replaces it at once, while requests in progress keep theirs.
+
+    Attributes:
+        previous: the one before, to which `roll_back` returns.
+    """
 
     def __init__(self, folder: Path, *, precision: Literal["f32", "bf16"] = "f32") -> None:
         self.folder, self.precision = folder, precision
+        self.previous: LoadedModel | None = None
         self._loaded: LoadedModel | None = None
         self._loading = asyncio.Lock()
 
@@ -115,6 +122,28 @@ class ServedModel:
             loaded, before = await asyncio.to_thread(load_model, self.folder, precision=self.precision), self._loaded
             if before is not None and before.version == loaded.version and _is_same(before.drift, loaded.drift):
                 loaded = replace(loaded, drift=before.drift)  # which goes on with the images that it has seen
-            self._loaded = loaded
-        log.info("serving %s, version %s", self._loaded.name, self._loaded.version)
-        return self._loaded
+            self._serve(loaded)
+        return loaded
+
+    async def promote(self, candidate: LoadedModel) -> None:
+        """Put another one, which has been loaded, into service."""
+        async with self._loading:
+            self._serve(candidate)
+
+    async def roll_back(self) -> LoadedModel:
+        """Put the one before into service again; it and the present one change places.
+
+        Raises:
+            Problem: 409 there is none.
+        """
+        async with self._loading:
+            if self.previous is None:
+                raise Problem(409, "none has been replaced since the service started: there is nothing to go back to")
+            self._serve(self.previous)
+        return self.current
+
+    def _serve(self, loaded: LoadedModel) -> None:
+        if self._loaded is not None and self._loaded.version != loaded.version:
+            self.previous = self._loaded
+        self._loaded, self.folder = loaded, loaded.folder
+        log.info("serving %s, version %s, from %s", loaded.name, loaded.version, loaded.folder)

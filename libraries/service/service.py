@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,10 @@ from libraries.data.images import ResizeRule, fit, load_with_size, memory_to_loa
 from libraries.service.bodies import BodyReader
 from libraries.service.drift import DriftWatch
 from libraries.service.keeping import Keep, Keeper
-from libraries.service.model import LoadedModel, ServedModel
+from libraries.service.model import LoadedModel, ServedModel, load_model
 from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
+from libraries.service.shadow import Shadow, outcomes
 from libraries.service.workers import Workers
 
 _BUFFERED = 5  # bodies of the largest size that may be in memory at once
@@ -141,6 +142,12 @@ class Metrics:
             p_value.labels(of).set_function(partial(_latest, current, of))
             is_drift.labels(of).set_function(partial(_latest, current, f"{of}_differ"))
 
+    def watch_candidate(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Show how often the candidate agrees."""
+        compared = Gauge("candidate_images", "Images, by what the candidate says", ["outcome"], registry=self.registry)
+        for outcome in counts():
+            compared.labels(outcome).set_function(partial(_count, counts, outcome))
+
     def watch(self, keeper: Keeper) -> None:
         """Show what became of the images that were to be kept."""
         kept = Gauge("images_kept", "Images for the pool, by what became of them", ["outcome"], registry=self.registry)
@@ -180,15 +187,19 @@ class Service:
         precision: Literal["f32", "bf16"] = "f32",
         limits: Limits | None = None,
         keep: Keep | None = None,
+        candidate: Path | None = None,
     ) -> None:
         """
         Args:
             keep: which images are kept; None: none, and no feedback.
+            candidate: a bundle whose answers are compared, and not given.
         """
         self.keeper = None if keep is None else Keeper(keep)
         self.limits = limits or Limits()
         self.failure: Exception | None = None
         self.model = ServedModel(bundle, precision=precision)
+        self.shadow: Shadow | None = None
+        self._candidate, self._precision = candidate, precision
         self.metrics = Metrics()
         self.bodies = BodyReader(
             most_bytes=self.limits.bytes,
@@ -205,6 +216,8 @@ class Service:
         )
         self.metrics.queue.set_function(lambda: self.workers.waiting)
         self.metrics.watch_drift(lambda: self.model.current.drift if self.model.is_ready else None)
+        if candidate is not None:
+            self.metrics.watch_candidate(lambda: outcomes(self.shadow))
         if self.keeper is not None:
             self.metrics.watch(self.keeper)
 
@@ -214,6 +227,52 @@ class Service:
             await self.load()
         except Exception as error:
             self.failure = error
+            return
+        await self._start_shadow()
+
+    async def _start_shadow(self) -> None:
+        """Load the candidate; if it is refused, the log says why, and the service answers without it."""
+        if self._candidate is None:
+            return
+        try:
+            loaded = await asyncio.to_thread(load_model, self._candidate, precision=self._precision)
+        except Exception as error:  # any kind, as in `reload`
+            log.error("the candidate is refused: %s", " ".join(str(error).split()))
+            return
+        self._shadow_with(loaded)
+
+    def _shadow_with(self, candidate: LoadedModel | None) -> None:
+        """Compare the model in service with this one from now on; None: with none."""
+        if self.shadow is not None:
+            self.shadow.close()
+        self.shadow = None
+        if candidate is not None:
+            self.shadow = Shadow(
+                candidate,
+                self.model.current,
+                is_busy=lambda: self.workers.waiting > 0,
+                max_pixels=self.limits.pixels,
+            )
+            log.info("comparing with %s, version %s, from %s", candidate.name, candidate.version, candidate.folder)
+
+    async def promote(self) -> LoadedModel:
+        """Put the candidate into service.
+
+        Raises:
+            Problem: 409 there is none.
+        """
+        if self.shadow is None:
+            raise Problem(409, "there is no candidate: start the service with --candidate")
+        candidate = self.shadow.candidate
+        await self.model.promote(candidate)
+        self._shadow_with(None)
+        return self._told(candidate)
+
+    async def roll_back(self) -> LoadedModel:
+        """Put the model before into service again; raises Problem 409 if there is none."""
+        loaded = await self.model.roll_back()
+        self._shadow_with(None if self.shadow is None else self.shadow.candidate)
+        return self._told(loaded)
 
     async def reload(self) -> bool:
         """Load the bundle again; if it is refused, the log says why, and the present one stays in service."""
@@ -227,6 +286,12 @@ class Service:
     async def load(self) -> LoadedModel:
         """Load the bundle and answer with it from now on; raises an error if it is refused."""
         loaded = await self.model.load()
+        if self.shadow is not None and not self.shadow.is_of(loaded):
+            self._shadow_with(self.shadow.candidate)
+        return self._told(loaded)
+
+    def _told(self, loaded: LoadedModel) -> LoadedModel:
+        """The same, with its version among the metrics."""
         self.metrics.model.clear()
         self.metrics.model.labels(loaded.name, loaded.version).set(1)
         return loaded
@@ -269,6 +334,9 @@ class Service:
             computed = time.perf_counter() - decoded
             if is_usual and loaded.drift is not None:
                 loaded.drift.see(prediction)
+            shadow = self.shadow
+            if is_usual and shadow is not None and shadow.is_of(loaded):
+                shadow.offer(item.image, fitted, prediction)
             if is_usual and self.keeper is not None and not isinstance(item.image, ImageError):
                 self.keeper.offer(item.image, prediction, loaded.identity)
             return TimedResult(prediction, decoded=decoded - begun, computed=computed)
@@ -335,8 +403,14 @@ class Service:
     def close(self) -> None:
         """End the threads."""
         self.workers.close()
+        if self.shadow is not None:
+            self.shadow.close()
         if self.keeper is not None:
             self.keeper.close()
+
+
+def _count(counts: Callable[[], Mapping[str, int]], outcome: str) -> int:
+    return counts()[outcome]
 
 
 def _latest(current: Callable[[], DriftWatch | None], name: str) -> float:

@@ -48,6 +48,16 @@ def test_many_classes_are_fitted_fold_by_fold_to_the_same(monkeypatch: pytest.Mo
     np.testing.assert_allclose(one_by_one.probabilities, together.probabilities, atol=0.03)
 
 
+def test_networks_that_have_not_seen_an_image_judge_it_alone() -> None:
+    x, labels = clusters(200, 4)
+    told = np.full((200, 4), np.nan, np.float32)
+    told[:50] = np.random.default_rng(0).dirichlet(np.ones(4), 50)
+    usual = evidence(x, labels, np.arange(200), number_of_classes=4)
+    found = evidence(x, labels, np.arange(200), number_of_classes=4, judged=told)
+    np.testing.assert_array_equal(found.probabilities[:50], told[:50])
+    np.testing.assert_array_equal(found.probabilities[50:], usual.probabilities[50:])
+
+
 def test_images_of_one_group_do_not_judge_each_other() -> None:
     x, labels = clusters(200, 2, spread=0.5)
     copies = np.repeat(x[:1], 30, axis=0)  # of an image of the first class, all under the second

@@ -1,0 +1,292 @@
+"""A classifier against a release, on the same test images: better, the same or worse; for whom; and what flipped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+
+from libraries.base.arrays import Bool
+from libraries.base.console import table
+from libraries.base.errors import ImageError, InputError
+from libraries.base.layout import Layout
+from libraries.base.pool import ordered_map
+from libraries.base.tables import Column, write_table
+from libraries.classifier.costs import Costs
+from libraries.data.class_folders import find_class_folders
+from libraries.data.dataset import Example
+from libraries.data.images import load
+from libraries.evaluation.outputs import square, thumbnail
+from libraries.evaluation.paired import Difference, Verdict, difference, holm
+from libraries.evaluation.report import THUMBNAIL, Thumbnail, small_picture, write_page
+from libraries.evaluation.testing import Tested
+from libraries.evaluation.wording import percent
+
+FEWEST = 20  # images of a slice
+MOST_SOURCES = 20  # folders that are slices of their own
+_RISING = ("small", "dark", "middle", "large", "bright")
+MOST_SHOWN = 40  # flipped images of each kind, on the page
+_SIDE = 32  # pixels of an image whose brightness is measured
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A row of against_<release>.csv: an image that the two answer differently."""
+
+    path: Annotated[str, Column("path of the image, relative to the folder of the data set")]
+    label: Annotated[str, Column("true class")]
+    then: Annotated[str, Column("answer of the release")]
+    now: Annotated[str, Column("answer of the classifier of now")]
+    change: Annotated[
+        Literal["mended", "broken", "other"], Column("mended: right now; broken: right then; other: never")
+    ]
+    then_probability: Annotated[float, Column("that the release gave to its answer", decimals=6)]
+    now_probability: Annotated[float, Column("that the classifier of now gives to its answer", decimals=6)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What has come out.
+
+    Attributes:
+        release: its name.
+        whole: of all images, by accuracy.
+        costs: of all images, by costs; None: mistakes have none.
+        slices: classes first.
+        flips: those with the surest answers first.
+        left_out: test images that cannot be compared, by the reason.
+        unit: of the costs.
+    """
+
+    release: str
+    whole: Difference
+    costs: Difference | None
+    slices: list[Difference]
+    flips: list[Flip]
+    left_out: Mapping[str, int]
+    unit: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """By the costs, if there are any, else by the accuracy; worse, too, if any class or slice is."""
+        main = (self.costs or self.whole).verdict
+        if main == "worse" or any(each.verdict == "worse" for each in self.slices):
+            return "worse"
+        return main
+
+    def sentences(self) -> list[str]:
+        """The verdict in words, and what it rests on."""
+        whole, main = self.whole, self.costs or self.whole
+        low, high = 100 * (whole.gain - whole.margin), 100 * (whole.gain + whole.margin)
+        told = [
+            f"{self.verdict.capitalize()} than ‘{self.release}’."
+            if self.verdict != "same"
+            else f"No worse than ‘{self.release}’, and no better, as far as these images can tell.",
+            f"Of {whole.images:,} test images that both can be asked about, {percent(whole.then)} were right and "
+            f"{percent(whole.now)} are: {100 * whole.gain:+.1f} points (95% interval {low:+.1f} to {high:+.1f}, "
+            f"p = {whole.p:.2g}).",
+        ]
+        if self.costs is not None:
+            unit = f" {self.unit}" if self.unit else ""
+            saved, spread = 100 * main.gain, 100 * main.margin
+            told.append(
+                f"By your costs, which decide, 100 images cost {100 * main.then:.4g}{unit} then and "
+                f"{100 * main.now:.4g} now: {saved:.3g} are saved ({saved - spread:.3g} to {saved + spread:.3g}, "
+                f"p = {main.p:.2g})."
+            )
+        if main.verdict == "same" and self.verdict == "same" and low < 0 and self.costs is None:
+            told.append(f"It may be up to {-low:.1f} points worse: only more test images could tell.")
+        worse = [each for each in self.slices if each.verdict == "worse"]
+        told += [
+            f"It is worse for {_named(each)}: {percent(each.then)} then, {percent(each.now)} now "
+            f"(p = {each.p:.2g}, all classes and slices considered)."
+            for each in worse
+        ]
+        kinds = [flip.change for flip in self.flips]
+        told.append(
+            f"{len(kinds):,} answers are different: {kinds.count('mended'):,} mended, {kinds.count('broken'):,} "
+            f"broken, {kinds.count('other'):,} wrong before and after."
+        )
+        told += [f"Left out: {count:,} {reason}." for reason, count in self.left_out.items() if count]
+        return told
+
+    def table(self) -> str:
+        """All differences, for the console."""
+        rows = [
+            (
+                each.of if each.kind in ("", "class") else f"{each.kind}: {each.of}",
+                f"{each.images:,}",
+                percent(each.then),
+                percent(each.now),
+                f"{100 * each.gain:+.1f} ± {100 * each.margin:.1f}",
+                each.verdict if each.verdict != "same" else "",
+            )
+            for each in (self.whole, *self.slices)
+        ]
+        header = ["", "images", "then", "now", "points", ""]
+        return table(f"Accuracy on the test images, against the release '{self.release}'", header, rows)
+
+
+def _named(each: Difference) -> str:
+    return f"‘{each.of}’" if each.kind == "class" else f"{each.kind} ‘{each.of}’"
+
+
+def comparable(examples: Sequence[Example], *, labels: Sequence[str], trained_on: frozenset[str]) -> Mapping[str, Bool]:
+    """Which of N test images cannot be compared, by the reason, each [N].
+
+    Args:
+        labels: that the release knows.
+        trained_on: SHA-256 of its training images; what is in a group with one of these is as good as seen.
+    """
+    seen = {example.group for example in examples if example.sha256 in trained_on}
+    is_seen = np.array([example.group in seen for example in examples], bool)
+    is_foreign = np.array([example.label not in labels for example in examples], bool)
+    return {
+        "that the release was trained on, or that look like these": is_seen,
+        "of classes that it does not know": is_foreign & ~is_seen,
+    }
+
+
+def compare(
+    now: Tested,
+    then: Tested,
+    *,
+    release: str,
+    slices: Mapping[str, Sequence[str | None]],
+    left_out: Mapping[str, int],
+    costs: Costs | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two classifiers.
+
+    Args:
+        now, then: their answers for the same N images, in the same order; `then` may know fewer or other classes.
+        slices: by what they are, the slice of each image, or None.
+        left_out: see `Comparison`.
+        costs: of mistakes, by the classes of `now`.
+        seed: of the random exchanges.
+    """
+    names, count = now.names, len(now.labels)
+    number = {name: i for i, name in enumerate(names)}
+    of_then = [then.names[answer] for answer in then.predictions]
+    of_now = [names[answer] for answer in now.predictions]
+    truth = [example.label for example in now.examples]
+    was_right = np.array([answer == label for answer, label in zip(of_then, truth, strict=True)], float)
+    is_right = np.array([answer == label for answer, label in zip(of_now, truth, strict=True)], float)
+    groups = np.unique([group or str(i) for i, group in enumerate(now.groups)], return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    whole = difference("all", "", was_right, is_right, groups, unit=1.0, rng=rng)
+    kinds: dict[str, Sequence[str | None]] = {"class": truth, **slices}
+    found = []
+    for kind, names_of in kinds.items():
+        for name in sorted({each for each in names_of if each is not None}, key=_order):
+            mine = np.array([each == name for each in names_of])
+            if mine.sum() >= FEWEST:
+                given = was_right[mine], is_right[mine], groups[mine]
+                found.append(difference(name, kind, *given, unit=1.0, rng=rng))
+    of_costs = None
+    if costs is not None and all(answer in number for answer in of_then):
+        answers = np.array([number[answer] for answer in of_then])
+        nobody = np.zeros(count, bool)
+        paid_then = costs.paid(now.labels, answers, nobody if then.asked is None else then.asked)
+        paid_now = costs.paid(now.labels, now.predictions, nobody if now.asked is None else now.asked)
+        most = float(costs.matrix.max())
+        of_worth = difference("all", "", -paid_then, -paid_now, groups, unit=most, rng=rng)
+        of_costs = replace(of_worth, then=-of_worth.then, now=-of_worth.now)
+    flips = [
+        Flip(
+            now.examples[i].path,
+            truth[i],
+            of_then[i],
+            of_now[i],
+            "mended" if is_right[i] else "broken" if was_right[i] else "other",
+            float(then.probabilities[i, then.predictions[i]]),
+            float(now.probabilities[i, now.predictions[i]]),
+        )
+        for i in range(count)
+        if of_then[i] != of_now[i]
+    ]
+    flips.sort(key=lambda flip: (("broken", "mended", "other").index(flip.change), -flip.now_probability))
+    unit = "" if costs is None else costs.unit
+    return Comparison(release, whole, of_costs, holm(found), flips, left_out, unit)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Sizes and brightnesses rise, others are in alphabetical order."""
+    return (_RISING.index(name), "") if name in _RISING else (len(_RISING), name)
+
+
+def slices_of(examples: Sequence[Example], layout: Layout, *, white_level: int) -> dict[str, list[str | None]]:
+    """Size, brightness, source folder and group of the images; what cannot be read, or is all the same, is in none."""
+    size = _thirds([float(e.width * e.height) for e in examples], ("small", "middle", "large"))
+    levels = [
+        level
+        for _, level in ordered_map(
+            partial(_brightness, layout=layout, white_level=white_level), [example.path for example in examples]
+        )
+    ]
+    brightness = _thirds(levels, ("dark", "middle", "bright"))
+    folders = find_class_folders(layout.images)
+    inside = [folders.inside(example.path).rpartition("/")[0] for example in examples]
+    sources = {source for source in inside if source}
+    source: list[str | None] = [each or None if len(sources) <= MOST_SOURCES else None for each in inside]
+    members = {example.group: 0 for example in examples}
+    for example in examples:
+        members[example.group] += 1
+    group: list[str | None] = ["of several" if members[e.group] > 1 else "alone" for e in examples]
+    known = {"size": size, "brightness": brightness, "folder": source, "group": group}
+    return {name: values for name, values in known.items() if len({*values} - {None}) > 1}
+
+
+def _brightness(path: str, *, layout: Layout, white_level: int) -> float | None:
+    try:
+        rule = square(_SIDE, white_level=white_level)
+        return float(load(layout.images / path, rule, max_pixels=layout.max_pixels).mean())
+    except ImageError:
+        return None
+
+
+def _thirds(values: Sequence[float | None], names: tuple[str, str, str]) -> list[str | None]:
+    """The third in which each value is; images of equal values are in the same."""
+    known = np.array([value for value in values if value is not None])
+    if not len(known):
+        return [None] * len(values)
+    low, high = np.quantile(known, [1 / 3, 2 / 3], method="lower")
+    return [
+        None if value is None else names[0] if value <= low else names[1] if value <= high else names[2]
+        for value in values
+    ]
+
+
+def check_names(now: Sequence[str], then: Sequence[str]) -> None:
+    """Raise InputError if two classifiers have no class in common."""
+    if not {*now} & {*then}:
+        raise InputError("the release knows none of the present classes: there is nothing to compare")
+
+
+def write_comparison(found: Comparison, layout: Layout, *, white_level: int) -> tuple[Path, Path]:
+    """Write the page and the table of what has flipped; returns their paths."""
+    page, rows = (layout.proc / f"against_{found.release}.{suffix}" for suffix in ("html", "csv"))
+    write_table(rows, Flip, found.flips)
+
+    def card(flip: Flip) -> tuple[Flip, Thumbnail]:
+        picture = partial(thumbnail, white_level=white_level, max_pixels=layout.max_pixels)
+        return flip, small_picture(flip.path, lambda path, side: picture(layout.images / path, side), THUMBNAIL)
+
+    shown = {
+        kind: [flip for flip in found.flips if flip.change == kind][:MOST_SHOWN]
+        for kind in ("broken", "mended", "other")
+    }
+    write_page(
+        page,
+        "against.html",
+        title=layout.dataset,
+        date=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        found=found,
+        cards={kind: [made for _, made in ordered_map(card, flips)] for kind, flips in shown.items()},
+        counts={kind: sum(flip.change == kind for flip in found.flips) for kind in shown},
+    )
+    return page, rows

@@ -1,0 +1,141 @@
+"""Releases: bundles that are kept under a name, each with what it was trained on and how it did."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from libraries.base.errors import InputError, ParameterError, StorageError
+from libraries.base.file_system import TEMPORARY, replace
+from libraries.base.layout import Layout
+from libraries.base.storage import Artefact, read_json, reading, sha256, write_json, write_text
+from libraries.classifier.bundle_files import DECISIVE, MANIFEST
+from libraries.data.dataset import Example
+
+RELEASES = "releases"  # in DATA_DIR
+MODEL, TRAINING, ABOUT = "model", "training_images.txt", "release.json"
+_KEPT = ("predictions.csv", "report.html")  # of the evaluation
+
+
+@dataclass(frozen=True)
+class Release:
+    """A bundle that was kept.
+
+    Attributes:
+        bundle: its folder.
+        trained_on: SHA-256 of the images that it was trained on.
+    """
+
+    name: str
+    bundle: Path
+    trained_on: frozenset[str]
+
+
+def check_name(name: str) -> None:
+    """Raise ParameterError unless it can be the name of a release: of a folder, and of an alias in MLflow."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name) or re.fullmatch(r"v\d+|latest", name, re.IGNORECASE):
+        raise ParameterError(
+            f"'{name:.70}' cannot be the name of a release: take letters, digits, - and _, a letter first, at most 64; "
+            "but not 'latest', or v and a number"
+        )
+
+
+def folder_of(layout: Layout) -> Path:
+    """The folder of the releases of a data set."""
+    return layout.root / RELEASES / layout.dataset
+
+
+def check_is_free(layout: Layout, name: str) -> None:
+    """Make sure that the current bundle can be released under a name.
+
+    Raises:
+        ParameterError: it cannot be a name.
+        InputError: another bundle has it.
+        StorageError: the release of that name is damaged.
+    """
+    check_name(name)
+    target = folder_of(layout) / name
+    if target.exists() and _decisive(find_release(layout, name).bundle) != _decisive(layout.bundle.folder):
+        raise InputError(f"there is a release '{name}' of another classifier in {target}: take another name")
+
+
+def keep_release(layout: Layout, name: str, examples: Iterable[Example]) -> Path:
+    """Keep the current bundle and its evaluation under a name; returns the folder.
+
+    A release never changes: one that is the same already stays as it is.
+
+    Args:
+        examples: all images; those for training are recorded.
+
+    Raises:
+        ParameterError, InputError: see `check_is_free`.
+        StorageError: it cannot be written.
+    """
+    check_is_free(layout, name)
+    target = folder_of(layout) / name
+    model = layout.bundle.read()
+    if target.exists():
+        return target
+    temporary = target.with_name(f"{TEMPORARY}{name}-{os.getpid()}")
+    with reading(target, advice="make room, or check the permissions"):
+        try:
+            shutil.copytree(layout.bundle.folder, temporary / MODEL, ignore=shutil.ignore_patterns(f"{TEMPORARY}*"))
+            for file in _KEPT:
+                shutil.copyfile(layout.evaluation.folder / file, temporary / file)
+            trained_on = sorted({example.sha256 for example in examples if example.split == "train"})
+            write_text(temporary / TRAINING, "".join(f"{digest}\n" for digest in trained_on))
+            write_json(
+                temporary / ABOUT,
+                {
+                    "name": name,
+                    "dataset": layout.dataset,
+                    "classifier": layout.classifier,
+                    "labels": model["labels"],
+                    "released": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "training_images": sha256(temporary / TRAINING),
+                },
+            )
+            replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def find_release(layout: Layout, name: str) -> Release:
+    """The release of that name.
+
+    Raises:
+        ParameterError: it cannot be a name.
+        InputError: there is none; says which there are.
+        StorageError: it is damaged.
+    """
+    check_name(name)
+    folder = folder_of(layout) / name
+    if not folder.is_dir():
+        there = sorted(path.name for path in folder.parent.glob("*") if (path / ABOUT).exists())
+        known = f"there are {', '.join(there[:20])}" if there else "make one with --release NAME"
+        raise InputError(f"there is no release '{name}' in {folder.parent}: {known}")
+    about = read_json(folder / ABOUT)
+    with reading(folder, advice="restore it, or delete it"):
+        if sha256(folder / TRAINING) != about["training_images"]:
+            raise ValueError(f"{TRAINING} was changed")
+        trained_on = frozenset((folder / TRAINING).read_text(encoding="utf-8").split())
+    return Release(name, folder / MODEL, trained_on)
+
+
+def _decisive(bundle: Path) -> Sequence[Any]:
+    """What decides the answers of a bundle."""
+    model = read_json(bundle / MANIFEST)
+    if not isinstance(model, dict):
+        raise StorageError(f"{bundle / MANIFEST} is damaged: restore the release, or delete it")
+    return [model.get(name) for name in ("files", "labels", "resize", *DECISIVE)]
+
+
+def has_same_network(bundle: Path, network: Artefact) -> bool:
+    """Whether a bundle's embeddings are those that script 3 stores with this network."""
+    model = read_json(bundle / MANIFEST)
+    return bool(model.get("inputs", {}).get(network.name) == network.identity())
