@@ -16,6 +16,7 @@ from libraries.base.layout import Layout
 from libraries.base.tables import described
 from libraries.classifier.bundle import Classifier
 from libraries.classifier.reference import Reference
+from libraries.evaluation.release import keep_release
 from libraries.network.embedding_store import read_features
 from PARAMETERS import RESOURCES, Parameters
 from tests import fake_search
@@ -97,6 +98,7 @@ def solar_cells(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
     for step in STEPS:
         run_main(step, parameters)
     remember_test_images(Layout(parameters))
+    keep_release(Layout(parameters), "spring", [])
     return root
 
 
