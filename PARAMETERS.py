@@ -127,6 +127,11 @@ class Parameters(Settings):
         "filename",
         "subdir: all images of one sub-folder of a class go to the same side, so one object is never on both",
     )
+    classMap: UserPath | None = prepare(
+        None,
+        "table `images,class` that merges, splits or leaves out class folders: a folder, or a pattern such as "
+        "`cat/siamese/*`, and the class of its images, or nothing; none: each folder is a class",
+    )
     duplicates: Literal["exact", "near", "scene"] = prepare(
         "near",
         "which images count as copies, and stay on one side: exact: the same pixels; near: also scaled, compressed, "

@@ -15,6 +15,7 @@ from libraries.base.layout import Layout
 from libraries.base.pool import usable_cores
 from libraries.data import checking, dataset, duplicates, outputs, quality, removal, split
 from libraries.data.annotations import Annotations
+from libraries.data.class_map import ClassMap
 from libraries.data.exchange import label_studio
 from libraries.data.exchange.export import Export
 from libraries.data.remembered import Remembered
@@ -45,7 +46,10 @@ def main(
         if parameters.importLabels is not None:
             print(*label_studio.import_answers(parameters.importLabels, annotations, dataset=layout.dataset), sep="\n")
         remembered = Remembered.of(layout, recheck=recheck)
+        classes = ClassMap.read(parameters.classMap, annotations.folders)
         checked = check(layout, annotations, parameters.whiteLevel, remembered, cluster=parameters.cluster)
+        checked, unmapped, lines = classes.applied(checked)
+        print(*(f"  {line}\n" for line in lines), sep="", end="")
         alike = find_alike(parameters, layout, checked, remembered)
         if removeDuplicates:
             taken, lines = removal.take_out(layout.images, alike)
@@ -60,6 +64,7 @@ def main(
             checked.examples,
             alike,
             annotations,
+            label_of=classes.label,
             by=parameters.imagesSplitBy,
             ratio_train=parameters.ratioTrainTest,
             seed=parameters.randomSeed,
@@ -67,7 +72,7 @@ def main(
         for line in lines:
             print(line)
 
-        left_out = [*(str(error.path) for error in checked.refused), *annotations.marks]
+        left_out = [*(str(error.path) for error in checked.refused), *annotations.marks, *unmapped]
         target = outputs.write(layout.examples, examples, alike=alike, odd=odd, left_out=left_out, white=checked.white)
         counts = dataset.counts(examples)
         record.tags["data"] = layout.examples.identity()[:12]

@@ -43,6 +43,7 @@ class Layout:
         self.max_pixels: int = self._values["maxMegapixels"] * 10**6
         self.store = self.root / "store"  # results by content, of all data sets: see `content_store`
         self.store_bytes = int(self._values["storeGigabytes"] * 10**9)
+        self.class_map: Path | None = self._values["classMap"]
         self.thumbnails = self.proc / "thumbnails.sqlite"
         self.review = self.proc / "review.csv"
         self.drift = self.proc / "drift.html"
@@ -126,11 +127,13 @@ class Layout:
         return {name: self._mattering_value(name) for name, to in self._matters_to.items() if subjects & to}
 
     def _mattering_value(self, name: str) -> Any:
-        """A parameter's value as in a recipe: of the table of costs its content, as recorded if the file is gone."""
+        """A parameter's value as in a recipe: of a table its content, as recorded if the file is gone."""
         value = self._values[name]
-        if name != "costs" or not isinstance(value, Path):
+        if name not in ("costs", "classMap") or not isinstance(value, Path):
             return value
-        return f"{value.name} ({sha256_once(value)[:12]})" if value.is_file() else self._recorded_costs()
+        if value.is_file():
+            return f"{value.name} ({sha256_once(value)[:12]})"
+        return self._recorded_costs() if name == "costs" else self._made_with("examples.json").get(name)
 
     def _recorded_costs(self) -> Any:
         return self._made_with(f"model_{self.classifier}/model.json").get("costs")

@@ -4,7 +4,7 @@ Examples of one group are never separated. The sides come from a list of test im
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -120,6 +120,7 @@ def take_sides(
     alike: Duplicates,
     annotations: Annotations,
     *,
+    label_of: Callable[[str], str],
     by: Literal["filename", "subdir"],
     ratio_train: float,
     seed: int,
@@ -132,6 +133,7 @@ def take_sides(
     Args:
         examples: of the data set of the annotations.
         alike: the duplicates among them.
+        label_of: the class of an image by its path.
         by: see `group_examples`.
         ratio_train: fraction of the images in training, where the test set is drawn.
 
@@ -150,7 +152,8 @@ def take_sides(
         sided = _split_by_folders(grouped, folder, folders)
     else:
         lines += ["  There is no folder test/: the test images are drawn from all"] if folders.parts else []
-        return _draw(grouped, alike, annotations, by=by, ratio_train=ratio_train, seed=seed), lines
+        drawn = _draw(grouped, alike, annotations, label_of=label_of, by=by, ratio_train=ratio_train, seed=seed)
+        return drawn, lines
     if leaks := duplicates.count_leaks(sided, alike.groups()):
         have = "has" if leaks == 1 else "have"
         lines.append(f"Warning: {leaks:,} of these test images {have} a duplicate in training: see duplicates.csv")
@@ -162,6 +165,7 @@ def _draw(
     alike: Duplicates,
     annotations: Annotations,
     *,
+    label_of: Callable[[str], str],
     by: Literal["filename", "subdir"],
     ratio_train: float,
     seed: int,
@@ -177,11 +181,10 @@ def _draw(
     first = [annotations.first_path(example.path) for example in grouped]
     if first == [example.path for example in grouped]:
         return draw(grouped)
-    folders = annotations.folders
     old = [row for row, path in enumerate(first) if not in_pool(path)]
-    before = [replace(grouped[row], path=first[row], label=folders.label(first[row])) for row in old]
+    before = [replace(grouped[row], path=first[row], label=label_of(first[row]) or grouped[row].label) for row in old]
     _, row_of, group = np.unique(alike.groups()[old], return_index=True, return_inverse=True)
-    drawn = draw(group_examples(before, by, alike=row_of[group], folders=folders))
+    drawn = draw(group_examples(before, by, alike=row_of[group], folders=annotations.folders))
     sides: defaultdict[str, Counter[Side]] = defaultdict(Counter)  # by group
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for row, then in zip(old, drawn, strict=True):

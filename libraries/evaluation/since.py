@@ -1,20 +1,34 @@
 """What has changed since the evaluation before, on the test images of both: by mended labels, and by the classifier."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 
+from libraries.base.arrays import Float64
 from libraries.base.errors import MissingInput, StorageError
 from libraries.base.file_system import nfc
 from libraries.base.layout import Layout
 from libraries.base.tables import Column, read_table
 from libraries.data.annotations import Annotations
 from libraries.evaluation.costs import margin
+from libraries.evaluation.paired import difference, holm
 from libraries.evaluation.testing import Tested
 
 FEWEST = 30  # test images of both, to compare anything
+FEWEST_OF_CLASS = 20  # to say that it lost
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A class whose test images are answered worse than before, and the answer that most of the broken ones get now."""
+
+    label: str
+    then: float
+    now: float
+    taken_for: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Since:
         by_labels: what the new labels add to the accuracy of the answers of then.
         by_classifier: what the new answers add, by the new labels.
         margin: half the width of the 95% interval of that.
+        losses: classes that the new answers are clearly worse for.
     """
 
     images: int
@@ -36,6 +51,7 @@ class Since:
     by_labels: float
     by_classifier: float
     margin: float
+    losses: tuple["Loss", ...] = ()
 
     @property
     def after(self) -> float:
@@ -57,7 +73,15 @@ class Since:
             return f"{told}nothing by the classifier."
         points = "" if self.relabelled else " points"
         chance = ", which may be chance" if low <= 0 <= high else ""
-        return f"{told}{100 * self.by_classifier:+.1f}{points} by the classifier ({low:+.1f} to {high:+.1f}{chance})."
+        lost = [
+            f" ‘{loss.label}’ lost: {loss.then:.1%} of its images were right then, {loss.now:.1%} are now; most of the "
+            f"others are taken for ‘{loss.taken_for}’."
+            for loss in self.losses
+        ]
+        return (
+            f"{told}{100 * self.by_classifier:+.1f}{points} by the classifier ({low:+.1f} to {high:+.1f}{chance})."
+            f"{''.join(lost)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -104,12 +128,36 @@ def compare(before: Mapping[str, tuple[str, str]], tested: Tested) -> Since | No
     if not relabelled and list(answers_then) == answers:
         return None
     gain = is_right - would_be_right
-    groups = tested.groups
+    groups = [tested.groups[i] for i in both]
     return Since(
         images=len(both),
         relabelled=relabelled,
         before=float(was_right.mean()),
         by_labels=float((would_be_right - was_right).mean()),
         by_classifier=float(gain.mean()),
-        margin=margin(gain, [groups[i] for i in both]),
+        margin=margin(gain, groups),
+        losses=tuple(_losses(now, answers, would_be_right, is_right, groups)),
     )
+
+
+def _losses(
+    labels: Sequence[str], answers: Sequence[str], then: Float64, now: Float64, groups: Sequence[str]
+) -> list[Loss]:
+    """The classes that lost, all tests considered; of images [N] whose answers were and are worth so much."""
+    of_group = np.unique([group or str(i) for i, group in enumerate(groups)], return_inverse=True)[1]
+    rows = {label: np.array([each == label for each in labels]) for label in sorted({*labels})}
+    rng = np.random.default_rng(0)
+    found = holm(
+        [
+            difference(label, "class", then[mine], now[mine], of_group[mine], unit=1.0, rng=rng)
+            for label, mine in rows.items()
+            if mine.sum() >= FEWEST_OF_CLASS
+        ]
+    )
+    losses = []
+    for each in found:
+        if each.verdict == "worse":
+            broken = rows[each.of] & (then > now)
+            (taken_for, _), *_ = Counter(answers[i] for i in np.flatnonzero(broken).tolist()).most_common()
+            losses.append(Loss(each.of, each.then, each.now, taken_for))
+    return losses

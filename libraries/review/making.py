@@ -12,6 +12,7 @@ from libraries.base.layout import Layout
 from libraries.base.tables import Column, read_table
 from libraries.data.annotations import Annotations
 from libraries.data.class_folders import in_pool
+from libraries.data.class_map import ClassMap
 from libraries.data.dataset import Example, read_examples
 from libraries.data.duplicates import read_groups
 from libraries.network.embedding_store import Features
@@ -56,15 +57,19 @@ def as_annotated(prepared: Labelled, layout: Layout, annotations: Annotations, o
         NetworkError, StorageError: the network cannot be read.
     """
     moves = annotations.moves_since(layout.prepared_state)
-    folders, marks, history = annotations.folders, annotations.marks, annotations.history
+    classes, marks, history = (
+        ClassMap.read(layout.class_map, annotations.folders),
+        annotations.marks,
+        annotations.history,
+    )
     paths = [moves.get(example.path, example.path) for example in prepared.examples]
-    rows = [row for row, path in enumerate(paths) if path not in marks and not in_pool(path)]
-    examples = [replace(prepared.examples[row], path=paths[row], label=folders.label(paths[row])) for row in rows]
+    rows = [row for row, path in enumerate(paths) if path not in marks and classes.label(path)]
+    examples = [replace(prepared.examples[row], path=paths[row], label=classes.label(paths[row])) for row in rows]
     known, of_pool = {*paths}, [path for path, first in history.state.first.items() if in_pool(first)]
     new = [
-        Example(path, folders.label(path), "train", path, 0, 0, 0, str(history.sha256[path]))
+        Example(path, classes.label(path), "train", path, 0, 0, 0, str(history.sha256[path]))
         for path in of_pool
-        if path not in known and path not in marks and not in_pool(path) and annotations.file(path).is_file()
+        if path not in known and path not in marks and classes.label(path) and annotations.file(path).is_file()
     ]
     new, embedding = embed_labelled(layout, new, options)
     alike = [prepared.alike[row] for row in rows] + [example.path for example in new]
@@ -156,7 +161,23 @@ def queue_of(
     rows = [*against.values(), *(row for row in rows if row.path not in against)]
     left = sum(example.path not in decided for example in examples) - sum(map(is_doubtful, rows))
     rows += pool_queue(found, labelled.embedding, of_pool, unlabelled, names.tolist(), told=pool.told)
+    rows = _by_folder(rows, examples, ClassMap.read(layout.class_map, annotations.folders))
     return Review(ordered(rows), [*pool.left_out, *left_out], answers.told(left=left, advice=_advice(layout)))
+
+
+def _by_folder(rows: list[QueueRow], examples: Sequence[Example], classes: ClassMap) -> list[QueueRow]:
+    """The same, with the folders instead of the classes of a map: an answer moves an image into a folder."""
+    if not classes.rules:
+        return rows
+    folder_of = classes.folders_of({example.path: example.label for example in examples})
+    return [
+        replace(
+            row,
+            label=row.label if row.label is None or in_pool(row.path) else classes.folders.label(row.path),
+            suggested=None if row.suggested is None else folder_of.get(row.suggested),
+        )
+        for row in rows
+    ]
 
 
 def _judged(layout: Layout, examples: Sequence[Example], names: Sequence[str]) -> Float32 | None:

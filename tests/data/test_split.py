@@ -75,7 +75,11 @@ def drawn(folder: Path, *, by: Literal["filename", "subdir"] = "filename") -> di
     annotations = Annotations(folder)
     paths = annotations.folders.images(folder)
     examples = [replace(example(path), sha256=(folder / path).read_text()) for path in paths]
-    sided, _ = take_sides(examples, Duplicates(examples, {}), annotations, by=by, ratio_train=0.75, seed=1)
+    sided, _ = take_sides(
+        examples, Duplicates(examples, {}), annotations,
+        label_of=annotations.folders.label, by=by, ratio_train=0.75, seed=1,
+    )  # fmt: skip
+
     return {e.sha256: e for e in sided}
 
 

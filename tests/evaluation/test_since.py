@@ -57,6 +57,21 @@ def test_labels_and_classifier_are_told_apart() -> None:
     assert replace(found, by_classifier=0.0, margin=0.0).sentence().endswith("among them, nothing by the classifier.")
 
 
+def test_a_class_that_lost_is_named_with_what_it_is_taken_for() -> None:
+    labels = [0] * 60 + [1] * 60
+    now = answered(labels, [0] * 40 + [1] * 20 + [1] * 60)  # twenty cats are taken for dogs
+    then = {e.path: (e.label, e.label) for e in now.examples}
+    found = compare(then, now)
+    assert found is not None
+    assert [(loss.label, loss.then, loss.taken_for) for loss in found.losses] == [("cat", 1.0, "dog")]
+    assert found.sentence().endswith(
+        " ‘cat’ lost: 100.0% of its images were right then, 66.7% are now; most of the others are taken for ‘dog’."
+    )
+    few = answered(labels, [0] * 58 + [1] * 2 + [1] * 60)  # two may be chance
+    found = compare({e.path: (e.label, e.label) for e in few.examples}, few)
+    assert found is not None and found.losses == ()
+
+
 def test_images_of_a_group_count_as_one() -> None:
     labels = [0] * 50 + [1] * 50
     now = answered(labels, [0] * 45 + [1] * 55, groups=["g"] * 10 + [str(i) for i in range(90)])
