@@ -35,6 +35,7 @@ prepare = group("1_prepareData", matters_to="examples")
 refine = group("2_refineDNN", matters_to="training")
 run = group("3_runDNN", matters_to="features")
 svm = group("4_trainSVM", matters_to="svm")
+tune = group("tune", matters_to=())
 call = group("6_callWebservice", matters_to=())
 serve = group("deploymain", matters_to=())
 
@@ -291,6 +292,13 @@ class Parameters(Settings):
         "class-averaged accuracy; or a table `label,answer,cost`, with * for any, and `ask` as the answer of a person",
         matters_to="costs",
     )
+
+    # ---- tune
+    tune_minutes: float = tune(15.0, "time that the search may take", gt=0, le=10_000)
+    tune_networks: tuple[str, ...] = tune(
+        (), "networks to try besides the present one; empty: the EfficientNet-Lites that are installed"
+    )
+    tune_resolutions: tuple[int, ...] = tune((224, 288), "input resolutions to try besides the present one [pixels]")
 
     # ---- 6_callWebservice
     url: str = call("http://127.0.0.1:8080", "the service, or the scoring URI of one in a cloud", pattern=r"^https?://")

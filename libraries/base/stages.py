@@ -232,6 +232,14 @@ STAGES = (
         ),
     ),
     Stage(
+        "tune",
+        reads=(IMAGES, File("proc/<datasetName>/examples.csv", "which of them are for training")),
+        writes=(
+            File("proc/<datasetName>/tune.csv, tune.png", "accuracy and time of networks and settings"),
+            STORE,
+        ),
+    ),
+    Stage(
         "deploymain",
         reads=(
             File("proc/<datasetName>/model_<classifier>", "the bundle; or the folder `bundle`, or AZUREML_MODEL_DIR"),

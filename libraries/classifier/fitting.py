@@ -71,6 +71,31 @@ class Fitted:
         return probabilities, self.decision.decide(probabilities, strange)
 
 
+def cross_validate(
+    data: LabelledEmbeddings,
+    options: FitOptions,
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Sweep, Costs | None]:
+    """SVMs of every normalisation and C, and what mistakes cost; see `fit_svm`."""
+    costs = costs_of(options.costs, data.training[1], data.names)
+    result = sweep(
+        *data.training,
+        number_of_classes=len(data.names),
+        c_values=options.c_values,
+        normalisations=options.normalisations,
+        folds=options.folds,
+        groups=data.training_groups,
+        seen=data.training_seen,
+        costs=costs,
+        seed=options.seed,
+        folder=folder,
+        progress=progress,
+    )
+    return result, costs
+
+
 def fit_svm(
     data: LabelledEmbeddings,
     options: FitOptions,
@@ -86,20 +111,7 @@ def fit_svm(
     Raises:
         InputError, MissingInput: there is nothing to train on, or the table of costs is wrong.
     """
-    costs = costs_of(options.costs, data.training[1], data.names)
-    result = sweep(
-        *data.training,
-        number_of_classes=len(data.names),
-        c_values=options.c_values,
-        normalisations=options.normalisations,
-        folds=options.folds,
-        groups=data.training_groups,
-        seen=data.training_seen,
-        costs=costs,
-        seed=options.seed,
-        folder=folder,
-        progress=progress,
-    )
+    result, costs = cross_validate(data, options, folder=folder, progress=progress)
     calibration = result.calibrations[result.best]
     rows = slice(None) if result.chosen_by.all() else result.chosen_by
     trust = _trust(data, rows, result.out_of_fold_scores[result.best], calibration, options)
