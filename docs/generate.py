@@ -16,6 +16,7 @@ from libraries.data.quality import QualityRow
 from libraries.data.removal import Removal
 from libraries.evaluation.folds import CrossRow, FoldRow
 from libraries.evaluation.testing import PredictionRow
+from libraries.evaluation.tuning import TrialRow
 from libraries.network.training.refine import Epoch
 from libraries.review.queue import QueueRow
 from libraries.service.calling.journal import ClassifiedRow
@@ -52,6 +53,7 @@ TABLES = {
     "evaluation_<classifier>/predictions.csv": PredictionRow,
     "crossvalidation_<classifier>/predictions.csv": CrossRow,
     "crossvalidation_<classifier>/folds.csv": FoldRow,
+    "tune.csv": TrialRow,
     "review.csv": QueueRow,
     "predictions/<folder>.csv": ClassifiedRow,
     "images/<datasetName>/.duplicates/removed.csv": Removal,

@@ -135,12 +135,12 @@ def _folds(labels: Int, groups: Int, seen: Bool | None, folds: int, seed: int) -
     return fold_of
 
 
-def sample(labels: Int, groups: Int, *, most: int, seed: int) -> Bool:
-    """About `most` examples, [N]: of each class its share, but FEWEST if it has so many; groups stay whole."""
+def sample(labels: Int, groups: Int, *, most: int, seed: int, fewest: int = FEWEST) -> Bool:
+    """About `most` examples, [N]: of each class its share, but `fewest` if it has so many; groups stay whole."""
     if len(labels) <= most:
         return np.ones(len(labels), bool)
     members = np.bincount(labels)
-    wanted = np.maximum(members * most / len(labels), FEWEST)
+    wanted = np.maximum(members * most / len(labels), fewest)
     place_of_group = np.random.default_rng(seed).permutation(groups.max() + 1)
     order = np.lexsort((place_of_group[groups], labels))
     place = np.empty(len(labels), np.int64)  # of an example in its class

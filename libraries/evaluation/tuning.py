@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from libraries.base import figures
 from libraries.base.arrays import Bool, Float32, Float64, Int
@@ -33,8 +34,9 @@ from libraries.evaluation.paired import Difference, difference
 from libraries.network.pretrained import NetworkOptions
 
 SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the training images, in the rounds before the last
-LEAST = 200  # images of a round
+LEAST, FEWEST = 200, 20  # images of a round, and of a class among them
 TIME = (0.3, 0.15, 0.15)  # of the whole time that these rounds may take; the rest is for the last
+DEAREST = 0.2  # of the whole time that a candidate may take for all images
 FINALISTS = 4
 FOLDS = 5
 RESERVE = 0.85  # of the time that is left is planned for
@@ -169,7 +171,12 @@ class Race:
             count = max(LEAST, round(share * len(self._examples)))
             if count >= len(self._examples) / 2:
                 break
-            rows = np.flatnonzero(sample(self._labels, self._groups, most=count, seed=self._options.seed))
+            seed = self._options.seed
+            rows = np.flatnonzero(sample(self._labels, self._groups, most=count, seed=seed, fewest=FEWEST))
+            if number == 1:
+                self._embedded(trials[0], rows)  # which says how fast this machine is
+                most = DEAREST * self._seconds
+                trials = [t for t in trials if t.is_present or len(self._labels) * self._embedding_seconds(t) <= most]
             trials = self._affordable(trials, len(rows), self._seconds * time_share)
             self._round(f"Round {number}", trials, rows)
             self._fresh[np.isin(self._groups, self._groups[rows])] = False
@@ -316,9 +323,9 @@ def results_table(trials: Sequence[Trial]) -> str:
     return table("The last round", header, rows)
 
 
-def figure_of(trials: Sequence[Trial], finalists: Sequence[Trial]) -> Figure:
-    """Accuracy against time: large and blue, those of the last round; the present settings and the winner named."""
-    figure = figures.new_figure(8, 5)
+def figure_of(tried: Sequence[Trial], finalists: Sequence[Trial]) -> Figure:
+    """Accuracy against time: large, blue and named those of the last round."""
+    figure = figures.new_figure(8, 4.6 + 0.22 * len(finalists))
     axes = figure.subplots()
     last = {id(trial) for trial in finalists}
 
@@ -326,19 +333,23 @@ def figure_of(trials: Sequence[Trial], finalists: Sequence[Trial]) -> Figure:
         rows = [trial.row for trial in chosen if trial.row is not None]
         return np.array([row.milliseconds for row in rows]), np.array([row.accuracy for row in rows])
 
-    axes.plot(*points([t for t in trials if id(t) not in last]), "o", color=GRAY, markersize=4, alpha=0.5)
-    axes.plot(*points(finalists), "o", color=BLUE, markersize=8)
-    named: dict[int, tuple[Trial, list[str]]] = {}
-    for trial, word in ((finalists[0], "winner"), *((t, "now") for t in finalists if t.is_present)):
-        named.setdefault(id(trial), (trial, []))[1].append(word)
-    for trial, words in named.values():
+    axes.plot(*points([t for t in tried if id(t) not in last]), "o", color=GRAY, markersize=4, alpha=0.5)
+    for number, trial in enumerate(finalists, 1):
         (x,), (y,) = points([trial])
-        axes.annotate(", ".join(words), (x, y), (8, 8), textcoords="offset points", color=INK)
+        said = [*(["the winner"] if number == 1 else []), *(["now"] if trial.is_present else [])]
+        words = f" ({', '.join(said)})" if said else ""
+        label = f"{number}  {trial}{words}"
+        axes.plot(x, y, "o", color=BLUE, markersize=8, label=label)
+        axes.annotate(str(number), (x, y), (7, 5), textcoords="offset points", color=INK)
     axes.set_xscale("log")
+    for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        which(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.margins(y=0.12)
     axes.yaxis.set_major_formatter(figures.percent)
     axes.set(xlabel="milliseconds per image", ylabel="accuracy in cross-validation")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), frameon=False, fontsize=9, handlelength=0.5)
     figures.tidy(axes)
-    figures.write_title(axes, "Accuracy and time; small: only tried on few images")
+    figures.write_title(axes, "Accuracy and time; gray: only tried on few images")
     return figure
 
 
