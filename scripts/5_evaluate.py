@@ -14,7 +14,6 @@ tested on. For 'svm' that takes seconds; for a refined network N trainings, whic
 """
 
 import textwrap
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,44 +202,13 @@ def keep(layout: Layout, name: str, record: Record) -> None:
 
 def compare_with(parameters: Parameters, layout: Layout, name: str) -> None:
     """Compare the bundle with a release."""
-    from libraries.classifier.bundle import Classifier
-    from libraries.data.dataset import read_examples, read_white_level
-    from libraries.data.remembered import Remembered
-    from libraries.evaluation import against, testing
-    from libraries.evaluation.release import find_release, has_same_network
-    from libraries.network.embedding_store import read_features
+    from libraries.evaluation.against import against_release, write_comparison
 
-    release = find_release(layout, name)
-    now, then = (
-        Classifier(folder, precision=parameters.run_precision) for folder in (layout.bundle.folder, release.bundle)
-    )
-    against.check_names(now.labels, then.labels)
-    examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
-    reasons = against.comparable(examples, labels=then.labels, trained_on=release.trained_on)
-    kept = [e for i, e in enumerate(examples) if not any(unfit[i] for unfit in reasons.values())]
-    stored = partial(
-        testing.classify_stored,
-        features=read_features(layout.features.folder, first="train"),
-        images=layout.images,
-        files=Remembered.of(layout).files,
-    )
-    of_now = stored(now, kept)
-    if then.rule == now.rule and has_same_network(release.bundle, layout.network):
-        of_then = stored(then, of_now.examples)
-    else:
-        with ProgressBar(f"Classifying by '{name}'", total=len(of_now.examples)) as bar:
-            of_then = testing.classify(then, of_now.examples, images=layout.images, progress=bar.update)
-    white_level = read_white_level(layout.examples)
-    found = against.compare(
-        of_now,
-        of_then,
-        release=name,
-        slices=against.slices_of(of_now.examples, layout, white_level=white_level),
-        left_out={reason: int(unfit.sum()) for reason, unfit in reasons.items()},
-        costs=now.decision.costs,
-        seed=parameters.randomSeed,
-    )
-    written = against.write_comparison(found, layout, white_level=white_level)
+    with ProgressBar(f"Classifying by '{name}'") as bar:
+        found = against_release(
+            layout, name, precision=parameters.run_precision, seed=parameters.randomSeed, progress=bar.show
+        )
+    written = write_comparison(found, layout)
     print(found.table(), *(textwrap.fill(sentence, 100) for sentence in found.sentences()), sep="\n")
     print("\nWritten:", *(f"  {path}" for path in written), sep="\n")
     if found.verdict == "worse":

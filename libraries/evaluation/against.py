@@ -1,6 +1,6 @@
 """A classifier against a release, on the same test images: better, the same or worse; for whom; and what flipped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -10,26 +10,26 @@ from typing import Annotated, Literal
 import numpy as np
 
 from libraries.base.arrays import Bool
-from libraries.base.console import table
-from libraries.base.errors import ImageError, InputError
+from libraries.base.console import counting, table
+from libraries.base.errors import InputError
 from libraries.base.layout import Layout
 from libraries.base.pool import ordered_map
 from libraries.base.tables import Column, write_table
+from libraries.classifier.bundle import Classifier
 from libraries.classifier.costs import Costs
-from libraries.data.class_folders import find_class_folders
-from libraries.data.dataset import Example
-from libraries.data.images import load
-from libraries.evaluation.outputs import square, thumbnail
+from libraries.data.dataset import Example, read_examples, read_white_level
+from libraries.data.remembered import Remembered
+from libraries.evaluation.outputs import thumbnail
 from libraries.evaluation.paired import Difference, Verdict, difference, holm
+from libraries.evaluation.release import find_release, has_same_network
 from libraries.evaluation.report import THUMBNAIL, Thumbnail, small_picture, write_page
-from libraries.evaluation.testing import Tested
+from libraries.evaluation.slices import RISING, slices_of
+from libraries.evaluation.testing import Tested, classify, classify_stored
 from libraries.evaluation.wording import percent
+from libraries.network.embedding_store import read_features
 
 FEWEST = 20  # images of a slice
-MOST_SOURCES = 20  # folders that are slices of their own
-_RISING = ("small", "dark", "middle", "large", "bright")
 MOST_SHOWN = 40  # flipped images of each kind, on the page
-_SIDE = 32  # pixels of an image whose brightness is measured
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,11 @@ def comparable(examples: Sequence[Example], *, labels: Sequence[str], trained_on
     }
 
 
+def _order(name: str) -> tuple[int, str]:
+    """Sizes and brightnesses rise, others are in alphabetical order."""
+    return (RISING.index(name), "") if name in RISING else (len(RISING), name)
+
+
 def compare(
     now: Tested,
     then: Tested,
@@ -214,61 +219,54 @@ def compare(
     return Comparison(release, whole, of_costs, holm(found), flips, left_out, unit)
 
 
-def _order(name: str) -> tuple[int, str]:
-    """Sizes and brightnesses rise, others are in alphabetical order."""
-    return (_RISING.index(name), "") if name in _RISING else (len(_RISING), name)
+def against_release(
+    layout: Layout,
+    name: str,
+    *,
+    precision: Literal["f32", "bf16"],
+    seed: int,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Comparison:
+    """Compare the current bundle with a release on the current test images.
+
+    Args:
+        precision: of the network.
+        seed: of the random exchanges.
+        progress: called with how many images the release has classified, and of how many, if its network is another.
+
+    Raises:
+        ParameterError, InputError, StorageError: there is no such release, it is damaged, or nothing can be compared.
+    """
+    release = find_release(layout, name)
+    now, then = (Classifier(folder, precision=precision) for folder in (layout.bundle.folder, release.bundle))
+    examples = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "test"]
+    reasons = comparable(examples, labels=then.labels, trained_on=release.trained_on)
+    kept = [e for i, e in enumerate(examples) if not any(unfit[i] for unfit in reasons.values())]
+    if not kept:
+        told = " and ".join(f"{int(unfit.sum()):,} {reason}" for reason, unfit in reasons.items() if unfit.any())
+        raise InputError(f"there is no test image to compare with '{name}': {told or 'there are none at all'}")
+    features, files = read_features(layout.features.folder, first="train"), Remembered.of(layout).files
+    stored = partial(classify_stored, features=features, images=layout.images, files=files)
+    of_now = stored(now, kept)
+    if then.rule == now.rule and has_same_network(release.bundle, layout.network):
+        of_then = stored(then, of_now.examples)
+    else:
+        count = counting(progress, len(of_now.examples))
+        of_then = classify(then, of_now.examples, images=layout.images, progress=count)
+    return compare(
+        of_now,
+        of_then,
+        release=name,
+        slices=slices_of(of_now.examples, layout, white_level=read_white_level(layout.examples)),
+        left_out={reason: int(unfit.sum()) for reason, unfit in reasons.items()},
+        costs=now.decision.costs,
+        seed=seed,
+    )
 
 
-def slices_of(examples: Sequence[Example], layout: Layout, *, white_level: int) -> dict[str, list[str | None]]:
-    """Size, brightness, source folder and group of the images; what cannot be read, or is all the same, is in none."""
-    size = _thirds([float(e.width * e.height) for e in examples], ("small", "middle", "large"))
-    levels = [
-        level
-        for _, level in ordered_map(
-            partial(_brightness, layout=layout, white_level=white_level), [example.path for example in examples]
-        )
-    ]
-    brightness = _thirds(levels, ("dark", "middle", "bright"))
-    folders = find_class_folders(layout.images)
-    inside = [folders.inside(example.path).rpartition("/")[0] for example in examples]
-    sources = {source for source in inside if source}
-    source: list[str | None] = [each or None if len(sources) <= MOST_SOURCES else None for each in inside]
-    members = {example.group: 0 for example in examples}
-    for example in examples:
-        members[example.group] += 1
-    group: list[str | None] = ["of several" if members[e.group] > 1 else "alone" for e in examples]
-    known = {"size": size, "brightness": brightness, "folder": source, "group": group}
-    return {name: values for name, values in known.items() if len({*values} - {None}) > 1}
-
-
-def _brightness(path: str, *, layout: Layout, white_level: int) -> float | None:
-    try:
-        rule = square(_SIDE, white_level=white_level)
-        return float(load(layout.images / path, rule, max_pixels=layout.max_pixels).mean())
-    except ImageError:
-        return None
-
-
-def _thirds(values: Sequence[float | None], names: tuple[str, str, str]) -> list[str | None]:
-    """The third in which each value is; images of equal values are in the same."""
-    known = np.array([value for value in values if value is not None])
-    if not len(known):
-        return [None] * len(values)
-    low, high = np.quantile(known, [1 / 3, 2 / 3], method="lower")
-    return [
-        None if value is None else names[0] if value <= low else names[1] if value <= high else names[2]
-        for value in values
-    ]
-
-
-def check_names(now: Sequence[str], then: Sequence[str]) -> None:
-    """Raise InputError if two classifiers have no class in common."""
-    if not {*now} & {*then}:
-        raise InputError("the release knows none of the present classes: there is nothing to compare")
-
-
-def write_comparison(found: Comparison, layout: Layout, *, white_level: int) -> tuple[Path, Path]:
+def write_comparison(found: Comparison, layout: Layout) -> tuple[Path, Path]:
     """Write the page and the table of what has flipped; returns their paths."""
+    white_level = read_white_level(layout.examples)
     page, rows = (layout.proc / f"against_{found.release}.{suffix}" for suffix in ("html", "csv"))
     write_table(rows, Flip, found.flips)
 
