@@ -315,6 +315,11 @@ class Parameters(Settings):
     candidate: UserPath | None = serve(
         None, "folder of another bundle, whose answers to what comes are only compared, and not given: see GET /model"
     )
+    serve_similar: Literal["local", "always", "never"] = serve(
+        "local",
+        "whether the page shows training images that are like a picture which is unknown or not certain; local: only "
+        "if no other machine can reach the service",
+    )
     host: str = serve("127.0.0.1", "address to listen on; 0.0.0.0 can be reached from other machines")
     port: int = serve(8080, "port to listen on", ge=0, le=65535)
     keyFile: UserPath | None = serve(

@@ -18,6 +18,7 @@ from PARAMETERS import RESOURCES, Parameters
 
 if TYPE_CHECKING:
     from libraries.service.keeping import Keep
+    from libraries.service.similar import Similar
 
 
 def main(parameters: Parameters, *, insecure: bool = False, review: bool = False, stage: bool = False) -> None:
@@ -68,7 +69,12 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
     )
     keep = keep_of(parameters, has_feedback=feedback_key is not None)
     service = Service(
-        folder, precision=parameters.run_precision, limits=limits, keep=keep, candidate=parameters.candidate
+        folder,
+        precision=parameters.run_precision,
+        limits=limits,
+        keep=keep,
+        candidate=parameters.candidate,
+        similar=similar_of(parameters, folder),
     )
     print(f"Serving the bundle {folder}")
     if parameters.candidate is not None:
@@ -77,6 +83,16 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
         print(f"Images are kept in {keep.folder} ({keep.which}{', feedback' if feedback_key else ''})")
     app = create_app(service, page=RESOURCES / "webPage", access=access)
     Server(app, service, host=parameters.host, port=parameters.port, announce=print, access=access).run()
+
+
+def similar_of(parameters: Parameters, folder: Path) -> "Similar | None":
+    from libraries.service.similar import find_similar
+    from libraries.web.addresses import is_loopback
+
+    is_shown = parameters.serve_similar == "always" or (
+        parameters.serve_similar == "local" and is_loopback(parameters.host)
+    )
+    return find_similar(Layout(parameters, with_annotations=False), folder) if is_shown else None
 
 
 def keep_of(parameters: Parameters, *, has_feedback: bool) -> "Keep | None":

@@ -118,6 +118,21 @@ class ExplainAnswer(BaseModel):
     milliseconds: dict[str, float] = Field(examples=[{"total": 24.1}])
 
 
+class SimilarImage(BaseModel):
+    """A training image."""
+
+    label: str = Field(examples=["defective"])
+    similarity: float = Field(examples=[0.83], description="cosine of the embeddings")
+    picture: str = Field(examples=["data:image/jpeg;base64,/9j/4AAQ..."], description="small, for a page")
+
+
+class SimilarAnswer(BaseModel):
+    """The training images that are most like an image, the most similar first."""
+
+    model: ModelName
+    similar: list[SimilarImage]
+
+
 class ReloadAnswer(BaseModel):
     """The model in service from now on."""
 

@@ -81,6 +81,7 @@ def create_app(service: Service, *, page: Path, access: Access | None = None) ->
     router = APIRouter(route_class=_DirectRoute)
     _add_predict(router, service)
     _add_explain(app, service)
+    _add_similar(app, service)
     _add_score(router, service)
     if access.feedback_key is not None:
         _add_feedback(app, service)
@@ -147,6 +148,18 @@ def _add_explain(app: FastAPI, service: Service) -> None:
         return _json(answers.explanation(loaded, explanation, seconds=time.perf_counter() - begun))
 
 
+def _add_similar(app: FastAPI, service: Service) -> None:
+    problems = {**_COMPUTING_PROBLEMS, **answers.problems(404)}
+
+    @app.post("/similar", response_model=answers.SimilarAnswer, responses=problems, openapi_extra=_IMAGES_BODY)
+    async def similar(request: Request) -> Response:
+        """Find the training images that are most like an image, where these may be shown."""
+        async with service.bodies.read(request) as body:
+            (sent,) = await _uploads(service, request, body, most=1)
+            loaded, found = await service.find_similar(sent.data)
+        return _json({"model": loaded.identity, "similar": found})
+
+
 def _add_score(router: APIRouter, service: Service) -> None:
     @router.post(
         "/score",
@@ -202,6 +215,7 @@ def _add_operations(app: FastAPI, service: Service, access: Access) -> None:
             **service.model.current.describe(),
             "candidate": None if service.shadow is None else service.shadow.describe(),
             "previous": None if previous is None else previous.identity,
+            "similar": service.similar is not None,
             "keeps": keeps,
             "limits": accepted,
         }

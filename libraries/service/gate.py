@@ -21,7 +21,7 @@ from libraries.service.trusted_headers import Proxies, check_host, network_of
 
 OPEN = frozenset({"/", "/docs", "/openapi.json", *HEALTH})  # need no key
 _OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
-COMPUTING = frozenset({"/predict", "/explain", "/score"})
+COMPUTING = frozenset({"/predict", "/explain", "/similar", "/score"})
 _OTHERS = frozenset({"/model", "/metrics", "/admin/reload", "/admin/promote", "/admin/rollback", "/feedback"})
 OWN_SEGMENTS = frozenset(path.split("/")[1] for path in (*OPEN, *_OPEN_FOLDERS, *COMPUTING, *_OTHERS))
 _MOST_CLIENTS = 10_000  # addresses whose rate is remembered

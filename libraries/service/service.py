@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -25,6 +25,7 @@ from libraries.service.model import LoadedModel, ServedModel, load_model
 from libraries.service.multipart import Body
 from libraries.service.problems import Problem, image_problem
 from libraries.service.shadow import Shadow, outcomes
+from libraries.service.similar import Similar
 from libraries.service.workers import Workers
 
 _BUFFERED = 5  # bodies of the largest size that may be in memory at once
@@ -188,17 +189,20 @@ class Service:
         limits: Limits | None = None,
         keep: Keep | None = None,
         candidate: Path | None = None,
+        similar: Similar | None = None,
     ) -> None:
         """
         Args:
             keep: which images are kept; None: none, and no feedback.
             candidate: a bundle whose answers are compared, and not given.
+            similar: training images that may be shown; None: none.
         """
         self.keeper = None if keep is None else Keeper(keep)
         self.limits = limits or Limits()
         self.failure: Exception | None = None
         self.model = ServedModel(bundle, precision=precision)
         self.shadow: Shadow | None = None
+        self._similar = similar
         self._candidate, self._precision = candidate, precision
         self.metrics = Metrics()
         self.bodies = BodyReader(
@@ -358,6 +362,25 @@ class Service:
         outcome = await asyncio.wrap_future(self.keeper.take_feedback(bytes(image), label))
         if outcome not in ("kept", "known"):
             raise Problem(503, "the image could not be kept: the service's log says why", retry_after=60)
+
+    @property
+    def similar(self) -> Similar | None:
+        """The training images of the model in service, if they may be shown."""
+        is_ready = self._similar is not None and self.model.is_ready and self._similar.is_of(self.model.current)
+        return self._similar if is_ready else None
+
+    async def find_similar(self, image: Image) -> tuple[LoadedModel, list[dict[str, Any]]]:
+        """Find the training images most like an image.
+
+        Raises:
+            Problem: 404 they are not shown; 413 or 422 no usable image; 503 not ready or too busy.
+        """
+        if (similar := self.similar) is None:
+            raise Problem(404, "training images are not shown: see serve_similar")
+        loaded, (timed,) = await self.classify([image], is_usual=False)
+        if isinstance(timed.result, ImageError):
+            raise image_problem(timed.result)
+        return loaded, await asyncio.to_thread(similar.to, timed.result.embedding)
 
     async def explain(self, image: Image, label: str | None) -> tuple[LoadedModel, Explanation]:
         """Find the evidence in an image for `label`, or for the predicted label.

@@ -148,6 +148,7 @@ export class Card {
     this.$(".verdict").hidden = false;
     say(this.$(".trust"), inWords(this.result));
     this.showBars();
+    if (model.similar && inWords(this.result)) enqueue(HEATMAP, () => this.showSimilar());
     const scaled = this.body === this.file ? "" : ", scaled down to the size the service takes";
     say(this.$(".times"), `${duration(took)} in all, ${duration(inService)} of them in the service${scaled}`);
     announce(`${this.name}: ${unknown ? "I do not know this" : `${label}, ${percent(probability)}`}`);
@@ -155,6 +156,25 @@ export class Card {
     this.label = label;
     this.markBar();
     if (this.isShown) inView.observe(this.element); // from now on: a card that is never looked at costs no heatmap
+  }
+
+  /** Of a picture that is unknown or not certain, the training images most like it. */
+  async showSimilar() {
+    try {
+      const { answer } = await ask("similar", { body: this.body, signal: this.stop.signal });
+      const rows = answer.similar.map(({ label, picture }) => {
+        const [row, image, name] = ["li", "img", "bdi"].map((tag) => document.createElement(tag));
+        image.src = picture;
+        image.alt = "";
+        name.textContent = label;
+        row.append(image, name);
+        return row;
+      });
+      this.$(".similar ul").replaceChildren(...rows);
+      this.$(".similar").hidden = !rows.length;
+    } catch {
+      this.$(".similar").hidden = true; // the answer stands without them
+    }
   }
 
   showBars() {

@@ -91,6 +91,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "requestsInFlight": (1, NOTHING, NOTHING),
     "rightLabel": ("defective", NOTHING, NOTHING),
     "bundle": ("model_svm", NOTHING, NOTHING),
+    "serve_similar": ("never", NOTHING, NOTHING),
     "candidate": ("model_svm", NOTHING, NOTHING),
     "host": ("0.0.0.0", NOTHING, NOTHING),
     "port": (80, NOTHING, NOTHING),

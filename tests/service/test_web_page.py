@@ -196,6 +196,30 @@ def test_what_it_does_not_know_and_what_is_not_certain_are_said(page: Page, serv
     expect(fourth.locator(".trust")).to_contain_text("Ask a person: that is better than to rely on ‘defective’")
 
 
+def test_training_images_are_shown_beside_what_is_not_known(service: FakeService, new_page: NewPage) -> None:
+    service.model = {**service.model, "similar": True}
+    page = new_page(service.url)
+    service.trusted = {"unknown": True, "set": ["defective"]}
+    choose(page, file())
+    similar = page.locator("article .similar")
+    expect(similar).to_be_visible()
+    expect(similar.locator("li")).to_have_text(["functional", "<b>defective"])
+    assert similar.locator("img").evaluate_all("images => images.every(image => image.naturalWidth === 1)")
+    service.trusted = {"unknown": False, "set": ["defective"]}
+    choose(page, file("sure.png"))
+    sure = page.locator("article").filter(has_text="sure.png")
+    expect(sure.locator(".verdict")).to_contain_text("defective")
+    expect(sure.locator(".similar")).to_be_hidden()
+    assert len(service.sent("/similar")) == 1
+
+
+def test_without_training_images_none_are_asked_for(page: Page, service: FakeService) -> None:
+    service.trusted = {"unknown": True, "set": ["defective"]}
+    choose(page, file())
+    expect(page.locator("article .verdict")).to_contain_text("I do not know this")
+    assert not service.sent("/similar")
+
+
 def test_a_drift_and_what_is_kept_are_told(service: FakeService, new_page: NewPage) -> None:
     usual = new_page(service.url)
     expect(usual.locator("#keeps")).to_have_text(", and it keeps none")

@@ -107,6 +107,7 @@ class FakeService:
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             usual = {"/model": self.tell_model, "/predict": self.predict, "/explain": self.explain}
+            usual["/similar"] = self.similar
             return {**usual, **self.answers}[request.path](request)
         finally:
             with self._lock:
@@ -123,6 +124,12 @@ class FakeService:
         prediction = {"name": None, **rows[0], "probabilities": rows, **self.trusted}
         milliseconds = {"queue": 0.3, "decode": 2.1, "compute": 9.8, "total": 12.9}
         return Answer({"model": self.identity(), "predictions": [prediction], "milliseconds": milliseconds})
+
+    def similar(self, _: Request) -> Answer:
+        """POST /similar."""
+        pixel = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+        found = [{"label": label, "similarity": 0.5, "picture": pixel} for label in ("functional", "<b>defective")]
+        return Answer({"model": self.identity(), "similar": found})
 
     def explain(self, request: Request) -> Answer:
         """POST /explain?label=NAME."""
