@@ -38,6 +38,8 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
 
     key, admin_key, feedback_key = read_keys(waits=True)
 
+    from libraries.classifier.bundle import find_bundle
+    from libraries.classifier.bundle_files import MANIFEST, read_manifest
     from libraries.service.app import create_app
     from libraries.service.gate import OWN_SEGMENTS, Access
     from libraries.service.server import Server
@@ -68,17 +70,20 @@ def serve(parameters: Parameters, *, insecure: bool) -> None:
         read_keys=read_keys,
     )
     keep = keep_of(parameters, has_feedback=feedback_key is not None)
+    candidate = None if parameters.candidate is None else find_bundle(parameters.candidate)
+    if candidate is not None:
+        read_manifest(candidate / MANIFEST)  # a wrong folder is told now
     service = Service(
         folder,
         precision=parameters.run_precision,
         limits=limits,
         keep=keep,
-        candidate=parameters.candidate,
+        candidate=candidate,
         similar=similar_of(parameters, folder),
     )
     print(f"Serving the bundle {folder}")
-    if parameters.candidate is not None:
-        print(f"Comparing it with the bundle {parameters.candidate}, whose answers are not given")
+    if candidate is not None:
+        print(f"Comparing it with the bundle {candidate}, whose answers are not given")
     if keep is not None:
         print(f"Images are kept in {keep.folder} ({keep.which}{', feedback' if feedback_key else ''})")
     app = create_app(service, page=RESOURCES / "webPage", access=access)

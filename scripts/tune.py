@@ -40,6 +40,8 @@ def tune(parameters: Parameters, layout: Layout, record: Record) -> None:
 
     training = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "train"]
     present = parameters.network_options()
+    for name in parameters.tune_networks:
+        check_network(name)
     trials = tuning.candidates(
         present,
         networks=[*dict.fromkeys([present.name, *(parameters.tune_networks or installed())])],
@@ -54,18 +56,31 @@ def tune(parameters: Parameters, layout: Layout, record: Record) -> None:
         told=say,
     )
     finalists = race.run(trials)
-    with ProgressBar("Judging the best on other images", total=len(finalists) * tuning.FOLDS) as bar:
-        nested = race.nested(finalists, progress=bar.update)
     write_table(layout.proc / "tune.csv", tuning.TrialRow, tuning.rows_of(trials))
     tried = [trial for trial in trials if trial.row is not None]
     figures.save(tuning.figure_of(tried, finalists), layout.proc / "tune.png")
+    with ProgressBar("Judging the best on other images", total=len(finalists) * tuning.FOLDS) as bar:
+        nested = race.nested(finalists, progress=bar.update)
     print(tuning.results_table(finalists), *wrapped(tuning.sentences(finalists, nested)), sep="\n")
     if lines := tuning.changes(present, finalists[0].options):
         print("\nThe winner, in PARAMETERS.py:", *(f"  {line}" for line in lines), sep="\n")
     print(f"\nWritten: {layout.proc / 'tune.csv'} and tune.png")
-    record.metrics.update(expected=nested.expected, gain=nested.against.gain)
+    if nested is not None:
+        record.metrics.update(expected=nested.expected, gain=nested.against.gain)
     record.files += [layout.proc / "tune.csv", layout.proc / "tune.png"]
     shutil.rmtree(layout.proc / "tune", ignore_errors=True)
+
+
+def check_network(name: str) -> None:
+    """Raise NetworkError unless there is such a network: before any work is done."""
+    from libraries.base.errors import NetworkError
+    from libraries.network.source import find_source, graph_path
+
+    try:
+        if graph_path(name) is None:
+            find_source(name)
+    except NetworkError as error:
+        raise NetworkError(f"tune_networks: {error}") from error
 
 
 def installed() -> list[str]:
@@ -108,13 +123,14 @@ def embedder(parameters: Parameters, layout: Layout) -> "Embed":
         found = []
         with Embeddings(layout, artefact, rule, parameters.run_options()) as embeddings:
             missing = len(examples) - embeddings.stored(examples)
-            begun = time.monotonic()
+            begun = 0.0
             with ProgressBar("  Embedding", total=len(examples)) as bar:
                 embeddings.compute(examples, told=say)
                 for _, outputs in embeddings.of(examples):
                     if isinstance(outputs, ImageError):
                         raise outputs
                     found.append(outputs["embedding"])
+                    begun = begun or time.monotonic()  # without opening the network
                     bar.update()
         seconds = (time.monotonic() - begun) / missing if missing >= 32 else None
         return np.stack(found), seconds

@@ -127,13 +127,14 @@ class Layout:
         return {name: self._mattering_value(name) for name, to in self._matters_to.items() if subjects & to}
 
     def _mattering_value(self, name: str) -> Any:
-        """A parameter's value as in a recipe: of a table its content, as recorded if the file is gone."""
+        """A parameter's value as in a recipe: of a table its content; of costs, which a bundle holds, as recorded."""
         value = self._values[name]
         if name not in ("costs", "classMap") or not isinstance(value, Path):
             return value
         if value.is_file():
             return f"{value.name} ({sha256_once(value)[:12]})"
-        return self._recorded_costs() if name == "costs" else self._made_with("examples.json").get(name)
+        recorded = self._recorded_costs()
+        return recorded if name == "costs" and str(recorded).startswith(value.name) else f"{value.name} (missing)"
 
     def _recorded_costs(self) -> Any:
         return self._made_with(f"model_{self.classifier}/model.json").get("costs")

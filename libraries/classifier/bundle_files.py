@@ -127,6 +127,7 @@ def _checked(model: Any) -> tuple[dict[str, Any], list[str], ResizeRule]:
         trust.check(_object(model["trust"], "trust"), classes=len(labels))
     if "costs" in model:
         Costs.from_json(_object(model["costs"], "costs"), labels)
+        _check_text(model["costs"]["unit"], "costs: unit")
     _check_facts(model)
     return model, labels, rule
 

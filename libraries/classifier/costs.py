@@ -88,7 +88,7 @@ class Costs:
             raise ValueError("costs: rows or unit are missing")
         for row in rows:
             is_row = isinstance(row, list) and [type(each) for each in row[:2]] == [str, str] and len(row) == 3
-            if not is_row or type(row[2]) not in (int, float) or not math.isfinite(row[2]):
+            if not is_row or type(row[2]) not in (int, float) or not -LARGEST <= row[2] <= LARGEST:
                 raise ValueError("costs: a row is not label, answer, cost")
         return cls.of([(label, answer, cost) for label, answer, cost in rows], names, unit=unit)
 
@@ -98,7 +98,10 @@ class Costs:
 
     def answers(self, probabilities: Floating) -> Int:
         """The answer that costs least, without asking anybody, int [N], by probabilities [N, K]."""
-        return np.asarray((probabilities @ self.matrix).argmin(axis=1))
+        expected = probabilities @ self.matrix
+        least = expected.min(axis=1, keepdims=True)
+        is_least = expected <= least + 1e-9 * np.abs(least)
+        return np.asarray(np.where(is_least, probabilities, -1).argmax(axis=1))  # of equal ones, the most probable
 
     def asks(self, probabilities: Floating) -> Bool:
         """Whether asking a person costs less than the best answer, [N], by probabilities [N, K]."""

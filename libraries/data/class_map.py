@@ -1,5 +1,6 @@
 """Classes other than the folders: merged, split, renamed or left out by a table, without moving an image."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -94,19 +95,27 @@ class ClassMap:
         names = sorted({example.label for example in labelled})
         if len(names) < 2:
             raise InputError(f"the table of classes leaves {names[0] if names else 'none'}: two classes are needed")
-        lines = [f"Warning: '{pattern}' in the table of classes fits no image" for pattern in self.unused(paths)]
+        lines = [self._explained(pattern) for pattern in self.unused(paths)]
         lines.append(f"By the table of classes: {len(names)} classes, {len(left_out):,} images left out")
         return kept._replace(examples=labelled), left_out, lines
 
+    def _explained(self, pattern: str) -> str:
+        """Why a row does nothing; raises InputError for a name that is nearly that of a folder."""
+        near = difflib.get_close_matches(pattern, self.folders.by_label, n=1, cutoff=0.8)
+        if near and pattern not in self.folders.by_label and not any(sign in pattern for sign in "/*?["):
+            raise InputError(f"the table of classes names '{pattern}', which is no folder: did you mean '{near[0]}'?")
+        return f"Warning: '{pattern}' in the table of classes fits no image that the rows before it have left"
+
     def unused(self, paths: Iterable[str]) -> list[str]:
-        """The patterns that fit no image."""
+        """The patterns that fit no image, or only such as rows before them take."""
         whole = {nfc(f"{self.folders.label(path)}/{self.folders.inside(path)}") for path in paths}
-        folders = {path.partition("/")[0] for path in whole}
-        return [
-            pattern
-            for pattern, _ in self.rules
-            if pattern not in folders and not any(fnmatchcase(path, pattern) for path in whole)
-        ]
+        left, unused = whole, list[str]()
+        for pattern, _ in self.rules:  # each takes what those before have left
+            rest = {path for path in left if path.partition("/")[0] != pattern and not fnmatchcase(path, pattern)}
+            if len(rest) == len(left):
+                unused.append(pattern)
+            left = rest
+        return unused
 
     def folders_of(self, labels: Mapping[str, str]) -> dict[str, str]:
         """The folder of each class that is one folder and no more: where an image goes that gets this class.

@@ -19,6 +19,7 @@ from libraries.classifier.bundle import Classifier
 from libraries.classifier.costs import Costs
 from libraries.data.dataset import Example, read_examples, read_white_level
 from libraries.data.remembered import Remembered
+from libraries.evaluation.costs import gained
 from libraries.evaluation.outputs import thumbnail
 from libraries.evaluation.paired import Difference, Verdict, difference, holm
 from libraries.evaluation.release import find_release, has_same_network
@@ -71,11 +72,20 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """By the costs, if there are any, else by the accuracy; worse, too, if any class or slice is."""
+        """By the costs, if there are any, else by the accuracy; worse, too, if any class or slice is.
+
+        Costs weigh the classes against each other, so that with them a class alone makes it no worse.
+        """
         main = (self.costs or self.whole).verdict
-        if main == "worse" or any(each.verdict == "worse" for each in self.slices):
-            return "worse"
-        return main
+        return "worse" if main == "worse" or self._worse else main
+
+    @property
+    def _worse(self) -> list[Difference]:
+        return [each for each in self.slices if each.verdict == "worse" and not (self.costs and each.kind == "class")]
+
+    def shown(self, value: float) -> str:
+        """An accuracy, or the cost of 100 images, of a slice."""
+        return percent(value) if self.costs is None else f"{100 * value:.4g}"
 
     def sentences(self) -> list[str]:
         """The verdict in words, and what it rests on."""
@@ -94,21 +104,22 @@ class Comparison:
             saved, spread = 100 * main.gain, 100 * main.margin
             told.append(
                 f"By your costs, which decide, 100 images cost {100 * main.then:.4g}{unit} then and "
-                f"{100 * main.now:.4g} now: {saved:.3g} are saved ({saved - spread:.3g} to {saved + spread:.3g}, "
+                f"{100 * main.now:.4g} now: {gained(saved)} ({saved - spread:.3g} to {saved + spread:.3g}, "
                 f"p = {main.p:.2g})."
             )
         if main.verdict == "same" and self.verdict == "same" and low < 0 and self.costs is None:
             told.append(f"It may be up to {-low:.1f} points worse: only more test images could tell.")
-        worse = [each for each in self.slices if each.verdict == "worse"]
-        told += [
-            f"It is worse for {_named(each)}: {percent(each.then)} then, {percent(each.now)} now "
-            f"(p = {each.p:.2g}, all classes and slices considered)."
-            for each in worse
-        ]
+        elif self.costs is None and self.unit:
+            told.append("The release gives answers that are no classes any more, so that costs cannot be compared.")
+        if self._worse:
+            each_of = ", ".join(
+                f"{_named(s)} ({self.shown(s.then)} then, {self.shown(s.now)} now)" for s in self._worse
+            )
+            told.append(f"It is worse for {each_of}, all classes and slices considered.")
         kinds = [flip.change for flip in self.flips]
         told.append(
             f"{len(kinds):,} answers are different: {kinds.count('mended'):,} mended, {kinds.count('broken'):,} "
-            f"broken, {kinds.count('other'):,} wrong before and after."
+            f"broken, {kinds.count('other'):,} wrong in another way."
         )
         told += [f"Left out: {count:,} {reason}." for reason, count in self.left_out.items() if count]
         return told
@@ -119,15 +130,32 @@ class Comparison:
             (
                 each.of if each.kind in ("", "class") else f"{each.kind}: {each.of}",
                 f"{each.images:,}",
-                percent(each.then),
-                percent(each.now),
-                f"{100 * each.gain:+.1f} ± {100 * each.margin:.1f}",
+                self.shown(each.then),
+                self.shown(each.now),
+                self.change(each),
                 each.verdict if each.verdict != "same" else "",
             )
-            for each in (self.whole, *self.slices)
+            for each in (self.costs or self.whole, *self.slices)
         ]
-        header = ["", "images", "then", "now", "points", ""]
-        return table(f"Accuracy on the test images, against the release '{self.release}'", header, rows)
+        header = ["", "images", "then", "now", self.changes, ""]
+        return table(f"{self.what}, against the release '{self.release}'", header, rows)
+
+    @property
+    def what(self) -> str:
+        """What is compared."""
+        unit = f" [{self.unit}]" if self.unit else ""
+        return "Accuracy on the test images" if self.costs is None else f"Cost of 100 test images{unit}"
+
+    @property
+    def changes(self) -> str:
+        """The heading of the differences."""
+        return "points" if self.costs is None else "saved"
+
+    def change(self, each: Difference) -> str:
+        """A difference with half the width of its interval."""
+        if self.costs is None:
+            return f"{100 * each.gain:+.1f} ± {100 * each.margin:.1f}"
+        return f"{100 * each.gain:+.4g} ± {100 * each.margin:.3g}"
 
 
 def _named(each: Difference) -> str:
@@ -184,23 +212,23 @@ def compare(
     groups = np.unique([group or str(i) for i, group in enumerate(now.groups)], return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     whole = difference("all", "", was_right, is_right, groups, unit=1.0, rng=rng)
+    was_worth, is_worth, most, of_costs = was_right, is_right, 1.0, None
+    if costs is not None and all(answer in number for answer in of_then):
+        answers = np.array([number[answer] for answer in of_then])
+        nobody = np.zeros(count, bool)
+        paid_then = costs.paid(now.labels, answers, nobody if then.asked is None else then.asked)
+        paid_now = costs.paid(now.labels, now.predictions, nobody if now.asked is None else now.asked)
+        was_worth, is_worth, most = -paid_then, -paid_now, float(costs.matrix.max())
+        of_costs = _paid(difference("all", "", was_worth, is_worth, groups, unit=most, rng=rng))
     kinds: dict[str, Sequence[str | None]] = {"class": truth, **slices}
     found = []
     for kind, names_of in kinds.items():
         for name in sorted({each for each in names_of if each is not None}, key=_order):
             mine = np.array([each == name for each in names_of])
             if mine.sum() >= FEWEST:
-                given = was_right[mine], is_right[mine], groups[mine]
-                found.append(difference(name, kind, *given, unit=1.0, rng=rng))
-    of_costs = None
-    if costs is not None and all(answer in number for answer in of_then):
-        answers = np.array([number[answer] for answer in of_then])
-        nobody = np.zeros(count, bool)
-        paid_then = costs.paid(now.labels, answers, nobody if then.asked is None else then.asked)
-        paid_now = costs.paid(now.labels, now.predictions, nobody if now.asked is None else now.asked)
-        most = float(costs.matrix.max())
-        of_worth = difference("all", "", -paid_then, -paid_now, groups, unit=most, rng=rng)
-        of_costs = replace(of_worth, then=-of_worth.then, now=-of_worth.now)
+                given = was_worth[mine], is_worth[mine], groups[mine]
+                one = difference(name, kind, *given, unit=most, rng=rng)
+                found.append(one if of_costs is None else _paid(one))
     flips = [
         Flip(
             now.examples[i].path,
@@ -217,6 +245,11 @@ def compare(
     flips.sort(key=lambda flip: (("broken", "mended", "other").index(flip.change), -flip.now_probability))
     unit = "" if costs is None else costs.unit
     return Comparison(release, whole, of_costs, holm(found), flips, left_out, unit)
+
+
+def _paid(worth: Difference) -> Difference:
+    """Costs are what is worth less than nothing."""
+    return replace(worth, then=-worth.then, now=-worth.now)
 
 
 def against_release(

@@ -57,6 +57,11 @@ def margin(differences: Float64, groups: list[str]) -> float:
     return 1.96 * float(np.sqrt((of_group**2).sum())) / len(differences)
 
 
+def gained(saved: float) -> str:
+    """What is saved, or lost, in words."""
+    return f"{saved:.3g} are saved" if saved >= 0 else f"{-saved:.3g} are lost"
+
+
 def sentences(metrics: Mapping[str, Any]) -> list[str]:
     """The same in words, for the report and the console."""
     costs = metrics.get("costs")
@@ -74,7 +79,7 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
     chance = ", which may be chance" if low <= 0 <= high else ""
     told = [
         f"By your costs, {PER} images like these cost {PER * costs['answers']:.4g}{unit}. The most probable labels "
-        f"would cost {PER * costs['most_probable']:.4g}{unit}: {saved:.3g} are saved (95% interval {low:.3g} to "
+        f"would cost {PER * costs['most_probable']:.4g}{unit}: {gained(saved)} (95% interval {low:.3g} to "
         f"{high:.3g}{chance}). Always saying ‘{costs['always_the_same_label']}’ would cost "
         f"{PER * costs['always_the_same']:.4g}{unit}."
     ]

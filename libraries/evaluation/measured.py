@@ -39,4 +39,5 @@ def measure(
 def told(measured: Mapping[str, Any]) -> str:
     """A table and sentences."""
     sentences = [*trust.sentences(measured), *costs.sentences(measured)]
-    return "\n".join([accuracy_table(measured), *(textwrap.fill(sentence, 100) for sentence in sentences)])
+    title = "Accuracy, every image tested once" if "folds" in measured else "Accuracy on the test images"
+    return "\n".join([accuracy_table(measured, title=title), *(textwrap.fill(sentence, 100) for sentence in sentences)])

@@ -98,7 +98,7 @@ def write(
         remarks=[*costs.sentences(measured), *([] if since is None else [since.sentence()])],
     )
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
-    artefact.commit(files, annotations=layout.prepared_state)
+    artefact.commit(files, annotations=layout.prepared_state, costs=model.get("costs"))
     return files
 
 

@@ -85,6 +85,6 @@ class Refining:
         return np.stack(embedding), np.stack(scores)
 
     def clean(self) -> None:
-        """Remove the networks: their answers have been written."""
-        for fold in range(self._folds):
-            shutil.rmtree(self._folder / f"fold-{fold + 1}", ignore_errors=True)
+        """Remove the networks, also of earlier runs with more folds: the answers have been written."""
+        for folder in self._folder.glob("fold-*"):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Releases: bundles that are kept under a name, each with what it was trained on and how it did."""
 
+import json
 import os
 import re
 import shutil
@@ -9,15 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from libraries.base.errors import InputError, ParameterError, StorageError
-from libraries.base.file_system import TEMPORARY, replace
+from libraries.base.errors import InputError, ParameterError
+from libraries.base.file_system import TEMPORARY, read_regular, replace
 from libraries.base.layout import Layout
 from libraries.base.storage import Artefact, read_json, reading, sha256, write_json, write_text
-from libraries.classifier.bundle_files import DECISIVE, MANIFEST
+from libraries.classifier.bundle_files import DECISIVE, MANIFEST, MAX_BYTES
 from libraries.data.dataset import Example
 
 RELEASES = "releases"  # in DATA_DIR
 MODEL, TRAINING, ABOUT = "model", "training_images.txt", "release.json"
+_ADVICE = "restore the release, or delete it"
+_MOST_BYTES = 2**20  # of release.json
 _KEPT = ("predictions.csv", "report.html")  # of the evaluation
 
 
@@ -60,7 +63,7 @@ def check_is_free(layout: Layout, name: str) -> None:
     check_name(name)
     target = folder_of(layout) / name
     if target.exists() and _decisive(find_release(layout, name).bundle) != _decisive(layout.bundle.folder):
-        raise InputError(f"there is a release '{name}' of another classifier in {target}: take another name")
+        raise InputError(f"'{name}' is another bundle, in {target}: take another name")
 
 
 def keep_release(layout: Layout, name: str, examples: Iterable[Example]) -> Path:
@@ -119,8 +122,10 @@ def find_release(layout: Layout, name: str) -> Release:
         there = sorted(path.name for path in folder.parent.glob("*") if (path / ABOUT).exists())
         known = f"there are {', '.join(there[:20])}" if there else "make one with --release NAME"
         raise InputError(f"there is no release '{name}' in {folder.parent}: {known}")
-    about = read_json(folder / ABOUT)
-    with reading(folder, advice="restore it, or delete it"):
+    with reading(folder, advice=_ADVICE):
+        about = json.loads(read_regular(folder / ABOUT, most=_MOST_BYTES))
+        if not (folder / MODEL / MANIFEST).is_file():
+            raise ValueError(f"it has no {MODEL}/{MANIFEST}")
         if sha256(folder / TRAINING) != about["training_images"]:
             raise ValueError(f"{TRAINING} was changed")
         trained_on = frozenset((folder / TRAINING).read_text(encoding="utf-8").split())
@@ -129,9 +134,10 @@ def find_release(layout: Layout, name: str) -> Release:
 
 def _decisive(bundle: Path) -> Sequence[Any]:
     """What decides the answers of a bundle."""
-    model = read_json(bundle / MANIFEST)
-    if not isinstance(model, dict):
-        raise StorageError(f"{bundle / MANIFEST} is damaged: restore the release, or delete it")
+    with reading(bundle, advice=_ADVICE):
+        model = json.loads(read_regular(bundle / MANIFEST, most=MAX_BYTES))
+        if not isinstance(model, dict):
+            raise ValueError(f"{MANIFEST} is damaged")
     return [model.get(name) for name in ("files", "labels", "resize", *DECISIVE)]
 
 

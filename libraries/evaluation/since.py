@@ -94,9 +94,15 @@ class _Answer:
 
 
 def since_previous(layout: Layout, tested: Tested) -> Since | None:
-    """Compare with the evaluation that is in the folder; None if there is none, or nothing to tell."""
+    """Compare with the evaluation that is in the folder; None if there is none, or nothing to tell.
+
+    Where mistakes have other costs since then, the answers aim at something else, and accuracies tell nothing.
+    """
     try:
-        state = layout.evaluation.read().get("annotations")
+        evaluated = layout.evaluation.read()
+        if evaluated.get("costs") != layout.bundle.read().get("costs"):
+            return None
+        state = evaluated.get("annotations")
         rows = read_table(layout.evaluation.folder / "predictions.csv", _Answer, advice="")
         moved = Annotations(layout.images).moves_since(state)
     except (MissingInput, StorageError):  # none, damaged, or of a version before

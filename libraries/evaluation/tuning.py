@@ -37,6 +37,7 @@ SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the training images, in the rounds before 
 LEAST, FEWEST = 200, 20  # images of a round, and of a class among them
 TIME = (0.3, 0.15, 0.15)  # of the whole time that these rounds may take; the rest is for the last
 DEAREST = 0.2  # of the whole time that a candidate may take for all images
+LEAST_NESTED = 10  # groups that have had no say
 FINALISTS = 4
 FOLDS = 5
 RESERVE = 0.85  # of the time that is left is planned for
@@ -203,7 +204,8 @@ class Race:
         return usual * trial.work
 
     def _round(self, title: str, trials: list[Trial], rows: Int) -> None:
-        self._told(f"{title}: {len(trials)} candidates on {len(rows):,} training images")
+        counted = f"{len(trials)} candidate{'s' * (len(trials) != 1)}"
+        self._told(f"{title}: {counted} on {len(rows):,} training images")
         for trial in trials:
             x = self._embedded(trial, rows)
             begun = self._clock()
@@ -231,8 +233,8 @@ class Race:
         examples = [replace(self._examples[row], split="train") for row in rows.tolist()]
         return LabelledEmbeddings.of(examples, x, None, seen=(), names=self._names)
 
-    def nested(self, finalists: list[Trial], *, progress: Callable[[], object] = lambda: None) -> Nested:
-        """Judge the choice among the finalists on images that have had no say.
+    def nested(self, finalists: list[Trial], *, progress: Callable[[], object] = lambda: None) -> Nested | None:
+        """Judge the choice among the finalists on images that have had no say; None: there are too few.
 
         Args:
             progress: called len(finalists) * FOLDS times.
@@ -241,6 +243,8 @@ class Race:
         x = [self._embedded(trial, everything) for trial in finalists]
         fold_of = np.full(len(self._examples), NEVER_LEFT_OUT)
         fresh = np.flatnonzero(self._fresh)
+        if len(np.unique(self._groups[fresh])) < LEAST_NESTED:
+            return None
         fold_of[fresh] = assign_folds(
             self._labels[fresh], folds=FOLDS, groups=self._groups[fresh], seed=self._options.seed
         )
@@ -257,6 +261,8 @@ class Race:
             chosen_right[out] = right[int(np.argmin(losses))]
             present_right[out] = right[next(i for i, trial in enumerate(finalists) if trial.is_present)]
         tested = np.isfinite(chosen_right)
+        if not tested.any():
+            return None
         then, now = present_right[tested], chosen_right[tested]
         groups = np.unique(self._groups[tested], return_inverse=True)[1]
         against = difference("all", "", then, now, groups, unit=1.0, rng=np.random.default_rng(self._options.seed))
@@ -270,13 +276,16 @@ def _best(trials: list[Trial], count: int) -> list[Trial]:
     return ranked[:count] + [trial for trial in ranked[count:] if trial.is_present]
 
 
-def sentences(finalists: list[Trial], nested: Nested) -> list[str]:
+def sentences(finalists: list[Trial], nested: Nested | None) -> list[str]:
     """What has come out, and how far to believe it."""
-    winner, against = finalists[0], nested.against
+    winner = finalists[0]
     if len(finalists) == 1:
-        return ["There was no time to try anything else on all images: raise tune_minutes."]
+        return ["There was no time to try anything else on all images: raise tune_minutes, or let nothing run beside."]
     if winner.is_present:
         return ["Nothing that was tried is better than the present settings."]
+    if nested is None:
+        return ["There are too few images that are not alike to tell whether the best is really better."]
+    against = nested.against
     low, high = (100 * (against.gain + side * against.margin) for side in (-1, 1))
     told = [
         f"The winner, chosen anew in each fold, is right for {nested.expected:.1%} of {nested.images:,} images that "

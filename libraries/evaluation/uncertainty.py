@@ -174,7 +174,7 @@ def _bca(
     return [float(low), float(high)]
 
 
-def resampled_interval(values: Float64, *, test_share: float) -> list[float]:
+def resampled_interval(values: Float64, *, test_share: float, most: float = 1.0) -> list[float]:
     """The 95% interval of the mean of K folds' values: the corrected resampled t-interval.
 
     Folds share most of their training images, so that their values vary less than those of independent sets would; the
@@ -184,12 +184,13 @@ def resampled_interval(values: Float64, *, test_share: float) -> list[float]:
     Args:
         values: [K], two or more.
         test_share: images that a fold is tested on, by those that it is trained on.
+        most: what a value can be at most; at least they are 0.
     """
     from scipy.stats import t  # type: ignore[import-untyped]
 
     count = len(values)
     half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * np.sqrt((1 / count + test_share) * values.var(ddof=1))
-    return [float(values.mean() - half), float(values.mean() + half)]
+    return [max(0.0, float(values.mean() - half)), min(most, float(values.mean() + half))]
 
 
 def _ratio(numerator: Float64, denominator: Float64) -> Float64:

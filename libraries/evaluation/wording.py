@@ -28,7 +28,7 @@ def interval(bounds: Sequence[float] | None) -> str:
     return UNKNOWN if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}%"
 
 
-def accuracy_table(metrics: Mapping[str, Any]) -> str:
+def accuracy_table(metrics: Mapping[str, Any], *, title: str = "Accuracy on the test images") -> str:
     """The accuracies with their intervals, and a line of other figures, for the console."""
     intervals = metrics["intervals"]
     images = metrics["number_of_test_images_per_class"]
@@ -40,7 +40,7 @@ def accuracy_table(metrics: Mapping[str, Any]) -> str:
         rows.append((name, metrics["number_of_test_images"], percent(metrics[key]), interval(intervals[key])))
     return "\n".join(
         [
-            table("Accuracy on the test images", ["", "images", "accuracy", "95% interval"], rows),
+            table(title, ["", "images", "accuracy", "95% interval"], rows),
             f"  AUC {decimal(metrics['class_averaged_auc'])}, F1 {decimal(metrics['class_averaged_f1'])}, "
             f"log loss {decimal(metrics['log_loss'])}, calibration error {percent(metrics['ece'])}; "
             f"always saying the commonest class: {percent(metrics['majority_accuracy'])}",

@@ -237,7 +237,7 @@ def _add_operations(app: FastAPI, service: Service, access: Access) -> None:
 
     @app.post("/admin/rollback", response_model=answers.ReloadAnswer, responses=answers.problems(401, 404, 409, 429))
     async def rollback() -> Response:
-        """Put the model that was in service before into service again; the two change places."""
+        """Put the model that was in service before into service again."""
         return _json({"model": (await service.roll_back()).identity})
 
     text = answers.content("text/plain", {"type": "string"})

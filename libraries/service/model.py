@@ -131,7 +131,7 @@ class ServedModel:
             self._serve(candidate)
 
     async def roll_back(self) -> LoadedModel:
-        """Put the one before into service again; it and the present one change places.
+        """Put the one before into service again.
 
         Raises:
             Problem: 409 there is none.
@@ -140,10 +140,13 @@ class ServedModel:
             if self.previous is None:
                 raise Problem(409, "none has been replaced since the service started: there is nothing to go back to")
             self._serve(self.previous)
+            self.previous = None  # a second call must not bring back what was just taken out of service
         return self.current
 
     def _serve(self, loaded: LoadedModel) -> None:
         if self._loaded is not None and self._loaded.version != loaded.version:
             self.previous = self._loaded
+        is_other = self._loaded is not None and self._loaded.version != loaded.version
         self._loaded, self.folder = loaded, loaded.folder
-        log.info("serving %s, version %s, from %s", loaded.name, loaded.version, loaded.folder)
+        level = logging.WARNING if is_other else logging.INFO  # a change is always told
+        log.log(level, "serving %s, version %s, from %s", loaded.name, loaded.version, loaded.folder)

@@ -204,6 +204,7 @@ class Service:
         self.shadow: Shadow | None = None
         self._similar = similar
         self._candidate, self._precision = candidate, precision
+        self._promoted: LoadedModel | None = None
         self.metrics = Metrics()
         self.bodies = BodyReader(
             most_bytes=self.limits.bytes,
@@ -266,16 +267,30 @@ class Service:
             Problem: 409 there is none.
         """
         if self.shadow is None:
-            raise Problem(409, "there is no candidate: start the service with --candidate")
-        candidate = self.shadow.candidate
-        await self.model.promote(candidate)
+            raise Problem(409, f"there is no candidate: {self._why_no_candidate()}")
+        self._promoted = self.shadow.candidate
+        await self.model.promote(self._promoted)
         self._shadow_with(None)
-        return self._told(candidate)
+        return self._told(self._promoted)
+
+    def _why_no_candidate(self) -> str:
+        if self._candidate is None:
+            return "start the service with --candidate"
+        if self._promoted is not None:
+            return "it is in service already, and a rollback takes it out again"
+        return "it was refused when the service started: its log says why"
 
     async def roll_back(self) -> LoadedModel:
-        """Put the model before into service again; raises Problem 409 if there is none."""
+        """Put the model before into service again; raises Problem 409 if there is none.
+
+        If a candidate had been promoted, it is the candidate again.
+        """
+        left = self.model.current
         loaded = await self.model.roll_back()
-        self._shadow_with(None if self.shadow is None else self.shadow.candidate)
+        if self._promoted is not None and self._promoted.version == left.version:  # it may have been loaded again
+            self._shadow_with(left)
+        else:
+            self._shadow_with(None if self.shadow is None else self.shadow.candidate)
         return self._told(loaded)
 
     async def reload(self) -> bool:

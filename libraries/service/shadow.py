@@ -1,7 +1,7 @@
 """A candidate in the shadow of the bundle in service: it classifies what comes, too, and only the answers are compared.
 
-It never delays an answer: it computes in one thread of its own, takes an image only if that has nothing to do, and none
-while images wait for the service.
+It never delays an answer: it computes in one thread of its own, while no image waits for the service; until then some
+images are kept, and those beyond are skipped.
 """
 
 import logging
@@ -23,7 +23,8 @@ from libraries.service.model import LoadedModel
 
 log = logging.getLogger(__name__)
 
-_WAITING = 4  # images
+_MOST_WAITING = 2**25  # bytes of images that wait: about 200 as the network sees them
+_PAUSE = 0.02  # seconds, while the service is busy
 _MOST_BYTES = 2**23  # of a file that is decoded again, by another rule
 _MOST_MEMORY = 2**28  # bytes, for decoding it
 _MOST_PAIRS, _TOLD = 10_000, 20  # different answers that are counted, and told
@@ -54,7 +55,9 @@ class Shadow:
         self._pairs: Counter[tuple[str, str]] = Counter()
         self._unknown: Counter[str] = Counter()
         self._lock = threading.Lock()  # guards the counters
-        self._todo: queue.Queue[tuple[Pixels | bytes, Prediction] | None] = queue.Queue(_WAITING)
+        self._todo: queue.Queue[tuple[Pixels | bytes, Prediction] | None] = queue.Queue()
+        self._waiting = 0  # bytes of images in it
+        self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="candidate", daemon=True)
         self._thread.start()
 
@@ -70,9 +73,6 @@ class Shadow:
             fitted: the same as the champion has seen it.
             prediction: the champion's.
         """
-        if self._is_busy() or self._todo.full():
-            self._count("skipped")
-            return
         given: Pixels | bytes = fitted
         if not self._has_same_rule:
             if isinstance(image, np.ndarray):
@@ -82,10 +82,13 @@ class Shadow:
                 return
             else:
                 given = bytes(image)
-        try:
-            self._todo.put_nowait((given, prediction))
-        except queue.Full:
-            self._count("skipped")
+        size = given.nbytes if isinstance(given, np.ndarray) else len(given)
+        with self._lock:
+            if self._waiting + size > _MOST_WAITING:
+                self.counts["skipped"] += 1
+                return
+            self._waiting += size
+        self._todo.put((given, prediction))
 
     def describe(self) -> dict[str, Any]:
         """How they compare, as JSON."""
@@ -103,17 +106,9 @@ class Shadow:
         }
 
     def close(self) -> None:
-        """End the thread."""
-        while True:  # what waits is of no interest any more
-            try:
-                self._todo.put_nowait(None)
-                break
-            except queue.Full:
-                try:
-                    self._todo.get_nowait()
-                except queue.Empty:
-                    continue
-        self._thread.join(timeout=5)
+        """Let the thread end, after the image that it is looking at; returns at once."""
+        self._is_closed.set()
+        self._todo.put(None)
 
     def _work(self) -> None:
         if sys.platform == "linux":  # niceness is a thread's own there
@@ -122,8 +117,15 @@ class Shadow:
             except OSError:
                 log.debug("the candidate computes at the usual priority")
         while (item := self._todo.get()) is not None:
+            while self._is_busy() and not self._is_closed.is_set():
+                self._is_closed.wait(_PAUSE)
+            if self._is_closed.is_set():
+                return
+            given, prediction = item
+            with self._lock:
+                self._waiting -= given.nbytes if isinstance(given, np.ndarray) else len(given)
             try:
-                self._compare(*item)
+                self._compare(given, prediction)
             except ImageError:
                 self._count("skipped")
             except Exception as error:  # the service answers without it

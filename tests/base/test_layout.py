@@ -45,7 +45,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "download_retryFailed": (True, NOTHING, NOTHING),
     "ratioTrainTest": (0.5, FROM_EXAMPLES, ALL),
     "imagesSplitBy": ("subdir", FROM_EXAMPLES, ALL),
-    "classMap": ("classes.csv", NOTHING, NOTHING),  # the file's content matters
+    "classMap": ("classes.csv", FROM_EXAMPLES, ALL),
     "duplicates": ("exact", FROM_EXAMPLES, ALL),
     "duplicates_maxDistance": (8, FROM_EXAMPLES, ALL),
     "duplicates_minSimilarity": (0.9, NOTHING, NOTHING),  # matters only to scenes

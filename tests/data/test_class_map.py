@@ -62,6 +62,8 @@ def test_where_an_image_of_a_class_belongs(tmp_path: Path) -> None:
 def test_patterns_that_fit_nothing_are_told(tmp_path: Path) -> None:
     classes = read(tmp_path, "images,class\nmouse,pet\ncat/x*,pet\ndog,pet\n")
     assert classes.unused(["cat/1.png", "dog/1.png"]) == ["mouse", "cat/x*"]
+    late = read(tmp_path, "images,class\ncat,pet\ncat/a*,early\n")
+    assert late.unused(["cat/a.png", "dog/1.png"]) == ["cat/a*"], "the row before takes it"
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,8 @@ def test_worse_for_one_class_is_worse_though_it_is_better_on_the_whole() -> None
     told = found.sentences()
     assert told[0] == "Worse than ‘spring’."
     assert "Of 360 test images that both can be asked about, 83.3% were right and 95.8% are: +12.5 points" in told[1]
-    assert any(line.startswith("It is worse for ‘dog’: 100.0% then, 75.0% now") for line in told)
-    assert "75 answers are different: 60 mended, 15 broken, 0 wrong before and after." in told
+    assert "It is worse for ‘dog’ (100.0% then, 75.0% now), all classes and slices considered." in told
+    assert "75 answers are different: 60 mended, 15 broken, 0 wrong in another way." in told
     assert [flip.change for flip in found.flips] == ["broken"] * 15 + ["mended"] * 60
     assert "dog" in found.table() and "worse" in found.table()
 
@@ -103,7 +103,7 @@ def test_slices_are_tested_and_small_ones_are_not() -> None:
     assert [(each.kind, each.of, each.images) for each in found.slices] == [
         ("class", "cat", 200), ("folder", "new", 50), ("folder", "old", 140)
     ]  # fmt: skip
-    assert any("It is worse for folder ‘new’" in line for line in found.sentences())
+    assert any("It is worse for ‘cat’ (100.0% then, 75.0% now), folder ‘new’" in line for line in found.sentences())
     assert found.sentences()[-1] == "Left out: 3 of x."
 
 
@@ -117,7 +117,11 @@ def test_costs_decide_where_there_are_some() -> None:
     assert found.costs is not None
     assert found.costs.then == pytest.approx(1000 / 240) and found.costs.now == pytest.approx(30 / 240)
     assert found.costs.verdict == "better" and found.whole.verdict == "same"
-    assert found.verdict == "worse", "since cats are answered worse, which is said"
+    assert found.verdict == "better", "costs weigh the classes"
+    assert [(each.of, each.verdict) for each in found.slices] == [("cat", "worse"), ("dog", "better")]
+    assert "Cost of 100 test images [EUR], against the release 'spring'" in found.table()
+    dear = compare(*pair(now, then, labels), release="spring", slices={}, left_out={}, costs=costs)
+    assert dear.verdict == "worse" and any("are lost" in sentence for sentence in dear.sentences())
     assert any(
         "By your costs, which decide, 100 images cost 416.7 EUR then and 12.5 now" in t for t in found.sentences()
     )
@@ -159,6 +163,8 @@ def test_a_release_whose_list_was_changed_is_refused(tmp_path: Path) -> None:
     folder = release.folder_of(layout) / "spring"
     folder.mkdir(parents=True)
     (folder / "training_images.txt").write_text("abc\n")
+    (folder / "model").mkdir()
+    (folder / "model" / "model.json").write_text("{}")
     (folder / "release.json").write_text('{"training_images": "0"}')
     with pytest.raises(StorageError, match="was changed"):
         release.find_release(layout, "spring")

@@ -111,6 +111,7 @@ def test_among_equals_the_winner_is_no_better_and_that_is_said() -> None:
     race = Race(world.examples, embed, OPTIONS, seconds=1e6, told=lambda line: None, clock=lambda: 0.0)
     finalists = race.run(all_of())
     nested = race.nested(finalists)
+    assert nested is not None
     assert nested.against.verdict == "same"
     told = " ".join(sentences(finalists, nested))
     assert finalists[0].is_present or "there is no good reason to change" in told
@@ -121,6 +122,7 @@ def test_images_of_earlier_rounds_judge_nobody() -> None:
     race = world.race(10_000)
     finalists = race.run(all_of())
     nested = race.nested(finalists)
+    assert nested is not None
     assert nested.images <= 3200 - 802, "a quarter has chosen the finalists"
     assert nested.images > 2000
 
@@ -130,6 +132,7 @@ def test_a_better_one_is_found_better_on_other_images() -> None:
     race = world.race(1e6)
     finalists = race.run(all_of())
     nested = race.nested(finalists)
+    assert nested is not None
     assert finalists[0].options.views == 8 and nested.against.verdict == "better"
     assert nested.expected == pytest.approx(nested.against.now)
     told = sentences(finalists, nested)
@@ -154,3 +157,16 @@ def test_few_images_have_one_round() -> None:
     told: list[str] = []
     World(150, lambda options: 2.0).race(1e6, told).run(all_of())
     assert [line for line in told if not line.startswith(" ")] == ["Last round: 5 candidates on 150 training images"]
+
+
+def test_images_that_are_all_alike_judge_nobody() -> None:
+    """Two groups, as where a class is one object: every round sees both."""
+    world = World(900, lambda options: 2.0 + options.views)
+    world.examples = [
+        Example(e.path, e.label, "train", f"g{i % 2}", 8, 8, 1, e.sha256) for i, e in enumerate(world.examples)
+    ]
+    race = world.race(1e6)
+    finalists = race.run(all_of())
+    assert race.nested(finalists) is None
+    told = sentences(finalists, None)
+    assert told == ["There are too few images that are not alike to tell whether the best is really better."]

@@ -82,6 +82,9 @@ def test_merged_split_and_left_out(own: Callable[..., Parameters], main: Main, e
     table.write_text("images,class\nblobs,\n", encoding="utf-8")
     main("1_prepareData", p)
     assert classes_of(p) == {"checks": 16, "stripes": 16}
+    table.write_text("images,class\nblob,round\n", encoding="utf-8")
+    with pytest.raises(InputError, match="names 'blob', which is no folder: did you mean 'blobs'"):
+        main("1_prepareData", p)
     table.write_text("images,class\nblobs,\nchecks,\n", encoding="utf-8")
     with pytest.raises(InputError, match="the table of classes leaves stripes: two classes are needed"):
         main("1_prepareData", p)
@@ -109,14 +112,30 @@ def test_a_class_more_and_one_less(own: Callable[..., Parameters], main: Main, e
     assert len({*embedded}) <= 12, "the test images, which check the bundle"
 
 
-def test_a_table_that_is_gone_is_no_reason_to_do_all_again(own: Callable[..., Parameters], main: Main) -> None:
+def test_a_table_that_is_gone_is_told_at_once(own: Callable[..., Parameters], main: Main) -> None:
     table = own().rootDir / "classes.csv"
     table.write_text("images,class\nblobs,round\n", encoding="utf-8")
     p = own(classMap=table)
     for step in STEPS[:4]:
         main(step, p)
     table.unlink()
+    for step in STEPS[1:]:
+        if step != "2_refineDNN":  # the network of svm is made without images
+            with pytest.raises(
+                StaleInput, match=r"now it is \"classes.csv \(missing\)\": run scripts/1_prepareData\.py"
+            ):
+                main(step, p)
+
+
+def test_costs_that_are_gone_are_in_the_bundle(own: Callable[..., Parameters], main: Main) -> None:
+    table = own().rootDir / "costs.csv"
+    table.write_text("label,answer,cost\n*,*,1\nblobs,*,5\n", encoding="utf-8")
+    p = own(costs=table)
+    main("4_trainSVM", p)
+    table.unlink()
     assert Layout(p).bundle.is_current()
+    other = own(costs=table.with_name("others.csv"))
+    assert not Layout(other).bundle.is_current()
 
 
 def test_images_that_the_table_leaves_out_are_not_new(

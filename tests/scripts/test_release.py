@@ -44,7 +44,7 @@ def test_a_release_is_kept_and_compared_with(stage: Stage, main: Callable[..., N
     other = parameters(svm_CVals=(1e-4,))
     main("4_trainSVM", other)
     refused = process("5_evaluate", other, "--release", "spring")
-    assert refused.returncode == 1 and "another classifier" in refused.stderr
+    assert refused.returncode == 1 and "is another bundle" in refused.stderr
     assert hashes(kept) == before
     wrong = process("5_evaluate", other, "--release", "v1")
     assert wrong.returncode == 2 and "cannot be the name of a release" in wrong.stderr

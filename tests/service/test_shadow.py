@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,12 +99,13 @@ def test_one_call_puts_it_into_service_and_one_goes_back(
     assert model["candidate"] is None and model["previous"]["version"] == version
     after = client.post("/predict", content=picture).json()
     assert after["predictions"][0]["label"] != before
-    assert_problem(client.post("/admin/promote", headers=ADMIN), 409, "there is no candidate")
+    assert_problem(client.post("/admin/promote", headers=ADMIN), 409, "it is in service already")
     assert client.post("/admin/reload", headers=ADMIN).json() == promoted.json(), "it is loaded from its own folder"
     assert client.post("/admin/rollback", headers=ADMIN).json()["model"]["version"] == version
     assert client.post("/predict", content=picture).json()["predictions"][0]["label"] == before
-    again = client.post("/admin/rollback", headers=ADMIN).json()
-    assert again == promoted.json(), "the two change places"
+    assert_problem(client.post("/admin/rollback", headers=ADMIN), 409, "nothing to go back to")
+    assert told(client)["version"] == promoted.json()["model"]["version"], "it is the candidate again"
+    assert client.post("/admin/promote", headers=ADMIN).json() == promoted.json()
 
 
 def test_a_reload_can_be_taken_back(
@@ -190,13 +192,35 @@ def test_one_that_fails_stops_nothing(
     wait(lambda: told(client)["images"] == 1)
 
 
-def test_it_takes_no_image_while_others_wait(
+def test_it_computes_when_no_others_wait(
     start: Callable[..., TestClient], candidate: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = start(candidate)
     wait(lambda: told(client) is not None)
     service: Service = client.app.state.service  # type: ignore[attr-defined]
-    assert service.shadow is not None
-    monkeypatch.setattr(service.shadow, "_is_busy", lambda: True)
+    shadow = service.shadow
+    assert shadow is not None
+    monkeypatch.setattr(shadow, "_is_busy", lambda: True)
+    for _ in range(3):
+        assert client.post("/predict", content=picture).status_code == 200
+    assert (told(client)["images"], told(client)["skipped"]) == (0, 0)
+    monkeypatch.setattr(module, "_MOST_WAITING", 10)
     assert client.post("/predict", content=picture).status_code == 200
-    assert (told(client)["images"], told(client)["skipped"]) == (0, 1)
+    assert told(client)["skipped"] == 1, "no more can wait"
+    monkeypatch.setattr(shadow, "_is_busy", lambda: False)
+    wait(lambda: told(client)["images"] == 3)
+
+
+def test_nobody_waits_for_it_to_end(
+    start: Callable[..., TestClient], candidate: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start(candidate)
+    wait(lambda: told(client) is not None)
+    going_on = threading.Event()
+    monkeypatch.setattr(module.Shadow, "_compare", lambda *item: going_on.wait(20))
+    for _ in range(5):
+        client.post("/predict", content=picture)
+    begun = time.monotonic()
+    assert client.post("/admin/promote", headers=ADMIN).status_code == 200
+    assert time.monotonic() - begun < 5
+    going_on.set()
