@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _MOST_WAITING = 2**25  # bytes of images that wait: about 200 as the network sees them
 _PAUSE = 0.02  # seconds, while the service is busy
-_MOST_BYTES = 2**23  # of a file that is decoded again, by another rule
+_MOST_BYTES = 2**23  # of a file, or of pixels, that are fitted again, by another rule
 _MOST_MEMORY = 2**28  # bytes, for decoding it
 _MOST_PAIRS, _TOLD = 10_000, 20  # different answers that are counted, and told
 _NICENESS = 10
@@ -75,13 +75,10 @@ class Shadow:
         """
         given: Pixels | bytes = fitted
         if not self._has_same_rule:
-            if isinstance(image, np.ndarray):
-                given = fit(image, self.candidate.classifier.rule)
-            elif len(image) > _MOST_BYTES:
+            if (image.nbytes if isinstance(image, np.ndarray) else len(image)) > _MOST_BYTES:
                 self._count("skipped")
                 return
-            else:
-                given = bytes(image)
+            given = image.copy() if isinstance(image, np.ndarray) else bytes(image)
         size = given.nbytes if isinstance(given, np.ndarray) else len(given)
         with self._lock:
             if self._waiting + size > _MOST_WAITING:
@@ -140,6 +137,8 @@ class Shadow:
                 self._count("skipped")
                 return
             given, _ = load_with_size(given, classifier.rule, max_pixels=self._max_pixels)
+        elif not self._has_same_rule:
+            given = fit(given, classifier.rule)
         found = classifier.classify(given)
         with self._lock:
             if found.label == prediction.label:

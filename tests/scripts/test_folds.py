@@ -70,7 +70,7 @@ def test_a_network_is_refined_for_each_fold(stage: Stage, main: Callable[..., No
     def second_fold_is_trained() -> bool:
         return (folder / "fold-2" / "checkpoint.safetensors").exists()
 
-    command = [*command_line("5_evaluate", p), "--folds", "3"]
+    command = [*command_line("5_evaluate", p), "--folds", "2"]
     status, error = signalled(command, signal.SIGKILL, when=second_fold_is_trained)
     assert status == -signal.SIGKILL, error
     first = (folder / "fold-1" / "model.json").stat().st_mtime_ns
@@ -91,11 +91,11 @@ def test_a_network_is_refined_for_each_fold(stage: Stage, main: Callable[..., No
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Path, "unlink", watched)
         patched.setattr(making, "evidence", heard)
-        main("5_evaluate", p, folds=3)
+        main("5_evaluate", p, folds=2)
     assert first and not any(path.endswith("fold-1/model.json") for path in seen), "the first is not trained again"
     (found,) = judged
     answered = {row["path"]: row for row in table(folder / "predictions.csv")}
     for path, row in zip(read_features(Layout(p).features.folder).path, found, strict=True):
         expected = [answered[path][f"probability of {name}"] for name in ("blobs", "checks", "stripes")]
         np.testing.assert_allclose(row, np.array(expected, float), atol=1e-6)
-    check(p, folds=3)
+    check(p, folds=2)

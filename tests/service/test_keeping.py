@@ -24,7 +24,13 @@ from libraries.service.service import Limits, Service
 from tests.service.conftest import PAGE, StartService, encoded
 
 KEY = "key-of-those-who-tell"
-TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+def today() -> str:
+    """The day in UTC: asked for where it is needed, as tests may run past midnight."""
+    return f"{datetime.now(UTC):%Y-%m-%d}"
+
+
 Start = Callable[..., tuple[TestClient, Service]]
 
 
@@ -86,7 +92,7 @@ def test_uncertain_images_are_kept_once_with_what_was_answered(
     client, service = start(which="uncertain", below=2.0)
     answered = send(client, *images, b"no image", images[0])
     assert settled(service, 21) == {"kept": 20, "known": 1}
-    day = tmp_path / "pool" / "service" / TODAY
+    day = tmp_path / "pool" / "service" / today()
     assert sorted(path.read_bytes() for path in day.iterdir() if path.name != ANSWERS) == sorted(images)
     lines = [json.loads(line) for line in (day / ANSWERS).read_text(encoding="utf-8").splitlines()]
     assert {line["label"] for line in lines} == {each["label"] for each in answered if "label" in each}
@@ -194,7 +200,7 @@ def test_room_that_becomes_free_is_used(start: Start, tmp_path: Path, monkeypatc
 
 
 def test_answers_stay_readable_after_a_power_cut_and_pixels_are_told_apart(start: Start, tmp_path: Path) -> None:
-    day = tmp_path / "pool" / "service" / TODAY
+    day = tmp_path / "pool" / "service" / today()
     day.mkdir(parents=True)
     (day / ANSWERS).write_text('{"file": "to', encoding="utf-8")
     client, service = start(which="sample", share=1.0)
@@ -242,4 +248,4 @@ def test_the_scripts_keep_and_tell(start_service: StartService, tmp_path: Path, 
     end = time.monotonic() + 30
     while len(kept(pool)) < 2 and time.monotonic() < end:
         time.sleep(0.05)
-    assert {name.rsplit("/", 1)[0] for name in kept(pool)} == {f"service/{TODAY}", "feedback/blobs"}
+    assert {name.rsplit("/", 1)[0] for name in kept(pool)} == {f"service/{today()}", "feedback/blobs"}

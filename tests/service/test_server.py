@@ -158,7 +158,8 @@ def test_sighup_replaces_the_bundle_under_load(own_bundle: Path, start_service: 
         found = [entry for result in results for entry in result.result()]
     assert {status for status, _ in found} == {200}
     assert {version for _, version in found} <= set(versions)
-    assert live.errors == ""
+    told = [f"serving textures_svm, version {each}, from {own_bundle}" for each in versions[1:]]
+    assert live.errors.splitlines() == told, "a change is always told"
 
 
 def test_a_broken_bundle_is_refused_by_signal_and_by_path(
