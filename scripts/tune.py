@@ -20,7 +20,10 @@ from libraries.history.records import Record
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:
+    from libraries.base.arrays import Float32
     from libraries.evaluation.tuning import Embed
+
+LEAST_MEASURED = 32  # images that are computed, to tell how long one takes
 
 
 def main(parameters: Parameters) -> None:
@@ -99,9 +102,6 @@ def embedder(parameters: Parameters, layout: Layout) -> "Embed":
     from dataclasses import replace
     from hashlib import sha256
 
-    import numpy as np
-
-    from libraries.base.errors import ImageError
     from libraries.base.storage import Artefact
     from libraries.data.dataset import Example, read_white_level
     from libraries.data.images import ResizeRule
@@ -111,7 +111,7 @@ def embedder(parameters: Parameters, layout: Layout) -> "Embed":
 
     white_level = read_white_level(layout.examples)
 
-    def embed(options: NetworkOptions, examples: list[Example]) -> tuple[np.ndarray, float | None]:
+    def embed(options: NetworkOptions, examples: list[Example]) -> tuple["Float32", float | None]:
         described = json.loads(json.dumps(asdict(options), default=str))
         key = sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
         manifest = layout.proc / "tune" / key / "model.json"
@@ -120,20 +120,19 @@ def embedder(parameters: Parameters, layout: Layout) -> "Embed":
             network = load_network_for(options, refine=False)
             write_network(artefact, network, rule=resize_rule(network, options.mode))
         rule = replace(ResizeRule.from_json(artefact.read()["resize"]), white_level=white_level)
-        found = []
         with Embeddings(layout, artefact, rule, parameters.run_options()) as embeddings:
             missing = len(examples) - embeddings.stored(examples)
-            begun = 0.0
+            ended: list[float] = []  # when each image was done: the first when the network had been opened
             with ProgressBar("  Embedding", total=len(examples)) as bar:
-                embeddings.compute(examples, told=say)
-                for _, outputs in embeddings.of(examples):
-                    if isinstance(outputs, ImageError):
-                        raise outputs
-                    found.append(outputs["embedding"])
-                    begun = begun or time.monotonic()  # without opening the network
+
+                def done() -> None:
+                    ended.append(time.monotonic())
                     bar.update()
-        seconds = (time.monotonic() - begun) / missing if missing >= 32 else None
-        return np.stack(found), seconds
+
+                on_cluster = embeddings.compute(examples, told=say)
+                outputs = embeddings.together(examples, progress=done)
+        is_measured = missing >= LEAST_MEASURED and not on_cluster
+        return outputs["embedding"], (ended[-1] - ended[0]) / missing if is_measured else None
 
     return embed
 

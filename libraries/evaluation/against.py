@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from libraries.evaluation.testing import Tested, classify, classify_stored
 from libraries.evaluation.wording import percent
 from libraries.network.embedding_store import read_features
 
+Change = Literal["broken", "mended", "other"]
+CHANGES: tuple[Change, ...] = get_args(Change)
+
 FEWEST = 20  # images of a slice
 MOST_SHOWN = 40  # flipped images of each kind, on the page
 
@@ -41,9 +44,7 @@ class Flip:
     label: Annotated[str, Column("true class")]
     then: Annotated[str, Column("answer of the release")]
     now: Annotated[str, Column("answer of the classifier of now")]
-    change: Annotated[
-        Literal["mended", "broken", "other"], Column("mended: right now; broken: right then; other: never")
-    ]
+    change: Annotated[Change, Column("mended: right now; broken: right then; other: never")]
     then_probability: Annotated[float, Column("that the release gave to its answer", decimals=6)]
     now_probability: Annotated[float, Column("that the classifier of now gives to its answer", decimals=6)]
 
@@ -60,6 +61,7 @@ class Comparison:
         flips: those with the surest answers first.
         left_out: test images that cannot be compared, by the reason.
         unit: of the costs.
+        is_without_costs: whether mistakes have costs, but the release gives answers that have none.
     """
 
     release: str
@@ -69,6 +71,7 @@ class Comparison:
     flips: list[Flip]
     left_out: Mapping[str, int]
     unit: str = ""
+    is_without_costs: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -109,7 +112,7 @@ class Comparison:
             )
         if main.verdict == "same" and self.verdict == "same" and low < 0 and self.costs is None:
             told.append(f"It may be up to {-low:.1f} points worse: only more test images could tell.")
-        elif self.costs is None and self.unit:
+        if self.is_without_costs:
             told.append("The release gives answers that are no classes any more, so that costs cannot be compared.")
         if self._worse:
             each_of = ", ".join(
@@ -229,22 +232,29 @@ def compare(
                 given = was_worth[mine], is_worth[mine], groups[mine]
                 one = difference(name, kind, *given, unit=most, rng=rng)
                 found.append(one if of_costs is None else _paid(one))
-    flips = [
-        Flip(
-            now.examples[i].path,
-            truth[i],
-            of_then[i],
-            of_now[i],
-            "mended" if is_right[i] else "broken" if was_right[i] else "other",
-            float(then.probabilities[i, then.predictions[i]]),
-            float(now.probabilities[i, now.predictions[i]]),
-        )
-        for i in range(count)
-        if of_then[i] != of_now[i]
-    ]
-    flips.sort(key=lambda flip: (("broken", "mended", "other").index(flip.change), -flip.now_probability))
-    unit = "" if costs is None else costs.unit
-    return Comparison(release, whole, of_costs, holm(found), flips, left_out, unit)
+    return Comparison(
+        release,
+        whole,
+        of_costs,
+        holm(found),
+        _flips(now, then),
+        left_out,
+        unit="" if costs is None else costs.unit,
+        is_without_costs=costs is not None and of_costs is None,
+    )
+
+
+def _flips(now: Tested, then: Tested) -> list[Flip]:
+    """The images that are answered differently, the broken ones first, the surest answers first among each kind."""
+    found = []
+    for i, example in enumerate(now.examples):
+        before, after = then.predictions[i], now.predictions[i]
+        old, new = then.names[before], now.names[after]
+        if old != new:
+            change: Change = "mended" if new == example.label else "broken" if old == example.label else "other"
+            sure = float(then.probabilities[i, before]), float(now.probabilities[i, after])
+            found.append(Flip(example.path, example.label, old, new, change, *sure))
+    return sorted(found, key=lambda flip: (CHANGES.index(flip.change), -flip.now_probability))
 
 
 def _paid(worth: Difference) -> Difference:

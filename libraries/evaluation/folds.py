@@ -33,7 +33,8 @@ class FoldOutputs(NamedTuple):
 
     Attributes:
         embedding: float32 [N, D].
-        scores: float32 [N, K] of its own head, calibrated by `calibration`; None: an SVM is to be fitted.
+        scores: float32 [N, K] of its own head; None: it has none, or it is not used.
+        calibration: scores → probabilities; None: an SVM is to be fitted.
         names: K, in the order of the scores.
         seen: paths of the images that the network was trained on.
     """
@@ -74,7 +75,7 @@ class CrossTested:
     """The answers for all images that can be tested.
 
     Attributes:
-        tested: with the embeddings of step 3.
+        tested: without embeddings, as each fold may have a network of its own.
         fold: int [N], from 0.
         rows: one for each fold.
         untested: how many images are of a class that has no others.

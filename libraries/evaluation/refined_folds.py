@@ -4,12 +4,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from libraries.base.arrays import Float32
-from libraries.base.errors import ImageError
 from libraries.base.layout import Layout
 from libraries.base.storage import Artefact
 from libraries.classifier.calibration import Calibration
@@ -62,27 +59,20 @@ class Refining:
             table = network.folder / "examples.csv"
             write_examples(table, examples)
             self._refine(network, table)
-        embedding, scores = self._outputs(network, examples)
         described = network.read()
+        outputs = self._outputs(network, described["resize"], examples)
         if self._layout.classifier != "dnn":
-            return FoldOutputs(embedding, seen=self._seen(examples))
-        calibration = Calibration.from_json(described["calibration"])
-        return FoldOutputs(embedding, scores, calibration, described["labels"], self._seen(examples))
+            return FoldOutputs(outputs["embedding"], seen=self._seen(examples))
+        calibration, names = Calibration.from_json(described["calibration"]), described["labels"]
+        return FoldOutputs(outputs["embedding"], outputs["scores"], calibration, names, self._seen(examples))
 
-    def _outputs(self, network: Artefact, examples: list[Example]) -> tuple[Float32, Float32]:
+    def _outputs(self, network: Artefact, resize: dict[str, Any], examples: list[Example]) -> dict[str, Float32]:
         from libraries.network.runners import Embeddings
 
-        rule = ResizeRule.from_json(network.read()["resize"])
-        rule = replace(rule, white_level=read_white_level(self._layout.examples))
-        embedding, scores = [], []
+        rule = replace(ResizeRule.from_json(resize), white_level=read_white_level(self._layout.examples))
         with Embeddings(self._layout, network, rule, self._options) as embeddings:
             embeddings.compute(examples, told=self._told)
-            for _, outputs in embeddings.of(examples):
-                if isinstance(outputs, ImageError):
-                    raise outputs
-                embedding.append(outputs["embedding"])
-                scores.append(outputs["scores"])
-        return np.stack(embedding), np.stack(scores)
+            return embeddings.together(examples)
 
     def clean(self) -> None:
         """Remove the networks, also of earlier runs with more folds: the answers have been written."""

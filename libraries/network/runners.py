@@ -185,6 +185,24 @@ class Embeddings:
             key=lambda example: example.sha256,
         )
 
+    def together(self, examples: Sequence[Example], *, progress: Callable[[], object] = lambda: None) -> dict[str, Any]:
+        """The outputs of all examples, by name, each float32 [N, size].
+
+        Args:
+            progress: called after every image.
+
+        Raises:
+            ImageError: one cannot be read, though it could be when the data set was prepared.
+            StaleInput: a file has changed since then.
+        """
+        rows: list[Row] = []
+        for _, outputs in self.of(examples):
+            if isinstance(outputs, ImageError):
+                raise outputs
+            rows.append(outputs)
+            progress()
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
     def _loaded(self, example: Example) -> Pixels:
         if example.sha256 in self._lost:
             raise ImageError(self._lost[example.sha256], example.path)

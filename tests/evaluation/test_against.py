@@ -145,6 +145,17 @@ def test_classes_of_the_release_may_be_in_another_order() -> None:
     assert found.flips == [] and found.whole.then == 1.0
 
 
+def test_a_release_whose_answers_have_no_costs_is_told() -> None:
+    """It gives a class that is none any more."""
+    now = answered([0, 1] * 30, [0, 1] * 30)
+    then = replace(answered([0, 1] * 30, [0, 1] * 30), names=["cat", "wolf"])
+    found = compare(now, then, release="spring", slices={}, left_out={}, costs=Costs.of([("*", "*", 1.0)], NAMES))
+    assert found.costs is None
+    assert (
+        "The release gives answers that are no classes any more, so that costs cannot be compared." in found.sentences()
+    )
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "v2", "latest", "-x", "1st", "x" * 65, "a.b", "é"])
 def test_names_that_no_folder_or_registry_takes_are_refused(name: str) -> None:
     with pytest.raises(ParameterError, match="cannot be the name of a release"):
