@@ -15,7 +15,7 @@ from libraries.base.arrays import Bool, Float32, Int
 from libraries.base.errors import InputError
 from libraries.base.tables import Column
 from libraries.classifier.calibration import Calibration, fit_calibration
-from libraries.classifier.cross_validation import NEVER_LEFT_OUT, assign_folds, groups_per_class
+from libraries.classifier.cross_validation import NEVER_LEFT_OUT, SweepRow, assign_folds, groups_per_class
 from libraries.classifier.decision import Decided
 from libraries.classifier.fitting import FitOptions, fit_head, fit_svm
 from libraries.classifier.labelled import LabelledEmbeddings
@@ -164,24 +164,7 @@ def cross_test(
     for fold in range(int(fold_of.max()) + 1):
         tested = np.flatnonzero(fold_of == fold)
         sides = [replace(e, split="test" if of == fold else "train") for e, of in zip(examples, fold_of, strict=True)]
-        outputs = of_fold(fold, sides)
-        data = LabelledEmbeddings.of(
-            sides, outputs.embedding, outputs.scores, seen=outputs.seen, names=outputs.names or names
-        )
-        chosen = None
-        if outputs.calibration is None:
-            fitted, result = fit_svm(data, options, folder=folder)
-            chosen = result.rows[result.best]
-        else:
-            fitted = fit_head(data, outputs.calibration, options)
-        of_head = None if outputs.scores is None else outputs.scores[tested]
-        p, decided = fitted.decide(outputs.embedding[tested], of_head)
-        order = [data.names.index(name) for name in names]  # a head may have an order of its own
-        place = np.argsort(order)
-        decided = replace(
-            decided, answers=place[decided.answers], sets=None if decided.sets is None else decided.sets[:, order]
-        )
-        probabilities[tested] = p[:, order]
+        probabilities[tested], decided, chosen = _answered(sides, of_fold(fold, sides), names, options, folder)
         parts.append((tested, decided))
         truth = np.array([names.index(examples[i].label) for i in tested.tolist()])
         rows.append(_row(fold, len(examples) - len(tested), truth, decided.answers, probabilities[tested], chosen))
@@ -208,7 +191,31 @@ def cross_test(
     )
 
 
-def _row(fold: int, training: int, truth: Int, answers: Int, probabilities: Float32, chosen: Any) -> FoldRow:
+def _answered(
+    sides: list[Example], outputs: FoldOutputs, names: list[str], options: FitOptions, folder: Path | None
+) -> tuple[Float32, Decided, SweepRow | None]:
+    """Probabilities [M, K] and answers for the test images of a fold, in the order of `names`, and the SVM's row."""
+    data = LabelledEmbeddings.of(
+        sides, outputs.embedding, outputs.scores, seen=outputs.seen, names=outputs.names or names
+    )
+    chosen = None
+    if outputs.calibration is None:
+        fitted, result = fit_svm(data, options, folder=folder)
+        chosen = result.rows[result.best]
+    else:
+        fitted = fit_head(data, outputs.calibration, options)
+    tested = ~data.is_train
+    of_head = None if outputs.scores is None else outputs.scores[tested]
+    probabilities, decided = fitted.decide(outputs.embedding[tested], of_head)
+    order = [data.names.index(name) for name in names]  # a head may have an order of its own
+    sets = None if decided.sets is None else decided.sets[:, order]
+    decided = replace(decided, answers=np.argsort(order)[decided.answers], sets=sets)
+    return probabilities[:, order], decided, chosen
+
+
+def _row(
+    fold: int, training: int, truth: Int, answers: Int, probabilities: Float32, chosen: SweepRow | None
+) -> FoldRow:
     matrix = confusion_matrix(truth, answers, number_of_classes=probabilities.shape[1])
     return FoldRow(
         fold + 1,
