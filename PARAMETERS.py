@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat
 
-from libraries.base.layout import COVERAGE, MEGAPIXELS, UNKNOWN_RATE
+from libraries.base.layout import COVERAGE, LR_PEAK, MEGAPIXELS, UNKNOWN_RATE
 from libraries.base.settings import FolderName, Name, Settings, UserPath, group
 from libraries.web.search.names import LicenceFilter, ProviderName
 from libraries.web.store.address import StoreUrl
@@ -244,6 +244,9 @@ class Parameters(Settings):
     rf_lrPerMb: Literal["auto"] | tuple[PositiveFloat, ...] = refine(
         "auto", "auto: warm-up and cosine; or one learning rate per epoch, the last one repeated (SGD with momentum)"
     )
+    rf_lrPeak: PositiveFloat = refine(
+        LR_PEAK, "highest learning rate, where rf_lrPerMb = auto", matters_to="highest rate"
+    )
     rf_momentumPerMb: float = refine(0.9, "momentum (first moment) of the optimiser", ge=0, lt=1)
     rf_l2RegWeight: float = refine(0.0005, "weight decay", ge=0)
     rf_boFreezeWeights: bool = refine(False, "train only the new head, and keep the pretrained weights as they are")
@@ -402,6 +405,7 @@ class Parameters(Settings):
             epochs=self.rf_maxEpochs,
             batch=self.rf_mbSize,
             learning_rates=None if self.rf_lrPerMb == "auto" else self.rf_lrPerMb,
+            peak=self.rf_lrPeak,
             momentum=self.rf_momentumPerMb,
             l2=self.rf_l2RegWeight,
             dropout=self.rf_dropoutRate,

@@ -65,8 +65,8 @@ def digits(folder: Path) -> None:
         picture.resize((224, 224), Image.Resampling.BICUBIC).save(folder / str(digit) / f"{i:04d}.png")
 
 
-def labelled_sets(folders: Iterable[Path]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, embeddings and labels of the solar cells, the letters, the digits, and folders of images for each class."""
+def labelled_files(folders: Iterable[Path]) -> Iterator[tuple[str, list[Path], np.ndarray]]:
+    """Name, files and labels of the solar cells, the letters, the digits, and folders of images for each class."""
     with tempfile.TemporaryDirectory() as temporary:
         sets = {name: Path(temporary) / name for name in ("solar cells", "letters", "digits")}
         copy_solar_cells(sets["solar cells"])
@@ -74,8 +74,13 @@ def labelled_sets(folders: Iterable[Path]) -> Iterator[tuple[str, np.ndarray, np
         digits(sets["digits"])
         for name, folder in (sets | {folder.name: folder for folder in folders}).items():
             files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
-            labels = np.unique([path.parent.name for path in files], return_inverse=True)[1]
-            yield name, embed(files, 224, 1, 1)[0], labels
+            yield name, files, np.unique([path.parent.name for path in files], return_inverse=True)[1]
+
+
+def labelled_sets(folders: Iterable[Path]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, embeddings and labels of these sets."""
+    for name, files, labels in labelled_files(folders):
+        yield name, embed(files, 224, 1, 1)[0], labels
 
 
 def flipped(labels: np.ndarray, classes: int, share: float, *, seed: int) -> np.ndarray:

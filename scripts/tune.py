@@ -1,14 +1,13 @@
-"""Find out which network, resolution, fit, views and feature maps suit your images, for an SVM ('svm').
+"""Find out which settings suit your images: network, resolution, fit; for an SVM views and feature maps, or else how
+the network is trained.
 
-Candidates are cross-validated on training images, many on few of them and the best few on all, within tune_minutes.
-Embeddings are kept in the store: a run that was stopped goes on quickly, and scripts 2 to 5 find them there. At the end
-it says what to expect of the best, on images that had no say, and prints the lines for PARAMETERS.py.
+Candidates are judged on training images, many on few of them and the best few on more, within tune_minutes. What it
+computes is kept: a run that was stopped goes on quickly. At the end it says what to expect of the best, on images that
+had no say, and prints the lines for PARAMETERS.py.
 """
 
-import shutil
 import textwrap
-import time
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from libraries.base.command import run
@@ -20,17 +19,23 @@ from libraries.history.records import Record
 from PARAMETERS import Parameters
 
 if TYPE_CHECKING:
-    from libraries.base.arrays import Float32
-    from libraries.evaluation.tuning import Embed
+    from pathlib import Path
 
-LEAST_MEASURED = 32  # images that are computed, to tell how long one takes
+    from libraries.base.storage import Artefact
+    from libraries.data.dataset import Example
+    from libraries.evaluation.trial_networks import TrialNetworks
+    from libraries.evaluation.tuning import Expected, Recipe, Trial
+    from libraries.network.pretrained import NetworkOptions
+
+Found = tuple[list["Trial"], list["Trial"], Callable[[Callable[[], object]], "Expected | None"]]
+"""All candidates, the finalists, and what tells what to expect of these."""
 
 
 def main(parameters: Parameters) -> None:
-    if parameters.classifier != "svm":
-        raise ParameterError("scripts/tune.py finds settings for classifier = svm, whose network is used as it is")
     layout = Layout(parameters)
     layout.examples.check()
+    if layout.is_refined and parameters.rf_maxEpochs == 0:
+        raise ParameterError("rf_maxEpochs = 0: a network that is used as it is, with its own classes, has no settings")
     with tracking.run("tune", parameters) as record:
         tune(parameters, layout, record)
 
@@ -40,38 +45,117 @@ def tune(parameters: Parameters, layout: Layout, record: Record) -> None:
     from libraries.base.tables import write_table
     from libraries.data.dataset import read_examples
     from libraries.evaluation import tuning
+    from libraries.evaluation.trial_networks import TrialNetworks
 
     training = [e for e in read_examples(layout.examples.folder / "examples.csv") if e.split == "train"]
     present = parameters.network_options()
     for name in parameters.tune_networks:
         check_network(name)
-    trials = tuning.candidates(
-        present,
-        networks=[*dict.fromkeys([present.name, *(parameters.tune_networks or installed())])],
-        resolutions=parameters.tune_resolutions,
-        seed=parameters.randomSeed,
-    )
-    race = tuning.Race(
-        training,
-        embedder(parameters, layout),
-        parameters.fit_options(),
-        seconds=60 * parameters.tune_minutes,
-        told=say,
-    )
-    finalists = race.run(trials)
+    networks = [*dict.fromkeys([present.name, *(parameters.tune_networks or installed())])]
+    made = TrialNetworks(layout, refine=refining(parameters, layout), options=parameters.run_options())
+    search = search_recipes if layout.is_refined else search_embeddings
+    trials, finalists, expectation = search(parameters, training, networks, made)
+    write_table(layout.proc / "tune.csv", tuning.TrialRow, tuning.rows_of(trials))
+    with ProgressBar("Judging the best on other images") as bar:
+        expected = expectation(bar.update)
     write_table(layout.proc / "tune.csv", tuning.TrialRow, tuning.rows_of(trials))
     tried = [trial for trial in trials if trial.row is not None]
-    figures.save(tuning.figure_of(tried, finalists), layout.proc / "tune.png")
-    with ProgressBar("Judging the best on other images", total=len(finalists) * tuning.FOLDS) as bar:
-        nested = race.nested(finalists, progress=bar.update)
-    print(tuning.results_table(finalists), *wrapped(tuning.sentences(finalists, nested)), sep="\n")
-    if lines := tuning.changes(present, finalists[0].options):
+    shown = tuning.shown(finalists)
+    figures.save(tuning.figure_of(tried, shown), layout.proc / "tune.png")
+    print(tuning.results_table(shown))
+    print(*(textwrap.fill(sentence, 100) for sentence in tuning.sentences(finalists, expected)), sep="\n")
+    if lines := tuning.changes(trials[0], finalists[0]):
         print("\nThe winner, in PARAMETERS.py:", *(f"  {line}" for line in lines), sep="\n")
     print(f"\nWritten: {layout.proc / 'tune.csv'} and tune.png")
-    if nested is not None:
-        record.metrics.update(expected=nested.expected, gain=nested.against.gain)
+    if expected is not None:
+        record.metrics.update(expected=expected.expected, gain=expected.against.gain)
     record.files += [layout.proc / "tune.csv", layout.proc / "tune.png"]
-    shutil.rmtree(layout.proc / "tune", ignore_errors=True)
+    made.clean()
+
+
+def search_embeddings(
+    parameters: Parameters, training: list["Example"], networks: list[str], made: "TrialNetworks"
+) -> Found:
+    """For an SVM on a network as it is."""
+    from libraries.evaluation.tuning import Race
+    from libraries.evaluation.tuning_svm import CrossValidation, candidates
+
+    seed = parameters.randomSeed
+    trials = candidates(
+        parameters.network_options(), networks=networks, resolutions=parameters.tune_resolutions, seed=seed
+    )
+    judge = CrossValidation(training, made.embed, parameters.fit_options())
+    race = Race(training, judge, seconds=60 * parameters.tune_minutes, seed=seed, told=say)
+    finalists = race.run(trials)
+    return trials, finalists, lambda done: judge.expected(finalists, last=race.last, fresh=race.fresh, progress=done)
+
+
+def search_recipes(
+    parameters: Parameters, training: list["Example"], networks: list[str], made: "TrialNetworks"
+) -> Found:
+    """For a network that is refined."""
+    from libraries.evaluation.tuning import Race, Recipe
+    from libraries.evaluation.tuning_dnn import Trainings, candidates
+
+    seed = parameters.randomSeed
+    recipe = Recipe(
+        epochs=parameters.rf_maxEpochs,
+        rate=parameters.rf_lrPeak if parameters.rf_lrPerMb == "auto" else None,
+        augmentation=parameters.rf_augmentation,
+        decay=parameters.rf_l2RegWeight,
+        dropout=parameters.rf_dropoutRate,
+    )
+    trials = candidates(
+        parameters.network_options(),
+        recipe,
+        networks=networks,
+        resolutions=parameters.tune_resolutions,
+        seed=seed,
+    )
+    judge = Trainings(training, made.train, made.answer, seed=seed)
+    race = Race(training, judge, rows=judge.rows, seconds=60 * parameters.tune_minutes, seed=seed, told=say)
+    finalists = race.run(trials)
+    return trials, finalists, lambda done: judge.expected(finalists, last=race.last, progress=done)
+
+
+def refining(
+    parameters: Parameters, layout: Layout
+) -> Callable[["Artefact", "Path", "NetworkOptions", "Recipe"], object]:
+    """A function that trains a network by a recipe."""
+
+    def refine(artefact: "Artefact", examples: "Path", options: "NetworkOptions", recipe: "Recipe") -> None:
+        from dataclasses import replace
+
+        from libraries.classifier.calibration import fit_calibration
+        from libraries.evaluation.tuning_dnn import VALIDATION, in_training
+        from libraries.network.artefact import resize_rule
+        from libraries.network.pretrained import load_network_for
+        from libraries.network.training.making import refine_into
+
+        network = load_network_for(options, refine=True)
+        rule = resize_rule(network, options.mode, white_level=layout.network.parameters.get("white_level"))
+        task = parameters.refine_task(layout, rule)
+        task = replace(
+            task,
+            examples=examples,
+            validation_fraction=VALIDATION,
+            most=None,
+            options=in_training(recipe, task.options),
+            checkpoint=artefact.folder / "checkpoint.safetensors",
+            key=artefact.key(),
+        )
+        refine_into(
+            artefact,
+            network,
+            task,
+            cluster=parameters.cluster,
+            device=parameters.device,
+            shared=layout.store,
+            calibrate=fit_calibration,
+            told=lambda line: None,
+        )
+
+    return refine
 
 
 def check_network(name: str) -> None:
@@ -94,51 +178,6 @@ def installed() -> list[str]:
     from libraries.network.source import KNOWN
 
     return [name for name, of in KNOWN.items() if of in WHEELS and importlib.util.find_spec(WHEELS[of]) is not None]
-
-
-def embedder(parameters: Parameters, layout: Layout) -> "Embed":
-    """A function that runs networks over examples; a network is written when it is needed first."""
-    import json
-    from dataclasses import replace
-    from hashlib import sha256
-
-    from libraries.base.storage import Artefact
-    from libraries.data.dataset import Example, read_white_level
-    from libraries.data.images import ResizeRule
-    from libraries.network.artefact import resize_rule, write_network
-    from libraries.network.pretrained import NetworkOptions, load_network_for
-    from libraries.network.runners import Embeddings
-
-    white_level = read_white_level(layout.examples)
-
-    def embed(options: NetworkOptions, examples: list[Example]) -> tuple["Float32", float | None]:
-        described = json.loads(json.dumps(asdict(options), default=str))
-        key = sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-        manifest = layout.proc / "tune" / key / "model.json"
-        artefact = Artefact(str(key), manifest, "scripts/tune.py", {"network": described})
-        if not artefact.is_current():
-            network = load_network_for(options, refine=False)
-            write_network(artefact, network, rule=resize_rule(network, options.mode))
-        rule = replace(ResizeRule.from_json(artefact.read()["resize"]), white_level=white_level)
-        with Embeddings(layout, artefact, rule, parameters.run_options()) as embeddings:
-            missing = len(examples) - embeddings.stored(examples)
-            ended: list[float] = []  # when each image was done: the first when the network had been opened
-            with ProgressBar("  Embedding", total=len(examples)) as bar:
-
-                def done() -> None:
-                    ended.append(time.monotonic())
-                    bar.update()
-
-                on_cluster = embeddings.compute(examples, told=say)
-                outputs = embeddings.together(examples, progress=done)
-        is_measured = missing >= LEAST_MEASURED and not on_cluster
-        return outputs["embedding"], (ended[-1] - ended[0]) / missing if is_measured else None
-
-    return embed
-
-
-def wrapped(sentences: list[str]) -> list[str]:
-    return [textwrap.fill(sentence, 100) for sentence in sentences]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from libraries.base.text import split_lines
 MEGAPIXELS = 100  # default limit for an image
 UNKNOWN_RATE, COVERAGE = 0.05, 0.9  # default promises, which bundles of earlier versions do not record
 EQUAL_COSTS = "equal"  # the default, likewise
+LR_PEAK = 5e-4  # likewise, of networks
 
 ANNOTATIONS = "annotations.jsonl"  # beside the class folders: labels changed and images marked by hand
 MAX_LOG_BYTES = 2**29  # of that file: millions of changes
@@ -155,6 +156,9 @@ class Layout:
                 return bool(self._values["maxMegapixels"] != MEGAPIXELS) or was is not None
             case "costs":
                 return bool(self._values["costs"] != EQUAL_COSTS) or self._recorded_costs() is not None
+            case "highest rate":
+                was = self._made_with("dnn_refined/model.json").get("rf_lrPeak")
+                return bool(self._values["rf_maxEpochs"]) and (self._values["rf_lrPeak"] != LR_PEAK or was is not None)
             case "trust":
                 was = self._made_with(f"model_{self.classifier}/model.json").get("coverage")
                 now = self._values["unknownRate"], self._values["coverage"]

@@ -20,6 +20,7 @@ Subject = Literal[
     "network",  # the pretrained one
     "network file",  # .model and .onnx: where they are cut, and how images are normalised
     "training",  # of the network
+    "highest rate",  # of that, unless it is and was the default, which earlier versions did not record
     "own classes",  # of a network that is used unchanged
     "features",
     "svm",
@@ -157,7 +158,7 @@ STAGES = (
             ),
             Output(
                 "dnn_refined", "dnn_refined/model.json", "the network trained on your images, training.csv and .png",
-                depends_on=("network", "network file", "training", "own classes"),
+                depends_on=("network", "network file", "training", "highest rate", "own classes"),
                 facts=("format", "weights", "white_level"), made_from=("examples.csv",), only=("dnn", "svmDnnRefined"),
             ),
         ),

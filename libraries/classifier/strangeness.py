@@ -56,13 +56,11 @@ class Strangeness:
             embeddings, labels: float32 [N, D] and int [N] of training images, at least two of them.
             directions: how many at most; never more than half of D, so that there is a residual.
         """
-        from sklearn.utils.extmath import randomized_svd
-
         x = normalised(embeddings)
         mean = x.mean(axis=0)
         x -= mean
-        _, _, principal = randomized_svd(x, min(directions, len(x), max(1, x.shape[1] // 2)), n_iter=2, random_state=0)
-        inside = x @ principal.T
+        principal = _principal(x, min(directions, len(x), max(1, x.shape[1] // 2)))
+        inside = x @ principal
         centres = np.zeros((number_of_classes, inside.shape[1]), np.float32)
         for label in np.unique(labels):
             centres[label] = inside[labels == label].mean(axis=0)
@@ -72,7 +70,7 @@ class Strangeness:
         variance = inside.var(axis=0)
         return cls(
             mean,
-            principal.T.astype(np.float32),
+            principal,
             within.astype(np.float32),
             (centres @ within).astype(np.float32),
             (1 / (variance + RIDGE * variance.mean() + 1e-12)).astype(np.float32),
@@ -108,6 +106,22 @@ class Strangeness:
     def score(self, embeddings: Float32, logits: Float64) -> Float32:
         """How strange images are, float32 [N]; 0 is usual. See `parts`."""
         return np.asarray(self.parts(embeddings, logits) @ self.scale + self.shift, np.float32)
+
+
+def _principal(x: Float32, count: int) -> Float32:
+    """The `count` principal directions of the centred x [N, D], the first one first, float32 [D, count].
+
+    From the smaller of the two matrices of products; where x has fewer directions, the others are zero.
+    """
+    from scipy.linalg import eigh  # type: ignore[import-untyped]
+
+    is_long = len(x) >= x.shape[1]
+    products = x.T @ x if is_long else x @ x.T
+    size = len(products)
+    values, vectors = eigh(products, subset_by_index=[size - count, size - 1])
+    if not is_long:
+        vectors = x.T @ vectors / np.sqrt(np.maximum(values, 1e-6 * values[-1] + 1e-12))
+    return np.ascontiguousarray(vectors[:, ::-1], np.float32)
 
 
 def normalised(embeddings: Float32) -> Float32:

@@ -67,6 +67,7 @@ TABLE: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "rf_maxEpochs": (3, NOTHING, FROM_NETWORK),
     "rf_maxTrainImages": (100, NOTHING, FROM_NETWORK),
     "rf_lrPerMb": ((0.01, 0.001), NOTHING, FROM_NETWORK),
+    "rf_lrPeak": (0.001, NOTHING, FROM_NETWORK),
     "rf_momentumPerMb": (0.8, NOTHING, FROM_NETWORK),
     "rf_l2RegWeight": (0.0, NOTHING, FROM_NETWORK),
     "rf_boFreezeWeights": (True, NOTHING, FROM_NETWORK),

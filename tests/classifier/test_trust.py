@@ -51,6 +51,8 @@ def test_the_quantile_is_the_value_that_a_further_one_exceeds_seldom_enough() ->
     assert quantile(values, groups, share=0.05) == 94  # the 95th: 1 - 95 / 100
     assert quantile(values, groups, share=0.01) == 98
     assert quantile(values, groups, share=0.009) == np.inf, "nobody can say"
+    assert quantile(values, groups, share=0.045, between=True) == pytest.approx(94.5, abs=1e-6)
+    assert quantile(values, groups, share=0.009, between=True) == np.inf
     assert quantile(values[:0], groups[:0], share=0.5) == np.inf
     for share in (0.01, 0.05, 0.1, 0.5):
         count = needed(share)
@@ -85,7 +87,7 @@ def test_promises_are_kept_on_other_images() -> None:
         right = likely[np.arange(len(y)), y]
         holds.append(right.mean())
         of_class.append([right[y == k].mean() for k in range(K)])
-    assert 0.02 < np.mean(unknown) < 0.06
+    assert 0.03 < np.mean(unknown) < 0.06
     assert np.mean(holds) > 0.89
     assert (np.mean(of_class, axis=0) > 0.87).all(), "of every class"
 

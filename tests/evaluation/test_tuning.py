@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libraries.base.errors import ParameterError
 from libraries.classifier.fitting import FitOptions
 from libraries.data.dataset import Example
-from libraries.evaluation.tuning import Race, Trial, candidates, changes, rows_of, sentences
+from libraries.evaluation import tuning_dnn
+from libraries.evaluation.tuning import Expected, Race, Recipe, Trial, changes, rows_of, sentences
+from libraries.evaluation.tuning_dnn import Training, Trainings
+from libraries.evaluation.tuning_svm import CrossValidation, candidates
 from libraries.network.pretrained import NetworkOptions
+from libraries.network.training.recipe import RefineOptions
 
 OPTIONS = FitOptions((0.01, 1.0), ("l2",), 3, 0, "equal", 0.05, 0.9)
 PRESENT = NetworkOptions("EfficientNet_Lite0")
@@ -49,7 +54,11 @@ class World:
 
     def race(self, seconds: float, told: list[str] | None = None) -> Race:
         said = [] if told is None else told
-        return Race(self.examples, self.embed, OPTIONS, seconds=seconds, told=said.append, clock=lambda: self.now)
+        self.judge = CrossValidation(self.examples, self.embed, OPTIONS, clock=lambda: self.now)
+        return Race(self.examples, self.judge, seconds=seconds, seed=0, told=said.append, clock=lambda: self.now)
+
+    def expected(self, race: Race, finalists: list[Trial]) -> Expected | None:
+        return self.judge.expected(finalists, last=race.last, fresh=race.fresh)
 
 
 def all_of(networks: list[str] = [PRESENT.name]) -> list[Trial]:  # noqa: B006
@@ -90,7 +99,7 @@ def test_it_ends_in_time(minutes: int) -> None:
     world = World(3000, lambda options: 2.0, seconds=0.005)
     race = world.race(60 * minutes)
     finalists = race.run(all_of(["EfficientNet_Lite0", "EfficientNet_Lite1", "EfficientNet_Lite2"]))
-    race.nested(finalists)
+    world.expected(race, finalists)
     assert world.now <= 60 * minutes
     assert any(trial.is_present for trial in finalists) and len(finalists) >= (2 if minutes > 1 else 1)
 
@@ -108,9 +117,10 @@ def test_among_equals_the_winner_is_no_better_and_that_is_said() -> None:
         wobble[options] = generator.random()
         return x + 0.5 * noise[[int(e.sha256) for e in examples]], seconds
 
-    race = Race(world.examples, embed, OPTIONS, seconds=1e6, told=lambda line: None, clock=lambda: 0.0)
+    world.embed = embed  # type: ignore[method-assign]
+    race = world.race(1e6)
     finalists = race.run(all_of())
-    nested = race.nested(finalists)
+    nested = world.expected(race, finalists)
     assert nested is not None
     assert nested.against.verdict == "same"
     told = " ".join(sentences(finalists, nested))
@@ -121,7 +131,7 @@ def test_images_of_earlier_rounds_judge_nobody() -> None:
     world = World(3200, lambda options: 2.0)
     race = world.race(10_000)
     finalists = race.run(all_of())
-    nested = race.nested(finalists)
+    nested = world.expected(race, finalists)
     assert nested is not None
     assert nested.images <= 3200 - 802, "a quarter has chosen the finalists"
     assert nested.images > 2000
@@ -131,7 +141,7 @@ def test_a_better_one_is_found_better_on_other_images() -> None:
     world = World(1600, lambda options: 3.0 if options.views == 8 else 1.0)
     race = world.race(1e6)
     finalists = race.run(all_of())
-    nested = race.nested(finalists)
+    nested = world.expected(race, finalists)
     assert nested is not None
     assert finalists[0].options.views == 8 and nested.against.verdict == "better"
     assert nested.expected == pytest.approx(nested.against.now)
@@ -142,21 +152,113 @@ def test_a_better_one_is_found_better_on_other_images() -> None:
 
 def test_the_lines_for_the_parameters() -> None:
     winner = NetworkOptions("EfficientNet_Lite2", 288, "crop", 2, 3)
-    assert changes(PRESENT, winner) == [
+    assert changes(Trial(PRESENT), Trial(winner)) == [
         'rf_pretrainedModelFilename = "EfficientNet_Lite2"',
         "rf_inputResolution = 288",
         'rf_resizeMode = "crop"',
         "rf_views = 2",
         "rf_featureMaps = 3",
     ]
-    assert changes(winner, PRESENT)[-1] == "rf_featureMaps = None"
-    assert changes(PRESENT, PRESENT) == []
+    assert changes(Trial(winner), Trial(PRESENT))[-1] == "rf_featureMaps = None"
+    assert changes(Trial(PRESENT), Trial(PRESENT)) == []
 
 
-def test_few_images_have_one_round() -> None:
+def test_few_images_have_one_round_of_a_few_candidates() -> None:
     told: list[str] = []
     World(150, lambda options: 2.0).race(1e6, told).run(all_of())
-    assert [line for line in told if not line.startswith(" ")] == ["Last round: 5 candidates on 150 training images"]
+    assert [line for line in told if not line.startswith(" ")] == ["Last round: 8 candidates on 150 training images"]
+
+
+def test_with_little_time_the_last_round_has_fewer_images_and_with_less_it_is_refused() -> None:
+    told: list[str] = []
+    world = World(3200, lambda options: 2.0)
+    race = world.race(60, told)
+    assert len(race.run(all_of())) > 1 and 200 <= len(race.last) < 3200
+    assert world.now < 60
+    with pytest.raises(ParameterError, match=r"tune_minutes = 0.1 is too short: .* about \d+ minutes$"):
+        World(3200, lambda options: 2.0).race(6).run(all_of())
+
+
+class Kitchen:
+    """Trainings whose accuracy depends on the recipe, on images of three classes."""
+
+    def __init__(self, count: int, *, seconds: float = 0.001) -> None:
+        self.examples = World(count, lambda options: 1.0).examples
+        self.seconds, self.now, self.trained = seconds, 0.0, dict[tuple[Any, ...], set[str]]()
+
+    def train(self, options: NetworkOptions, recipe: Recipe, examples: list[Example]) -> Training:
+        self.trained[options, recipe, len(examples)] = {e.path for e in examples}
+        seconds = self.seconds * recipe.epochs * len(examples)
+        self.now += seconds + 1
+        return Training(self.accuracy(recipe), seconds, 1.0)
+
+    @staticmethod
+    def accuracy(recipe: Recipe) -> float:
+        return 0.6 + 0.2 * (recipe.rate == 1.5e-3) + 0.15 * (recipe.augmentation == "none")
+
+    def answer(
+        self, options: NetworkOptions, recipe: Recipe, trained_on: list[Example], examples: list[Example]
+    ) -> tuple[list[str], float | None]:
+        assert (options, recipe, len(trained_on)) in self.trained, "what the race has trained"
+        generator = np.random.default_rng(0)
+        right = generator.random(len(examples)) < self.accuracy(recipe)
+        return [e.label if good else "z" for e, good in zip(examples, right, strict=True)], 0.004
+
+    def judge(self) -> Trainings:
+        return Trainings(self.examples, self.train, self.answer, seed=0)
+
+
+RECIPE = Recipe(6, 5e-4, "photo", 5e-4, 0.5)
+
+
+def recipes() -> list[Trial]:
+    return tuning_dnn.candidates(PRESENT, RECIPE, networks=[PRESENT.name], resolutions=[224, 288], seed=0)
+
+
+def test_recipes_are_drawn_near_the_present_one() -> None:
+    trials = recipes()
+    assert trials[0].is_present and (trials[0].options, trials[0].recipe) == (PRESENT, RECIPE)
+    assert len({(trial.options, trial.recipe) for trial in trials}) == len(trials) == tuning_dnn.MOST
+    assert all(trial.recipe is not None and trial.recipe.epochs in (2, 4, 6, 12) for trial in trials)
+    own = tuning_dnn.candidates(
+        PRESENT, Recipe(1, None, "photo", 5e-4, 0.5), networks=[PRESENT.name], resolutions=[224], seed=0
+    )
+    assert own[0].recipe is not None and own[0].recipe.rate is None and "own rates" in str(own[0])
+    assert {trial.recipe.rate for trial in own if trial.recipe} == {None, *tuning_dnn.RATES}
+
+
+def test_the_best_recipe_wins_and_images_kept_apart_say_what_to_expect() -> None:
+    kitchen = Kitchen(2000)
+    judge, trials = kitchen.judge(), recipes()
+    race = Race(
+        kitchen.examples, judge, rows=judge.rows, seconds=3600, seed=0, told=lambda line: None,
+        clock=lambda: kitchen.now,
+    )  # fmt: skip
+    finalists = race.run(trials)
+    assert kitchen.now <= 3600
+    best = finalists[0].recipe
+    assert best is not None and (best.rate, best.augmentation) == (1.5e-3, "none")
+    expected = judge.expected(finalists, last=race.last)
+    assert expected is not None and expected.against.verdict == "better"
+    assert expected.images == pytest.approx(400, abs=10) and expected.expected == pytest.approx(0.95, abs=0.03)
+    seen = set().union(*kitchen.trained.values())
+    assert len(seen) == 2000 - expected.images, "what is kept apart trains nobody"
+    assert finalists[0].row is not None and finalists[0].row.milliseconds == 4
+    assert 'rf_augmentation = "none"' in changes(trials[0], finalists[0])
+    assert "rf_lrPeak = 0.0015" in changes(trials[0], finalists[0])
+    assert sentences(finalists, expected)[0].startswith("The winner is right for 9")
+
+
+def test_a_recipe_with_rates_of_its_own_is_left_for_the_usual_schedule() -> None:
+    own, other = Recipe(6, None, "photo", 5e-4, 0.5), Recipe(6, 5e-4, "photo", 5e-4, 0.5)
+    assert changes(Trial(PRESENT, own), Trial(PRESENT, other)) == ['rf_lrPerMb = "auto"', "rf_lrPeak = 0.0005"]
+    assert changes(Trial(PRESENT, other), Trial(PRESENT, own)) == []
+    options = RefineOptions(learning_rates=(0.1, 0.2), peak=1.0)
+    assert tuning_dnn.in_training(own, options).learning_rates == (0.1, 0.2)
+    assert (tuning_dnn.in_training(other, options).learning_rates, tuning_dnn.in_training(other, options).peak) == (
+        None,
+        5e-4,
+    )
 
 
 def test_images_that_are_all_alike_judge_nobody() -> None:
@@ -167,6 +269,6 @@ def test_images_that_are_all_alike_judge_nobody() -> None:
     ]
     race = world.race(1e6)
     finalists = race.run(all_of())
-    assert race.nested(finalists) is None
+    assert world.expected(race, finalists) is None
     told = sentences(finalists, None)
     assert told == ["There are too few images that are not alike to tell whether the best is really better."]

@@ -1,5 +1,6 @@
 """A network refined on images, from decoding to its folder, with its progress shown."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from libraries.base.console import ProgressBar, say
@@ -22,6 +23,7 @@ def refine_into(
     device: Wanted,
     shared: Path,
     calibrate: Calibrate,
+    told: Callable[[str], None] = say,
 ) -> Epoch:
     """Train, on the cluster if there is one, and write the folder of the network; one that was stopped goes on.
 
@@ -29,6 +31,7 @@ def refine_into(
         network: pretrained, without a head; it is changed.
         cluster, device, shared: see `on_cluster.train`.
         calibrate: see `outputs.write_refined_network`.
+        told: called with lines about the progress.
 
     Returns:
         The epoch whose weights are kept.
@@ -40,28 +43,28 @@ def refine_into(
             cluster=cluster,
             device=device,
             shared=shared,
-            told=say,
-            on_epoch=lambda epoch: say(f"  {epoch}"),
+            told=told,
+            on_epoch=lambda epoch: told(f"  {epoch}"),
             on_step=bar.show,
         )
-    trained = trained or _train_here(task.on(find_device(device)), network, scratch=artefact.folder)
+    trained = trained or _train_here(task.on(find_device(device)), network, scratch=artefact.folder, told=told)
     for error in trained.left_out:
-        say(f"  left out: {error}")
+        told(f"  left out: {error}")
     outputs.write_refined_network(
         artefact, trained.refined, names=trained.names, groups=trained.groups, rule=task.rule, calibrate=calibrate
     )
     on_cluster.clean(task)
-    say(f"Kept the weights of epoch {trained.refined.best_epoch}")
+    told(f"Kept the weights of epoch {trained.refined.best_epoch}")
     return trained.refined.history[trained.refined.best_epoch - 1]
 
 
-def _train_here(task: Task, network: EmbeddingNetwork, *, scratch: Path) -> Trained:
+def _train_here(task: Task, network: EmbeddingNetwork, *, scratch: Path, told: Callable[[str], None]) -> Trained:
     division, options = task.division(), task.options
     with ProgressBar("Decoding", total=len(division)) as bar:
         sets = task.load(division, scratch=scratch, on_image=bar.update)
-    say(f"Training on {len(sets.train):,} images, choosing the epoch on {len(sets.validation):,} ({options.device})")
+    told(f"Training on {len(sets.train):,} images, choosing the epoch on {len(sets.validation):,} ({options.device})")
     steps = options.epochs * steps_per_epoch(len(sets.train), options)
     with ProgressBar("Training", total=steps, unit="steps") as bar:
         return task.train(
-            network, sets, on_epoch=lambda epoch: say(f"  {epoch}"), on_step=lambda step, steps: bar.update()
+            network, sets, on_epoch=lambda epoch: told(f"  {epoch}"), on_step=lambda step, steps: bar.update()
         )

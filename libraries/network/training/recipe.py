@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from libraries.base.layout import LR_PEAK
 from libraries.network.backbones import EmbeddingNetwork
 
 Augmentation = Literal["photo", "anyOrientation", "none"]
@@ -50,7 +51,7 @@ class RefineOptions:
         average_epochs: the weights that are kept are a running average over about so many epochs.
         seed: for everything random.
         device: 'cpu', 'cuda' or 'mps'.
-        peak: highest learning rate of the recipe's own schedule.
+        peak: highest learning rate of the recipe's own schedule (rf_lrPeak).
         bf16: compute in mixed precision; None: if that is faster on the device.
     """
 
@@ -68,7 +69,7 @@ class RefineOptions:
     seed: int = 0
     device: str = "cpu"
     bf16: bool | None = None
-    peak: float = 5e-4
+    peak: float = LR_PEAK
 
 
 def make_optimizer(network: EmbeddingNetwork, options: RefineOptions) -> torch.optim.Optimizer:

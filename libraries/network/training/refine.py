@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,7 +116,7 @@ def refine(
         for number in range(len(history), options.epochs):
             row = _run_epoch(trainer, number, validation, test, on_step)
             history.append(row)
-            if row is min(history, key=_rank):
+            if row is kept_epoch(history):
                 best = {name: tensor.clone() for name, tensor in trainer.averaged.state_dict().items()}
             state = trainer.state() | {f"best/{name}": tensor for name, tensor in best.items()}
             facts = {"history": [dataclasses.asdict(row) for row in history]}
@@ -131,7 +131,7 @@ def refine(
         return Refined(
             network=result,
             history=history,
-            best_epoch=min(history, key=_rank).epoch,
+            best_epoch=kept_epoch(history).epoch,
             validation_logits=world.rows(logits(result, validation.images, bf16=False)),
             validation_labels=world.rows(validation.labels),
         )
@@ -190,6 +190,11 @@ def _evaluate(trainer: Trainer, images: ImageSet) -> tuple[float, float]:
     labels = trainer.world.rows(images.labels)
     loss = functional.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels)).item()
     return loss, float((scores.argmax(axis=1) != labels).mean())
+
+
+def kept_epoch(history: Sequence[Epoch]) -> Epoch:
+    """That whose weights are kept."""
+    return min(history, key=_rank)
 
 
 def _rank(row: Epoch) -> tuple[float, float]:
