@@ -63,7 +63,11 @@ def train(data: "LabelledEmbeddings", parameters: Parameters, layout: Layout, re
     with ProgressBar("Cross-validating", unit="values of C") as bar:
         fitted, result = fit_svm(data, parameters.fit_options(), folder=layout.features.folder, progress=bar.show)
     rows = outputs.sweep_rows(result, *data.test, costs=fitted.costs)
-    told = [outputs.sample_line(result.chosen_by), outputs.sweep_table(rows), outputs.untried_line(result.untried)]
+    told = [
+        outputs.sample_line(result.chosen_by),
+        outputs.sweep_table(rows, fitted.costs),
+        outputs.untried_line(result.untried),
+    ]
     print(*filter(None, told), sep="\n")
     curve = None if data.is_train.all() else learn(data, fitted, result, parameters, layout)
     if curve is not None:
@@ -91,6 +95,7 @@ def learn(
             c=result.rows[result.best].C,
             calibration=fitted.calibration,
             costs=fitted.costs,
+            is_aim=isinstance(parameters.costs, str),
             seed=parameters.randomSeed,
             folder=layout.features.folder,
             progress=bar.show,

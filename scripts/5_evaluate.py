@@ -76,8 +76,9 @@ def main(
     if drift:
         report_drift(parameters, layout)
         return
-    if against is not None:
-        compare_with(parameters, layout, against)
+    if release is None and against is not None:
+        if compare_with(parameters, layout, against) == "worse":
+            raise Verdict(WORSE)
         return
     if release is not None:
         from libraries.evaluation.release import check_is_free
@@ -85,10 +86,14 @@ def main(
         check_is_free(layout, release)
     with tracking.run("5_evaluate", parameters) as record:
         evaluate(parameters, layout, record, recheck=recheck)
-        if release is not None:
+        is_worse = against is not None and compare_with(parameters, layout, against) == "worse"
+        if release is not None and not is_worse:
             keep(layout, release, record)
     if record.model_uri:
         print(f"MLflow model: {record.model_uri}")
+    if is_worse:
+        print(f"\nNot released as '{release}', as it is worse than '{against}'")
+        raise Verdict(WORSE)
 
 
 def report_leaks(parameters: Parameters, layout: Layout) -> None:
@@ -200,8 +205,8 @@ def keep(layout: Layout, name: str, record: Record) -> None:
     )
 
 
-def compare_with(parameters: Parameters, layout: Layout, name: str) -> None:
-    """Compare the bundle with a release."""
+def compare_with(parameters: Parameters, layout: Layout, name: str) -> str:
+    """Compare the bundle with a release; returns 'better', 'same' or 'worse'."""
     from libraries.evaluation.against import against_release, write_comparison
 
     with ProgressBar(f"Classifying by '{name}'") as bar:
@@ -211,8 +216,7 @@ def compare_with(parameters: Parameters, layout: Layout, name: str) -> None:
     written = write_comparison(found, layout)
     print(found.table(), *(textwrap.fill(sentence, 100) for sentence in found.sentences()), sep="\n")
     print("\nWritten:", *(f"  {path}" for path in written), sep="\n")
-    if found.verdict == "worse":
-        raise Verdict(WORSE)
+    return found.verdict
 
 
 def measured_of(

@@ -181,7 +181,8 @@ def read_costs(path: Path, names: Sequence[str]) -> Costs:
     rows: list[Row] = []
     for line, cells in lines:
         if len(cells) != 3:
-            raise InputError(f"{path}, line {line} has {len(cells)} cells instead of 3: {_FORM}")
+            comma = "; a number is written with a point, such as 50.5" if len(cells) == 4 else ""
+            raise InputError(f"{path}, line {line} has {len(cells)} cells instead of 3: {_FORM}{comma}")
         if len(rows) == MOST_ROWS:
             raise InputError(f"{path} has more than {MOST_ROWS:,} rows: use * for most of them")
         label, answer, cost = (nfc(cell.strip()) for cell in cells)
@@ -198,4 +199,6 @@ def read_costs(path: Path, names: Sequence[str]) -> Costs:
 
 def _in_words(error: ValueError, cost: str) -> str:
     text = str(error)
-    return f"'{cost:.40}' is no number" if text.startswith("could not convert") else text
+    if not text.startswith("could not convert"):
+        return text
+    return f"'{cost:.40}' is no number" + (": write 50.5 with a point" if "," in cost else "")

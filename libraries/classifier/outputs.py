@@ -92,10 +92,11 @@ def sweep_rows(result: Sweep, embeddings: Float32, labels: Integer, *, costs: Co
     return rows
 
 
-def sweep_table(rows: Sequence[MeasuredRow]) -> str:
+def sweep_table(rows: Sequence[MeasuredRow], costs: Costs | None = None) -> str:
     """The sweep as a table for the console, the chosen row marked."""
     has_costs = any(row.validation_cost is not None for row in rows)
-    header = ["normalisation", "C", "training", "validation", "test", *(["cost"] if has_costs else [])]
+    of_costs = ["cost" if costs is None or not costs.unit else f"cost [{costs.unit}]"] if has_costs else []
+    header = ["normalisation", "C", "training", "validation", "test", *of_costs]
 
     def accuracies(row: MeasuredRow) -> tuple[float | None, ...]:
         return row.train_accuracy, row.validation_accuracy, row.test_accuracy
@@ -126,7 +127,7 @@ def sample_line(chosen_by: Bool) -> str:
 def untried_line(untried: Mapping[str, Sequence[float]]) -> str:
     """Which values of C of a sweep were not tried, and why; empty if all were."""
     by_normalisation = [f"{name} with C = {', '.join(f'{c:g}' for c in values)}" for name, values in untried.items()]
-    return f"Not tried, as accuracy had turned: {'; '.join(by_normalisation)}" if untried else ""
+    return f"Not tried, as it had become worse: {'; '.join(by_normalisation)}" if untried else ""
 
 
 def sweep_figure(tested: Sequence[MeasuredRow]) -> Figure:

@@ -34,6 +34,7 @@ def cost_metrics(tested: Tested, costs: Costs, *, is_averaging: bool) -> dict[st
     found = {
         "unit": costs.unit,
         "answers": float(paid.mean()),
+        "answers_margin": margin(paid, tested.groups),
         "most_probable": float(otherwise.mean()),
         "saved": float((otherwise - paid).mean()),
         "margin": margin(otherwise - paid, tested.groups),
@@ -57,6 +58,11 @@ def margin(differences: Float64, groups: list[str]) -> float:
     return 1.96 * float(np.sqrt((of_group**2).sum())) / len(differences)
 
 
+def is_averaging(metrics: Mapping[str, Any]) -> bool:
+    """Whether the costs stand for the class-averaged accuracy."""
+    return "class_averaged_accuracy_of_most_probable" in metrics.get("costs", {})
+
+
 def gained(saved: float) -> str:
     """What is saved, or lost, in words."""
     return f"{saved:.3g} are saved" if saved >= 0 else f"{-saved:.3g} are lost"
@@ -67,7 +73,7 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
     costs = metrics.get("costs")
     if costs is None:
         return []
-    if "class_averaged_accuracy_of_most_probable" in costs:
+    if is_averaging(metrics):
         now, otherwise = metrics["class_averaged_accuracy"], costs["class_averaged_accuracy_of_most_probable"]
         return [
             f"The answers aim at the class-averaged accuracy, which is {now:.1%}; that of the most probable labels "

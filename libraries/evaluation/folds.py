@@ -15,11 +15,13 @@ from libraries.base.arrays import Bool, Float32, Int
 from libraries.base.errors import InputError
 from libraries.base.tables import Column
 from libraries.classifier.calibration import Calibration, fit_calibration
+from libraries.classifier.costs import read_costs
 from libraries.classifier.cross_validation import NEVER_LEFT_OUT, SweepRow, assign_folds, groups_per_class
 from libraries.classifier.decision import Decided
 from libraries.classifier.fitting import FitOptions, fit_head, fit_svm
 from libraries.classifier.labelled import LabelledEmbeddings
 from libraries.data.dataset import Example
+from libraries.evaluation.costs import PER
 from libraries.evaluation.metrics import accuracy_per_class, confusion_matrix, log_loss, mean_of_known
 from libraries.evaluation.testing import PredictionRow, Tested, prediction_rows
 from libraries.evaluation.uncertainty import resampled_interval
@@ -59,6 +61,7 @@ class FoldRow:
     accuracy: Annotated[float, Column("fraction of these that are right")]
     class_averaged_accuracy: Annotated[float, Column("mean of the classes' accuracies")]
     log_loss: Annotated[float, Column("of the calibrated probabilities")]
+    cost: Annotated[float | None, Column("of the answers, or of asking, on average; empty: there is no table of costs")]
     normalisation: Annotated[str | None, Column("that was chosen; empty: the network's own head")]
     C: Annotated[float | None, Column("that was chosen")]
 
@@ -90,12 +93,13 @@ class CrossTested:
         """Mean, standard deviation and interval of the folds' figures, for metrics.json."""
         share = float(np.mean([row.images / row.training_images for row in self.rows]))
         found: dict[str, Any] = {"number": len(self.rows), "untested_images": self.untested}
-        for name in ("accuracy", "class_averaged_accuracy", "log_loss"):
+        has_costs = self.rows[0].cost is not None
+        for name in ("accuracy", "class_averaged_accuracy", "log_loss", *(["cost"] if has_costs else [])):
             values = np.array([getattr(row, name) for row in self.rows])
             found[name] = {
                 "mean": float(values.mean()),
                 "std": float(values.std(ddof=1)),
-                "interval": resampled_interval(values, test_share=share, most=1e9 if name == "log_loss" else 1.0),
+                "interval": resampled_interval(values, test_share=share, most=1.0 if "accuracy" in name else 1e12),
             }
         return found
 
@@ -109,10 +113,14 @@ class CrossTested:
 
 def sentence(summary: dict[str, Any]) -> str:
     """The accuracy in words."""
-    accuracy, averaged = summary["accuracy"], summary["class_averaged_accuracy"]
+    accuracy, averaged, cost = (summary.get(name) for name in ("accuracy", "class_averaged_accuracy", "cost"))
+    assert accuracy is not None and averaged is not None
     low, high = (100 * bound for bound in accuracy["interval"])
     left_out = summary["untested_images"]
     rest = f" {left_out:,} more, whose class has no others, were not tested." if left_out else ""
+    if cost is not None:
+        lowest, highest = (PER * bound for bound in cost["interval"])
+        rest += f" {PER} images cost {PER * cost['mean']:.4g} (95% interval {lowest:.4g} to {highest:.4g})."
     return (
         f"Each image was tested once, by one of {summary['number']} classifiers that had not seen it: "
         f"{accuracy['mean']:.1%} are right (95% interval {low:.1f}–{high:.1f}%; standard deviation of the folds "
@@ -159,6 +167,7 @@ def cross_test(
     names = sorted({example.label for example in examples})
     count = len(examples)
     probabilities = np.full((count, len(names)), np.nan, np.float32)
+    costs = read_costs(options.costs, names) if isinstance(options.costs, Path) else None
     parts: list[tuple[Int, Decided]] = []
     rows: list[FoldRow] = []
     for fold in range(int(fold_of.max()) + 1):
@@ -167,7 +176,9 @@ def cross_test(
         probabilities[tested], decided, chosen = _answered(sides, of_fold(fold, sides), names, options, folder)
         parts.append((tested, decided))
         truth = np.array([names.index(examples[i].label) for i in tested.tolist()])
-        rows.append(_row(fold, len(examples) - len(tested), truth, decided.answers, probabilities[tested], chosen))
+        paid = None if costs is None else costs.paid(truth, decided.answers, _asked(decided))
+        row = _row(fold, len(examples) - len(tested), truth, decided.answers, probabilities[tested], chosen)
+        rows.append(replace(row, cost=None if paid is None else float(paid.mean())))
         told(rows[-1])
     kept = np.flatnonzero(fold_of != NEVER_LEFT_OUT)
     answered = _together(parts, count)
@@ -213,6 +224,10 @@ def _answered(
     return probabilities[:, order], decided, chosen
 
 
+def _asked(decided: Decided) -> Bool:
+    return np.zeros(len(decided.answers), bool) if decided.ask is None else decided.ask
+
+
 def _row(
     fold: int, training: int, truth: Int, answers: Int, probabilities: Float32, chosen: SweepRow | None
 ) -> FoldRow:
@@ -224,6 +239,7 @@ def _row(
         float((answers == truth).mean()),
         mean_of_known(accuracy_per_class(matrix)) or 0.0,
         log_loss(truth, probabilities),
+        None,
         None if chosen is None else chosen.normalisation,
         None if chosen is None else chosen.C,
     )

@@ -38,6 +38,11 @@ def measure(
 
 def told(measured: Mapping[str, Any]) -> str:
     """A table and sentences."""
-    sentences = [*trust.sentences(measured), *costs.sentences(measured)]
     title = "Accuracy, every image tested once" if "folds" in measured else "Accuracy on the test images"
-    return "\n".join([accuracy_table(measured, title=title), *(textwrap.fill(sentence, 100) for sentence in sentences)])
+    table, of_costs, of_trust = (
+        [accuracy_table(measured, title=title)],
+        *([textwrap.fill(sentence, 100) for sentence in of.sentences(measured)] for of in (costs, trust)),
+    )
+    # What is aimed at comes first.
+    parts = [*table, *of_trust, *of_costs] if costs.is_averaging(measured) else [*of_costs, *table, *of_trust]
+    return "\n".join(parts)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from libraries.base.errors import InputError, ParameterError
-from libraries.base.file_system import TEMPORARY, read_regular, replace
+from libraries.base.file_system import TEMPORARY, flush, read_regular, replace, storage_error
 from libraries.base.layout import Layout
 from libraries.base.storage import Artefact, read_json, reading, sha256, write_json, write_text
 from libraries.classifier.bundle_files import DECISIVE, MANIFEST, MAX_BYTES
@@ -83,29 +83,42 @@ def keep_release(layout: Layout, name: str, examples: Iterable[Example]) -> Path
     model = layout.bundle.read()
     if target.exists():
         return target
+    for leftover in target.parent.glob(f"{TEMPORARY}*"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary = target.with_name(f"{TEMPORARY}{name}-{os.getpid()}")
-    with reading(target, advice="make room, or check the permissions"):
-        try:
-            shutil.copytree(layout.bundle.folder, temporary / MODEL, ignore=shutil.ignore_patterns(f"{TEMPORARY}*"))
-            for file in _KEPT:
-                shutil.copyfile(layout.evaluation.folder / file, temporary / file)
-            trained_on = sorted({example.sha256 for example in examples if example.split == "train"})
-            write_text(temporary / TRAINING, "".join(f"{digest}\n" for digest in trained_on))
-            write_json(
-                temporary / ABOUT,
-                {
-                    "name": name,
-                    "dataset": layout.dataset,
-                    "classifier": layout.classifier,
-                    "labels": model["labels"],
-                    "released": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "training_images": sha256(temporary / TRAINING),
-                },
-            )
-            replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    bundle = [path for path in layout.bundle.folder.iterdir() if not path.name.startswith(TEMPORARY)]
+    copies = {temporary / MODEL / path.name: path for path in bundle}
+    copies |= {temporary / each: layout.evaluation.folder / each for each in _KEPT}
+    try:
+        for copy, path in copies.items():
+            _copy(path, copy)
+        trained_on = sorted({example.sha256 for example in examples if example.split == "train"})
+        write_text(temporary / TRAINING, "".join(f"{digest}\n" for digest in trained_on))
+        write_json(
+            temporary / ABOUT,
+            {
+                "name": name,
+                "dataset": layout.dataset,
+                "classifier": layout.classifier,
+                "labels": model["labels"],
+                "released": datetime.now(UTC).isoformat(timespec="seconds"),
+                "training_images": sha256(temporary / TRAINING),
+            },
+        )
+        replace(temporary, target)
+    except OSError as error:
+        raise storage_error(error, target) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file so that a crash cannot take it away again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    with target.open("r+b") as file:
+        flush(file)
 
 
 def find_release(layout: Layout, name: str) -> Release:
@@ -119,7 +132,11 @@ def find_release(layout: Layout, name: str) -> Release:
     check_name(name)
     folder = folder_of(layout) / name
     if not folder.is_dir():
-        there = sorted(path.name for path in folder.parent.glob("*") if (path / ABOUT).exists())
+        there = sorted(
+            path.name
+            for path in folder.parent.glob("*")
+            if (path / ABOUT).exists() and not path.name.startswith(TEMPORARY)
+        )
         known = f"there are {', '.join(there[:20])}" if there else "make one with --release NAME"
         raise InputError(f"there is no release '{name}' in {folder.parent}: {known}")
     with reading(folder, advice=_ADVICE):

@@ -16,7 +16,7 @@ from PIL import Image
 from libraries.base.errors import ImageError
 from libraries.base.pool import ordered_map
 from libraries.base.storage import write_text
-from libraries.evaluation import wording
+from libraries.evaluation import costs, wording
 
 PAGES = Path(__file__).with_name("pages")
 MOST_MISTAKES = 60  # in the gallery, so that the file stays small
@@ -152,7 +152,7 @@ def write_report(
         title=title,
         overline=[title, *facts.values()],
         metrics=metrics,
-        majority_class=wording.majority_class(metrics),
+        headline=_headline(metrics),
         tiles=_tiles(metrics),
         sentences=[*wording.sentences(metrics), *remarks],
         figures=[_figure(key, image, (notes or {}).get(key, ())) for key, image in figures.items()],
@@ -187,10 +187,65 @@ class _Tile:
     note: str
 
 
+@dataclass(frozen=True)
+class _Headline:
+    """What is aimed at.
+
+    Attributes:
+        value: as text.
+        words: that go on after it.
+        accuracy: the same as a number from 0 to 1, to be drawn; None: it is none.
+        interval: of that, or as text.
+        compared: what other answers would come to: names and values as text.
+        mark: the first of these as a number, to be drawn.
+    """
+
+    value: str
+    words: str
+    accuracy: float | None
+    interval: Sequence[float] | str | None
+    compared: Mapping[str, str]
+    mark: float | None = None
+
+
+def _headline(metrics: Mapping[str, Any]) -> _Headline:
+    images, of_costs = f"{metrics['number_of_test_images']:,} test images", metrics.get("costs")
+    if of_costs is None:
+        accuracy, majority = metrics["overall_accuracy"], metrics["majority_accuracy"]
+        compared = {f"always saying {wording.majority_class(metrics)}": wording.percent(majority)}
+        interval = metrics["intervals"]["overall_accuracy"]
+        return _Headline(wording.percent(accuracy), f"of {images} are right", accuracy, interval, compared, majority)
+    if costs.is_averaging(metrics):
+        accuracy, usual = (
+            metrics["class_averaged_accuracy"],
+            of_costs["class_averaged_accuracy_of_most_probable"],
+        )
+        words = f"is the mean of the classes’ accuracies, on {images}"
+        interval = metrics["intervals"]["class_averaged_accuracy"]
+        compared = {"of the most probable labels": wording.percent(usual)}
+        return _Headline(wording.percent(accuracy), words, accuracy, interval, compared, usual)
+    cost, margin = (costs.PER * of_costs[name] for name in ("answers", "answers_margin"))
+    others = {"the most probable labels": "most_probable", "asking about all": "always_asking"}
+    compared = {name: of_costs[key] for name, key in others.items() if of_costs[key] is not None}
+    return _Headline(
+        f"{cost:.4g} {of_costs['unit']}".strip(),
+        f"is what {costs.PER} images cost, measured on {images}",
+        None,
+        f"{max(0.0, cost - margin):.3g}–{cost + margin:.3g}",
+        {name: f"{costs.PER * value:.4g}" for name, value in compared.items()},
+    )
+
+
 def _tiles(metrics: Mapping[str, Any]) -> list[_Tile]:
     percent, decimal, of_classes = wording.percent, wording.decimal, "mean of the classes"
     averaged = wording.interval(metrics["intervals"]["class_averaged_accuracy"])
+    other = [
+        _Tile(
+            "Accuracy", percent(metrics["overall_accuracy"]), wording.interval(metrics["intervals"]["overall_accuracy"])
+        )
+    ]
     return [
+        *(other if "costs" in metrics else []),
         _Tile("Class-averaged accuracy", percent(metrics["class_averaged_accuracy"]), averaged),
         _Tile("AUC", decimal(metrics["class_averaged_auc"]), of_classes),
         _Tile("Average precision", decimal(metrics["class_averaged_average_precision"]), of_classes),

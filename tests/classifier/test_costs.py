@@ -58,7 +58,11 @@ def test_a_spreadsheets_table_is_read(tmp_path: Path, separator: str) -> None:
         ("label,answer,cost\n*,*,nan\n", "line 2: nan is no cost"),
         ("label,answer,cost\n*,*,inf\n", "line 2: inf is no cost"),
         ("label,answer,cost\n*,*,much\n", "line 2: 'much' is no number"),
-        ("label,answer,cost\n*,*,1,2\n", "line 2 has 4 cells instead of 3"),
+        ("label;answer;cost\n*;*;50,5\n", "line 2: '50,5' is no number: write 50.5 with a point"),
+        (
+            "label,answer,cost\n*,*,1,2\n",
+            "line 2 has 4 cells instead of 3: label,answer,cost; a number is written with",
+        ),
         ("label,answer,cost\n*,*,1\n*,*,2\n", "the cost of '*,*' is given twice"),
         ("label,answer,cost\ncat,*,1\n", "what the answer 'cat' to 'dog' costs is missing: add it, or *,*,1"),
         ("label,answer,cost\n*,*,1\ncat,ask,1\n", "what asking about 'dog' costs is missing: add it, or *,ask,1"),

@@ -57,7 +57,7 @@ def test_table_without_test_images_leaves_their_accuracy_open(result: Sweep) -> 
 def test_what_was_not_tried_is_told() -> None:
     assert untried_line({}) == ""
     assert untried_line({"l2": [10.0, 100.0], "standardise": [0.1]}) == (
-        "Not tried, as accuracy had turned: l2 with C = 10, 100; standardise with C = 0.1"
+        "Not tried, as it had become worse: l2 with C = 10, 100; standardise with C = 0.1"
     )
 
 

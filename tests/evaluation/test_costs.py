@@ -9,6 +9,7 @@ from libraries.classifier.costs import Costs
 from libraries.evaluation import testing
 from libraries.evaluation.costs import cost_figure, cost_metrics, margin, sentences
 from libraries.evaluation.metrics import metrics
+from libraries.evaluation.report import _headline
 from tests.evaluation.test_since import answered
 
 NAMES = ["cat", "dog"]
@@ -65,6 +66,25 @@ def test_for_the_class_averaged_accuracy_that_is_told() -> None:
         "75.0%."
     ]
     assert found["class_averaged_accuracy"] == pytest.approx((7 / 8 + 1) / 2)
+
+
+def test_what_is_aimed_at_leads() -> None:
+    costs = Costs.of([("dog", "cat", 10.0), ("cat", "dog", 2.0), ("*", "ask", 1.0)], NAMES, unit="EUR")
+    found = measured(answered_by(costs, [0.95, 0.3, 0.05, 0.01, 0.6], [1, 1, 0, 0, 0]), costs)
+    headline = _headline(found)
+    assert (headline.value, headline.accuracy) == ("60 EUR", None)
+    assert headline.compared == {"the most probable labels": "240", "asking about all": "100"}
+    margin_of_answers = 100 * found["costs"]["answers_margin"]
+    assert headline.interval == f"0–{60 + margin_of_answers:.3g}"
+
+    averaging = Costs.averaging(np.array([0] * 8 + [1] * 2), NAMES)
+    p_of_dog = [0.05] * 6 + [0.3, 0.3, 0.4, 0.6]
+    found = measured(answered_by(averaging, p_of_dog, [0] * 8 + [1] * 2), averaging, is_averaging=True)
+    headline = _headline(found)
+    assert headline.accuracy == found["class_averaged_accuracy"] and headline.value == f"{headline.accuracy:.1%}"
+    assert headline.words == "is the mean of the classes’ accuracies, on 10 test images"
+    plain = {name: value for name, value in found.items() if name != "costs"}
+    assert _headline(plain).accuracy == found["overall_accuracy"]
 
 
 def test_without_costs_nothing_is_told() -> None:

@@ -1,6 +1,7 @@
 """Every image is tested once, by a classifier that has not seen it or anything of its group."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 
 from libraries.base.errors import InputError
 from libraries.classifier.calibration import Calibration, fit_calibration
+from libraries.classifier.costs import read_costs
 from libraries.classifier.cross_validation import NEVER_LEFT_OUT
 from libraries.classifier.fitting import FitOptions
 from libraries.data.dataset import Example
@@ -58,6 +60,24 @@ def test_each_image_is_tested_once_and_groups_stay_together() -> None:
     assert sum(row.images for row in found.rows) == 300 == found.rows[0].images + found.rows[0].training_images
     rows = found.prediction_rows()
     assert {row.fold for row in rows} == {1, 2, 3, 4} and len(rows) == 300
+
+
+def test_costs_of_the_folds_have_an_interval(tmp_path: Path) -> None:
+    table = tmp_path / "costs.csv"
+    table.write_text("label,answer,cost\n*,*,2\na,*,10\n*,ask,1\n")
+    examples, x = drawn(signal=1.0)
+    options = replace(OPTIONS, costs=table)
+    found = cross_test(examples, deal(examples, folds=4, seed=0), lambda fold, sides: FoldOutputs(x), options)
+    tested, costs = found.tested, read_costs(table, ["a", "b", "c"])
+    assert tested.asked is not None and tested.asked.any()
+    paid = costs.paid(tested.labels, tested.predictions, tested.asked)
+    assert [row.cost for row in found.rows] == pytest.approx([paid[found.fold == fold].mean() for fold in range(4)])
+    summary = found.summary()
+    low, high = summary["cost"]["interval"]
+    assert low < paid.mean() < high
+    assert f" 100 images cost {100 * summary['cost']['mean']:.4g} (95% interval {100 * low:.4g} to " in sentence(
+        summary
+    )
 
 
 def test_what_is_pure_chance_looks_like_it() -> None:

@@ -2,18 +2,24 @@
 
 import csv
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from libraries.base.errors import InputError, StorageError
 from libraries.base.layout import Layout
 from libraries.classifier.bundle import Classifier
+from libraries.evaluation.release import find_release, keep_release
 from libraries.history.tracking import local_store
 from PARAMETERS import Parameters
 from tests.conftest import files, hashes
 from tests.scripts.conftest import FINISHED
+from tests.scripts.test_disk_full import disk
 
 Stage = Callable[[str], Callable[..., Parameters]]
 Process = Callable[..., Any]
@@ -73,6 +79,10 @@ def test_worse_is_an_exit_status(stage: Stage, main: Callable[..., None], proces
     (images / "dedicatedTestImages.tsv").write_text("".join(f"{path}\n" for path in tested))
     for step in ("1_prepareData", "2_refineDNN", "3_runDNN", "4_trainSVM"):
         main(step, p)
+    done = process("5_evaluate", p, "--against", "right", "--release", "wrong")
+    assert done.returncode == 3 and done.stderr == "", done.stderr
+    assert "Not released as 'wrong', as it is worse than 'right'" in done.stdout
+    assert not (p.rootDir / "releases" / "textures" / "wrong").exists() and Layout(p).evaluation.is_current()
     done = process("5_evaluate", p, "--against", "right")
     assert done.returncode == 3 and done.stderr == "", done.stderr
     assert "Worse than ‘right’." in done.stdout
@@ -81,6 +91,46 @@ def test_worse_is_an_exit_status(stage: Stage, main: Callable[..., None], proces
     assert {"broken"} <= {flip["change"] for flip in flips}
     page = (Layout(p).proc / "against_right.html").read_text(encoding="utf-8")
     assert "<h1>Worse</h1>" in page and flips[0]["path"] in page and "data:image/jpeg" in page
+
+
+def test_a_full_disk_and_a_kill_leave_no_half_release(stage: Stage, main: Callable[..., None]) -> None:
+    p = stage(FINISHED)()
+    layout, releases = Layout(p), p.rootDir / "releases" / "textures"
+    with disk() as flushed:
+        keep_release(layout, "whole", [])
+    assert len(flushed) > 5, "all its files"
+    for room in (0, 3, len(flushed) - 1):
+        with disk(room_for=room), pytest.raises(StorageError, match="the disk is full"):
+            keep_release(layout, "spring", [])
+        assert [path.name for path in releases.iterdir()] == ["whole"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(p.rootDir)], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list(releases.iterdir())) == 2, "what it had copied"
+    with pytest.raises(InputError, match=r"there is no release 'spring' in .*: there are whole$"):
+        find_release(layout, "spring")
+    keep_release(layout, "spring", [])
+    assert sorted(path.name for path in releases.iterdir()) == ["spring", "whole"]
+    assert hashes(releases / "spring" / "model") == hashes(releases / "whole" / "model")
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from libraries.base.layout import Layout
+from libraries.evaluation import release
+from tests.conftest import small_run
+
+copy, copied = release._copy, []
+
+def killed(source, target):
+    copy(source, target)
+    copied.append(target)
+    if len(copied) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+release._copy = killed
+release.keep_release(Layout(small_run(Path(sys.argv[1]))), "spring", [])
+"""
 
 
 def rows(p: Parameters) -> list[dict[str, str]]:
