@@ -34,7 +34,7 @@ SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the training images, in the rounds before 
 LEAST, FEWEST = 200, 20  # images of a round, and of a class among them
 TIME = (0.3, 0.15, 0.15)  # of the whole time that these rounds may take; the rest is for the last
 DEAREST = 0.2  # of the whole time that judging a candidate may take in the last round
-FINALISTS, COMPARED = 4, 3  # candidates of the last round, and how many of them must have time in it
+FINALISTS, COMPARED = 4, 2  # candidates of the last round, and how many of them must have time in it
 UNTRIED = 7  # of a last round that is the only one: of more, on so few images, the luckiest would win
 RESERVE = 0.85  # of the time that is left is planned for
 WORK = {"EfficientNet_Lite0": 1.0, "EfficientNet_Lite1": 1.7, "EfficientNet_Lite2": 2.4}  # before it is measured
@@ -371,7 +371,7 @@ def figure_of(tried: Sequence[Trial], finalists: Sequence[Trial]) -> Figure:
 
     def points(chosen: Sequence[Trial]) -> tuple[Float64, Float64]:
         rows = [trial.row for trial in chosen if trial.row is not None]
-        times = [row.seconds if is_trained else row.milliseconds for row in rows]
+        times = [1000 * (row.seconds or 0) / row.images if is_trained else row.milliseconds for row in rows]
         return np.array(times, float), np.array([row.accuracy for row in rows])
 
     axes.plot(*points([t for t in tried if id(t) not in last]), "o", color=GRAY, markersize=4, alpha=0.5)
@@ -387,7 +387,7 @@ def figure_of(tried: Sequence[Trial], finalists: Sequence[Trial]) -> Figure:
         which(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(y=0.12)
     axes.yaxis.set_major_formatter(figures.percent)
-    time = "seconds of training" if is_trained else "milliseconds per image"
+    time = "seconds of training on 1,000 images" if is_trained else "milliseconds per image"
     axes.set(xlabel=time, ylabel="accuracy on images left out")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), frameon=False, fontsize=9, handlelength=0.5)
     figures.tidy(axes)

@@ -18,10 +18,11 @@ from libraries.classifier.labelled import LabelledEmbeddings
 from libraries.data.dataset import Example
 from libraries.data.images import ResizeMode
 from libraries.evaluation.paired import difference
-from libraries.evaluation.tuning import Expected, Trial, TrialRow
+from libraries.evaluation.tuning import LEAST, Expected, Trial, TrialRow
 from libraries.network.pretrained import NetworkOptions
 
 FOLDS = 5
+GROWTH = 0.8  # power of the number of images with which the time of fitting grew, from 250 to 3,000 of them
 LEAST_FRESH = 10  # groups that have had no say
 MODES: tuple[ResizeMode, ...] = ("pad", "crop", "stretch")
 VIEWS, MAPS = (1, 2, 8), (1, 3)
@@ -67,7 +68,7 @@ class CrossValidation:
         self._groups = np.unique([example.group for example in examples], return_inverse=True)[1]
         self._names = sorted({example.label for example in examples})
         self._per_work: list[float] = []  # seconds of embedding an image, by work
-        self._fit_seconds = 2e-3  # of fitting, by image
+        self._fitted = 0.5, LEAST  # seconds of fitting, to so many images
 
     def measure(self, trial: Trial, rows: Int) -> None:
         """Embed these images."""
@@ -75,7 +76,9 @@ class CrossValidation:
 
     def seconds(self, trial: Trial, images: int, *, last: bool = False) -> float:
         """For embedding these images and fitting SVMs."""
-        return images * (self._embedding_seconds(trial) + (2 + FOLDS if last else 1) * self._fit_seconds)
+        seconds, fitted_to = self._fitted
+        fitting: float = seconds * (images / fitted_to) ** GROWTH
+        return images * self._embedding_seconds(trial) + (2 + FOLDS if last else 1) * fitting
 
     def _embedding_seconds(self, trial: Trial) -> float:
         if trial.seconds is not None:
@@ -88,7 +91,9 @@ class CrossValidation:
         x = self._embedded(trial, rows)
         begun = self._clock()
         result, _ = cross_validate(self._data(rows, x), self._options)
-        self._fit_seconds = max(self._fit_seconds / 2, (self._clock() - begun) / len(rows))
+        seconds, fitted_to = self._fitted
+        is_same_round = len(rows) == fitted_to
+        self._fitted = max(self._clock() - begun, seconds if is_same_round else 0.0), len(rows)
         best = result.rows[result.best]
         return TrialRow.of(
             trial,
