@@ -95,7 +95,7 @@ def write(
             "examples.csv": layout.examples.identity(),
         },
         earlier=earlier,
-        remarks=[*costs.sentences(measured), *([] if since is None else [since.sentence()])],
+        remarks=[] if since is None else [since.sentence()],
     )
     files = [folder / "metrics.json", folder / "predictions.csv", *pictures.values(), folder / "report.html"]
     artefact.commit(files, annotations=layout.prepared_state, costs=model.get("costs"))
@@ -142,7 +142,7 @@ def write_folds(
         ),
         parameters=settings,
         provenance={"examples.csv": layout.examples.identity()},
-        remarks=[sentence(measured["folds"]), *costs.sentences(measured)],
+        remarks=[sentence(measured["folds"])],
     )
     files = [folder / name for name in ("metrics.json", "predictions.csv", "folds.csv")]
     files += [*pictures.values(), folder / "report.html"]

@@ -154,7 +154,7 @@ def write_report(
         metrics=metrics,
         headline=_headline(metrics),
         tiles=_tiles(metrics),
-        sentences=[*wording.sentences(metrics), *remarks],
+        sentences=[*costs.sentences(metrics), *wording.sentences(metrics), *remarks],
         figures=[_figure(key, image, (notes or {}).get(key, ())) for key, image in figures.items()],
         classes=sorted(metrics["labels"], key=lambda label: 2.0 if accuracy[label] is None else accuracy[label]),
         confusions=wording.confusions(metrics)[:MOST_CONFUSIONS],
@@ -239,16 +239,13 @@ def _headline(metrics: Mapping[str, Any]) -> _Headline:
 def _tiles(metrics: Mapping[str, Any]) -> list[_Tile]:
     percent, decimal, of_classes = wording.percent, wording.decimal, "mean of the classes"
     averaged = wording.interval(metrics["intervals"]["class_averaged_accuracy"])
-    other = [
-        _Tile(
-            "Accuracy", percent(metrics["overall_accuracy"]), wording.interval(metrics["intervals"]["overall_accuracy"])
-        )
-    ]
+    overall = wording.interval(metrics["intervals"]["overall_accuracy"])
+    precision = decimal(metrics["class_averaged_average_precision"])
     return [
-        *(other if "costs" in metrics else []),
+        *([_Tile("Accuracy", percent(metrics["overall_accuracy"]), overall)] if "costs" in metrics else []),
         _Tile("Class-averaged accuracy", percent(metrics["class_averaged_accuracy"]), averaged),
         _Tile("AUC", decimal(metrics["class_averaged_auc"]), of_classes),
-        _Tile("Average precision", decimal(metrics["class_averaged_average_precision"]), of_classes),
+        *([] if "costs" in metrics else [_Tile("Average precision", precision, of_classes)]),
         _Tile("F1", decimal(metrics["class_averaged_f1"]), of_classes),
         _Tile("Calibration error", percent(metrics["ece"]), f"log loss {decimal(metrics['log_loss'])}"),
     ]
