@@ -55,6 +55,7 @@ def fitted(x: np.ndarray, y: np.ndarray, classes: int, *, seed: int) -> tuple[Sw
         np.arange(len(y)),
         scores=found.out_of_fold_scores[found.best],
         calibration=found.calibrations[found.best],
+        classifier=found.models[found.best].scores,
         unknown_rate=UNKNOWN_RATE,
         coverage=COVERAGE,
         seed=seed,

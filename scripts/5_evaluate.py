@@ -196,13 +196,13 @@ def evaluate(parameters: Parameters, layout: Layout, record: Record, *, recheck:
 def keep(layout: Layout, name: str, record: Record) -> None:
     """Keep the bundle under a name."""
     from libraries.data.dataset import read_examples
-    from libraries.evaluation.release import keep_release
+    from libraries.evaluation.release import folder_of, keep_release
 
+    was_there = (folder_of(layout) / name).exists()
     folder = keep_release(layout, name, read_examples(layout.examples.folder / "examples.csv"))
     record.tags["release"] = name
-    print(
-        f"\nReleased as '{name}': {folder}\n  to serve it: python scripts/deploymain.py --bundle '{folder / 'model'}'"
-    )
+    print(f"\n{'It was released before' if was_there else 'Released'} as '{name}': {folder}")
+    print(f"  to serve it: python scripts/deploymain.py --bundle '{folder / 'model'}'")
 
 
 def compare_with(parameters: Parameters, layout: Layout, name: str) -> str:

@@ -65,7 +65,12 @@ def tune(parameters: Parameters, layout: Layout, record: Record) -> None:
     print(tuning.results_table(shown))
     print(*(textwrap.fill(sentence, 100) for sentence in tuning.sentences(finalists, expected)), sep="\n")
     if lines := tuning.changes(trials[0], finalists[0]):
-        print("\nThe winner, in PARAMETERS.py:", *(f"  {line}" for line in lines), sep="\n")
+        is_better = expected is not None and expected.against.verdict == "better"
+        print(
+            "\nThe winner, in PARAMETERS.py:" if is_better else "\nIf you want it all the same, in PARAMETERS.py:",
+            *(f"  {line}" for line in lines),
+            sep="\n",
+        )
     print(f"\nWritten: {layout.proc / 'tune.csv'} and tune.png")
     if expected is not None:
         record.metrics.update(expected=expected.expected, gain=expected.against.gain)
@@ -167,7 +172,7 @@ def check_network(name: str) -> None:
         if graph_path(name) is None:
             find_source(name)
     except NetworkError as error:
-        raise NetworkError(f"tune_networks: {error}") from error
+        raise NetworkError(f"tune_networks: {str(error).replace(' in rf_pretrainedModelFilename', '')}") from error
 
 
 def installed() -> list[str]:

@@ -114,8 +114,9 @@ def fit_svm(
     result, costs = cross_validate(data, options, folder=folder, progress=progress)
     calibration = result.calibrations[result.best]
     rows = slice(None) if result.chosen_by.all() else result.chosen_by
-    trust = _trust(data, rows, result.out_of_fold_scores[result.best], calibration, options)
-    return Fitted(calibration, trust, costs, result.models[result.best]), result
+    model = result.models[result.best]
+    trust = _trust(data, rows, result.out_of_fold_scores[result.best], calibration, options, model)
+    return Fitted(calibration, trust, costs, model), result
 
 
 def fit_head(data: LabelledEmbeddings, calibration: Calibration, options: FitOptions) -> Fitted:
@@ -132,7 +133,12 @@ def fit_head(data: LabelledEmbeddings, calibration: Calibration, options: FitOpt
 
 
 def _trust(
-    data: LabelledEmbeddings, rows: slice | Bool, scores: Float32, calibration: Calibration, options: FitOptions
+    data: LabelledEmbeddings,
+    rows: slice | Bool,
+    scores: Float32,
+    calibration: Calibration,
+    options: FitOptions,
+    model: LinearModel | None = None,
 ) -> Trust:
     """The thresholds, by those rows of the training images."""
     embeddings, labels = data.training
@@ -143,6 +149,7 @@ def _trust(
         groups[rows],
         scores=scores,
         calibration=calibration,
+        classifier=None if model is None else model.scores,
         unknown_rate=options.unknown_rate,
         coverage=options.coverage,
     )

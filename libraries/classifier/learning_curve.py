@@ -79,7 +79,7 @@ class LearningCurve:
         if not self.is_aim:
             return [
                 *first,
-                "The answers aim at the least cost: whether more images would lower it, this does not tell.",
+                "The answers aim at the least cost; the curve does not tell whether more images would lower it.",
             ]
         if len(self.images) < 2:
             return [*first, "There are too few training images to tell how the accuracy grows with them."]

@@ -12,7 +12,7 @@ each in units of its spread among images that the model has not seen:
 `python benchmarks/trust.py` compares it with each of them, and others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -102,6 +102,10 @@ class Strangeness:
         return Strangeness(
             self.mean, self.directions, self.within, self.centres, self.precision, scale, -float(middle @ scale)
         )
+
+    def shifted(self, energy: float) -> "Strangeness":
+        """The same score for a classifier whose energies are less by so much."""
+        return replace(self, shift=self.shift + energy * float(self.scale[0]))
 
     def score(self, embeddings: Float32, logits: Float64) -> Float32:
         """How strange images are, float32 [N]; 0 is usual. See `parts`."""

@@ -6,6 +6,7 @@ one is for these, class by class where a class has images enough.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -29,6 +30,7 @@ def fit_trust(
     *,
     scores: Float32,
     calibration: Calibration,
+    classifier: Callable[[Float32], Float32] | None = None,
     unknown_rate: float,
     coverage: float,
     seed: int = 0,
@@ -41,6 +43,7 @@ def fit_trust(
         scores: float32 [N, K], each by a classifier, and a network, that have not seen the image; NaN where there is
             none: such images tell what is usual, but not how strange others seem.
         calibration: scores → probabilities.
+        classifier: embeddings [n, D] → scores [n, K], by the one that is to be used; None: the scores are its own.
         unknown_rate, coverage: see `Trust`.
         seed: of the folds.
     """
@@ -58,6 +61,7 @@ def fit_trust(
             labels[rows],
             groups[rows],
             calibration.logits(scores[rows]),
+            own=None if classifier is None else calibration.logits(classifier(embeddings[rows])),
             rate=unknown_rate,
             seed=seed,
         )
@@ -70,12 +74,20 @@ def _at_most(labels: Int, groups: Int, rows: Int, *, seed: int) -> Int:
 
 
 def _strangeness(
-    x: Float32, labels: Int, groups: Int, logits: Float64, *, rate: float, seed: int
+    x: Float32,
+    labels: Int,
+    groups: Int,
+    logits: Float64,
+    *,
+    own: Float64 | None,
+    rate: float,
+    seed: int,
 ) -> tuple[Strangeness | None, list[float]]:
     """The score, and for each answer the threshold above which at most this share of the known images is.
 
     Args:
         logits: float64 [n, K]; NaN for images that tell only what is usual.
+        own: float64 [n, K], by the classifier that is to be used; None: the same.
     """
     number_of_classes, scored = logits.shape[1], np.isfinite(logits[:, 0])
     fold_of = np.full(len(x), NEVER_LEFT_OUT)
@@ -99,6 +111,9 @@ def _strangeness(
         return None, []
     # In between, as the share is to be kept, not only not exceeded: with 75 images, the next one would mean 4% for 5%.
     found, _ = _by_class(strange, answers, groups, share=rate, number_of_classes=number_of_classes, between=True)
+    if own is not None:
+        # The common part of all logits says little, and grows with the number of images where C is small.
+        whole = whole.shifted(float(np.median(own[known].mean(axis=1)) - np.median(logits[known].mean(axis=1))))
     return whole, found
 
 

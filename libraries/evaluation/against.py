@@ -107,7 +107,7 @@ class Comparison:
             saved, spread = 100 * main.gain, 100 * main.margin
             told.append(
                 f"By your costs, which decide, 100 images cost {100 * main.then:.4g}{unit} then and "
-                f"{100 * main.now:.4g} now: {gained(saved)} ({saved - spread:.3g} to {saved + spread:.3g}, "
+                f"{100 * main.now:.4g} now: {gained(saved)} ({abs(saved) - spread:.3g} to {abs(saved) + spread:.3g}, "
                 f"p = {main.p:.2g})."
             )
         if main.verdict == "same" and self.verdict == "same" and low < 0 and self.costs is None:

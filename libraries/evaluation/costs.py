@@ -63,9 +63,9 @@ def is_averaging(metrics: Mapping[str, Any]) -> bool:
     return "class_averaged_accuracy_of_most_probable" in metrics.get("costs", {})
 
 
-def gained(saved: float) -> str:
+def gained(saved: float, unit: str = "") -> str:
     """What is saved, or lost, in words."""
-    return f"{saved:.3g} are saved" if saved >= 0 else f"{-saved:.3g} are lost"
+    return f"{saved:.3g}{unit} are saved" if saved >= 0 else f"{-saved:.3g}{unit} are lost"
 
 
 def sentences(metrics: Mapping[str, Any]) -> list[str]:
@@ -81,12 +81,12 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
         ]
     unit = f" {costs['unit']}" if costs["unit"] else ""
     saved, spread = PER * costs["saved"], PER * costs["margin"]
-    low, high = saved - spread, saved + spread
-    chance = ", which may be chance" if low <= 0 <= high else ""
+    low, high = abs(saved) - spread, abs(saved) + spread  # of what is saved, or lost
+    chance = ": it may be chance" if low <= 0 <= high else ""
     told = [
         f"By your costs, {PER} images like these cost {PER * costs['answers']:.4g}{unit}. The most probable labels "
-        f"would cost {PER * costs['most_probable']:.4g}{unit}: {gained(saved)} (95% interval {low:.3g} to "
-        f"{high:.3g}{chance}). Always saying ‘{costs['always_the_same_label']}’ would cost "
+        f"would cost {PER * costs['most_probable']:.4g}{unit}: {gained(saved, unit)} (95% interval "
+        f"{low:.3g} to {high:.3g}{chance}). Always saying ‘{costs['always_the_same_label']}’ would cost "
         f"{PER * costs['always_the_same']:.4g}{unit}."
     ]
     if costs["asked"] is not None:

@@ -82,12 +82,14 @@ class CrossTested:
         fold: int [N], from 0.
         rows: one for each fold.
         untested: how many images are of a class that has no others.
+        unit: of costs.
     """
 
     tested: Tested
     fold: Int
     rows: list[FoldRow]
     untested: int
+    unit: str = ""
 
     def summary(self) -> dict[str, Any]:
         """Mean, standard deviation and interval of the folds' figures, for metrics.json."""
@@ -101,6 +103,8 @@ class CrossTested:
                 "std": float(values.std(ddof=1)),
                 "interval": resampled_interval(values, test_share=share, most=1.0 if "accuracy" in name else 1e12),
             }
+        if has_costs:
+            found["cost"]["unit"] = self.unit
         return found
 
     def prediction_rows(self) -> list[CrossRow]:
@@ -120,7 +124,8 @@ def sentence(summary: dict[str, Any]) -> str:
     rest = f" {left_out:,} more, whose class has no others, were not tested." if left_out else ""
     if cost is not None:
         lowest, highest = (PER * bound for bound in cost["interval"])
-        rest += f" {PER} images cost {PER * cost['mean']:.4g} (95% interval {lowest:.4g} to {highest:.4g})."
+        paid = f"{PER * cost['mean']:.4g} {cost['unit']}".strip()
+        rest += f" {PER} images cost {paid} (95% interval {lowest:.4g} to {highest:.4g})."
     return (
         f"Each image was tested once, by one of {summary['number']} classifiers that had not seen it: "
         f"{accuracy['mean']:.1%} are right (95% interval {low:.1f}–{high:.1f}%; standard deviation of the folds "
@@ -199,6 +204,7 @@ def cross_test(
         fold_of[kept],
         rows,
         untested=count - len(kept),
+        unit="" if costs is None else costs.unit,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from libraries.base.arrays import Float32
 from libraries.base.console import ProgressBar, say
+from libraries.base.errors import InputError
 from libraries.base.layout import Layout
 from libraries.base.storage import Artefact
 from libraries.base.tables import read_table
@@ -66,7 +67,10 @@ class TrialNetworks:
         if is_new:
             table = network.folder / "examples.csv"
             write_examples(table, examples)
-            self._refine(network, table, options, recipe)
+            try:
+                self._refine(network, table, options, recipe)
+            except InputError as error:
+                raise InputError(f"{error}; the search keeps a fifth of the training images apart") from error
         history = read_table(network.folder / "training.csv", Epoch, advice="run scripts/tune.py again")
         seconds = sum(row.seconds for row in history)
         rest = time.monotonic() - begun - seconds if is_new else None

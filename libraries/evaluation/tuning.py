@@ -232,8 +232,8 @@ class Race:
         elif needed > self._left:
             raise ParameterError(
                 f"tune_minutes = {self._seconds / 60:g} is too short: on this machine, comparing your present settings "
-                f"with others on {in_the_end:,} images takes about "
-                f"{math.ceil((self._seconds - self._left + needed) / 60)} minutes"
+                f"with others on {in_the_end:,} images takes more like tune_minutes = "
+                f"{math.ceil((self._seconds - self._left + needed) / 60)}"
             )
         self.last = self._sample(in_the_end)
         trials = self._affordable(trials, len(self.last), RESERVE * self._left, last=True)
@@ -391,7 +391,7 @@ def figure_of(tried: Sequence[Trial], finalists: Sequence[Trial]) -> Figure:
     axes.set(xlabel=time, ylabel="accuracy on images left out")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), frameon=False, fontsize=9, handlelength=0.5)
     figures.tidy(axes)
-    figures.write_title(axes, "Accuracy and time; gray: others, mostly tried on fewer images")
+    figures.write_title(axes, "Accuracy and time; gray: others that were tried")
     return figure
 
 

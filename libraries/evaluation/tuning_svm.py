@@ -71,8 +71,8 @@ class CrossValidation:
         self._fitted = 0.5, LEAST  # seconds of fitting, to so many images
 
     def measure(self, trial: Trial, rows: Int) -> None:
-        """Embed these images."""
-        self._embedded(trial, rows)
+        """Judge it on these images."""
+        self.judge(trial, rows)
 
     def seconds(self, trial: Trial, images: int, *, last: bool = False) -> float:
         """For embedding these images and fitting SVMs."""

@@ -92,6 +92,26 @@ def test_promises_are_kept_on_other_images() -> None:
     assert (np.mean(of_class, axis=0) > 0.87).all(), "of every class"
 
 
+@pytest.mark.parametrize("c", [1e-5, 1e-3])
+def test_however_small_c_is_as_many_are_unknown(c: float) -> None:
+    """Small C: all scores are near one number, which grows with the images, and calibration makes it large."""
+    unknown = []
+    for seed in range(3):
+        x, y = images(300, seed)
+        found = sweep(x, y, number_of_classes=K, c_values=[c], normalisations=["sqrt_l2"])
+        model, calibration = found.models[0], found.calibrations[0]
+        trust = fit_trust(
+            x, y, np.arange(300), scores=found.out_of_fold_scores[0], calibration=calibration,
+            classifier=model.scores, unknown_rate=0.05, coverage=0.9,
+        )  # fmt: skip
+        x, _ = images(1000, 100 + seed)
+        assert trust.strangeness is not None
+        scores = model.scores(x)
+        limits = np.array(trust.unknown_above)[calibration.labels(scores)]
+        unknown.append((trust.strangeness.score(x, calibration.logits(scores)) > limits).mean())
+    assert 0.01 < np.mean(unknown) < 0.09
+
+
 def test_what_is_elsewhere_is_unknown() -> None:
     trust, (model, calibration) = trusted(300, 1)
     x = images(200, 7)[0][:, ::-1].copy()  # features of other things

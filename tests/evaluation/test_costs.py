@@ -45,8 +45,8 @@ def test_costs_are_those_of_the_images() -> None:
     assert (told["always_asking"], told["asked"], told["accuracy_of_answered"]) == (1, 0.2, 0.75)
     assert found["overall_accuracy"] == 0.8, "of all answers, asked or not"
     assert sentences(found) == [
-        "By your costs, 100 images like these cost 60 EUR. The most probable labels would cost 240 EUR: 180 are saved "
-        f"(95% interval {180 - 100 * told['margin']:.3g} to {180 + 100 * told['margin']:.3g}, which may be chance). "
+        "By your costs, 100 images like these cost 60 EUR. The most probable labels would cost 240 EUR: 180 EUR are "
+        f"saved (95% interval {180 - 100 * told['margin']:.3g} to {180 + 100 * told['margin']:.3g}: it may be chance). "
         "Always saying ‘dog’ would cost 120 EUR.",
         "A person would be asked about 20.0% of the images; of the others, 75.0% are right. Asking about all of them "
         "would cost 100 EUR.",

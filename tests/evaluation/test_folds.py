@@ -64,7 +64,7 @@ def test_each_image_is_tested_once_and_groups_stay_together() -> None:
 
 def test_costs_of_the_folds_have_an_interval(tmp_path: Path) -> None:
     table = tmp_path / "costs.csv"
-    table.write_text("label,answer,cost\n*,*,2\na,*,10\n*,ask,1\n")
+    table.write_text("label,answer,cost [EUR]\n*,*,2\na,*,10\n*,ask,1\n")
     examples, x = drawn(signal=1.0)
     options = replace(OPTIONS, costs=table)
     found = cross_test(examples, deal(examples, folds=4, seed=0), lambda fold, sides: FoldOutputs(x), options)
@@ -75,7 +75,7 @@ def test_costs_of_the_folds_have_an_interval(tmp_path: Path) -> None:
     summary = found.summary()
     low, high = summary["cost"]["interval"]
     assert low < paid.mean() < high
-    assert f" 100 images cost {100 * summary['cost']['mean']:.4g} (95% interval {100 * low:.4g} to " in sentence(
+    assert f" 100 images cost {100 * summary['cost']['mean']:.4g} EUR (95% interval {100 * low:.4g} to " in sentence(
         summary
     )
 
