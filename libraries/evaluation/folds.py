@@ -128,7 +128,8 @@ def sentence(summary: dict[str, Any]) -> str:
         rest += f" {PER} images cost {paid} (95% interval {lowest:.4g} to {highest:.4g})."
     return (
         f"Each image was tested once, by one of {summary['number']} classifiers that had not seen it: "
-        f"{accuracy['mean']:.1%} are right (95% interval {low:.1f}–{high:.1f}%; standard deviation of the folds "
+        f"{accuracy['mean']:.1%} are right (95% interval {low:.1f}–{high:.1f}%, which also counts that other "
+        f"training images would have given other classifiers; standard deviation of the folds "
         f"{100 * accuracy['std']:.1f} points), on the mean of the classes {averaged['mean']:.1%}.{rest}"
     )
 

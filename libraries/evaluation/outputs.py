@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from libraries.base import figures
-from libraries.base.arrays import Float32, Pixels, as_slice
+from libraries.base.arrays import Float32, Integer, Pixels, as_slice
 from libraries.base.errors import ImageError, StaleInput
 from libraries.base.layout import Layout
 from libraries.base.pool import ordered_map
@@ -150,10 +150,16 @@ def write_folds(
     return files
 
 
+def _shown(tested: Tested) -> Integer:
+    """Indices of the mistakes in the report: where a person is asked instead, there is none."""
+    answers = tested.predictions if tested.asked is None else np.where(tested.asked, tested.labels, tested.predictions)
+    return confident_mistakes(tested.labels, answers, tested.probabilities, count=report.MOST_MISTAKES)
+
+
 def _mistakes_in_folds(found: CrossTested, features: Features) -> list[report.Mistake]:
     """The mistakes, beside images like them that the classifier of their fold was fitted to."""
     tested, row_of = found.tested, {path: row for row, path in enumerate(features.path)}
-    chosen = confident_mistakes(tested.labels, tested.predictions, tested.probabilities, count=report.MOST_MISTAKES)
+    chosen = _shown(tested)
     rows = np.array([row_of[example.path] for example in tested.examples])
     fold_of = np.full(len(features.path), -1)
     fold_of[rows] = found.fold
@@ -194,7 +200,7 @@ def square(side: int, *, white_level: int = FULL_RANGE) -> ResizeRule:
 
 
 def _mistakes(tested: Tested, classifier: Classifier, layout: Layout, features: Features) -> list[report.Mistake]:
-    chosen = confident_mistakes(tested.labels, tested.predictions, tested.probabilities, count=report.MOST_MISTAKES)
+    chosen = _shown(tested)
     alike = _alike([tested.embeddings[i] for i in chosen], features)
     explained = len(chosen) if classifier.has_evidence else _MOST_OCCLUDED
     predictions = tested.predictions

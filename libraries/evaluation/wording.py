@@ -79,9 +79,12 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
 def _accuracy(metrics: Mapping[str, Any]) -> str:
     images = metrics["number_of_test_images"]
     right = int(np.trace(metrics["confusion_matrix"]))
-    told = (
-        f"Of {images:,} test images, none of them used for training, {right:,} are right and {images - right:,} wrong."
+    tested = (
+        "images, each answered by a classifier that had not seen it,"
+        if "folds" in metrics
+        else ("test images, none of them used for training,")
     )
+    told = f"Of {images:,} {tested} {right:,} are right and {images - right:,} wrong."
     bounds = metrics["intervals"]["overall_accuracy"]
     if bounds is None:
         return told

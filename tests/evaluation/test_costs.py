@@ -1,5 +1,6 @@
 """What the answers to the test images cost, and what is said about it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from libraries.classifier.costs import Costs
 from libraries.evaluation import testing
 from libraries.evaluation.costs import cost_figure, cost_metrics, margin, sentences
 from libraries.evaluation.metrics import metrics
+from libraries.evaluation.outputs import _shown
 from libraries.evaluation.report import _headline
 from tests.evaluation.test_since import answered
 
@@ -85,6 +87,13 @@ def test_what_is_aimed_at_leads() -> None:
     assert headline.words == "is the mean of the classes’ accuracies, on 10 test images"
     plain = {name: value for name, value in found.items() if name != "costs"}
     assert _headline(plain).accuracy == found["overall_accuracy"]
+
+
+def test_where_a_person_is_asked_there_is_no_mistake_to_show() -> None:
+    costs = Costs.of([("dog", "cat", 10.0), ("cat", "dog", 2.0), ("*", "ask", 1.0)], NAMES)
+    tested = answered_by(costs, [0.95, 0.3, 0.05, 0.01, 0.6], [1, 0, 0, 0, 0])
+    assert (tested.predictions != tested.labels).tolist() == [False, True, False, False, True]
+    assert _shown(tested).tolist() == [4] and _shown(replace(tested, asked=None)).tolist() == [1, 4]
 
 
 def test_without_costs_nothing_is_told() -> None:

@@ -276,6 +276,12 @@ def test_reading_is_honest(
     assert expected in told(labels, predictions, names=names, confidence=confidence)
 
 
+def test_reading_of_folds_says_who_answered() -> None:
+    labels, p = example(100, 2)
+    text = " ".join(wording.sentences({**metrics(labels, p, names=["a", "b"]), "folds": {}}))
+    assert "Of 100 images, each answered by a classifier that had not seen it, " in text
+
+
 def test_reading_says_when_groups_were_resampled() -> None:
     labels, p = example(100, 2)
     result = metrics(labels, p, names=["a", "b"], groups=[f"{label} {i // 5}" for i, label in enumerate(labels)])
