@@ -1,5 +1,6 @@
 """Are the promises kept on the test images? How many are unknown, and how often the true label is in the set."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from libraries.base.figures import BLUE, GRAY
 from libraries.classifier.trust import percent
 from libraries.evaluation.testing import Tested
 
+_SIGMAS = 4
 _FEW = 20  # test images of a class, below which its share says little
 
 
@@ -52,23 +54,31 @@ def trust_metrics(tested: Tested, trust: Mapping[str, Any]) -> dict[str, Any]:
 def sentences(metrics: Mapping[str, Any]) -> list[str]:
     """The same in words, for the report and the console."""
     trust, counts = metrics.get("trust", {}), metrics["number_of_test_images_per_class"]
-    told = []
+    images, told = metrics["number_of_test_images"], []
     if (unknown := trust.get("unknown")) is not None:
         told.append(
             f"It calls {unknown['measured']:.1%} of the test images unknown, though they are of its classes; at most "
             f"{percent(unknown['at_most'])} of such images was promised, on average."
+            f"{_warning(unknown['measured'], unknown['at_most'], images)}"
         )
     if (sets := trust.get("sets")) is not None:
         told.append(
             f"The likely labels that it gives hold the true one for {sets['measured']:.1%} of the test images; at "
             f"least {percent(sets['at_least'])} was promised. It names {sets['labels_on_average']:.2f} labels on "
             f"average, and for {sets['with_one_label']:.0%} of the images a single one."
+            f"{_warning(1 - sets['measured'], 1 - sets['at_least'], images)}"
         )
         shares = {k: v for k, v in sets["measured_per_class"].items() if v is not None and counts[k] >= _FEW}
         lowest = min(shares, key=shares.__getitem__, default=None)
         if lowest is not None and shares[lowest] < sets["at_least"]:
             told.append(f"Of its classes, they do so least often for ‘{lowest}’: {shares[lowest]:.1%}.")
     return [*told, *([trust["missing"]] if "missing" in trust else [])]
+
+
+def _warning(share: float, allowed: float, images: int) -> str:
+    """What to say where a promise is broken by more than twice, and beyond what chance, or a training set, explains."""
+    is_broken = share > 2 * allowed and share > allowed + _SIGMAS * math.sqrt(allowed * (1 - allowed) / images)
+    return " THIS PROMISE IS NOT KEPT: the test images are not like the training images." if is_broken else ""
 
 
 def error_by_share(tested: Tested) -> tuple[Float64, Float64]:
