@@ -95,7 +95,7 @@ def learn(
             c=result.rows[result.best].C,
             calibration=fitted.calibration,
             costs=fitted.costs,
-            is_aim=isinstance(parameters.costs, str),
+            aims_at_accuracy=isinstance(parameters.costs, str),
             seed=parameters.randomSeed,
             folder=layout.features.folder,
             progress=bar.show,

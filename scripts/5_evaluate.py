@@ -7,13 +7,14 @@ all test images with the whole bundle, not only a sample of them: their embeddin
 
 --release NAME keeps the bundle under that name. --against NAME compares the present one with such a release on the same
 test images, says for which classes and slices it is better or worse, shows what has flipped, and ends with the exit
-status 3 if it is worse.
+status 3 if it is worse. With both, it is kept only if it is not worse.
 
 --folds N tests every image once, training images too: N times, a classifier is fitted without the images that it is
 tested on. For 'svm' that takes seconds; for a refined network N trainings, which can be stopped and go on.
 """
 
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -289,23 +290,17 @@ def cross_test(parameters: Parameters, layout: Layout, record: Record, *, folds:
 
 def refining_folds(parameters: Parameters, layout: Layout, *, folds: int) -> "Refining":
     """The networks of the folds, to be trained."""
-    from dataclasses import replace
-
     from libraries.classifier.calibration import fit_calibration
     from libraries.evaluation.refined_folds import Refining
-    from libraries.network.artefact import resize_rule
-    from libraries.network.pretrained import load_network_for
-    from libraries.network.training.making import refine_into
+    from libraries.network.training.making import refine_anew
 
     def refine(artefact: "Artefact", examples: Path) -> None:
-        network = load_network_for(parameters.network_options(), refine=True)
-        rule = resize_rule(network, parameters.rf_resizeMode, white_level=layout.network.parameters.get("white_level"))
-        checkpoint = artefact.folder / "checkpoint.safetensors"
-        task = parameters.refine_task(layout, rule)
-        refine_into(
+        refine_anew(
             artefact,
-            network,
-            replace(task, examples=examples, checkpoint=checkpoint, key=artefact.key()),
+            examples,
+            parameters.network_options(),
+            partial(parameters.refine_task, layout),
+            white_level=layout.network.parameters.get("white_level"),
             cluster=parameters.cluster,
             device=parameters.device,
             shared=layout.store,

@@ -129,30 +129,16 @@ def refining(
     """A function that trains a network by a recipe."""
 
     def refine(artefact: "Artefact", examples: "Path", options: "NetworkOptions", recipe: "Recipe") -> None:
-        from dataclasses import replace
-
         from libraries.classifier.calibration import fit_calibration
-        from libraries.evaluation.tuning_dnn import VALIDATION, in_training
-        from libraries.network.artefact import resize_rule
-        from libraries.network.pretrained import load_network_for
-        from libraries.network.training.making import refine_into
+        from libraries.evaluation.tuning_dnn import of_recipe
+        from libraries.network.training.making import refine_anew
 
-        network = load_network_for(options, refine=True)
-        rule = resize_rule(network, options.mode, white_level=layout.network.parameters.get("white_level"))
-        task = parameters.refine_task(layout, rule)
-        task = replace(
-            task,
-            examples=examples,
-            validation_fraction=VALIDATION,
-            most=None,
-            options=in_training(recipe, task.options),
-            checkpoint=artefact.folder / "checkpoint.safetensors",
-            key=artefact.key(),
-        )
-        refine_into(
+        refine_anew(
             artefact,
-            network,
-            task,
+            examples,
+            options,
+            lambda rule: of_recipe(recipe, parameters.refine_task(layout, rule)),
+            white_level=layout.network.parameters.get("white_level"),
             cluster=parameters.cluster,
             device=parameters.device,
             shared=layout.store,
@@ -172,7 +158,7 @@ def check_network(name: str) -> None:
         if graph_path(name) is None:
             find_source(name)
     except NetworkError as error:
-        raise NetworkError(f"tune_networks: {str(error).replace(' in rf_pretrainedModelFilename', '')}") from error
+        raise NetworkError(f"tune_networks: {error}") from error
 
 
 def installed() -> list[str]:

@@ -61,7 +61,7 @@ class LearningCurve:
         accuracy_per_class: [P, R, K]; NaN for a class without test images.
         gain_per_class: [K, R], what the second half of a class's training images adds to the class-averaged accuracy,
             with all images of the other classes; NaN where not measured, such as for a class of a single group.
-        is_aim: whether the answers are to be right as often as possible; else they are to cost as little as possible.
+        aims_at_accuracy: whether the answers are to be right as often as possible; else to cost as little as possible.
     """
 
     names: Sequence[str]
@@ -71,12 +71,12 @@ class LearningCurve:
     accuracy: Float64
     accuracy_per_class: Float64
     gain_per_class: Float64
-    is_aim: bool = True
+    aims_at_accuracy: bool = True
 
     def advice(self) -> list[str]:
         """What the curve says about collecting more images, in sentences."""
         first = _first_of_all(self)
-        if not self.is_aim:
+        if not self.aims_at_accuracy:
             return [
                 *first,
                 "The answers aim at the least cost; the curve does not tell whether more images would lower it.",
@@ -115,7 +115,7 @@ def learning_curve(
     c: float,
     calibration: Calibration,
     costs: Costs | None = None,
-    is_aim: bool = True,
+    aims_at_accuracy: bool = True,
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -130,7 +130,7 @@ def learning_curve(
         groups: [N], whole groups are taken or left out.
         model, c, calibration: of all training images.
         costs: of mistakes, by which answers are chosen; None: all cost the same.
-        is_aim: see `LearningCurve`.
+        aims_at_accuracy: see `LearningCurve`.
         folder: for temporary files, where there are more examples than fit into memory; see `large_arrays`.
         progress: called with the number of fits done and of all.
     """
@@ -174,7 +174,7 @@ def learning_curve(
         accuracy=np.nansum(per_class * shares, axis=2),
         accuracy_per_class=per_class,
         gain_per_class=gains,
-        is_aim=is_aim,
+        aims_at_accuracy=aims_at_accuracy,
     )
 
 

@@ -111,13 +111,13 @@ def sweep_table(rows: Sequence[MeasuredRow], costs: Costs | None = None) -> str:
         for row in rows
     ]
     by = "the cost in cross-validation" if has_costs else "cross-validation"
-    by += ", unless so few images leave it to chance" if rows and not _is_best(rows) else ""
+    by += ", as what seems better may be chance" if not _is_best(rows) else ""
     return table(f"Accuracy for every C (* chosen by {by}; the test set is only reported)", header, body)
 
 
 def _is_best(rows: Sequence[MeasuredRow]) -> bool:
-    """Whether the chosen row is the best one, rather than the usual one of few images (see choose_from_few)."""
-    return min(row.loss for row in rows) == next(row.loss for row in rows if row.chosen)
+    """Whether no row seems better than the chosen one; see choose_from_few and choose_for_more."""
+    return all(row.loss >= chosen.loss for chosen in rows if chosen.chosen for row in rows)
 
 
 def sample_line(chosen_by: Bool) -> str:

@@ -37,12 +37,9 @@ def measure(
 
 
 def told(measured: Mapping[str, Any]) -> str:
-    """A table and sentences."""
+    """Sentences and a table."""
     title = "Accuracy, every image tested once" if "folds" in measured else "Accuracy on the test images"
-    table, of_costs, of_trust = (
-        [accuracy_table(measured, title=title)],
-        *([textwrap.fill(sentence, 100) for sentence in of.sentences(measured)] for of in (costs, trust)),
+    of_costs, of_trust = (
+        [textwrap.fill(sentence, 100) for sentence in of.sentences(measured)] for of in (costs, trust)
     )
-    # What is aimed at comes first.
-    parts = [*table, *of_trust, *of_costs] if costs.is_averaging(measured) else [*of_costs, *table, *of_trust]
-    return "\n".join(parts)
+    return "\n".join([*of_costs, accuracy_table(measured, title=title), *of_trust])  # what is aimed at comes first

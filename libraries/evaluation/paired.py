@@ -58,15 +58,13 @@ def difference(
 
     The interval is of the mean of correlated images, with one more image on either side that speaks for the one or the
     other (Agresti & Min 2005, 'Simple improved confidence intervals for comparing matched proportions',
-    doi:10.1002/sim.1781), so that it is no point where nothing differs. Such an image weighs as much as those that
-    differ.
+    doi:10.1002/sim.1781), so that it is no point where nothing differs, and allows for a dear mistake that none of
+    these images happened to be: it can hold 0 where the test finds a difference.
 
     Args:
         unit: what an image can be worth at most.
     """
     gain, count = now - then, len(now)
-    if (differing := gain[gain != 0]).size:
-        unit = float(np.sqrt(np.square(differing).mean()))
     by_group = np.bincount(groups, weights=gain)
     spread = by_group - gain.mean() * np.bincount(groups)
     margin = 1.96 * float(np.sqrt(np.square(spread).sum() + 2 * unit**2)) / (count + 2)

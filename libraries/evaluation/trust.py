@@ -13,7 +13,7 @@ from libraries.base.figures import BLUE, GRAY
 from libraries.classifier.trust import percent
 from libraries.evaluation.testing import Tested
 
-_SIGMAS = 4
+_SIGMAS = 4  # of the binomial distribution
 _FEW = 20  # test images of a class, below which its share says little
 
 
@@ -76,9 +76,9 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _warning(share: float, allowed: float, images: int) -> str:
-    """What to say where a promise is broken by more than twice, and beyond what chance, or a training set, explains."""
+    """What to say where a promise is missed by far: more than twice, and more than chance explains."""
     is_broken = share > 2 * allowed and share > allowed + _SIGMAS * math.sqrt(allowed * (1 - allowed) / images)
-    return " THIS PROMISE IS NOT KEPT: the test images are not like the training images." if is_broken else ""
+    return " This promise is not kept on these images: do not rely on it." if is_broken else ""
 
 
 def error_by_share(tested: Tested) -> tuple[Float64, Float64]:

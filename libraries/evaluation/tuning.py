@@ -232,7 +232,7 @@ class Race:
         elif needed > self._left:
             raise ParameterError(
                 f"tune_minutes = {self._seconds / 60:g} is too short: on this machine, comparing your present settings "
-                f"with others on {in_the_end:,} images takes more like tune_minutes = "
+                f"with others on {in_the_end:,} images needs about tune_minutes = "
                 f"{math.ceil((self._seconds - self._left + needed) / 60)}"
             )
         self.last = self._sample(in_the_end)

@@ -21,7 +21,8 @@ from libraries.evaluation.tuning import Expected, Recipe, Trial, TrialRow, shown
 from libraries.network.pretrained import NetworkOptions
 
 if TYPE_CHECKING:
-    from libraries.network.training.recipe import Augmentation, RefineOptions
+    from libraries.network.training.recipe import Augmentation
+    from libraries.network.training.task import Task
 
 VALIDATION = 0.25  # of the images of a round: in a tenth of 200, candidates would hardly differ
 PARTS = 5  # of the training images one is kept apart
@@ -33,7 +34,6 @@ RATES = (5e-5, 1.5e-4, 5e-4, 1.5e-3)
 EPOCHS = (1 / 3, 2 / 3, 2.0)  # times the present number
 DECAYS, DROPOUTS = (0.0005, 0.05), (0.0, 0.2, 0.5)
 AUGMENTATIONS = ("photo", "anyOrientation", "none")
-MEASURED = 64  # images that are trained on for an epoch, to know how fast that is
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,19 @@ def candidates(
     return [Trial(*settings, is_present=number == 0) for number, settings in enumerate(found)]
 
 
-def in_training(recipe: Recipe, options: "RefineOptions") -> "RefineOptions":
-    """These options, with the recipe."""
+def of_recipe(recipe: Recipe, task: "Task") -> "Task":
+    """The same task by this recipe, on all images of a round."""
+    options = task.options
     if recipe.rate is not None:
         options = replace(options, learning_rates=None, peak=recipe.rate)
-    return replace(
+    options = replace(
         options,
         epochs=recipe.epochs,
         augmentation=cast("Augmentation", recipe.augmentation),
         l2=recipe.decay,
         dropout=recipe.dropout,
     )
+    return replace(task, validation_fraction=VALIDATION, most=None, options=options)
 
 
 class Trainings:
@@ -135,8 +137,7 @@ class Trainings:
     def measure(self, trial: Trial, rows: Int) -> None:
         """Train for one epoch."""
         assert trial.recipe is not None
-        once = replace(trial, recipe=replace(trial.recipe, epochs=1))
-        self._trained(once, rows[np.random.default_rng(0).permutation(len(rows))[:MEASURED]])
+        self._trained(replace(trial, recipe=replace(trial.recipe, epochs=1)), rows)
 
     def seconds(self, trial: Trial, images: int, *, last: bool = False) -> float:
         """For training on them."""

@@ -95,7 +95,7 @@ def _architecture(name: str) -> str:
         return name
     candidates = [*KNOWN, *timm.list_models(), *timm.list_pretrained()]
     nearest = ", ".join(f'"{n}"' for n in _closest(name, candidates))
-    raise NetworkError(f'unknown network "{name}" in rf_pretrainedModelFilename; nearest known names: {nearest}')
+    raise NetworkError(f'unknown network "{name}"; nearest known names: {nearest}')
 
 
 def _architecture_of_file(path: Path) -> str:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from libraries.base.errors import InputError
 from libraries.evaluation import metrics as m
-from libraries.evaluation import trust
 from libraries.evaluation.uncertainty import accuracy_intervals, mcnemar
 
 
@@ -311,16 +310,3 @@ def test_importing_metrics_costs_numpy_only() -> None:
     code = "import sys, libraries.evaluation.metrics; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "sklearn", "scipy", "matplotlib", "PIL", "mlflow", "pandas"} & set(loaded)
-
-
-@pytest.mark.parametrize(
-    ("share", "images", "is_broken"),
-    [(0.05, 1000, False), (0.09, 10_000, False), (0.12, 60, False), (0.2, 60, True), (0.12, 1000, True)],
-)
-def test_a_promise_that_is_clearly_broken_is_said_to_be(share: float, images: int, is_broken: bool) -> None:
-    told = trust.sentences({
-        "trust": {"unknown": {"measured": share, "at_most": 0.05}},
-        "number_of_test_images": images,
-        "number_of_test_images_per_class": {},
-    })  # fmt: skip
-    assert ("THIS PROMISE IS NOT KEPT" in told[0]) == is_broken

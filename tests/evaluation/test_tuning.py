@@ -1,7 +1,9 @@
 """The search for settings: the better candidates stay, within the time, and the winner is not believed blindly."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,14 @@ import pytest
 from libraries.base.errors import ParameterError
 from libraries.classifier.fitting import FitOptions
 from libraries.data.dataset import Example
+from libraries.data.images import ResizeRule
 from libraries.evaluation import tuning_dnn
 from libraries.evaluation.tuning import Expected, Race, Recipe, Trial, changes, rows_of, sentences
 from libraries.evaluation.tuning_dnn import Training, Trainings
 from libraries.evaluation.tuning_svm import CrossValidation, candidates
 from libraries.network.pretrained import NetworkOptions
 from libraries.network.training.recipe import RefineOptions
+from libraries.network.training.task import Task
 
 OPTIONS = FitOptions((0.01, 1.0), ("l2",), 3, 0, "equal", 0.05, 0.9)
 PRESENT = NetworkOptions("EfficientNet_Lite0")
@@ -175,7 +179,7 @@ def test_with_little_time_the_last_round_has_fewer_images_and_with_less_it_is_re
     race = world.race(60, told)
     assert len(race.run(all_of())) > 1 and 200 <= len(race.last) < 3200
     assert world.now < 60
-    with pytest.raises(ParameterError, match=r"tune_minutes = 0.1 is too short: .* more like tune_minutes = \d+$"):
+    with pytest.raises(ParameterError, match=r"tune_minutes = 0.1 is too short: .* needs about tune_minutes = \d+$"):
         World(3200, lambda options: 2.0).race(6).run(all_of())
 
 
@@ -253,12 +257,29 @@ def test_a_recipe_with_rates_of_its_own_is_left_for_the_usual_schedule() -> None
     own, other = Recipe(6, None, "photo", 5e-4, 0.5), Recipe(6, 5e-4, "photo", 5e-4, 0.5)
     assert changes(Trial(PRESENT, own), Trial(PRESENT, other)) == ['rf_lrPerMb = "auto"', "rf_lrPeak = 0.0005"]
     assert changes(Trial(PRESENT, other), Trial(PRESENT, own)) == []
-    options = RefineOptions(learning_rates=(0.1, 0.2), peak=1.0)
-    assert tuning_dnn.in_training(own, options).learning_rates == (0.1, 0.2)
-    assert (tuning_dnn.in_training(other, options).learning_rates, tuning_dnn.in_training(other, options).peak) == (
-        None,
-        5e-4,
-    )
+    task = Task(
+        Path("examples.csv"), Path("images"), 0.1, 99, 0, ResizeRule(64), RefineOptions(learning_rates=(0.1, 0.2)),
+        Path("checkpoint"), "",
+    )  # fmt: skip
+    kept, changed = tuning_dnn.of_recipe(own, task), tuning_dnn.of_recipe(other, task)
+    assert kept.options.learning_rates == (0.1, 0.2)
+    assert (changed.options.learning_rates, changed.options.peak, changed.options.epochs) == (None, 5e-4, 6)
+    assert (changed.most, changed.validation_fraction) == (None, 0.25), "of the images of a round, all"
+
+
+def test_how_fast_it_is_is_measured_on_images_that_can_be_divided() -> None:
+    """Of a hundred classes, a few images drawn at random would leave some with a single one, or none."""
+    kitchen = Kitchen(2000)
+    kitchen.examples = [
+        Example(e.path, f"class {i % 100}", "train", e.path, 8, 8, 1, e.sha256) for i, e in enumerate(kitchen.examples)
+    ]
+    judge = kitchen.judge()
+    race = Race(kitchen.examples, judge, rows=judge.rows, seconds=3600, seed=0, told=lambda line: None)
+    race.run(recipes()[:2])
+    by_path = {e.path: e.label for e in kitchen.examples}
+    for (_, recipe, _), paths in kitchen.trained.items():
+        members = Counter(by_path[path] for path in paths)
+        assert len(members) == 100 and min(members.values()) >= 4, recipe
 
 
 def test_images_that_are_all_alike_judge_nobody() -> None:

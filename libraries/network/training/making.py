@@ -1,12 +1,16 @@
 """A network refined on images, from decoding to its folder, with its progress shown."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from libraries.base.console import ProgressBar, say
 from libraries.base.storage import Artefact
+from libraries.data.images import ResizeRule
+from libraries.network.artefact import resize_rule
 from libraries.network.backbones import EmbeddingNetwork
 from libraries.network.devices import Wanted, find_device
+from libraries.network.pretrained import NetworkOptions, load_network_for
 from libraries.network.training import on_cluster, outputs
 from libraries.network.training.outputs import Calibrate
 from libraries.network.training.recipe import steps_per_epoch
@@ -56,6 +60,34 @@ def refine_into(
     on_cluster.clean(task)
     told(f"Kept the weights of epoch {trained.refined.best_epoch}")
     return trained.refined.history[trained.refined.best_epoch - 1]
+
+
+def refine_anew(
+    artefact: Artefact,
+    examples: Path,
+    options: NetworkOptions,
+    task: Callable[[ResizeRule], Task],
+    *,
+    white_level: int | None,
+    cluster: str,
+    device: Wanted,
+    shared: Path,
+    calibrate: Calibrate,
+    told: Callable[[str], None] = say,
+) -> Epoch:
+    """Train a pretrained network on a table of examples, into a folder of its own; see `refine_into`.
+
+    Args:
+        task: how, but for the table and the folder.
+        white_level: of the images; see `resize_rule`.
+    """
+    network = load_network_for(options, refine=True)
+    given = task(resize_rule(network, options.mode, white_level=white_level))
+    checkpoint = artefact.folder / "checkpoint.safetensors"
+    own = replace(given, examples=examples, checkpoint=checkpoint, key=artefact.key())
+    return refine_into(
+        artefact, network, own, cluster=cluster, device=device, shared=shared, calibrate=calibrate, told=told
+    )
 
 
 def _train_here(task: Task, network: EmbeddingNetwork, *, scratch: Path, told: Callable[[str], None]) -> Trained:
